@@ -1,0 +1,100 @@
+"""psync: processes that share nothing but a directory work together.
+
+They keep values in it, hand out jobs, collect results and wait for each other. No server, no daemon.
+
+The floors, each importing only those below it::
+
+    cli/      4  one command a file; the only place that prints and parses arguments
+    work/     3  calls that travel (not here yet)
+    sync/     2  one primitive a file: WorkQueue, Mailbox
+    store/    1  PickleShareDB: mapping, hashed categories, waiting, links; the one door to pickle
+    engine/   0  bytes under names: cells, buckets and logs, locks, wake-ups, who is alive; the one door to the system
+    errors.py    every error, under PsyncError
+
+The walk of a task, from the call to the answer::
+
+    queue.put(value)          sync/queue.py: pickled, appended to a log
+      Log.append              engine/directory/logs.py: the record, then where the log ends; that write decides
+        Wake.notify           engine/directory/wake.py: is a flag up? then touch a file, and inotify wakes a worker
+    queue.get()               the worker leaves word that it lives (engine/directory/owners.py: a file it keeps locked)
+      Log.take                the record's mark becomes "claimed by me": one write of 16 bytes, in place
+    task.done(result)
+      Log.settle              while the mark is certain to be mine:
+        Bucket.append         engine/directory/buckets.py: the letter, at the end of a growing pickle
+                              and the mark becomes "done"
+    queue.results.get(id)     sync/mailbox.py: woken by the letter's bucket, reads what was appended since
+
+What a task can be, and who moves it on. What a *claim holder* does needs the claim to be still its own::
+
+    state     on disk                        leaves it by
+    WAITING   mark 0, attempts so far        a worker's take -> CLAIMED
+    CLAIMED   mark names the worker          done -> DONE; retry -> WAITING, or DEAD after the last one; fail -> DEAD;
+                                             its worker proven dead: anybody -> as retry (DONE if the letter is there)
+    DONE      mark; a letter, if any         never; the segment is removed when all in it is DONE or DEAD
+    DEAD      mark; a grave with history     never
+
+`psync.engine.contract` says what every verb promises; `psync.engine.directory.names` what every file is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psync.engine import DirectoryEngine as DirectoryEngine
+    from psync.engine import MemoryEngine as MemoryEngine
+    from psync.errors import BrokenBarrierError as BrokenBarrierError
+    from psync.errors import CorruptValue as CorruptValue
+    from psync.errors import InvalidKey as InvalidKey
+    from psync.errors import LockTimeout as LockTimeout
+    from psync.errors import PsyncError as PsyncError
+    from psync.errors import StaleClaim as StaleClaim
+    from psync.errors import StoreFailed as StoreFailed
+    from psync.errors import StoreFull as StoreFull
+    from psync.errors import TaskFailed as TaskFailed
+    from psync.errors import UnsafeStore as UnsafeStore
+    from psync.errors import WaitTimeout as WaitTimeout
+    from psync.store import PickleShareDB as PickleShareDB
+    from psync.store import PickleShareLink as PickleShareLink
+    from psync.store import gethashfile as gethashfile
+    from psync.sync import Mailbox as Mailbox
+    from psync.sync import Task as Task
+    from psync.sync import WorkQueue as WorkQueue
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "PickleShareDB": "psync.store",
+    "PickleShareLink": "psync.store",
+    "gethashfile": "psync.store",
+    "WorkQueue": "psync.sync",
+    "Task": "psync.sync",
+    "Mailbox": "psync.sync",
+    "DirectoryEngine": "psync.engine",
+    "MemoryEngine": "psync.engine",
+    "PsyncError": "psync.errors",
+    "InvalidKey": "psync.errors",
+    "WaitTimeout": "psync.errors",
+    "CorruptValue": "psync.errors",
+    "StoreFull": "psync.errors",
+    "StoreFailed": "psync.errors",
+    "UnsafeStore": "psync.errors",
+    "StaleClaim": "psync.errors",
+    "TaskFailed": "psync.errors",
+    "BrokenBarrierError": "psync.errors",
+    "LockTimeout": "psync.errors",
+}
+__all__ = [*_WHERE]  # noqa: PLE0604 (they are all strings)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's module when it is first used: ``import psync`` alone costs next to nothing."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_WHERE]

@@ -1,0 +1,113 @@
+"""Every error psync raises: one tree, each also the standard error a caller already catches.
+
+Each class keeps its facts as fields and pickles with them (they travel between processes);
+its text says what happened, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+
+class PsyncError(Exception):
+    """The root of the tree: ``except PsyncError`` catches all that psync itself decides to raise."""
+
+    fields: tuple[str, ...] = ()
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        for name in self.fields:
+            setattr(self, name, facts.get(name))
+
+    def __str__(self) -> str:
+        return self.message  # KeyError would show the repr of its argument
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = {name: getattr(self, name) for name in self.fields}
+        return _rebuild, (type(self), self.message, facts)
+
+
+def _rebuild(kind: type[PsyncError], message: str, facts: dict[str, Any]) -> PsyncError:
+    return kind(message, **facts)
+
+
+class InvalidKey(PsyncError, KeyError, ValueError):
+    """The key can't be a name in the store; nothing was read or written."""
+
+    fields = ("key",)
+    key: Any
+
+
+class WaitTimeout(PsyncError, KeyError, TimeoutError):
+    """What was waited for did not come in time; `waited` is in seconds."""
+
+    fields = ("key", "waited")
+    key: Any
+    waited: float
+
+
+class CorruptValue(PsyncError):
+    """The stored bytes fail their check; they are kept at `quarantine` (None while still in place)."""
+
+    fields = ("key", "path", "quarantine", "reason")
+    key: Any
+    path: str | None
+    quarantine: str | None
+    reason: str | None
+
+
+class StoreFull(PsyncError, OSError):
+    """No room: disk, inodes, quota or descriptors. What was stored before is untouched; free room and go on."""
+
+    fields = ("key", "errno", "strerror", "filename")
+    key: Any
+
+
+class StoreFailed(PsyncError, OSError):
+    """The file system refused an operation (EIO, EACCES, EROFS ...); what was stored before is untouched."""
+
+    fields = ("key", "errno", "strerror", "filename")
+    key: Any
+
+
+class UnsafeStore(PsyncError, PermissionError):
+    """The directory can't be trusted to hold values that will be unpickled."""
+
+    fields = ("path", "reason")
+    path: str | None
+    reason: str | None
+
+
+class StaleClaim(PsyncError):
+    """The claim was given to somebody else meanwhile; the late answer was refused and changed nothing."""
+
+    fields = ("task", "token")
+    task: str
+    token: int
+
+
+class TaskFailed(PsyncError):
+    """A task ended dead: it failed for good or used up its attempts; `history` lists every attempt."""
+
+    fields = ("task", "history")
+    task: str
+    history: list[Any]
+
+
+class BrokenBarrierError(PsyncError, threading.BrokenBarrierError):
+    """The barrier was broken: by a timeout, an abort, a reset, or a party that died (`who`)."""
+
+    fields = ("barrier", "who")
+    barrier: str
+    who: Any
+
+
+class LockTimeout(PsyncError, TimeoutError):
+    """The lock was not had within `waited` seconds; `holder` says who has it, as far as is known."""
+
+    fields = ("lock", "waited", "holder")
+    lock: str
+    waited: float
+    holder: str | None

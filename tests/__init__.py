@@ -1,0 +1,1 @@
+"""The contract of psync, sentence by sentence."""

@@ -1,0 +1,166 @@
+"""Fixtures for every test: a fresh `root`, and a watch that fails a test which leaves something behind.
+
+A test that ends with more descriptors, threads or child processes than it began with has failed.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+from hypothesis import settings
+
+from tests.support import scaled
+
+settings.register_profile("psync", deadline=None, max_examples=scaled(100), print_blob=True)
+settings.load_profile("psync")
+
+PATIENCE = 1.0
+"""What was told to end may take a moment: pauses double up to this, in seconds."""
+
+KEPT_INOTIFY = 4
+"""As many inotify instances stay open for the next wait: a user has few."""
+
+KERNEL_LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+
+
+# -- a place to work ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A fresh, empty, private directory: in memory where that is possible; `tests.support.everywhere` asks for both."""
+    wanted = getattr(request, "param", None)
+    if wanted == "disk":
+        parent = disk(tmp_path)
+    elif wanted == "tmpfs":
+        parent = memory() or pytest.skip("/dev/shm is not a writable tmpfs with 256 MB free")
+    else:
+        parent = memory() or tmp_path
+    folder = Path(tempfile.mkdtemp(prefix="psync-test-", dir=parent))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def memory() -> Path | None:
+    shm = Path("/dev/shm")
+    if kind_of(shm) == "tmpfs" and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 256 << 20:
+        return shm
+    return None
+
+
+def disk(preferred: Path) -> Path:
+    for folder in (preferred, Path("/var/tmp"), Path.cwd()):
+        if kind_of(folder) not in ("tmpfs", "ramfs") and os.access(folder, os.W_OK):
+            return folder
+    pytest.skip("every writable folder is on a tmpfs")
+
+
+def kind_of(folder: Path) -> str | None:
+    """The type of the file system that `folder` is on, as the kernel names it; None when it doesn't say."""
+    try:
+        device = folder.stat().st_dev
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in lines:
+        if line.split()[2] == wanted:
+            return line.partition(" - ")[2].split()[0]
+    return None
+
+
+# -- nothing left behind -----------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails the test that leaves a descriptor, a thread or a child process."""
+    descriptors, threads, children = open_descriptors(), set(threading.enumerate()), child_processes()
+    yield
+    left = leftovers(descriptors, threads, children)
+    pause = 0.01
+    while left and pause < PATIENCE:
+        gc.collect()  # what is only waiting for the collector is not a leak
+        time.sleep(pause)
+        pause *= 2
+        left = leftovers(descriptors, threads, children)
+    for pid in child_processes() - children:
+        os.kill(pid, signal.SIGKILL)  # so that the next test begins clean
+    if left:
+        pytest.fail("the test left behind: " + "; ".join(left), pytrace=False)
+
+
+def leftovers(descriptors: dict[int, Open], threads: set[threading.Thread], children: set[int]) -> list[str]:
+    multiprocessing.active_children()  # reaps those that have ended
+    left = [f"child process {describe(pid)}" for pid in child_processes() - children]
+    left += [f"thread {thread.name!r}" for thread in threading.enumerate() if thread not in threads]
+    for number, now in open_descriptors().items():
+        before = descriptors.get(number)
+        if before is None or before.inode != now.inode:
+            left.append(f"descriptor {number} ({now.target})")
+    return left
+
+
+class Open(NamedTuple):
+    """What a descriptor leads to: a name may change meanwhile, the inode doesn't."""
+
+    target: str
+    inode: tuple[int, int]
+
+
+def open_descriptors() -> dict[int, Open]:
+    """Every open descriptor of this process and what it leads to, but for those that are kept on purpose."""
+    found: dict[int, Open] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            status = os.fstat(int(name))
+            found[int(name)] = Open(os.readlink(f"/proc/self/fd/{name}"), (status.st_dev, status.st_ino))
+        except OSError:
+            continue  # the listing's own
+    for number in (
+        multiprocessing.resource_tracker._resource_tracker._fd,
+        multiprocessing.forkserver._forkserver._forkserver_alive_fd,
+    ):
+        found.pop(number, None)
+    idle = [number for number, leads in found.items() if leads.target == "anon_inode:inotify"]
+    for number in idle[:KEPT_INOTIFY]:
+        del found[number]
+    return found
+
+
+def child_processes() -> set[int]:
+    """The pids of this process's children, but for multiprocessing's own helpers, which live as long as it does."""
+    found: set[int] = set()
+    if not KERNEL_LISTS_CHILDREN:
+        found.update(child.pid for child in psutil.Process().children())
+    for task in os.listdir("/proc/self/task") if KERNEL_LISTS_CHILDREN else ():
+        try:
+            found.update(map(int, Path(f"/proc/self/task/{task}/children").read_text().split()))
+        except FileNotFoundError:
+            continue  # the thread has ended
+    return found - {
+        multiprocessing.resource_tracker._resource_tracker._pid,
+        multiprocessing.forkserver._forkserver._forkserver_pid,
+    }
+
+
+def describe(pid: int) -> str:
+    try:
+        process = psutil.Process(pid)
+        return f"{pid} ({process.status()}: {' '.join(process.cmdline())[:80]})"
+    except psutil.Error:
+        return str(pid)

@@ -1,0 +1,17 @@
+"""What tests share: how much work to do (`scaled`), and where to do it (`everywhere`)."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+SCALE = float(os.environ.get("PSYNC_TEST_SCALE", "1.0"))
+
+everywhere = pytest.mark.parametrize("root", ["tmpfs", "disk"], indirect=True)
+"""Runs a test that takes `root` twice: in /dev/shm and on a disk."""
+
+
+def scaled(count: float) -> int:
+    """`count` times the environment's PSYNC_TEST_SCALE, at least 1."""
+    return max(1, int(count * SCALE))

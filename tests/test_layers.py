@@ -1,0 +1,287 @@
+"""Who may import whom, and which floor has the door to which effect: two tables, and one reader of import lines.
+
+A floor imports only what lies below it. Each effect (files, time, pickling, processes, printing ...) has one
+door. Imports that only a type checker sees are free, except that no floor looks up even there.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "psync"
+
+FLOORS = ["errors", "engine", "store", "sync", "work", "cli"]
+"""From the ground up: each imports only those before it, and itself."""
+
+FRONT_DOOR = ["psync/__init__.py", "psync/__main__.py"]
+"""They may import every floor, and no floor imports them."""
+
+DROP_IN = {"psync/pickleshare.py": ["errors", "store", "cli"]}
+"""Beside the floors: what a module of the old interface may import."""
+
+BLIND = {
+    "psync/engine/contract": ["psync.engine.directory", "psync.engine.memory"],
+    "psync/engine/memory": ["psync.engine.directory"],
+    "psync/engine/directory": ["psync.engine.memory"],
+}
+"""Inside the engine: what must not know what."""
+
+DOORS = {
+    "os": ["engine/"],
+    "fcntl": ["engine/"],
+    "mmap": ["engine/"],
+    "ctypes": ["engine/"],
+    "shutil": ["engine/"],
+    "tempfile": ["engine/"],
+    "select": ["engine/"],
+    "socket": ["engine/"],
+    "filelock": ["engine/"],
+    "time": ["engine/"],
+    "open": ["engine/"],
+    "psutil": ["engine/owner.py"],
+    "pathlib": ["engine/", "store/", "cli/", "pickleshare.py"],
+    "pickle": ["store/codec.py"],
+    "multiprocessing": ["work/", "cli/"],
+    "subprocess": ["work/", "cli/"],
+    "argparse": ["cli/", "pickleshare.py"],
+    "print": ["cli/", "pickleshare.py"],
+    "input": ["cli/"],
+}
+"""Each effect, and the files and folders of the package that may import (or, for a builtin, call) it."""
+
+FREE = {"os.PathLike", "os.fspath", "pathlib.PurePath", "pathlib.PurePosixPath"}
+"""Names that live in such a module and have no effect."""
+
+UNREADABLE = {"__import__", "importlib.import_module", "import_module"}
+"""Ways to import that this test can't follow; only the front door, which looks names up late, may use them."""
+
+
+class Line(NamedTuple):
+    """One thing that a line of a file reaches for: a module it imports or a builtin it calls."""
+
+    file: str
+    number: int
+    verb: str
+    target: str
+    typing_only: bool
+
+    def __str__(self) -> str:
+        return f"`{self.file}:{self.number}` {self.verb} {self.target}"
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def files_of(package: Path) -> Iterator[tuple[str, ast.Module]]:
+    """Every file of the package: its name, beginning with `psync/`, and its syntax tree."""
+    for path in sorted(package.rglob("*.py")):
+        yield path.relative_to(package.parent).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def reach(node: ast.AST, file: str, typing_only: bool = False) -> Iterator[Line]:
+    """Every import, and every call of a guarded builtin, wherever below `node` it stands."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield Line(file, node.lineno, "imports", alias.name, typing_only)
+    elif isinstance(node, ast.ImportFrom):
+        module = absolute(node, file)
+        for alias in node.names:
+            # `from psync.engine import memory` may name a module as well as a class: its full name shows both.
+            yield Line(file, node.lineno, "imports", f"{module}.{alias.name}", typing_only)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in {*DOORS, *UNREADABLE}:
+        yield Line(file, node.lineno, "calls", ast.unparse(node.func), typing_only)
+    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        for child in node.body:
+            yield from reach(child, file, typing_only=True)
+        for child in node.orelse:
+            yield from reach(child, file, typing_only)
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from reach(child, file, typing_only)
+
+
+def absolute(node: ast.ImportFrom, file: str) -> str:
+    """The module that a `from` line names, with its leading dots resolved."""
+    if not node.level:
+        return node.module or ""
+    folder = file.split("/")[: -node.level]
+    return ".".join([*folder, *([node.module] if node.module else [])])
+
+
+# -- judging -----------------------------------------------------------------------------------
+
+
+def floor_of(dotted: str) -> str | None:
+    """The floor that `psync.store.codec` stands on; None for `psync` itself and for what is beside the floors."""
+    parts = dotted.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "psync" and parts[1] in FLOORS else None
+
+
+def wrong_floors(package: Path) -> list[str]:
+    """What stands on no floor or looks up, as sentences."""
+    found = []
+    for file, tree in files_of(package):
+        here = floor_of(file.removesuffix(".py").replace("/", "."))
+        if file in FRONT_DOOR:
+            continue
+        if here is None and file not in DROP_IN:
+            found.append(f"`{file}` stands on no floor; the floors are {', '.join(FLOORS)}")
+            continue
+        allowed = DROP_IN[file] if here is None else FLOORS[: FLOORS.index(here) + 1]
+        for line in reach(tree, file):
+            if line.verb == "imports" and line.target.split(".")[0] == "psync":
+                found += judge(line, allowed)
+    return found
+
+
+def judge(line: Line, allowed: list[str]) -> Iterator[str]:
+    there = floor_of(line.target)
+    if there is None:
+        yield f"{line}, the front door; import the floor that has it ({', '.join(allowed)})"
+    elif there not in allowed:
+        yield f"{line}; it may import only {', '.join(allowed)}"
+    for blind, hidden in BLIND.items():
+        if line.file.startswith(blind) and f"{line.target}.".startswith(tuple(f"{name}." for name in hidden)):
+            yield f"{line}; `{blind}` must know nothing of it"
+
+
+def wrong_doors(package: Path) -> list[str]:
+    """What reaches for an effect that has its door elsewhere, as sentences."""
+    found = []
+    for line in chain.from_iterable(reach(tree, file) for file, tree in files_of(package)):
+        if line.typing_only or line.target in FREE:
+            continue
+        if line.target in UNREADABLE and line.file not in FRONT_DOOR:
+            found.append(f"{line}; write the import out, so that this test can read it")
+        first, *rest = line.target.split(".")
+        effect = (
+            rest[-1] if first == "psync" and rest else first
+        )  # `from psync.store.codec import pickle` is no way round
+        doors = DOORS.get(effect, [])
+        if doors and not any(line.file.startswith(f"psync/{door}") for door in doors):
+            found.append(f"{line}; only {' and '.join(f'`{door}`' for door in doors)} may")
+    return found
+
+
+# -- the package -------------------------------------------------------------------------------
+
+
+def test_a_floor_imports_only_lower_floors() -> None:
+    assert wrong_floors(PACKAGE) == []
+
+
+def test_each_effect_has_one_door() -> None:
+    assert wrong_doors(PACKAGE) == []
+
+
+def test_every_door_is_a_place_that_exists() -> None:
+    places = {door for doors in DOORS.values() for door in doors} - {f"{floor}/" for floor in FLOORS}
+    assert [place for place in sorted(places) if not (PACKAGE / place).exists()] == []
+
+
+# -- the reader --------------------------------------------------------------------------------
+
+
+def plant(folder: Path, file: str, text: str) -> Path:
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return folder / "psync"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("sync/barrier.py", "import re\n\nimport os\n", "`psync/sync/barrier.py:3` imports os; only `engine/` may"),
+        (
+            "sync/barrier.py",
+            "def wait():\n    from os import path\n",
+            "`psync/sync/barrier.py:2` imports os.path; only `engine/` may",
+        ),
+        ("store/db.py", "import time as t\n", "`psync/store/db.py:1` imports time; only `engine/` may"),
+        ("store/db.py", "import pickle\n", "`psync/store/db.py:1` imports pickle; only `store/codec.py` may"),
+        ("engine/memory.py", "import pickle\n", "`psync/engine/memory.py:1` imports pickle; only `store/codec.py` may"),
+        (
+            "store/db.py",
+            "from .codec import pickle\n",
+            "`psync/store/db.py:1` imports psync.store.codec.pickle; only `store/codec.py` may",
+        ),
+        ("engine/files.py", "import psutil\n", "`psync/engine/files.py:1` imports psutil; only `engine/owner.py` may"),
+        ("sync/lock.py", "print(1)\n", "`psync/sync/lock.py:1` calls print; only `cli/` and `pickleshare.py` may"),
+        ("store/db.py", "open('x')\n", "`psync/store/db.py:1` calls open; only `engine/` may"),
+        (
+            "sync/queue.py",
+            "import multiprocessing.pool\n",
+            "`psync/sync/queue.py:1` imports multiprocessing.pool; only `work/` and `cli/` may",
+        ),
+        (
+            "store/db.py",
+            "import importlib\nimportlib.import_module('os')\n",
+            "`psync/store/db.py:2` calls importlib.import_module; write the import out, so that this test can read it",
+        ),
+        (
+            "store/db.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    import os\n",
+            "`psync/store/db.py:5` imports os; only `engine/` may",
+        ),
+    ],
+)
+def test_an_effect_outside_its_door_is_found(tmp_path: Path, file: str, text: str, sentence: str) -> None:
+    assert wrong_doors(plant(tmp_path, f"psync/{file}", text)) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        (
+            "engine/files.py",
+            "import psync.store.codec\n",
+            "`psync/engine/files.py:1` imports psync.store.codec; it may import only errors, engine",
+        ),
+        (
+            "store/db.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..sync import queue\n",
+            "`psync/store/db.py:3` imports psync.sync.queue; it may import only errors, engine, store",
+        ),
+        (
+            "pickleshare.py",
+            "from psync.sync import WorkQueue\n",
+            "`psync/pickleshare.py:1` imports psync.sync.WorkQueue; it may import only errors, store, cli",
+        ),
+        (
+            "engine/memory.py",
+            "from psync.engine import directory\n",
+            "`psync/engine/memory.py:1` imports psync.engine.directory; `psync/engine/memory` must know nothing of it",
+        ),
+        (
+            "engine/contract.py",
+            "from .directory.files import replace\n",
+            "`psync/engine/contract.py:1` imports psync.engine.directory.files.replace;"
+            " `psync/engine/contract` must know nothing of it",
+        ),
+        (
+            "sync/queue.py",
+            "from psync import PickleShareDB\n",
+            "`psync/sync/queue.py:1` imports psync.PickleShareDB, the front door;"
+            " import the floor that has it (errors, engine, store, sync)",
+        ),
+        ("helpers.py", "import re\n", "`psync/helpers.py` stands on no floor; the floors are " + ", ".join(FLOORS)),
+    ],
+)
+def test_a_look_at_a_higher_floor_is_found(tmp_path: Path, file: str, text: str, sentence: str) -> None:
+    assert wrong_floors(plant(tmp_path, f"psync/{file}", text)) == [sentence]
+
+
+def test_what_only_a_type_checker_sees_is_no_effect(tmp_path: Path) -> None:
+    package = plant(
+        tmp_path,
+        "psync/store/db.py",
+        "from os import PathLike\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import time\n",
+    )
+    assert wrong_doors(package) == []
