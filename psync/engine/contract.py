@@ -1,0 +1,370 @@
+"""What an engine promises: who wins, what a crash leaves, what is durable, what may be stale.
+
+An engine keeps bytes under names. A name is a string of segments joined by ``/``. Three shapes:
+
+* a **cell**: one name, one value, replaced whole;
+* a **bucket**: one name, one dict that grows at its end (a cell that can be extended cheaply);
+* a **log**: records in a row, each with a small *mark* that says how far it has come.
+
+and beside them a mutex, a watch (learn that something may have changed), and owners (who am I,
+is that one alive).
+
+Rules that hold for every verb
+------------------------------
+*Atomic.* A verb happens whole or not at all, at one instant between its call and its return, for
+threads, processes and (where the engine spans them) hosts alike: the history of all verbs on
+one name is linearizable. ``kill -9`` at any instant leaves the state before or the state after;
+what a killed verb leaves besides (a temporary file) is invisible and swept later.
+
+*Failing.* A verb that raises ``StoreFull`` or ``StoreFailed`` changed nothing, and the same
+process may go on once the cause is gone. Stored bytes that fail their check raise
+``CorruptValue`` and stay kept; they are never returned, never deleted, never "missing".
+
+*Durable.* Level ``"process"``: survives the death of any process. ``"file"``: the bytes are on
+the disk before they become visible. ``"power"``: so is the name. A verb that removes what it has
+just copied elsewhere (`Bucket.replace` with ``durable=True``) syncs the copy first at every level.
+
+*Fresh.* A read that begins after a write has returned sees that write or a later one, on the same
+host. (Between hosts: see the engine.)
+
+*Payloads.* Cells and buckets hold pickle opcodes, so that any pickle reader can open the stored
+file; the engine never unpickles, it only splices and checks. A log's payload is any bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+Version = tuple[int, ...]
+"""Says whether a cell changed. Only equality means anything."""
+
+Update = Callable[["bytes | None"], "bytes | None"]
+
+
+class Cell(NamedTuple):
+    """A value as read: one pickle, checked, and the version it had."""
+
+    payload: bytes
+    version: Version
+    sealed: bool = True
+    """False for a file that carries no checksum (an old plain pickle): it can't be told from a damaged one."""
+
+
+class Tail(NamedTuple):
+    """What a bucket held behind a position: pickle opcodes that set items on the dict below them."""
+
+    ops: bytes
+    position: Position
+    whole: bool
+    """True when `ops` starts at the beginning (first read, or the bucket was replaced since)."""
+    flags: int = 0
+    foreign: bool = False
+    """True when `ops` is not this but one complete pickle of a dict, written by something else."""
+
+
+class Position(NamedTuple):
+    """How far a reader of a bucket has come. Opaque: hand it back to `Bucket.tail`."""
+
+    identity: Version
+    end: int
+    check: int
+
+
+class State(enum.IntEnum):
+    """How far a log record has come. WAITING and CLAIMED come and go; DONE and DEAD are final."""
+
+    WAITING = 0
+    CLAIMED = 1
+    DONE = 2
+    DEAD = 3
+
+
+class Mark(NamedTuple):
+    """The changeable part of a log record. `owner` is 0 unless CLAIMED; `attempt` grows with every take.
+
+    Only a taker that never used a record may give it back as if it had not taken it, with one attempt less.
+    """
+
+    state: State
+    attempt: int = 0
+    owner: int = 0
+
+
+class Record(NamedTuple):
+    position: int
+    """Where the record stands: positions grow with every append and are never used again."""
+    mark: Mark
+    payload: bytes
+
+
+class Counts(NamedTuple):
+    waiting: int
+    """Records that `Log.take` would give, now."""
+    appended: int
+    """Records ever appended."""
+    end: int
+    """Every position ever given is below this."""
+
+
+class Alive(enum.Enum):
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+    """Nothing proves either; treat it as alive."""
+
+
+class Bucket(ABC):
+    """A dict that grows at its end, stored as one pickle at every instant. Handles are cheap and may be kept."""
+
+    @abstractmethod
+    def tail(self, since: Position | None = None) -> Tail | None:
+        """All that was appended after `since` (None: from the start); None when there is no such bucket.
+
+        In order, with opcodes that change nothing in between, perhaps. Verified: a torn or unfinished append is never
+        part of it. Raises `CorruptValue`.
+        """
+
+    @abstractmethod
+    def append(self, ops: bytes) -> int:
+        """Extend the dict by `ops`, whole or not at all; creates the bucket. Appends of all processes are in one order.
+
+        Returns about how many bytes the bucket takes now, never 0; but 0 when a foreign pickle stands there
+        (see `Tail.foreign`): nothing was done then; `replace` it first.
+        """
+
+    @abstractmethod
+    def held(self) -> AbstractContextManager[HeldBucket | None]:
+        """Keep every other `append`, `held` and cell write out for the length of the block.
+
+        None when the bucket does not exist and so can't be held; `HeldBucket.append` and ``create=True`` are
+        not needed then: whoever creates it first wins as usual.
+        """
+
+
+class HeldBucket(ABC):
+    """A bucket nobody else can change while it is held."""
+
+    @abstractmethod
+    def tail(self, since: Position | None = None) -> Tail: ...
+
+    @abstractmethod
+    def append(self, ops: bytes) -> None: ...
+
+    @abstractmethod
+    def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
+        """The bucket becomes exactly `ops`: its readers see all of the old or all of the new.
+
+        `durable`: the new bytes are on the disk first, whatever the level, because what they replace is lost.
+        """
+
+    @abstractmethod
+    def secure(self) -> None:
+        """Once it returns, a power cut does not bring back what was replaced: before what was copied is dropped."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """The bucket is gone."""
+
+
+class Log(ABC):
+    """Records in a row. Each starts WAITING; whoever takes it marks it with its own name.
+
+    A watch on the log's name learns of records to take, one on ``<name>/final`` of records that became DONE or DEAD.
+    """
+
+    @abstractmethod
+    def append(self, payloads: Sequence[bytes]) -> list[int]:
+        """Add records, all or none; returns their positions. First in, first taken."""
+
+    @abstractmethod
+    def take(self, owner: int, limit: int = 1) -> list[Record]:
+        """Up to `limit` WAITING records become CLAIMED by `owner`, returned ones first, then in order of appending.
+
+        One winner a record. `Mark.attempt` of what is returned is already this attempt's number.
+        """
+
+    @abstractmethod
+    def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
+        """The record's mark goes from `held` to `new`; False, and nothing happens, if it is not `held` any more.
+
+        `before` runs while it is certain that the mark is `held` and can't change; if it raises, the
+        mark stays. A crash after `before` and before the mark leaves `held`: `before` must bear
+        being found done. A record that becomes WAITING can be taken again.
+        """
+
+    @abstractmethod
+    def read(self, position: int) -> Record | None:
+        """The record at `position`; None when it was final and has been cleared away."""
+
+    @abstractmethod
+    def claims(self) -> list[Record]:
+        """Every record that is CLAIMED at some moment during the call. Costs a pass over all unfinished records."""
+
+    @abstractmethod
+    def finished(self) -> bool:
+        """True when every record appended before the call is final (DONE or DEAD)."""
+
+    @abstractmethod
+    def counts(self) -> Counts: ...
+
+    @abstractmethod
+    def held(self) -> AbstractContextManager[None]:
+        """Keep every other change of this log out for the length of the block (the holder's own verbs work)."""
+
+
+class Mutex(ABC):
+    """Mutual exclusion that ends with its holder's process. Between threads too; not reentrant."""
+
+    @abstractmethod
+    def acquire(self, timeout: float | None = None) -> bool:
+        """True once held; False after `timeout` seconds (0 looks once, None waits for ever)."""
+
+    @abstractmethod
+    def release(self) -> None: ...
+
+
+class Watch(ABC):
+    """Learn that one of some names *may* have changed. Begin it, look, and only then pause: no change is missed."""
+
+    @abstractmethod
+    def pause(self, timeout: float | None) -> None:
+        """Return when something may have changed, or after `timeout` seconds, or earlier for no reason."""
+
+
+class Engine(ABC):
+    """One directory (or one memory, or one server) full of names."""
+
+    # -- cells ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def read(self, name: str, known: Cell | None = None) -> Cell | None:
+        """The cell at `name`, or None when there is none. Returns `known` itself if it is still current.
+
+        Never torn, mixed or stale. Raises `CorruptValue`.
+        """
+
+    @abstractmethod
+    def write(self, name: str, payload: bytes) -> None:
+        """`name` holds `payload` from now on, whatever it held. Creates folders as needed."""
+
+    @abstractmethod
+    def create(self, name: str, payload: bytes) -> bool:
+        """Like `write`, but only if there is no such name: of any number of callers one gets True."""
+
+    @abstractmethod
+    def delete(self, name: str) -> bool:
+        """`name` is gone; True for the one caller who removed it."""
+
+    @abstractmethod
+    def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
+        """`delete`, and the last value it ever had: no write is lost between the two. None for who came late.
+
+        `before` sees the value first; if it raises, nothing is removed. It must be short and not change the name.
+        """
+
+    @abstractmethod
+    def move(self, name: str, new: str) -> bool:
+        """`name` becomes `new`, which must not exist; True for the one caller who moved it."""
+
+    @abstractmethod
+    def update(self, name: str, function: Update) -> bytes | None:
+        """Replace the payload by ``function(payload)``; nobody else writes in between. Returns the new payload.
+
+        `function` gets None when there is no such name, and may be called again if another process creates
+        or removes it meanwhile. Returning None, or the very object it was given, leaves the cell as it is.
+        Other writers of the name wait, so it must be short, and must not change the same name itself.
+        """
+
+    @abstractmethod
+    def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
+        """(names, folders) directly in `folder`, bare and unsorted; both empty when there is no such folder."""
+
+    @abstractmethod
+    def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
+        """Every name below `folder`, in no order. psync's own names (``.psync/...``) only if `hidden`.
+
+        A name that exists during the whole call is listed; one that comes or goes meanwhile may be.
+        """
+
+    # -- the other shapes ----------------------------------------------------------------------
+
+    @abstractmethod
+    def bucket(self, name: str) -> Bucket:
+        """The bucket at `name`, whether or not there is one yet."""
+
+    @abstractmethod
+    def append_all(self, ops: Mapping[str, bytes]) -> None:
+        """`Bucket.append` to several buckets at one instant: who reads them sees all of it or nothing.
+
+        Raises ValueError if one of them is foreign.
+        """
+
+    @abstractmethod
+    def log(self, name: str) -> Log:
+        """The log at `name`, whether or not there is one yet."""
+
+    @abstractmethod
+    def mutex(self, name: str) -> Mutex:
+        """The mutex `name`; nobody holds one that was never used."""
+
+    @abstractmethod
+    def guard(self, name: str) -> AbstractContextManager[None]:
+        """Mutual exclusion for long, rare work (a compaction), of threads, processes, hosts; ends with its holder."""
+
+    # -- waiting and time ----------------------------------------------------------------------
+
+    @abstractmethod
+    def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
+        """Watch `names` (cells, buckets, logs). What changes from the moment of entering on ends the next `pause`.
+
+        What psync itself does to a name ends a pause at once; what other programs do, within `Engine.grace` seconds.
+        """
+
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds on a clock that never goes back; only differences mean anything, only in this process."""
+
+    grace: float
+    """Seconds after which a `pause` returns by itself, to look for what nobody announced."""
+
+    # -- owners --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def owner(self) -> int:
+        """This process as a number, registered on first use. It is alive until the process ends or closes the engine.
+
+        A forked child is another owner.
+        """
+
+    @abstractmethod
+    def alive(self, owner: int) -> Alive:
+        """Whether the process that got `owner` still runs and has not left. NO is a proof, never a guess.
+
+        Of a number that no process has here, NO or UNKNOWN.
+        """
+
+    @abstractmethod
+    def describe(self, owner: int) -> str:
+        """`owner` for people: host, pid and since when, as far as is known."""
+
+    # -- housekeeping --------------------------------------------------------------------------
+
+    @abstractmethod
+    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+        """Move the damaged bytes at `name` to quarantine and say where they are now.
+
+        None, and nothing moves, if `name` can be read by now, or (`seen`) is not that version any more; with ``()``
+        for `seen`, whatever stands there is moved.
+        """
+
+    @abstractmethod
+    def sweep(self) -> int:
+        """Remove what killed processes left (temporary files, dead owners nobody needs); returns how many."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back descriptors. The engine opens them again if it is used once more."""

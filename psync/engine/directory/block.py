@@ -1,0 +1,150 @@
+"""A few numbers in a file that many change: always under the file's lock, always all of them by one write.
+
+Who only wants to know them reads without the lock, and again if it met a half-made write. The fact that decides: one
+`pwrite` of less than a page at offset 0 (whole or not at all under SIGKILL).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Callable
+from fcntl import LOCK_EX, LOCK_UN, flock
+from zlib import crc32
+
+from psync.engine.directory.files import CHANGE
+from psync.engine.seal import Unreadable
+
+_MAGIC = b"psync#1\n"
+_CRC = struct.Struct("<I")
+
+
+class Block:
+    """The numbers in one file, which is kept open. Threads may share it; who has the lock may take it again."""
+
+    def __init__(self, path: str, count: int, make: Callable[[str, bytes], object], opened: Callable[[], None]) -> None:
+        self.path = path
+        self.values = [0] * count
+        """As they are while the block is entered; change them and `save`."""
+        self.depth = 0
+        self._struct = struct.Struct(f"<8s{count}Q")
+        self._size = self._struct.size + _CRC.size
+        self._make = make
+        self._opened = opened
+        self._threads = threading.RLock()
+        self._fd = -1
+        # who peeks has a descriptor of its own, so that it never waits for a thread that waits for another process
+        self._peeking = threading.Lock()
+        self._peek_fd = -1
+        self._raw = b""
+        """The bytes that `values` were read from or written to; b"" when they must be read again."""
+
+    def enter(self) -> list[int]:
+        """Lock the block, for threads and processes, and return its values. flock, pread."""
+        self._threads.acquire()
+        try:
+            if not self.depth:
+                if self._fd < 0:
+                    self._fd = self._open()
+                flock(self._fd, LOCK_EX)
+                try:
+                    raw = os.pread(self._fd, self._size, 0)
+                    if raw != self._raw:  # somebody else was here
+                        self.values = self._unpack(raw)
+                        self._raw = raw
+                except BaseException:
+                    flock(self._fd, LOCK_UN)
+                    raise
+            self.depth += 1
+        except BaseException:
+            self._threads.release()
+            raise
+        return self.values
+
+    def leave(self) -> None:
+        self.depth -= 1
+        try:
+            if not self.depth:
+                flock(self._fd, LOCK_UN)
+        except OSError:
+            self._close()  # which unlocks it too
+        finally:
+            self._threads.release()
+
+    def save(self) -> None:
+        """While entered."""
+        body = self._struct.pack(_MAGIC, *self.values)
+        raw = body + _CRC.pack(crc32(body))
+        self._raw = b""
+        os.pwrite(self._fd, raw, 0)
+        self._raw = raw
+
+    def spoil(self) -> None:
+        """What is in `values` may be ahead of the file, because something failed: read it again next time."""
+        self._raw = b""
+
+    def peek(self) -> list[int]:
+        """The values at some moment during the call, without the lock. pread."""
+        if self.depth and self._threads.acquire(blocking=False):
+            try:
+                if self.depth:
+                    return self.values
+            finally:
+                self._threads.release()
+        with self._peeking:
+            if self._peek_fd < 0:
+                self._peek_fd = self._open()
+            for _ in range(100):
+                try:
+                    return self._unpack(os.pread(self._peek_fd, self._size, 0))
+                except Unreadable:
+                    continue  # a writer was in the middle of it
+        self.enter()
+        try:
+            return list(self.values)
+        finally:
+            self.leave()
+
+    def _unpack(self, raw: bytes) -> list[int]:
+        body = raw[: self._struct.size]
+        if len(raw) < self._size or _CRC.unpack_from(raw, self._struct.size)[0] != crc32(body) or body[:8] != _MAGIC:
+            raise Unreadable(f"{self.path} does not fit its checksum")
+        return list(self._struct.unpack(body)[1:])
+
+    def _open(self) -> int:
+        while True:
+            try:
+                fd = os.open(self.path, CHANGE)
+            except FileNotFoundError:
+                body = self._struct.pack(_MAGIC, *[0] * len(self.values))
+                self._make(self.path, body + _CRC.pack(crc32(body)))
+                continue
+            self._opened()
+            return fd
+
+    def close_if_idle(self) -> bool:
+        if not self._threads.acquire(blocking=False):
+            return False
+        try:
+            if not self.depth:  # the lock is reentrant
+                self._close()
+            return not self.depth
+        finally:
+            self._threads.release()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+        with self._peeking:
+            if self._peek_fd >= 0:
+                os.close(self._peek_fd)
+            self._peek_fd = -1
+
+    def after_fork(self) -> None:
+        """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
+        self._threads = threading.RLock()
+        self._peeking = threading.Lock()
+        self.depth = 0
+        self._close()

@@ -1,0 +1,311 @@
+"""A cell is a file at its own name; the file's own lock decides among all who change it.
+
+Whoever writes, removes or replaces a file holds `flock` on it and has seen that it still has a name. So:
+
+* up to a page is written in place by one `pwrite` (whole or not at all under SIGKILL; no inode is made): open,
+  flock, fstat, pwrite, close. The fact that decides is the `pwrite`.
+* more goes to a new file that is renamed over the old one while the old one is locked: the rename decides.
+* a new name is a new file that is linked: one link wins.
+
+Readers never wait for a lock unless they must: a read that met a half-made `pwrite` fails its checksum and is done
+again, at last under the lock. A file without a checksum is always read under the lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import itertools
+import os
+import stat
+from collections.abc import Callable
+
+from psync.engine import clock, foreign
+from psync.engine.contract import Cell, Update, Version
+from psync.engine.directory.files import (
+    CHANGE,
+    IN_PLACE,
+    READ,
+    Temporary,
+    is_regular,
+    let_go,
+    open_locked,
+    read_all,
+    with_folder,
+    write_all,
+)
+from psync.engine.directory.names import Layout, may_be_bucket
+from psync.engine.directory.probe import Abilities
+from psync.engine.directory.whole import Whole
+from psync.engine.seal import CELL_HEAD, Parts, Unreadable, seal, seal_parts, unseal
+
+SMALL = IN_PLACE - CELL_HEAD
+"""Bytes of a pickle that, with its seal, is written in place: a page, which a `pwrite` writes whole or not."""
+RECENT = 2_000_000_000
+"""Nanoseconds: of a file that was changed longer ago no writer is still in the middle of its `pwrite`, and no later
+change can get the same time stamp, whatever the clock's tick."""
+_KIND, _REGULAR = 0o170000, stat.S_IFREG
+_never_again = itertools.count(1)
+
+
+class Cells:
+    """The files of one directory. Paths, not names; errors are `OSError`, `Unreadable`, or none."""
+
+    def __init__(self, layout: Layout, can: Abilities, whole: Whole) -> None:
+        self._tmp = layout.tmp
+        self._can = can
+        self._whole = whole
+        self._in_place = not can.network and not whole.sync_file
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    def read(self, path: str, known: Cell | None) -> Cell | None:
+        """stat when `known` is current; else open, fstat, pread, close."""
+        try:
+            if known is not None:
+                status = os.stat(path, follow_symlinks=False)
+                if (status.st_ctime_ns, status.st_size, status.st_ino) == known.version:
+                    return known
+            for _ in range(4):
+                fd = os.open(path, READ)
+                try:
+                    cell = self._load(fd)
+                finally:
+                    let_go(fd)
+                if cell is not None:
+                    return cell
+            return self._read_locked(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except IsADirectoryError:
+            return None
+
+    def _load(self, fd: int) -> Cell | None:
+        """The cell in an open file; None if it has to be read under the lock, or once more.
+
+        The kernel gives a file its new time stamp before it copies the new bytes. So of a file that was changed just
+        now the stamp may be that of bytes which are not there yet: it counts only if no writer was at work.
+        """
+        status = os.fstat(fd)
+        if status.st_mode & _KIND != _REGULAR:
+            raise IsADirectoryError
+        known = True
+        if status.st_ctime_ns + RECENT > clock.wall_ns():
+            known = self._can.fine_times and _lock_shared(fd)
+            status = os.fstat(fd)
+        size = status.st_size
+        data = os.pread(fd, size, 0)
+        if len(data) < size:
+            data = read_all(fd, size)
+        try:
+            payload = unseal(data)
+        except Unreadable:
+            return None
+        return None if payload is None else Cell(payload, self._version(status, known))
+
+    def _version(self, status: os.stat_result, known: bool) -> Version:
+        if known:
+            return status.st_ctime_ns, status.st_size, status.st_ino
+        return (-next(_never_again),)  # a version that no file has: read it again next time
+
+    def _read_locked(self, path: str) -> Cell | None:
+        """Nobody writes: what does not fit its checksum now is damaged."""
+        fd = os.open(path, READ)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            status = os.fstat(fd)
+            known = self._can.fine_times or status.st_ctime_ns + RECENT < clock.wall_ns()
+            return examine(read_all(fd, status.st_size), self._version(status, known))
+        finally:
+            let_go(fd)
+
+    # -- changing ------------------------------------------------------------------------------------
+
+    def write(self, path: str, payload: bytes) -> None:
+        """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
+        if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
+            self._write_whole(path, seal_parts(payload))
+            return
+        data = seal(payload)
+        while True:
+            try:
+                fd = os.open(path, CHANGE)
+            except FileNotFoundError:
+                if self._whole.make(path, data):
+                    return
+                continue
+            try:  # `open_locked` written out: this is the hot path
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                status = os.fstat(fd)
+                if status.st_nlink:
+                    self._put(fd, data, status)
+                    return
+            finally:
+                let_go(fd)
+
+    def _put(self, fd: int, data: bytes, status: os.stat_result) -> None:
+        if status.st_mode & _KIND != _REGULAR:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        size = len(data)
+        if os.pwrite(fd, data, 0) != size:
+            write_all(fd, data, 0)
+        if status.st_size > size:
+            try:
+                os.ftruncate(fd, size)
+            except OSError:
+                pass  # the value says how long it is; what is left behind it means nothing
+
+    def _write_whole(self, path: str, data: Parts) -> None:
+        while True:
+            old = open_locked(path)
+            if old is None:
+                if self._whole.make(path, data):
+                    return
+                continue
+            try:
+                let_go(self._whole.replace(path, data).fd)
+                return
+            finally:
+                let_go(old[0])
+
+    def create(self, path: str, payload: bytes) -> bool:
+        try:
+            status = os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return self._whole.make(path, seal(payload))
+        if not is_regular(status):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return False
+
+    def delete(self, path: str) -> bool:
+        """open, flock, fstat, unlink, close."""
+        return self._remove(path, None) is not None
+
+    def pop(self, path: str, before: Callable[[Cell], object]) -> Cell | None:
+        return self._remove(path, before)
+
+    def _remove(self, path: str, before: Callable[[Cell], object] | None) -> Cell | None:
+        """Locked, so that the last write before is known and no later one is hit."""
+        found = _open_value(path)
+        if found is None:
+            return None
+        fd, status = found
+        try:
+            cell = Cell(b"", ())
+            if before is not None:
+                cell = examine(read_all(fd, status.st_size), ())
+                before(cell)
+            os.unlink(path)
+        finally:
+            let_go(fd)
+        self._whole.renamed(path)
+        return cell
+
+    def update(self, path: str, function: Update) -> bytes | None:
+        """open, flock, fstat, pread, pwrite, close."""
+        while True:
+            found = open_locked(path)
+            if found is None:
+                new = function(None)
+                if new is None or self._whole.make(path, seal(new)):
+                    return new
+                continue
+            fd, status = found
+            try:
+                old = examine(read_all(fd, status.st_size), ()).payload
+                new = function(old)
+                if new is None or new is old:
+                    return old
+                if not self._in_place or len(new) > SMALL or may_be_bucket(path):
+                    let_go(self._whole.replace(path, seal_parts(new)).fd)
+                else:
+                    self._put(fd, seal(new), status)
+                return new
+            finally:
+                let_go(fd)
+
+    def move(self, path: str, new: str) -> bool:
+        found = _open_value(path)
+        if found is None:
+            return False
+        fd, status = found
+        try:
+            copy = Temporary(self._tmp, read_all(fd, status.st_size), sync=self._whole.sync_file)
+            try:
+                with_folder(new, lambda: rename_to_free(path, new))
+            except BaseException:
+                copy.discard()
+                raise
+            # who waits for the lock of the old file must find it dead, not at its new name
+            copy.replace(new)
+        finally:
+            let_go(fd)
+        return True
+
+    def set_aside(self, path: str, refuge: str, seen: Version | None) -> bool:
+        """Keep a damaged file's bytes at `refuge` and remove it, unless it reads well now or isn't what was `seen`."""
+        found = _open_value(path)
+        if found is None:
+            return False
+        fd, status = found
+        try:
+            data = read_all(fd, status.st_size)
+            if seen is None:
+                if _is_sound(data):
+                    return False
+            elif seen and seen[0] > 0 and (status.st_ctime_ns, status.st_size, status.st_ino) != seen:
+                return False
+            # a copy, because who waits for the lock of this file must find it dead
+            Temporary(self._tmp, data, sync=True).link(refuge)
+            os.unlink(path)
+            return True
+        finally:
+            let_go(fd)
+
+
+def _is_sound(data: bytes) -> bool:
+    try:
+        examine(data, ())
+    except Unreadable:
+        return False
+    return True
+
+
+def _lock_shared(fd: int) -> bool:
+    """Keep writers out until `let_go`, unless one is at work: readers don't wait."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _open_value(path: str) -> tuple[int, os.stat_result] | None:
+    """`open_locked` for who wants what is there: a folder is no value."""
+    try:
+        return open_locked(path)
+    except (NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def examine(data: bytes, version: Version) -> Cell:
+    """The cell in `data`, which nobody is writing. Raises `Unreadable`."""
+    payload = unseal(data)
+    if payload is not None:
+        return Cell(payload, version)
+    foreign.check(data)
+    return Cell(data, version, sealed=False)
+
+
+def rename_to_free(path: str, new: str) -> None:
+    """Rename, but never over something: `FileExistsError` then. Atomic where the file system can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_cwd, noreplace = -100, 1
+    if libc.renameat2(at_cwd, os.fsencode(path), at_cwd, os.fsencode(new), noreplace) == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(code, os.strerror(code), path)
+    os.link(path, new, follow_symlinks=False)
+    os.unlink(path)

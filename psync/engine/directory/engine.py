@@ -1,0 +1,404 @@
+"""The directory engine: the contract's verbs on files, with the strategies that the file system allows."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, TypeVar
+
+from psync.engine import clock, forks
+from psync.engine.contract import Alive, Cell, Engine, Log, Mutex, Update, Version, Watch
+from psync.engine.directory.buckets import DirectoryBucket
+from psync.engine.directory.cells import Cells
+from psync.engine.directory.files import (
+    CHANGE,
+    blocked,
+    let_go,
+    lock,
+    make_folder,
+    refused,
+    remove_empty,
+    remove_quietly,
+    with_folder,
+)
+from psync.engine.directory.kept import Kept
+from psync.engine.directory.logs import DirectoryLog
+from psync.engine.directory.mutex import DirectoryMutex
+from psync.engine.directory.names import MODE, OWN, Layout, flat, is_leftover, slot_of
+from psync.engine.directory.owners import Owners
+from psync.engine.directory.probe import look
+from psync.engine.directory.together import Together
+from psync.engine.directory.wake import GRACE, Wake
+from psync.engine.directory.whole import Whole
+from psync.engine.seal import Unreadable
+from psync.errors import CorruptValue, StoreFailed
+
+Durability = Literal["process", "file", "power"]
+Wakeups = Literal["auto", "inotify", "poll"]
+KEPT = 320
+"""Buckets and logs whose descriptors are kept open, at most. A category has 256 buckets."""
+_NOTHING = b"\x80\x05N."  # a pickled None: what rests in a directory can be read by every pickle reader
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class DirectoryEngine(Engine):
+    """Bytes under names, in files below `root` (created with mode 0700 if it is not there).
+
+    `durability`: see the contract. `wakeups`: how waiting ends; "auto" takes inotify where it sees every
+    change (a local file system) and polls with a growing pause elsewhere. Raises `StoreFailed`
+    if `root` can't be opened, `ValueError` for an option that does not exist.
+    """
+
+    grace = GRACE
+
+    def __init__(
+        self, root: str | os.PathLike[str], *, durability: Durability = "process", wakeups: Wakeups = "auto"
+    ) -> None:
+        if durability not in ("process", "file", "power"):
+            raise ValueError(f"durability must be 'process', 'file' or 'power', not {durability!r}")
+        if wakeups not in ("auto", "inotify", "poll"):
+            raise ValueError(f"wakeups must be 'auto', 'inotify' or 'poll', not {wakeups!r}")
+        self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
+        self.durability: Durability = durability
+        self.wakeups: Wakeups = wakeups
+        self.layout = Layout(self.root)
+        try:
+            make_folder(self.root)
+            self.can = look(self.layout)
+        except OSError as error:
+            raise refused(error, str(root), self.root) from error
+        self._whole = Whole(self.layout, self.can, sync_file=durability != "process", sync_name=durability == "power")
+        self._cells = Cells(self.layout, self.can, self._whole)
+        self._owners = Owners(self.layout)
+        self._together = Together(self.layout, sync=self._whole.sync_file)
+        inotify = wakeups == "inotify" or (wakeups == "auto" and not self.can.network)
+        self._wake = Wake(self.layout, self._whole, announce=inotify or not self.can.network, inotify=inotify)
+        self._kept = Kept(KEPT)
+        self._buckets: dict[str, DirectoryBucket] = {}
+        self._logs: dict[str, DirectoryLog] = {}
+        self._mutexes: dict[str, DirectoryMutex] = {}
+        self._lock = threading.Lock()
+        forks.remember(self)
+        with contextlib.suppress(OSError):  # somebody else's litter keeps nobody from working
+            if self.can.writable and (os.listdir(self.layout.tmp) or os.path.exists(self.layout.pending)):
+                self.sweep()
+
+    def __repr__(self) -> str:
+        return f"DirectoryEngine({self.root!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., DirectoryEngine], tuple[str, Durability, Wakeups]]:
+        return _reopen, (self.root, self.durability, self.wakeups)
+
+    # -- cells ---------------------------------------------------------------------------------------
+
+    def read(self, name: str, known: Cell | None = None) -> Cell | None:
+        path = self.layout.prefix + name
+        try:
+            return self._cells.read(path, known)
+        except OSError as error:
+            raise refused(error, name, path) from error
+        except Unreadable as error:
+            raise self._damaged(name, str(error)) from error
+
+    def write(self, name: str, payload: bytes) -> None:
+        path = self.layout.prefix + name
+        try:
+            self._cells.write(path, payload)
+        except OSError as error:
+            if not remove_empty(path):
+                raise refused(error, name, path) from error
+            self.write(name, payload)
+        else:
+            self._wake.notify(name)
+
+    def create(self, name: str, payload: bytes) -> bool:
+        path = self.layout.prefix + name
+        try:
+            made = self._cells.create(path, payload)
+        except OSError as error:
+            if not remove_empty(path):
+                raise refused(error, name, path) from error
+            return self.create(name, payload)
+        if made:
+            self._wake.notify(name)
+        return made
+
+    def delete(self, name: str) -> bool:
+        return self._change(name, self._cells.delete)
+
+    def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
+        with _CallersOwn() as own:
+            return self._change(name, lambda path: self._cells.pop(path, own.guard(before or _nothing)))
+
+    def move(self, name: str, new: str) -> bool:
+        try:
+            moved = self._change(name, lambda path: self._cells.move(path, self.layout.path(new)))
+        except StoreFailed as error:
+            if error.errno != errno.EEXIST:
+                raise
+            if not os.path.isdir(self.layout.path(new)):
+                return False
+            if not remove_empty(self.layout.path(new)):
+                raise blocked(new, self.layout.path(new)) from error
+            return self.move(name, new)
+        if moved:
+            self._wake.notify(new)
+        return moved
+
+    def update(self, name: str, function: Update) -> bytes | None:
+        with _CallersOwn() as own:
+            return self._change(name, lambda path: self._cells.update(path, own.guard(function)))
+
+    def _change(self, name: str, verb: Callable[[str], T]) -> T:
+        """A verb on a path, with its errors in psync's words, and a wake-up for who waits for the name."""
+        path = self.layout.prefix + name
+        try:
+            result = verb(path)
+        except OSError as error:
+            if not isinstance(error, IsADirectoryError) or not remove_empty(path):
+                raise refused(error, name, path) from error
+            return self._change(name, verb)
+        except Unreadable as error:
+            raise self._damaged(name, str(error)) from error
+        self._wake.notify(name)
+        return result
+
+    def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
+        names: list[str] = []
+        folders: list[str] = []
+        path = self.layout.prefix + folder if folder else self.root
+        try:
+            with os.scandir(path) as found:
+                for entry in found:
+                    if entry.is_file(follow_symlinks=False):
+                        if not is_leftover(entry.name):
+                            names.append(entry.name)
+                    elif entry.is_dir(follow_symlinks=False) and (folder or entry.name != OWN):
+                        folders.append(entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return [], []
+        except OSError as error:
+            raise refused(error, folder, path) from error
+        return names, folders
+
+    def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
+        waiting = [folder, OWN] if hidden and not folder else [folder]
+        while waiting:
+            folder = waiting.pop()
+            names, folders = self.entries(folder)
+            if folder:
+                for name in names:
+                    yield f"{folder}/{name}"
+                waiting.extend([f"{folder}/{name}" for name in folders])
+            else:
+                yield from names
+                waiting.extend(folders)
+
+    # -- the other shapes ----------------------------------------------------------------------------
+
+    def bucket(self, name: str) -> DirectoryBucket:
+        kept = self._buckets.get(name)
+        if kept is None:
+            slot = slot_of(name)
+            kept = DirectoryBucket(
+                name,
+                self.layout,
+                self._whole,
+                changed=lambda: self._wake.notify_slot(slot),
+                damaged=self._damaged,
+                together=self._together,
+                kept=self._kept,
+            )
+            kept = self._buckets.setdefault(name, kept)
+        return kept
+
+    def append_all(self, ops: Mapping[str, bytes]) -> None:
+        buckets = {name: self.bucket(name) for name in ops}
+        for name, bucket in buckets.items():
+            tail = bucket.tail()
+            if tail is not None and tail.foreign:
+                raise ValueError(f"{name!r} is a foreign pickle, which can't be extended: replace it")
+        try:
+            self._together.append_all(buckets, ops)
+        except OSError as error:
+            raise refused(error, ", ".join(ops), self.root) from error
+
+    def log(self, name: str) -> Log:
+        with self._lock:
+            log = self._logs.get(name)
+            if log is None:
+                slot, final = slot_of(name), slot_of(name + "/final")
+                log = self._logs[name] = DirectoryLog(
+                    name,
+                    self.layout,
+                    whole=self._whole,
+                    mine=lambda: self._owners.number,
+                    changed=lambda: self._wake.notify_slot(slot),
+                    finished=lambda: self._wake.notify_slot(final),
+                    kept=self._kept,
+                )
+            return log
+
+    def mutex(self, name: str) -> Mutex:
+        watched = ".psync/locks/" + name
+        with self._lock:
+            if name not in self._mutexes:
+                self._mutexes[name] = DirectoryMutex(
+                    self.layout.lock(name), lambda: self.watch([watched]), lambda: self._wake.notify(watched)
+                )
+            return self._mutexes[name]
+
+    @contextlib.contextmanager
+    def guard(self, name: str) -> Iterator[None]:
+        import filelock  # 50 ms to import: only who compacts pays for it
+
+        path = self.layout.guard(name)
+        try:
+            fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
+            try:
+                filelock.lock_descriptor(fd, poll_interval=0.005)
+                lock(fd)  # which it has; from here on it counts as held
+                if not os.fstat(fd).st_size:
+                    os.pwrite(fd, _NOTHING, 0)
+            except BaseException:
+                let_go(fd)
+                raise
+        except OSError as error:
+            raise refused(error, name, path) from error
+        try:
+            yield
+        finally:
+            let_go(fd)
+
+    # -- waiting, time, owners -----------------------------------------------------------------------
+
+    def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
+        return self._wake.watch(names)
+
+    def now(self) -> float:
+        return clock.monotonic()
+
+    def owner(self) -> int:
+        try:
+            return self._owners.mine()
+        except OSError as error:
+            raise refused(error, "this process", self.layout.owners) from error
+
+    def alive(self, owner: int) -> Alive:
+        return self._owners.alive(owner)
+
+    def describe(self, owner: int) -> str:
+        return self._owners.describe(owner)
+
+    # -- housekeeping --------------------------------------------------------------------------------
+
+    def _damaged(self, name: str, reason: str) -> CorruptValue:
+        path = self.layout.path(name)
+        refuge = self.set_aside(name, reason)
+        kept = f"its bytes are kept at {refuge}" if refuge else f"it is still at {path}"
+        return CorruptValue(
+            f"the value of {name!r} is damaged ({reason}); {kept}. "
+            "Set the key again, or restore the file from a backup",
+            key=name,
+            path=path,
+            quarantine=refuge,
+            reason=reason,
+        )
+
+    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+        refuge = f"{self.layout.quarantine}/{clock.wall_ns()}-{flat(name)}"
+        try:
+            if not self._cells.set_aside(self.layout.path(name), refuge, seen):
+                return None
+            with open(refuge + ".why", "w", encoding="utf-8", errors="backslashreplace") as why:
+                why.write(f"{name}\n{reason}\n")
+        except OSError:
+            return None  # nowhere to put it: it stays where it is
+        self._wake.notify(name)
+        return refuge
+
+    def sweep(self) -> int:
+        removed = self._owners.sweep()
+        for note, buckets in self._together.abandoned():
+            for name in buckets:
+                self.bucket(name).tail()  # which makes up for what is missing
+            removed += remove_quietly(note)
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.layout.tmp):
+                removed += _remove_abandoned(f"{self.layout.tmp}/{name}")
+        return removed
+
+    def close(self) -> None:
+        self._kept.close()
+        for mutex in self._mutexes.values():
+            mutex.close_if_idle()
+        self._owners.close()
+        self._wake.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # half made, or the interpreter is going down
+            self.close()
+
+    def after_fork(self) -> None:
+        """In a child: nothing of the parent's is ours."""
+        self._lock = threading.Lock()
+        handles: tuple[forks.Forked, ...] = (
+            *self._buckets.values(),
+            *self._logs.values(),
+            *self._mutexes.values(),
+            self._owners,
+        )
+        for each in handles:
+            each.after_fork()
+
+
+class _CallersOwn:
+    """Tells an OSError that the caller's function raised from one of the file system."""
+
+    def __enter__(self) -> _CallersOwn:
+        self._raised: BaseException | None = None
+        return self
+
+    def guard(self, function: Callable[[A], T]) -> Callable[[A], T]:
+        def guarded(argument: A) -> T:
+            try:
+                return function(argument)
+            except BaseException as error:
+                self._raised = error
+                raise
+
+        return guarded
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        if self._raised is not None and error is not None and error.__cause__ is self._raised:
+            raise self._raised from None
+
+
+def _nothing(cell: Cell) -> None:
+    """What `pop` asks for when nobody wants to look first."""
+
+
+def _reopen(root: str, durability: Durability, wakeups: Wakeups) -> DirectoryEngine:
+    return DirectoryEngine(root, durability=durability, wakeups=wakeups)
+
+
+def _remove_abandoned(path: str) -> int:
+    """Remove a temporary file unless its writer lives, which keeps it locked."""
+    try:
+        fd = os.open(path, CHANGE)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+        return 1
+    except OSError:
+        return 0
+    finally:
+        let_go(fd)

@@ -1,0 +1,285 @@
+"""Opening, replacing and linking files: the few calls that decide who wins, and their errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from typing import TypeVar
+
+from psync.engine import forks
+from psync.engine.directory.names import FOLDER_MODE, MODE
+from psync.engine.seal import Parts
+from psync.errors import InvalidKey, PsyncError, StoreFailed, StoreFull
+
+T = TypeVar("T")
+
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""Links are not followed and a FIFO does not hang us; a regular file ignores O_NONBLOCK."""
+CHANGE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+IN_PLACE = 4096
+"""One `pwrite` of at most a page, within a page, is whole or not at all under SIGKILL."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.EMLINK, errno.ENOMEM}
+_REMEDY = {
+    errno.ENOSPC: "free space or inodes on its file system",
+    errno.EDQUOT: "free some of the user's disk quota",
+    errno.EMFILE: "close files or raise `ulimit -n`",
+    errno.ENFILE: "the whole system is out of descriptors: end processes or raise fs.file-max",
+    errno.EACCES: "check owner and mode of the file and its folders",
+    errno.EPERM: "check owner, mode and attributes of the file and its folders",
+    errno.EROFS: "the file system is mounted read-only: remount it or choose another directory",
+    errno.EIO: "the disk or its server reported an error: see the kernel's log, then try again",
+    errno.ESTALE: "the server replaced the file: try again",
+}
+
+
+def refused(error: OSError, name: str, path: str) -> PsyncError:
+    """The error to raise for an `OSError` of the file system: it names key, path, errno and remedy."""
+    if isinstance(error, PsyncError):
+        return error  # already in words
+    code = error.errno or 0
+    if code in (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO):
+        return blocked(name, path)
+    if code in (errno.ENAMETOOLONG, errno.EILSEQ):
+        return InvalidKey(
+            f"{name!r} is no possible file name here ({error.strerror}): use a shorter, plainer key", key=name
+        )
+    kind = StoreFull if code in _FULL else StoreFailed
+    remedy = _REMEDY.get(code, "see the cause and try again")
+    text = f"{name!r} was left as it was: {error.strerror} [{errno.errorcode.get(code, code)}] at {path}; {remedy}"
+    return kind(text, key=name, errno=code, strerror=error.strerror, filename=path)
+
+
+def blocked(name: str, path: str) -> InvalidKey:
+    return InvalidKey(
+        f"{name!r} can't hold a value: {path}, or a part of it, is not a plain file but a folder, or the other way "
+        "round (one key can't be both a value and a folder of values); use another key",
+        key=name,
+    )
+
+
+def is_regular(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode)
+
+
+def make_folder(path: str) -> None:
+    """The folder is there; its parents too. Mode 0700 for what is made."""
+    try:
+        os.mkdir(path, FOLDER_MODE)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+    except FileNotFoundError:
+        make_folder(os.path.dirname(path))
+        make_folder(path)
+
+
+def with_folder(path: str, make: Callable[[], T]) -> T:
+    """``make()``, with the folder of `path` created if that is what is missing."""
+    while True:
+        try:
+            return make()
+        except FileNotFoundError:
+            make_folder(os.path.dirname(path))
+
+
+class _Locked:
+    """The descriptors by which this process holds locks just now: a child that kept copies would keep the locks."""
+
+    def __init__(self) -> None:
+        self.fds: set[int] = set()
+        forks.remember(self)
+
+    def after_fork(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())  # closing a copy unlocks nothing
+
+
+_locked = _Locked()
+
+
+def lock(fd: int) -> None:
+    """Lock `fd` exclusively, until `let_go` or the end of this process, whatever it forks meanwhile."""
+    _locked.fds.add(fd)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+
+
+def open_locked(path: str) -> tuple[int, os.stat_result] | None:
+    """The file at `path`, open and exclusively locked, and certainly still at `path`; None if there is none.
+
+    Whoever removes or replaces a file of ours holds its lock, so while we hold it the name is ours.
+    """
+    while True:
+        try:
+            fd = os.open(path, CHANGE)
+        except FileNotFoundError:
+            return None
+        try:
+            lock(fd)
+            status = os.fstat(fd)
+            if status.st_nlink:
+                if not is_regular(status):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+                return fd, status
+        except BaseException:
+            let_go(fd)
+            raise
+        let_go(fd)
+
+
+def let_go(fd: int) -> None:
+    """Unlock, then close: a child forked meanwhile has a copy of the descriptor; closing ours alone frees nothing."""
+    _locked.fds.discard(fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    except OSError:
+        pass  # what was done is done; closing unlocks it too
+    close(fd)
+
+
+def close(fd: int) -> None:
+    """Close a descriptor after what mattered: whether that went well was known before."""
+    try:
+        os.close(fd)
+    except OSError:
+        pass  # Linux has freed the descriptor all the same
+
+
+def read_all(fd: int, size: int, offset: int = 0) -> bytes:
+    """`size` bytes from `offset`, fewer only at the end of the file."""
+    data = os.pread(fd, size, offset)
+    if len(data) == size or not data:
+        return data
+    parts = [data]
+    have = len(data)
+    while have < size and (data := os.pread(fd, size - have, offset + have)):
+        parts.append(data)
+        have += len(data)
+    return b"".join(parts)
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """All of `data` at `offset`. The kernel may write less at a time when the disk fills up or a signal comes."""
+    done = os.pwrite(fd, data, offset)
+    while done < len(data):
+        step = os.pwrite(fd, memoryview(data)[done:], offset + done)
+        if not step:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done += step
+
+
+def fill(fd: int, data: bytes | Parts, *, sync: bool) -> None:
+    """A new file gets its content."""
+    if not isinstance(data, bytes):
+        if os.pwritev(fd, data, 0) != sum(map(len, data)):
+            write_all(fd, b"".join(data), 0)
+    else:
+        write_all(fd, data, 0)
+    if sync:
+        os.fsync(fd)
+
+
+def sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_quietly(path: str) -> bool:
+    """True if it is removed; if it can't be, a sweep will find it."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+        return True
+    return False
+
+
+class Temporary:
+    """A file under a name nobody else uses, with `data` in it, locked as long as its writer lives: so a sweep knows."""
+
+    def __init__(self, folder: str, data: bytes | Parts, *, sync: bool) -> None:
+        self.fd, self.path = self._new(folder)
+        try:
+            fill(self.fd, data, sync=sync)
+        except BaseException:
+            self.discard()
+            raise
+
+    @staticmethod
+    def _new(folder: str) -> tuple[int, str]:
+        while True:
+            path = f"{folder}/{os.urandom(8).hex()}"
+            fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT | os.O_EXCL, MODE))  # noqa: B023
+            try:
+                lock(fd)
+                if os.fstat(fd).st_nlink:  # a sweep may have come before the lock
+                    return fd, path
+            except BaseException:
+                let_go(fd)
+                raise
+            let_go(fd)
+
+    def replace(self, path: str) -> None:
+        """`path` is this file from now on, whatever it was."""
+        try:
+            os.rename(self.path, path)
+        except BaseException:
+            self.discard()
+            raise
+        let_go(self.fd)
+
+    def link(self, path: str) -> bool:
+        """`path` is this file from now on, unless there is one already."""
+        try:
+            return with_folder(path, lambda: link(self.path, path))
+        finally:
+            self.discard()
+
+    def keep(self) -> int:
+        """The descriptor, which goes on being locked; whoever gets it answers for it."""
+        _locked.fds.discard(self.fd)
+        return self.fd
+
+    def discard(self) -> None:
+        remove_quietly(self.path)
+        let_go(self.fd)
+
+
+def link(source: str, path: str) -> bool:
+    try:
+        os.link(source, path, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def link_unnamed(path: str, data: bytes | Parts, *, sync: bool) -> bool:
+    """`path` comes into being with `data` in it, unless there is one. Leaves nothing behind when killed."""
+    folder = os.path.dirname(path)
+    fd = with_folder(path, lambda: os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, MODE))
+    try:
+        fill(fd, data, sync=sync)
+        # the directory descriptor makes os.link follow the link in /proc; the path is absolute, so it is not used
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+    except FileExistsError:
+        return False
+    finally:
+        close(fd)
+    return True
+
+
+def remove_empty(path: str) -> bool:
+    """Remove a folder that holds nothing any more: it must not stand in the way of a value. True if it was removed."""
+    if not os.path.isdir(path):
+        return False
+    for folder, _, _ in os.walk(path, topdown=False):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return not os.path.isdir(path)
+    return True

@@ -1,0 +1,96 @@
+"""Every name on disk is built and parsed here.
+
+``<root>/<key>``                     a value; ``<root>/<category>/<2 hex digits>`` and ``.../xx``: buckets
+``<root>/.psync/``                   psync's own, hidden from keys; each file that rests here is itself a pickle,
+                                     so that an old reader that stumbles over it goes on
+``.psync/wake/armed``                one byte a slot: does anybody wait for a name of this slot?
+``.psync/wake/<3 hex digits>``       touched to wake the waiters of a slot
+``.psync/owners/<16 hex digits>``    one process; locked by it as long as it lives
+``.psync/guards/<name>``             locked during a compaction
+``.psync/locks/<name>``              a mutex
+``.psync/pending/<16 hex digits>``   an append to several buckets that is decided, but perhaps not made everywhere
+``.psync/tmp/<16 hex digits>``       being written, and locked by its writer; garbage once that is dead
+``.psync/quarantine/<time>-<name>``  what failed its check, as it was found; ``.why`` beside it says why
+``.psync/<log name>/log/...``        a log: ``tail``, ``front``, ``returned``, segments by first position, marks
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+from zlib import crc32
+
+OWN = ".psync"
+SLOTS = 1024
+MODE = 0o600
+FOLDER_MODE = 0o700
+
+_NFS_LEFTOVER = re.compile(r"\.nfs[0-9a-f]+\Z")
+
+
+def is_leftover(segment: str) -> bool:
+    """True for what an NFS client makes of a file that was removed while open."""
+    return segment.startswith(".nfs") and _NFS_LEFTOVER.match(segment) is not None
+
+
+def may_be_bucket(path: str) -> bool:
+    """A name of two characters may be a bucket: never overwritten in place, so that an open bucket sees its end."""
+    return path[-3:-2] == "/"
+
+
+def slot_of(name: str) -> int:
+    return crc32(name.encode("utf-8", "surrogateescape")) % SLOTS
+
+
+def flat(name: str) -> str:
+    """A name as one segment of a path. Long ones are cut and told apart by their checksum."""
+    text = quote(name, safe=" ,=+@()", errors="surrogateescape")
+    if len(text) > 200:
+        text = f"{text[:180]}~{crc32(name.encode('utf-8', 'surrogateescape')):08x}"
+    return text
+
+
+class Layout:
+    """The paths of one root, as strings: `pathlib` costs more than the system calls."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.prefix = root if root.endswith("/") else root + "/"
+        self.own = self.prefix + OWN
+        self.tmp = self.own + "/tmp"
+        self.owners = self.own + "/owners"
+        self.guards = self.own + "/guards"
+        self.locks = self.own + "/locks"
+        self.wake = self.own + "/wake"
+        self.armed = self.wake + "/armed"
+        self.pending = self.own + "/pending"
+        self.quarantine = self.own + "/quarantine"
+
+    def path(self, name: str) -> str:
+        return self.prefix + name
+
+    def slot(self, slot: int) -> str:
+        return f"{self.wake}/{slot:03x}"
+
+    def owner(self, owner: int) -> str:
+        return f"{self.owners}/{owner:016x}"
+
+    def guard(self, name: str) -> str:
+        return f"{self.guards}/{flat(name)}"
+
+    def lock(self, name: str) -> str:
+        return f"{self.locks}/{flat(name)}"
+
+    def segment(self, log: str, base: int) -> str:
+        return f"{self.prefix}{log}/log/{base:016x}"
+
+    def marks(self, log: str, base: int) -> str:
+        return f"{self.prefix}{log}/log/{base:016x}.marks"
+
+    def log(self, log: str, part: str) -> str:
+        return f"{self.prefix}{log}/log/{part}"
+
+
+def segment_base(filename: str) -> int | None:
+    """The first position in a segment file, or None if the file is not one."""
+    return int(filename, 16) if len(filename) == 16 and not set(filename) - set("0123456789abcdef") else None

@@ -1,0 +1,111 @@
+"""One file a process, locked by it as long as it lives: who can lock it knows that its owner is dead.
+
+The file comes into being locked (it is linked to its name afterwards), and is removed by its owner when
+that ends in order, or by a sweep that has locked it. So a name that is not there is an owner that is gone.
+The fact that decides: whether the file's `flock` can be had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import threading
+
+from psync.engine import clock
+from psync.engine.contract import Alive
+from psync.engine.directory.files import READ, Temporary, let_go, make_folder, read_all
+from psync.engine.directory.names import Layout
+from psync.engine.owner import Identity, examine, myself
+
+
+class Owners:
+    """The processes that work in one directory."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.number = 0
+        """This process's number here; 0 as long as it has none."""
+        self._fd = -1
+        self._lock = threading.Lock()
+
+    def mine(self) -> int:
+        """The number of this process here; the first call registers it."""
+        return self.number or self._register()
+
+    def _register(self) -> int:
+        with self._lock:
+            if self.number:
+                return self.number
+            who = json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode()
+            make_folder(self._layout.owners)
+            new = Temporary(self._layout.tmp, who, sync=False)
+            number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
+            try:
+                os.rename(new.path, self._layout.owner(number))
+            except BaseException:
+                new.discard()
+                raise
+            self._fd, self.number = new.keep(), number  # the descriptor stays open, and with it the lock
+            return number
+
+    def alive(self, owner: int) -> Alive:
+        """open, flock, close."""
+        if owner == self.number and owner:
+            return Alive.YES
+        try:
+            fd = os.open(self._layout.owner(owner), READ)
+        except FileNotFoundError:
+            return Alive.NO
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Alive.YES
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            return examine(_identity(read_all(fd, 4096)))
+        else:
+            return Alive.NO
+        finally:
+            let_go(fd)
+
+    def describe(self, owner: int) -> str:
+        try:
+            with open(self._layout.owner(owner), "rb") as file:
+                return str(_identity(file.read()))
+        except (OSError, ValueError):
+            return f"a process that is gone ({owner:016x})"
+
+    def sweep(self) -> int:
+        """Remove the files of dead owners; what they claimed counts as a dead owner's all the same."""
+        removed = 0
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self._layout.owners):
+                if int(name, 16) != self.number and self.alive(int(name, 16)) is Alive.NO:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(self._layout.owner(int(name, 16)))
+                        removed += 1
+        return removed
+
+    def close(self) -> None:
+        """This process is nobody here any more: what it still holds goes back as if it had died."""
+        with self._lock:
+            if self._fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._layout.owner(self.number))
+                let_go(self._fd)
+            self._fd, self.number = -1, 0
+
+    def after_fork(self) -> None:
+        """A child is another owner, and must not keep its parent alive."""
+        self._lock = threading.Lock()
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self.number = -1, 0
+
+
+def _identity(data: bytes) -> Identity:
+    return Identity(**json.loads(data))

@@ -1,0 +1,223 @@
+"""The files that a log's records and marks lie in: finding, reading, scanning and clearing them. Who may do what is
+`logs`' matter.
+
+Records are in segments named by the position of their first one; a record is a head of 16 bytes (length, checksum), the
+payload, and filling up to 32. The marks of a segment are in a file of their own beside it, at half the offset of their
+record, so that no mark lies across the end of a page, and who appends never waits for the inode that takers write to.
+A mark that was never written is zero: WAITING.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import os
+import struct
+from collections.abc import Callable, Iterator
+from zlib import crc32
+
+from psync.engine.contract import Mark, Record, State
+from psync.engine.directory.files import CHANGE, read_all, with_folder, write_all
+from psync.engine.directory.names import MODE, Layout, segment_base
+from psync.engine.seal import Unreadable
+
+MARK = struct.Struct("<BxxxIQ")
+_HEAD = struct.Struct("<II8x")
+HEAD = _HEAD.size
+ALIGN = 32
+"""Records begin at multiples of this, so half of their offsets are multiples of a mark's 16 bytes."""
+SEGMENT = 1 << 20
+"""Bytes after which a new segment is begun; one that holds only final records is removed."""
+_GLANCE = 512
+_STRETCH = 1 << 18
+_STATES = tuple(State)
+_CLAIMED = State.CLAIMED
+_FRESH = bytes(MARK.size)
+
+
+def encode(payload: bytes, position: int) -> bytes:
+    """A record as it lies in the file. Its checksum covers the position: bytes of elsewhere don't fit."""
+    crc = crc32(payload, position & 0xFFFFFFFF)
+    return _HEAD.pack(len(payload), crc) + payload + bytes(-(HEAD + len(payload)) % ALIGN)
+
+
+def size_of(length: int) -> int:
+    """How many bytes a record with a payload of `length` takes."""
+    return HEAD + length + -(HEAD + length) % ALIGN
+
+
+class Segments:
+    """The segment files of one log. Not locked: the log does that."""
+
+    def __init__(self, layout: Layout, log: str) -> None:
+        self._layout = layout
+        self._log = log
+        self._folder = os.path.dirname(layout.segment(log, 0))
+        self._bases: list[int] = []
+        self._complete = 0
+        """Every segment that begins below this is in `_bases` (or was cleared away since)."""
+        self._files: dict[int, int] = {}
+        self._marks: dict[int, int] = {}
+
+    def _file(self, base: int, *, create: bool = False) -> int:
+        fd = self._files.get(base)
+        if fd is None:
+            path = self._layout.segment(self._log, base)
+            if create:
+                fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
+            else:
+                fd = os.open(path, CHANGE)
+            if len(self._files) >= 4:
+                os.close(self._files.pop(next(iter(self._files))))
+            self._files[base] = fd
+            if base not in self._bases:
+                bisect.insort(self._bases, base)
+        return fd
+
+    def _mark_file(self, base: int) -> int:
+        fd = self._marks.get(base)
+        if fd is None:
+            path = self._layout.marks(self._log, base)
+            fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
+            if len(self._marks) >= 4:
+                os.close(self._marks.pop(next(iter(self._marks))))
+            self._marks[base] = fd
+        return fd
+
+    def _find(self, position: int, tail: int) -> tuple[int, int, int] | None:
+        """(segment, marks, offset in the segment) of what lies at `position`; None if it was cleared away."""
+        if position >= tail:
+            fd = self._files.get(tail) or self._file(tail, create=True)
+            return fd, self._marks.get(tail) or self._mark_file(tail), position - tail
+        if position >= self._complete:
+            self._list()
+        while at := bisect.bisect_right(self._bases, position):
+            base = self._bases[at - 1]
+            try:
+                return self._file(base), self._mark_file(base), position - base
+            except FileNotFoundError:
+                self._list()
+                if base in self._bases:
+                    raise
+        return None
+
+    def _next_base(self, position: int, tail: int, end: int) -> int:
+        """Where the segment that `position` lies in ends: what a killed append left behind that is nothing."""
+        if position >= tail:
+            return end
+        at = bisect.bisect_right(self._bases, position)
+        return self._bases[at] if at < len(self._bases) else tail
+
+    def _list(self) -> None:
+        self._bases = sorted(base for name in os.listdir(self._folder) if (base := segment_base(name)) is not None)
+        self._complete = self._bases[-1] if self._bases else 0
+
+    def write(self, data: bytes, position: int, tail: int) -> None:
+        write_all(self._file(tail, create=True), data, position - tail)
+
+    def exchange_mark(
+        self, position: int, tail: int, held: Mark, new: Mark, before: Callable[[], object] | None
+    ) -> bool:
+        """pread, pwrite: the mark goes from `held` to `new`, after `before`; False if it is not `held`."""
+        found = self._find(position, tail)
+        if found is None:
+            return False
+        _, marks, offset = found
+        if (os.pread(marks, MARK.size, offset >> 1) or _FRESH) != MARK.pack(*held):
+            return False
+        if before is not None:
+            before()
+        os.pwrite(marks, MARK.pack(*new), offset >> 1)
+        return True
+
+    def claim(self, position: int, tail: int, owner: int) -> tuple[Record | None, int]:
+        """pread, pread, pwrite: the record, if it was WAITING and is CLAIMED now; its size (0 if it is gone)."""
+        found = self._find(position, tail)
+        if found is None:
+            return None, 0
+        fd, marks, offset = found
+        payload = _load(fd, offset, position)
+        size = size_of(len(payload))
+        state, attempt, _ = MARK.unpack(os.pread(marks, MARK.size, offset >> 1) or _FRESH)
+        if state:
+            return None, size
+        os.pwrite(marks, MARK.pack(_CLAIMED, attempt + 1, owner), offset >> 1)
+        return Record(position, Mark(_CLAIMED, attempt + 1, owner), payload), size
+
+    def read(self, position: int, tail: int) -> Record | None:
+        """The record at `position`, its payload verified; None if it was cleared away. Raises `Unreadable`."""
+        found = self._find(position, tail)
+        if found is None:
+            return None
+        fd, marks, offset = found
+        state, attempt, owner = MARK.unpack(os.pread(marks, MARK.size, offset >> 1) or _FRESH)
+        if state >= len(_STATES):
+            raise Unreadable(f"the mark of the record at {position} is none")
+        return Record(position, Mark(_STATES[state], attempt, owner), _load(fd, offset, position))
+
+    def scan(self, begin: int, end: int, tail: int) -> Iterator[tuple[int, State, int]]:
+        """(position, state, size) of each record from `begin` up to `end`; payloads are not read."""
+        position = begin
+        stretch = 4096
+        while position < end:
+            found = self._find(position, tail)
+            if found is None:
+                return
+            fd, marks, offset = found
+            stop = min(end, self._next_base(position, tail, end))
+            data = os.pread(fd, min(stretch, stop - position), offset)
+            states = os.pread(marks, len(data) // 2, offset >> 1)
+            stretch = min(2 * stretch, _STRETCH)
+            at = 0
+            while at + HEAD <= len(data):
+                state = states[at >> 1] if at >> 1 < len(states) else 0
+                size = size_of(_HEAD.unpack_from(data, at)[0])
+                yield position, _STATES[state], size
+                at += size
+                position += size
+            if not at:
+                return
+
+    def clear(self, low: int, tail: int) -> None:
+        """Remove the segments that end before `low`: each of their records is final."""
+        self._list()
+        while len(self._bases) > 1 and self._bases[1] <= low and self._bases[0] < tail:
+            base = self._bases.pop(0)
+            self._forget(base)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._layout.segment(self._log, base))
+        # the marks last: a segment without marks would look as if nobody had ever taken its records
+        for name in os.listdir(self._folder):
+            base_of_marks = segment_base(name.removesuffix(".marks"))
+            if base_of_marks is not None and base_of_marks < min(self._bases[0], low):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self._folder}/{name}")
+
+    def _forget(self, base: int) -> None:
+        for files in (self._files, self._marks):
+            fd = files.pop(base, None)
+            if fd is not None:
+                os.close(fd)
+
+    def close(self) -> None:
+        for files in (self._files, self._marks):
+            while files:
+                os.close(files.popitem()[1])
+        self._bases.clear()
+        self._complete = 0
+
+
+def _load(fd: int, offset: int, position: int) -> bytes:
+    """The payload of the record at an offset of a segment. Raises `Unreadable`."""
+    data = os.pread(fd, _GLANCE, offset)
+    if len(data) < HEAD:
+        raise Unreadable(f"the segment ends before the record at {position}")
+    length, crc = _HEAD.unpack_from(data)
+    if length <= _GLANCE - HEAD:
+        payload = data[HEAD : HEAD + length]
+    else:
+        room = os.fstat(fd).st_size - offset - HEAD  # a damaged length must not ask for gigabytes
+        payload = read_all(fd, min(length, max(room, 0)), offset + HEAD)
+    if len(payload) != length or crc32(payload, position & 0xFFFFFFFF) != crc:
+        raise Unreadable(f"the record at {position} does not fit its checksum")
+    return payload

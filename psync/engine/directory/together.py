@@ -1,0 +1,103 @@
+"""Several buckets grow at one instant: all tails first, then one note that decides, then the flips.
+
+Each bucket gets its tail behind the old STOP, which nobody sees yet. Then ``.psync/pending/<random>`` is
+linked: it names the buckets, where each ended, and the byte that flips its STOP. That link is the fact that
+decides. Who finds a tail that was not flipped (its writer was killed) looks for such a note: if there is one, and
+the tail then fits its checksum, the flip is made up for; if there is none, the tail is cut off.
+A note whose buckets have all been looked at is litter, and a sweep removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from psync.engine.directory.files import READ, Temporary, let_go, make_folder, read_all, remove_quietly
+from psync.engine.directory.names import Layout
+from psync.engine.seal import BUCKET_HEAD, End, Unreadable, follow, start
+
+if TYPE_CHECKING:
+    from psync.engine.directory.buckets import DirectoryBucket
+
+Note = dict[str, tuple[int, int, int]]
+"""Bucket name: where it ended, its checksum up to there, and the byte that commits."""
+
+
+class Together:
+    """The notes of one directory about appends to several buckets."""
+
+    def __init__(self, layout: Layout, *, sync: bool) -> None:
+        self._layout = layout
+        self._sync = sync
+
+    def append_all(self, buckets: Mapping[str, DirectoryBucket], ops: Mapping[str, bytes]) -> None:
+        """A lock, fstat and two writes a bucket, and one small file for all."""
+        names = sorted(ops)  # everybody locks in this order
+        with contextlib.ExitStack() as locked:
+            for name in names:
+                locked.enter_context(buckets[name].locked())
+            note: Note = {}
+            try:
+                for name in names:
+                    note[name] = buckets[name].prepare(ops[name])
+                path, temp = self._decide(note)
+            except BaseException:
+                for name in note:
+                    buckets[name].abandon()
+                raise
+            try:
+                for name in names:
+                    buckets[name].commit(note[name])
+                remove_quietly(path)
+            except OSError:
+                return  # it is decided: whoever comes by makes up for the rest
+            finally:
+                let_go(temp.fd)
+
+    def _decide(self, note: Note) -> tuple[str, Temporary]:
+        make_folder(self._layout.pending)
+        temp = Temporary(self._layout.tmp, json.dumps(note).encode(), sync=self._sync)
+        path = f"{self._layout.pending}/{os.path.basename(temp.path)}"
+        try:
+            os.rename(temp.path, path)
+        except BaseException:
+            temp.discard()
+            raise
+        return path, temp
+
+    def flip_for(self, name: str, data: bytes, end: End) -> bytes | None:
+        """The byte that commits the tail behind `end` in the bucket `data`, if it was decided that it counts."""
+        for _, note in self._notes():
+            if name in note and tuple(note[name][:2]) == tuple(end):
+                flip = bytes((note[name][2],))
+                try:
+                    follow(data[BUCKET_HEAD : end.end - 1] + flip + data[end.end :], start(data))
+                except Unreadable:
+                    continue
+                return flip
+        return None
+
+    def _notes(self) -> Iterator[tuple[str, Note]]:
+        with contextlib.suppress(FileNotFoundError):
+            for filename in os.listdir(self._layout.pending):
+                path = f"{self._layout.pending}/{filename}"
+                with contextlib.suppress(FileNotFoundError, ValueError), open(path, "rb") as file:
+                    yield path, json.loads(file.read())
+
+    def abandoned(self) -> list[tuple[str, list[str]]]:
+        """Notes whose writer is dead, each with the buckets to look at before it may be removed."""
+        found = []
+        for path, note in self._notes():
+            with contextlib.suppress(OSError):
+                fd = os.open(path, READ)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if read_all(fd, 1):
+                        found.append((path, sorted(note)))
+                finally:
+                    let_go(fd)
+        return found

@@ -1,0 +1,182 @@
+"""Whoever waits raises a flag; whoever changes something looks for the flag and only then spends a system call.
+
+On disk: ``wake/armed``, one byte a slot (a name's slot is a checksum of it), mapped into every process, and
+one side file a slot. A waiter watches the side file, raises the flag, and looks once more before it pauses. A
+writer that finds the flag raised lowers it and touches the side file; the waiters that are still
+unsatisfied raise it again. So a flag that a killed waiter left costs one touch, and waiters on
+other names cost nothing.
+
+The fact that decides: the flag goes up before the look, the change is made before the flag is read; so
+either the look sees the change or the writer sees the flag.
+
+inotify sees only what this host does. Where that is not enough (a network file system), or where
+inotify is used up, a watch polls with a growing pause instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+
+from psync.engine import clock, forks
+from psync.engine.contract import Watch
+from psync.engine.directory.files import CHANGE
+from psync.engine.directory.inotify import Inotify
+from psync.engine.directory.names import SLOTS, Layout, slot_of
+from psync.engine.directory.whole import Whole
+
+GRACE = 2.0
+"""Seconds between two looks of a waiter whom nobody wakes: for changes that psync did not make."""
+FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.0005, 0.05, 1.5
+"""Seconds: a polling watch pauses so long at first, at most, and by what factor longer each time."""
+
+_HEAD = b"\x80\x05B" + struct.pack("<I", SLOTS)  # the flags are one pickled bytes object
+_NOTHING = b"\x80\x05N."  # a pickled None
+_BLANK = _HEAD + bytes(SLOTS) + b"."
+
+
+class Wake:
+    """The flags of one directory: `notify` for those who change, `watch` for those who wait."""
+
+    def __init__(self, layout: Layout, whole: Whole, *, announce: bool, inotify: bool) -> None:
+        self._layout = layout
+        self._whole = whole
+        self._inotify = inotify
+        self._announce = announce
+        self._mapped: mmap.mmap | None = None
+        self._flags()
+
+    def _flags(self) -> mmap.mmap | None:
+        """The flags of all slots; None where nobody is told anything. After `close` they are mapped again."""
+        if self._mapped is None and self._announce:
+            with contextlib.suppress(OSError):  # read-only, or no room: who waits will have to look by itself
+                self._mapped = self._map()
+        return self._mapped
+
+    def _map(self) -> mmap.mmap:
+        path = self._layout.armed
+        if not os.path.exists(path):
+            self._whole.make(path, _BLANK)
+        fd = os.open(path, CHANGE)
+        try:
+            return mmap.mmap(fd, len(_BLANK))
+        finally:
+            os.close(fd)
+
+    def notify(self, name: str) -> None:
+        """Something about `name` has changed: wake who waits for it. One look into memory if nobody does."""
+        flags = self._mapped or self._flags()
+        if flags is not None and flags.find(b"\x01", len(_HEAD)) >= 0:
+            self.notify_slot(slot_of(name))
+
+    def notify_slot(self, slot: int) -> None:
+        flags = self._mapped or self._flags()
+        if flags is not None and flags[len(_HEAD) + slot]:
+            flags[len(_HEAD) + slot] = 0
+            with contextlib.suppress(OSError):  # the change is made; who waits looks again by itself
+                os.utime(self._layout.slot(slot))
+
+    @contextlib.contextmanager
+    def watch(self, names: Sequence[str]) -> Iterator[Watch]:
+        flags = self._flags()
+        instance = _idle.borrow() if self._inotify else None
+        if flags is None or instance is None:
+            yield _Polling()
+            return
+        slots = sorted({slot_of(name) for name in names})
+        try:
+            try:
+                for slot in slots:
+                    instance.watch(self._side_file(slot))
+            except OSError:  # fs.inotify.max_user_watches is used up
+                yield _Polling()
+                return
+            instance.drain()
+            yield _Woken(instance, flags, slots)
+        finally:
+            _idle.give_back(instance)
+
+    def _side_file(self, slot: int) -> str:
+        path = self._layout.slot(slot)
+        if not os.path.exists(path):
+            self._whole.make(path, _NOTHING)
+        return path
+
+    def close(self) -> None:
+        if self._mapped is not None:
+            self._mapped.close()
+            self._mapped = None
+
+
+class _Woken(Watch):
+    def __init__(self, instance: Inotify, flags: mmap.mmap, slots: list[int]) -> None:
+        self._instance = instance
+        self._all = flags
+        self._slots = slots
+        self._touched = False
+        self._raise_flags()
+
+    def _raise_flags(self) -> None:
+        for slot in self._slots:
+            self._all[len(_HEAD) + slot] = 1
+
+    def pause(self, timeout: float | None) -> None:
+        if self._touched:
+            # Who was woken looks first, and mostly has what it waited for. It is here because it has not: only
+            # now is it worth while to raise the flags again, and to look once more after that.
+            self._touched = False
+            self._instance.drain()
+            self._raise_flags()
+        else:
+            self._touched = self._instance.wait(GRACE if timeout is None else min(timeout, GRACE))
+
+
+class _Polling(Watch):
+    def __init__(self) -> None:
+        self._pause = FIRST_PAUSE
+
+    def pause(self, timeout: float | None) -> None:
+        clock.sleep(self._pause if timeout is None else max(0.0, min(timeout, self._pause)))
+        self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
+
+
+class _Idle:
+    """Instances are few (128 a user), so some are kept for the next wait, with what they watch; what they hear of
+    earlier waits only ends a pause early. Each is used by one thread at a time."""
+
+    KEPT, WATCHES = 4, 512
+
+    def __init__(self) -> None:
+        self._instances: list[Inotify] = []
+        self._lock = threading.Lock()
+        forks.remember(self)
+
+    def borrow(self) -> Inotify | None:
+        """None when the user has no instance left."""
+        with self._lock:
+            if self._instances:
+                return self._instances.pop()
+        try:
+            return Inotify()
+        except OSError:
+            return None
+
+    def give_back(self, instance: Inotify) -> None:
+        with self._lock:
+            if len(self._instances) < self.KEPT and instance.watches <= self.WATCHES:
+                self._instances.append(instance)
+                return
+        instance.close()
+
+    def after_fork(self) -> None:
+        """A child that read its parent's events would steal them."""
+        self._lock = threading.Lock()
+        while self._instances:
+            self._instances.pop().close()
+
+
+_idle = _Idle()

@@ -1,0 +1,28 @@
+"""A forked child owns, holds and keeps alive nothing of its parent's: who has such things says so here."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+
+class Forked(Protocol):
+    def after_fork(self) -> None:
+        """Called in the child, while it has one thread: give up what is the parent's, and make new locks."""
+
+
+_concerned: weakref.WeakSet[Forked] = weakref.WeakSet()
+
+
+def remember(one: Forked) -> None:
+    """`one.after_fork()` will be called in each forked child in which it still exists."""
+    _concerned.add(one)
+
+
+def _in_child() -> None:
+    for one in list(_concerned):
+        one.after_fork()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,102 @@
+"""A bucket in memory: the items as they were appended, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from psync.engine.contract import Bucket, HeldBucket, Position, Tail
+from psync.engine.memory.tree import Slot
+
+if TYPE_CHECKING:
+    from psync.engine.memory.engine import MemoryEngine
+
+
+class MemoryBucket(Bucket):
+    def __init__(self, engine: MemoryEngine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<MemoryBucket {self._name!r}>"
+
+    def tail(self, since: Position | None = None) -> Tail | None:
+        with self._engine._turn("tail", self._name) as space:
+            slot = space.tree.get(self._name)
+            self._engine._check_whole(self._name, slot)
+            return None if slot is None else _tail(slot, since)
+
+    def append(self, ops: bytes) -> int:
+        with self._engine._changing("append", self._name) as space:
+            slot = space.tree.get(self._name)
+            self._engine._check_whole(self._name, slot)
+            if slot is not None and slot.ops is None:
+                return 0
+            space.extend(self._name, ops)
+            return 1 + len(ops) + (len(slot.ops) if slot is not None and slot.ops is not None else 0)
+
+    @contextmanager
+    def held(self) -> Iterator[HeldBucket | None]:
+        self._engine._step("held", self._name)
+        with self._engine._holding(("name", self._name)):
+            with self._engine._space.turn:
+                there = self._engine._space.tree.get(self._name) is not None
+            if there:
+                held = _Held(self._engine, self._name)
+                try:
+                    yield held
+                finally:
+                    held.over = True
+                return
+        yield None
+
+
+class _Held(HeldBucket):
+    def __init__(self, engine: MemoryEngine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self.over = False
+
+    def _slot(self) -> Slot:
+        """What is held. Call it with the turn."""
+        slot = self._engine._space.tree.get(self._name)
+        if self.over or slot is None:
+            raise RuntimeError(f"the bucket {self._name!r} is not held any more")
+        self._engine._check_whole(self._name, slot)
+        return slot
+
+    def tail(self, since: Position | None = None) -> Tail:
+        with self._engine._turn("tail", self._name):
+            return _tail(self._slot(), since)
+
+    def append(self, ops: bytes) -> None:
+        with self._engine._turn("append", self._name) as space:
+            slot = self._slot()
+            if slot.ops is None:
+                raise ValueError(f"{self._name!r} is one pickle of something else's; replace it first")
+            space.extend(self._name, ops)
+
+    def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
+        with self._engine._turn("replace", self._name) as space:
+            self._slot()
+            space.put_bucket(self._name, ops, flags)
+
+    def secure(self) -> None:
+        """A memory has nothing that outlives a power cut."""
+
+    def drop(self) -> None:
+        with self._engine._turn("drop", self._name) as space:
+            self._slot()
+            space.remove(self._name)
+
+
+def _tail(slot: Slot, since: Position | None) -> Tail:
+    if slot.ops is None:
+        position = Position((slot.version,), len(slot.payload), 0)
+        new = since != position
+        return Tail(slot.payload if new else b"", position, new, foreign=True)
+    identity = (slot.identity,)
+    new = since is None or since.identity != identity
+    start = 0 if since is None or new else since.end
+    return Tail(bytes(slot.ops[start:]), Position(identity, len(slot.ops), 0), new, slot.flags)

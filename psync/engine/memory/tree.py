@@ -1,0 +1,95 @@
+"""Names with slashes as a tree: folders are there as long as something is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Union
+
+from psync.errors import InvalidKey
+
+HIDDEN = ".psync"
+
+
+@dataclass(slots=True)
+class Slot:
+    """What stands at a name: a cell, or (when `ops` is there) a bucket."""
+
+    version: int
+    """Never used twice in one memory, so equal versions are the same bytes."""
+    payload: bytes = b""
+    ops: bytearray | None = None
+    flags: int = 0
+    identity: int = 0
+    """Of a bucket: the version it had when it was begun or last replaced."""
+    spoilt: str | None = None
+    """Why it can't be read; only tests damage a memory."""
+
+    def pickle(self) -> bytes:
+        """The one complete pickle that any reader sees."""
+        return self.payload if self.ops is None else b"\x80\x05}" + self.ops + b"."
+
+
+Folder = dict[str, Union[Slot, "Folder"]]
+
+
+@dataclass(slots=True)
+class Tree:
+    root: Folder = field(default_factory=dict)
+
+    def get(self, name: str) -> Slot | None:
+        found: Slot | Folder | None = self.root
+        for part in name.split("/"):
+            found = found.get(part) if isinstance(found, dict) else None
+        return found if isinstance(found, Slot) else None
+
+    def put(self, name: str, slot: Slot) -> None:
+        """`slot` stands at `name`. Raises `InvalidKey`, and changes nothing, where a folder meets a value."""
+        *folders, last = name.split("/")
+        self.check(name)
+        folder = self.root
+        for part in folders:
+            inner = folder.setdefault(part, {})
+            assert isinstance(inner, dict)
+            folder = inner
+        folder[last] = slot
+
+    def check(self, name: str) -> None:
+        """Raise `InvalidKey` if a value can't be put at `name`: one name can't be a value and a folder."""
+        found: Slot | Folder | None = self.root
+        for part in name.split("/"):
+            found = found.get(part) if isinstance(found, dict) else found
+        if isinstance(found, dict) or (found is not None and self.get(name) is None):
+            what = "is a folder of values" if isinstance(found, dict) else "lies below another value"
+            raise InvalidKey(f"{name!r} can't hold a value: it {what}; use another key", key=name)
+
+    def remove(self, name: str) -> Slot | None:
+        slot = self.get(name)
+        if slot is not None:
+            self._prune(self.root, name.split("/"))
+        return slot
+
+    def _prune(self, folder: Folder, parts: list[str]) -> None:
+        inner = folder[parts[0]]
+        if isinstance(inner, dict):
+            self._prune(inner, parts[1:])
+        if not inner or isinstance(inner, Slot):
+            del folder[parts[0]]
+
+    def folder(self, name: str) -> Folder:
+        """What is directly in the folder; empty when there is none."""
+        found: Slot | Folder | None = self.root
+        for part in name.split("/") if name else ():
+            found = found.get(part) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    def names(self, folder: str, *, hidden: bool) -> Iterator[str]:
+        """The full name of everything below `folder`."""
+        if not hidden and f"{folder}/".startswith(f"{HIDDEN}/"):
+            return
+        prefix = f"{folder}/" if folder else ""
+        for part, inner in self.folder(folder).items():
+            if isinstance(inner, Slot):
+                yield prefix + part
+            elif hidden or prefix + part != HIDDEN:
+                yield from self.names(prefix + part, hidden=hidden)

@@ -1,0 +1,46 @@
+"""What a user names becomes an engine: a path today; one place to say so."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+
+from psync.engine import forks
+from psync.engine.contract import Engine
+from psync.engine.directory import DirectoryEngine
+from psync.engine.directory.engine import Durability, Wakeups
+
+__all__ = ["Durability", "Root", "Wakeups", "open_engine", "shared_engine"]
+
+Root = str | os.PathLike[str]
+
+
+class _Shared:
+    """The engines that were opened by path, as long as somebody uses them."""
+
+    def __init__(self) -> None:
+        self.engines: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
+        self.lock = threading.Lock()
+        forks.remember(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_shared = _Shared()
+
+
+def open_engine(root: Root | Engine, *, durability: Durability = "process", wakeups: Wakeups = "auto") -> Engine:
+    """A new engine for the directory `root`; an engine is taken as it is."""
+    return root if isinstance(root, Engine) else DirectoryEngine(root, durability=durability, wakeups=wakeups)
+
+
+def shared_engine(root: Root) -> Engine:
+    """The engine, with its defaults, that all in this process share who name this path."""
+    path = os.path.abspath(os.path.expanduser(os.fspath(root)))
+    with _shared.lock:
+        engine = _shared.engines.get(path)
+        if engine is None:
+            engine = _shared.engines[path] = open_engine(path)
+        return engine

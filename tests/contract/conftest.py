@@ -1,0 +1,63 @@
+"""The engines that the contract is run on; every test that takes `stand` runs on each of them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from psync.engine import Engine
+from psync.engine.contract import Log
+from tests.contract.marks import LOG
+from tests.contract.stands import DirectoryStand, MemoryStand, Stand
+
+DIRECTORIES = ["directory", "polling"]
+SHM = Path("/dev/shm")
+if SHM.is_dir():
+    DIRECTORIES.insert(1, "shm")
+
+
+def build(kind: str, root: Path) -> Stand:
+    if kind == "memory":
+        return MemoryStand()
+    return DirectoryStand(root, "poll" if kind == "polling" else "auto")
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """An empty private folder: on a disk for the kind "directory", else in memory if there is such a place."""
+    if not SHM.is_dir() or "directory" in request.node.callspec.params.values():
+        yield tmp_path / "store"
+        return
+    made = Path(tempfile.mkdtemp(prefix="psync-contract-", dir=SHM))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(params=["memory", *DIRECTORIES])
+def stand(request: pytest.FixtureRequest, folder: Path) -> Iterator[Stand]:
+    built = build(request.param, folder)
+    yield built
+    built.close()
+
+
+@pytest.fixture(params=DIRECTORIES)
+def disk(request: pytest.FixtureRequest, folder: Path) -> Iterator[DirectoryStand]:
+    """For what only real processes can do."""
+    built = build(request.param, folder)
+    assert isinstance(built, DirectoryStand)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def engine(stand: Stand) -> Engine:
+    return stand.engine
+
+
+@pytest.fixture
+def log(engine: Engine) -> Log:
+    return engine.log(LOG)

@@ -1,0 +1,180 @@
+"""The contract of marks: how a record goes from WAITING to its end, and who may say so."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from psync.engine import Engine
+from psync.engine.contract import Log, Mark, State
+from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
+from tests.contract.payloads import bucket_dict, item
+from tests.contract.stands import Stand, threads
+from tests.support import scaled
+
+# -- settle ----------------------------------------------------------------------------------------
+
+
+def test_a_mark_goes_on_only_from_what_it_is(stand: Stand) -> None:
+    log = stand.engine.log(LOG)
+    position = log.append([b"x"])[0]
+    record = stand.other().log(LOG).take(ME)[0]
+    for wrong in (
+        Mark(State.WAITING, 0),
+        Mark(State.WAITING, 1),
+        Mark(State.CLAIMED, 1, OTHER),
+        Mark(State.CLAIMED, 0, ME),
+    ):
+        assert log.settle(position, wrong, Mark(State.DONE, 5)) is False
+    assert log.read(position) == record
+    assert log.settle(position, record.mark, Mark(State.DONE, 1)) is True
+    assert log.settle(position, record.mark, Mark(State.DONE, 1)) is False
+    assert log.settle(position, record.mark, Mark(State.WAITING, 1)) is False
+
+
+def test_a_position_that_holds_no_record_is_not_settled(log: Log) -> None:
+    position = log.append([b"x"])[0]
+    assert log.settle(position + 1000, Mark(State.WAITING), Mark(State.DONE)) is False
+
+
+def test_a_record_given_back_is_taken_again_with_the_next_attempt(log: Log) -> None:
+    log.append([b"x"])
+    for attempt in range(1, 6):
+        record = log.take(ME + attempt)[0]
+        assert record.mark == Mark(State.CLAIMED, attempt, ME + attempt)
+        assert give_back(log, record)
+    assert counts(log) == (1, 1)
+
+
+def test_what_was_given_back_goes_before_what_was_never_taken(log: Log) -> None:
+    log.append([b"%d" % number for number in range(10)])
+    first = log.take(ME, 4)
+    for record in (first[2], first[0]):
+        assert give_back(log, record)
+    taken = [record.payload for record in log.take(ME, 4)]
+    assert set(taken[:2]) == {b"2", b"0"} and taken[2:] == [b"4", b"5"]
+    assert give_back(log, first[3])
+    assert [log.take(ME)[0].payload for _ in range(2)] == [b"3", b"6"]
+
+
+def test_a_final_record_is_never_given_again(log: Log) -> None:
+    log.append([b"a", b"b"])
+    for state, record in zip((State.DONE, State.DEAD), log.take(ME, 2), strict=True):
+        assert log.settle(record.position, record.mark, Mark(state, 1))
+        try:
+            assert not log.settle(record.position, Mark(state, 1), Mark(State.WAITING, 1))
+        except ValueError:
+            pass  # forbidden whatever the log holds: may as well be said
+        found = log.read(record.position)
+        assert found is None or found.mark == Mark(state, 1)
+    assert log.take(ME) == [] and log.finished() and counts(log) == (0, 2)
+
+
+def test_a_waiting_record_can_be_settled_without_being_taken(log: Log) -> None:
+    positions = log.append([b"a", b"b", b"c"])
+    assert log.settle(positions[1], Mark(State.WAITING), Mark(State.DEAD)) is True
+    assert counts(log) == (2, 3)
+    assert [record.payload for record in log.take(ME, 9)] == [b"a", b"c"]
+
+
+def test_a_given_back_record_can_be_settled_without_being_taken_again(log: Log) -> None:
+    log.append([b"a", b"b"])
+    record = log.take(ME)[0]
+    assert give_back(log, record)
+    assert log.settle(record.position, Mark(State.WAITING, 1), Mark(State.DEAD, 1)) is True
+    assert counts(log) == (1, 2)
+    assert [record.payload for record in log.take(ME, 9)] == [b"b"]
+    assert not log.finished()
+
+
+def test_a_claim_can_be_handed_to_another_owner(log: Log) -> None:
+    position = log.append([b"a"])[0]
+    record = log.take(ME)[0]
+    new = Mark(State.CLAIMED, 2, OTHER)
+    assert log.settle(position, record.mark, new) is True
+    assert not done(log, record)
+    assert [claim.mark for claim in log.claims()] == [new]
+    assert log.settle(position, new, Mark(State.DONE, 2))
+
+
+def test_of_many_who_settle_a_claim_one_wins(stand: Stand) -> None:
+    count = scaled(60)
+    records = stand.engine.log(LOG)
+    records.append([b"x"] * count)
+    claims = records.take(ME, count)
+
+    def settle(engine: Engine) -> list[bool]:
+        log = engine.log(LOG)
+        return [log.settle(claim.position, claim.mark, Mark(State.DONE, 1)) for claim in claims]
+
+    def back(engine: Engine) -> list[bool]:
+        log = engine.log(LOG)
+        return [log.settle(claim.position, claim.mark, Mark(State.DEAD, 1)) for claim in reversed(claims)][::-1]
+
+    wins = stand.crowd([settle, back] * 3)
+    assert all(sum(won) == 1 for won in zip(*wins, strict=True))
+    assert records.finished()
+
+
+def test_before_runs_only_while_the_claim_stands(log: Log) -> None:
+    position = log.append([b"x"])[0]
+    record = log.take(ME)[0]
+    ran = []
+    assert not log.settle(position, Mark(State.CLAIMED, 9, ME), Mark(State.DONE, 9), lambda: ran.append(1))
+    assert ran == []
+    assert log.settle(position, record.mark, Mark(State.DONE, 1), lambda: ran.append(2))
+    assert not log.settle(position, record.mark, Mark(State.DONE, 1), lambda: ran.append(3))
+    assert ran == [2]
+
+
+def test_before_comes_before_the_mark(stand: Stand) -> None:
+    log, seen = stand.engine.log(LOG), []
+    position = log.append([b"x"])[0]
+    record = log.take(ME)[0]
+    assert log.settle(position, record.mark, Mark(State.DEAD, 1), lambda: seen.append(log.read(position)))
+    assert seen == [record]
+
+
+def test_when_before_raises_the_mark_stays(log: Log) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    position = log.append([b"x"])[0]
+    record = log.take(ME)[0]
+    with pytest.raises(ZeroDivisionError):
+        log.settle(position, record.mark, Mark(State.DONE, 1), fail)
+    assert log.read(position) == record
+    assert not log.finished()
+    assert done(log, record)
+
+
+def test_before_may_use_the_engine(stand: Stand) -> None:
+    engine, log = stand.engine, stand.engine.log(LOG)
+    position = log.append([b"x"])[0]
+    record = log.take(ME)[0]
+    bucket = engine.bucket("box/0f")
+    assert log.settle(position, record.mark, Mark(State.DONE, 1), lambda: bucket.append(item(1, 2)))
+    assert bucket_dict(engine, "box/0f") == {1: 2}
+
+
+def test_nobody_else_settles_while_before_runs(stand: Stand) -> None:
+    log, late = stand.engine.log(LOG), stand.other().log(LOG)
+    position = log.append([b"x"])[0]
+    record = log.take(ME)[0]
+    order: list[object] = []
+
+    def before() -> None:
+        order.append("begun")
+        deadline = time.monotonic() + 0.2
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+        order.append("ended")
+
+    def settle_late() -> None:
+        while not order:
+            time.sleep(0.001)
+        order.append(late.settle(position, record.mark, Mark(State.WAITING, 1)))
+
+    threads([lambda: log.settle(position, record.mark, Mark(State.DONE, 1), before), settle_late])
+    assert order == ["begun", "ended", False]

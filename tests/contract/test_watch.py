@@ -1,0 +1,254 @@
+"""The contract of watches: begin one, look, and only then pause; no change is missed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from psync.engine import Engine
+from psync.engine.contract import Mark, State
+from tests.contract.payloads import item, loaded, pickle_of, pickled
+from tests.contract.stands import DirectoryStand, Stand, threads
+from tests.support import scaled
+
+AT_ONCE = 0.3
+"""Seconds: well below any engine's `grace`, well above what a busy machine needs."""
+
+BUCKET, LOG = "c/0f", ".psync/queue/q"
+
+
+def replace(engine: Engine) -> None:
+    with engine.bucket(BUCKET).held() as held:
+        assert held is not None
+        held.replace(item(1, 1))
+
+
+def drop(engine: Engine) -> None:
+    with engine.bucket(BUCKET).held() as held:
+        assert held is not None
+        held.drop()
+
+
+def append_held(engine: Engine) -> None:
+    with engine.bucket(BUCKET).held() as held:
+        assert held is not None
+        held.append(item(2, 2))
+
+
+def settle(state: State) -> Callable[[Engine], object]:
+    def change(engine: Engine) -> None:
+        claim = engine.log(LOG).claims()[0]
+        assert engine.log(LOG).settle(claim.position, claim.mark, Mark(state, 1))
+
+    return change
+
+
+CHANGES: dict[str, tuple[str, Callable[[Engine], object]]] = {
+    "write": ("a", lambda engine: engine.write("a", pickled(2))),
+    "write big": ("a", lambda engine: engine.write("a", pickle_of(10_000))),
+    "create": ("new", lambda engine: engine.create("new", pickled(1))),
+    "delete": ("a", lambda engine: engine.delete("a")),
+    "pop": ("a", lambda engine: engine.pop("a")),
+    "move away": ("a", lambda engine: engine.move("a", "new")),
+    "move here": ("new", lambda engine: engine.move("a", "new")),
+    "update": ("a", lambda engine: engine.update("a", lambda old: pickled(3))),
+    "append": (BUCKET, lambda engine: engine.bucket(BUCKET).append(item(2, 2))),
+    "begin a bucket": ("c/0e", lambda engine: engine.bucket("c/0e").append(item(2, 2))),
+    "append to all": (BUCKET, lambda engine: engine.append_all({"c/0e": item(1, 1), BUCKET: item(2, 2)})),
+    "append held": (BUCKET, append_held),
+    "replace": (BUCKET, replace),
+    "drop": (BUCKET, drop),
+    "append to a log": (LOG, lambda engine: engine.log(LOG).append([b"x"])),
+    "begin a log": (".psync/queue/new", lambda engine: engine.log(".psync/queue/new").append([b"x"])),
+    "give back": (LOG, settle(State.WAITING)),
+    "done": (LOG + "/final", settle(State.DONE)),
+    "dead": (LOG + "/final", settle(State.DEAD)),
+}
+
+
+@pytest.fixture
+def furnished(stand: Stand) -> Stand:
+    """Something there to change."""
+    stand.engine.write("a", pickled(1))
+    stand.engine.bucket(BUCKET).append(item(1, 1))
+    stand.engine.log(LOG).append([b"x"])
+    stand.engine.log(LOG).take(7)
+    return stand
+
+
+def seconds(action: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    action()
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_between_entering_and_the_pause_is_not_missed(furnished: Stand, change: str) -> None:
+    name, make = CHANGES[change]
+    other = furnished.other()
+    with furnished.engine.watch([name]) as watch:
+        make(other)
+        assert seconds(lambda: watch.pause(10.0)) < AT_ONCE
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_ends_a_pause(furnished: Stand, change: str) -> None:
+    name, make = CHANGES[change]
+    other, begun = furnished.other(), []
+
+    def wait() -> float:
+        with furnished.engine.watch(["elsewhere", name]) as watch:
+            while not begun:  # a pause may end early for no reason
+                watch.pause(10.0)
+        return time.monotonic() - begun[0]
+
+    def work() -> float:
+        time.sleep(0.02)
+        begun.append(time.monotonic())
+        make(other)
+        return 0.0
+
+    assert threads([wait, work])[0] < AT_ONCE
+
+
+def test_a_waiter_is_woken_at_once_while_it_sleeps(stand: Stand) -> None:
+    """Median of several, so that one hiccup of the machine does not decide."""
+    times, other = [], stand.other()
+    for turn in range(9):
+
+        def wait(name: str = f"n{turn}") -> float:
+            with stand.engine.watch([name]) as watch:
+                while stand.engine.read(name) is None:
+                    watch.pause(None)
+            return time.time()
+
+        def write(name: str = f"n{turn}") -> float:
+            time.sleep(0.03)
+            begun = time.time()
+            other.write(name, pickled(1))
+            return begun
+
+        woken, written = threads([wait, write])
+        times.append(woken - written)
+    assert sorted(times)[4] < 0.1
+
+
+def test_a_change_before_the_last_pause_does_not_end_the_next(stand: Stand) -> None:
+    with stand.engine.watch(["a"]) as watch:
+        stand.engine.write("a", pickled(1))
+        watch.pause(1.0)
+        pauses, end = 0, time.monotonic() + 0.2
+        while time.monotonic() < end:
+            watch.pause(end - time.monotonic())
+            pauses += 1
+    assert pauses < 25  # one, or a few where an engine polls; not a busy loop
+
+
+def test_other_names_do_not_disturb_much(stand: Stand) -> None:
+    other, pauses = stand.other(), 0
+
+    def disturb() -> None:
+        for turn in range(90):
+            other.write(f"b{turn % 30}", pickled(turn))
+            time.sleep(0.002)
+
+    def wait() -> None:
+        nonlocal pauses
+        with stand.engine.watch(["a"]) as watch:
+            end = time.monotonic() + 0.25
+            while time.monotonic() < end:
+                watch.pause(end - time.monotonic())
+                pauses += 1
+
+    threads([wait, disturb])
+    assert pauses < 30
+
+
+def test_a_pause_ends_after_its_timeout(engine: Engine) -> None:
+    with engine.watch(["a", "b"]) as watch:
+        assert seconds(lambda: watch.pause(0)) < AT_ONCE
+        assert seconds(lambda: watch.pause(-1.0)) < AT_ONCE
+        assert seconds(lambda: watch.pause(0.05)) < 0.05 + AT_ONCE
+        begun = engine.now()
+        for _ in range(1000):
+            if engine.now() - begun >= 0.1:
+                break
+            watch.pause(0.1 - (engine.now() - begun))
+        assert 0.1 <= engine.now() - begun < 0.1 + AT_ONCE
+
+
+def test_a_watch_of_nothing_just_pauses(engine: Engine) -> None:
+    with engine.watch([]) as watch:
+        assert seconds(lambda: watch.pause(0.02)) < 0.02 + AT_ONCE
+
+
+def test_a_watch_that_is_over_leaves_the_next_one_whole(stand: Stand) -> None:
+    other = stand.other()
+    with stand.engine.watch(["a"]):
+        pass
+    with stand.engine.watch(["a"]) as outer:
+        with stand.engine.watch(["a"]) as inner:
+            other.write("a", pickled(1))
+            assert seconds(lambda: inner.pause(10.0)) < AT_ONCE
+        assert seconds(lambda: outer.pause(10.0)) < AT_ONCE
+    with pytest.raises(ZeroDivisionError), stand.engine.watch(["a"]):
+        raise ZeroDivisionError
+    with stand.engine.watch(["a"]) as watch:
+        other.write("a", pickled(2))
+        assert seconds(lambda: watch.pause(10.0)) < AT_ONCE
+
+
+def test_many_names_can_be_watched_at_once(stand: Stand) -> None:
+    names, other = [f"n/{number}" for number in range(300)], stand.other()
+    for name in (names[0], names[150], names[-1]):
+        with stand.engine.watch(names) as watch:
+            other.write(name, pickled(1))
+            assert seconds(lambda: watch.pause(10.0)) < AT_ONCE
+
+
+def test_every_waiter_learns_of_every_turn_of_a_game_of_ping_pong(stand: Stand) -> None:
+    """Wait, look, answer, many times: one missed change would stop it for a whole grace."""
+    turns = scaled(60)
+
+    def player(mine: int) -> Callable[[Engine], float]:
+        def play(engine: Engine) -> float:
+            begun = time.monotonic()
+            with engine.watch(["ball"]) as watch:
+                while True:
+                    cell = engine.read("ball")
+                    ball = loaded(cell.payload) if cell else 0
+                    if ball >= turns:
+                        return time.monotonic() - begun
+                    if ball % 3 == mine:
+                        engine.write("ball", pickled(ball + 1))
+                    else:
+                        watch.pause(None)
+
+        return play
+
+    took = stand.crowd([player(0), player(1), player(2)])
+    assert max(took) < 0.05 * turns
+
+
+def test_waiters_of_one_name_are_all_woken(stand: Stand) -> None:
+    def wait(engine: Engine) -> float:
+        with engine.watch(["go"]) as watch:
+            while engine.read("go") is None:
+                watch.pause(None)
+        return time.time()
+
+    def go(engine: Engine) -> float:
+        time.sleep(0.1)
+        engine.write("go", pickled(1))
+        return time.time()
+
+    *woken, written = stand.crowd([wait] * 5 + [go])
+    assert max(woken) - written < 0.4  # less than a grace: nobody only found it by looking again
+
+
+def test_what_other_programs_do_ends_a_pause_within_the_grace(disk: DirectoryStand) -> None:
+    (disk.root / "a").write_bytes(pickled(1))
+    with disk.engine.watch(["a"]) as watch:
+        assert seconds(lambda: watch.pause(None)) < disk.engine.grace + AT_ONCE
