@@ -1,0 +1,357 @@
+"""A hashed category: many small items in at most 256 growing files, and what was compressed in one more, ``xx``.
+
+On disk, as PickleShare has it: ``<category>/<two hex digits>``, a pickled dict of the keys with that hash, and
+``<category>/xx``, a dict of what `compress` moved. What stands in a bucket is newer than what stands in ``xx``.
+An item is set by one append to its bucket (flock, fstat, pwrite, unlock): the append decides.
+
+`compress` locks every bucket, makes the new ``xx`` durable, and only then drops the buckets. Killed before the
+new ``xx`` has its name, nothing has happened; after it, the buckets left over repeat what ``xx`` says. A
+writer that waited for a bucket finds it gone and begins a new one.
+
+Removing an item rewrites ``xx`` first and the bucket last, so that an old value never shows again. PickleShare
+scattered string keys over the buckets by a hash that differs from run to run; the first write moves such a
+category to an ``xx`` that `get` may look into even when it is to be fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from psync.engine import forks
+from psync.engine.contract import Engine, HeldBucket, Position, Tail
+from psync.errors import CorruptValue, StoreFailed
+from psync.store import codec
+from psync.store.keys import gethashfile
+
+COMPRESSED = "xx"
+OPEN = 1
+"""Flag of an ``xx`` whose items were never compressed by a user, so that a fast `get` may find them."""
+ROOMY = 1 << 16
+"""Bytes: a smaller bucket is never looked at for what was overwritten in it."""
+MISSING: Any = object()
+_is_bucket = re.compile(r"[0-9a-f]{2}").fullmatch
+
+
+class _Seen(NamedTuple):
+    """A bucket as far as this process has read it."""
+
+    position: Position
+    items: dict[Any, Any]
+    flags: int
+
+
+class _Undecodable(Exception):
+    """A bucket that PickleShare wrote holds no pickled dict. Becomes `CorruptValue` once no bucket is held any more."""
+
+    def __init__(self, bucket: str, reason: str) -> None:
+        super().__init__(bucket, reason)
+        self.bucket = bucket
+        self.reason = reason
+
+
+class Category:
+    """The items of one category. Every method may run beside every other, in any process and thread."""
+
+    def __init__(self, engine: Engine, name: str, unreadable: Callable[[CorruptValue], None] | None = None) -> None:
+        self.engine = engine
+        self.name = name
+        self._prefix = name + "/"
+        self._seen: dict[str, _Seen] = {}
+        self._lock = threading.Lock()
+        self._roomy: dict[str, int] = {}
+        """Size at which a bucket is looked at next, where it is not ROOMY."""
+        forks.remember(self)
+        self._gathered = False
+        """True once it is known that no foreign bucket is left (nobody makes new ones while psync works here)."""
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def bucket_name(self, key: Any) -> str:
+        """The name that changes when the item changes: watch this."""
+        return self._prefix + gethashfile(key)
+
+    def forget(self) -> None:
+        """Give the memory of what was read back."""
+        with self._lock:
+            self._seen.clear()
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    def _items(self, bucket: str) -> _Seen | None:
+        """What is in `bucket` now; None if there is none. Its items are not the caller's to change or to give away."""
+        file = self.engine.bucket(self._prefix + bucket)
+        while True:
+            seen = self._seen.get(bucket)
+            tail = file.tail(None if seen is None else seen.position)
+            if tail is not None and seen is not None and not tail.whole and not tail.ops:
+                return seen
+            with self._reported(), self._lock:
+                if self._seen.get(bucket) is seen:  # else another thread was faster: what we read may be behind it
+                    return self._follow(bucket, seen, tail)
+
+    def _follow(self, bucket: str, seen: _Seen | None, tail: Tail | None) -> _Seen | None:
+        if tail is None:
+            self._seen.pop(bucket, None)
+            return None
+        if tail.foreign:
+            seen = _Seen(tail.position, self._foreign(bucket, tail.ops), 0)
+        elif seen is None or tail.whole:
+            seen = _Seen(tail.position, codec.load_items(tail.ops), tail.flags)
+        elif tail.ops:
+            seen.items.update(codec.load_items(tail.ops))
+            seen = _Seen(tail.position, seen.items, tail.flags)
+        self._seen[bucket] = seen
+        return seen
+
+    def _foreign(self, bucket: str, data: bytes) -> dict[Any, Any]:
+        """The dict in a bucket that PickleShare wrote."""
+        try:
+            found = codec.loads(data)
+        except codec.DAMAGE as error:
+            raise _Undecodable(bucket, f"it can't be unpickled: {error!r}") from error
+        if not isinstance(found, dict):
+            raise _Undecodable(bucket, f"it holds no dict but a {type(found).__name__}")
+        return found
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Outside of every `held`: to set a file aside takes its lock, and would wait for ourselves."""
+        try:
+            yield
+        except _Undecodable as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: _Undecodable) -> CorruptValue:
+        name = self._prefix + error.bucket
+        refuge = self.engine.set_aside(name, error.reason, ())
+        return CorruptValue(
+            f"the bucket {name!r} is damaged: {error.reason}; its bytes are kept at {refuge}",
+            key=name,
+            quarantine=refuge,
+            reason=error.reason,
+        )
+
+    def get(self, key: Any, *, fast_only: bool) -> Any:
+        """The value of `key`, or MISSING. One fstat for a bucket that has not changed since it was last read."""
+        seen = self._items(gethashfile(key))
+        if seen is not None and key in seen.items:
+            return codec.own(seen.items[key])
+        compressed = self._items(COMPRESSED)
+        if not self._gathered:
+            found = self._find_scattered(key)
+            if found is not MISSING:
+                return codec.own(found)
+        if compressed is not None and (not fast_only or compressed.flags & OPEN) and key in compressed.items:
+            return codec.own(compressed.items[key])
+        return MISSING
+
+    def _find_scattered(self, key: Any) -> Any:
+        """`key` in a bucket where it does not belong: the last one wins, as it does in PickleShare's `hdict`."""
+        found = MISSING
+        for bucket in self._foreign_buckets():
+            seen = self._items(bucket)
+            if seen is not None and key in seen.items:
+                found = seen.items[key]
+        return found
+
+    def _foreign_buckets(self) -> list[str]:
+        """The buckets that PickleShare wrote; remembers that there are none."""
+        found = []
+        for bucket in self._buckets():
+            tail = self.engine.bucket(self._prefix + bucket).tail()
+            if tail is not None and tail.foreign:
+                found.append(bucket)
+        self._gathered = not found
+        return found
+
+    def _buckets(self) -> list[str]:
+        return sorted(filter(_is_bucket, self.engine.entries(self.name)[0]))
+
+    def everything(self, damaged: Callable[[CorruptValue], None]) -> dict[Any, Any]:
+        """All items; `damaged` is told of each bucket that can't be read. An `update` is seen whole or not at all."""
+        tails = self._tails(damaged)
+        if self._changed_since(tails):
+            with self._quiet():
+                tails = self._tails(damaged)
+        return self._merge(tails, lambda error: damaged(self._damaged(error)))
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Keep out all that changes more than one item at a time, as far as it is for us to lock anything here."""
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(StoreFailed):  # read-only for us
+                held.enter_context(self.engine.guard(self.name))
+            yield
+
+    def _tails(self, damaged: Callable[[CorruptValue], None]) -> dict[str, Tail]:
+        tails = {}
+        for bucket in (COMPRESSED, *self._buckets()):
+            try:
+                tail = self.engine.bucket(self._prefix + bucket).tail()
+            except CorruptValue as error:
+                damaged(error)
+                continue
+            if tail is not None:
+                tails[bucket] = tail
+        return tails
+
+    def _changed_since(self, tails: dict[str, Tail]) -> bool:
+        """Whether anything was appended, compressed or removed since `tails` were read, one after the other."""
+        if set(self._buckets()) != set(tails) - {COMPRESSED}:
+            return True
+        for bucket in (COMPRESSED, *tails):
+            then = tails.get(bucket)
+            if then is not None and then.foreign:
+                continue
+            now = self.engine.bucket(self._prefix + bucket).tail(None if then is None else then.position)
+            if (now is None) != (then is None) or (now is not None and (now.whole or now.ops)):
+                return True
+        return False
+
+    def _merge(self, tails: dict[str, Tail], damaged: Callable[[_Undecodable], None]) -> dict[Any, Any]:
+        """``xx``, then what PickleShare wrote, then what psync wrote: later ones win."""
+        merged: dict[Any, Any] = {}
+        for bucket in sorted(tails, key=lambda bucket: (bucket != COMPRESSED, not tails[bucket].foreign, bucket)):
+            tail = tails[bucket]
+            try:
+                found = self._foreign(bucket, tail.ops) if tail.foreign else codec.load_items(tail.ops)
+            except _Undecodable as error:
+                damaged(error)
+                continue
+            if merged:
+                merged.update(found)
+            else:
+                merged = found
+        return merged
+
+    # -- setting -------------------------------------------------------------------------------------
+
+    def set(self, key: Any, value: Any) -> None:
+        self.set_pickled(key, codec.item(key, value))
+
+    def set_pickled(self, key: Any, ops: bytes) -> None:
+        """`set`, with what `codec.item` made of key and value."""
+        bucket = gethashfile(key)
+        name = self._prefix + bucket
+        while not (self._gathered or self._is_growing(name)) or not (size := self.engine.bucket(name).append(ops)):
+            self._gather()
+        if size > self._roomy.get(bucket, ROOMY):
+            self._squeeze(bucket)
+
+    def _squeeze(self, bucket: str) -> None:
+        """Rewrite a bucket that holds more overwritten items than others; it has to double before the next look."""
+        with self.engine.bucket(self._prefix + bucket).held() as held:
+            if held is not None:
+                size = len(held.tail().ops)
+                ops = codec.items(self._held_items(bucket, held))
+                if len(ops) * 2 < size:
+                    held.replace(ops, durable=True)
+                    size = len(ops)
+                self._roomy[bucket] = max(ROOMY, 2 * size)
+
+    def _is_growing(self, name: str) -> bool:
+        """True if psync's own bucket stands there: then PickleShare's were gathered before it was made."""
+        tail = self.engine.bucket(name).tail()
+        self._gathered = tail is not None and not tail.foreign
+        return self._gathered
+
+    def _gather(self) -> None:
+        """Move what PickleShare scattered, if there is any, to an open ``xx``."""
+        if self._foreign_buckets():
+            self.compress(flags=OPEN)
+        self._gathered = True
+
+    def add(self, key: Any, value: Any) -> bool:
+        """Set `key` unless it is there; True for the one who set it."""
+        ops = codec.item(key, value)
+        bucket = gethashfile(key)
+        if not self._gathered:
+            self._gather()
+        while True:
+            with self._reported(), self.engine.bucket(self._prefix + bucket).held() as held:
+                if held is not None:
+                    if key in self._held_items(bucket, held):
+                        return False
+                    compressed = self._items(COMPRESSED)  # what the bucket held before it was dropped is there by now
+                    if compressed is not None and key in compressed.items:
+                        return False
+                    held.append(ops)
+                    return True
+            self.engine.bucket(self._prefix + bucket).append(b"")
+
+    def _held_items(self, bucket: str, held: HeldBucket) -> dict[Any, Any]:
+        with self._lock:
+            seen = self._seen.get(bucket)
+            seen = self._follow(bucket, seen, held.tail(None if seen is None else seen.position))
+            assert seen is not None
+            return seen.items
+
+    def update(self, mapping: dict[Any, Any]) -> None:
+        """Set all items of `mapping` at one moment: who reads several sees all or none of them."""
+        if not self._gathered:
+            self._gather()
+        ops: dict[str, list[bytes]] = {}
+        for key, value in mapping.items():
+            ops.setdefault(self.bucket_name(key), []).append(codec.item(key, value))
+        with self.engine.guard(self.name):
+            self.engine.append_all({name: b"".join(parts) for name, parts in sorted(ops.items())})
+
+    # -- removing and compressing --------------------------------------------------------------------
+
+    def pop(self, key: Any) -> Any:
+        """Remove `key`; its last value, or MISSING."""
+        if not self._gathered:
+            self._gather()
+        bucket = gethashfile(key)
+        with self._reported(), self.engine.guard(self.name), self.engine.bucket(self._prefix + bucket).held() as held:
+            value = self._pop_compressed(key)
+            if held is not None:
+                items = dict(self._held_items(bucket, held))
+                if key in items:
+                    value = items.pop(key)
+                    held.replace(codec.items(items), durable=True)
+            return value if value is MISSING else codec.own(value)
+
+    def _pop_compressed(self, key: Any) -> Any:
+        with self.engine.bucket(self._prefix + COMPRESSED).held() as held:
+            if held is None:
+                return MISSING
+            items = dict(self._held_items(COMPRESSED, held))
+            value = items.pop(key, MISSING)
+            if value is not MISSING:
+                held.replace(codec.items(items), flags=held.tail().flags, durable=True)
+            return value
+
+    def compress(self, *, flags: int = 0) -> None:
+        """Everything moves to ``xx``. Raises `CorruptValue`, with nothing moved, if a bucket can't be read."""
+        if not self.engine.entries(self.name)[0]:
+            return
+        with self._reported(), self._frozen() as held:
+            merged = self._merge({bucket: each.tail() for bucket, each in held.items()}, _refuse)
+            compressed = held.pop(COMPRESSED)
+            compressed.replace(codec.items(merged), flags=flags, durable=True)
+            compressed.secure()
+            for each in held.values():
+                each.drop()
+        self._gathered = True
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Iterator[dict[str, HeldBucket]]:
+        """All buckets there are, and ``xx``, which is made if need be: nothing in them changes while they are held."""
+        with self.engine.guard(self.name), contextlib.ExitStack() as stack:
+            self.engine.bucket(self._prefix + COMPRESSED).append(b"")
+            held = {}
+            for bucket in (*self._buckets(), COMPRESSED):
+                each = stack.enter_context(self.engine.bucket(self._prefix + bucket).held())
+                if each is not None:
+                    held[bucket] = each
+            yield held
+
+
+def _refuse(error: _Undecodable) -> None:
+    raise error

@@ -1,0 +1,65 @@
+"""The one door to pickle: values become bytes and bytes become values here and nowhere else.
+
+A plain value is pickled with protocol 5. The items of a bucket are pickled with protocol 3: its memo
+numbers are written out, so the opcodes of many items can follow each other in one pickle (from
+protocol 4 on a memo number is counted, and would mean another item's object).
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from typing import Any
+
+_LENGTH = struct.Struct("<I")
+_NO_COPY = frozenset({int, str, bytes, float, bool, type(None), complex})
+"""Types whose instances can't be changed: they need no copy to be the caller's own."""
+DAMAGE = (
+    pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error,
+)  # fmt: skip
+"""What unpickling damaged bytes raises. A missing class (AttributeError, ImportError) is not damage."""
+
+loads = pickle.loads
+
+
+def dumps(value: Any) -> bytes:
+    return pickle.dumps(value, 5)
+
+
+def own(value: Any) -> Any:
+    """`value`, or a copy that nobody else has if it can be changed."""
+    return value if type(value) in _NO_COPY else pickle.loads(pickle.dumps(value, 5))
+
+
+def item(key: Any, value: Any) -> bytes:
+    """Opcodes that set one item of the dict below them on the stack."""
+    if type(key) is str:
+        text = key.encode("utf-8", "surrogatepass")
+        return b"X" + _LENGTH.pack(len(text)) + text + pickle.dumps(value, 3)[2:-1] + b"s"
+    return pickle.dumps(key, 3)[2:-1] + pickle.dumps(value, 3)[2:-1] + b"s"
+
+
+def items(mapping: dict[Any, Any]) -> bytes:
+    """Opcodes that set all items of `mapping`. What is plain goes without a memo: smaller, and faster to load."""
+    if _NO_COPY.issuperset(map(type, mapping)) and _NO_COPY.issuperset(map(type, mapping.values())):
+        return _plain(mapping)
+    plain = {key: value for key, value in mapping.items() if type(key) in _NO_COPY and type(value) in _NO_COPY}
+    return _plain(plain) + b"".join([item(key, value) for key, value in mapping.items() if key not in plain])
+
+
+def _plain(mapping: dict[Any, Any]) -> bytes:
+    """As a pickler writes a dict, less PROTO, EMPTY_DICT and STOP."""
+    if not mapping:
+        return b""
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, 3)
+    pickler.fast = True  # no memo; nothing in here can be shared or recursive in a way that matters
+    pickler.dump(mapping)
+    return buffer.getvalue()[3:-1]
+
+
+def load_items(ops: bytes) -> dict[Any, Any]:
+    """The dict that `ops` make of an empty one."""
+    made: dict[Any, Any] = pickle.loads(b"".join((b"\x80\x03}", ops, b".")))
+    return made

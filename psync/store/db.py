@@ -1,0 +1,380 @@
+"""The store: a mapping of names to any picklable values, shared by every process that sees the directory."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from psync.engine import Durability, Engine, Root, Wakeups, open_engine
+from psync.engine.contract import Cell
+from psync.errors import CorruptValue
+from psync.store import codec
+from psync.store.cache import Cache
+from psync.store.category import MISSING, Category
+from psync.store.glob import matching
+from psync.store.keys import check
+from psync.store.link import PickleShareLink
+from psync.store.views import Items, Values
+from psync.store.waiting import NOT_YET, wait_for
+
+D = TypeVar("D")
+
+
+class PickleShareDB(MutableMapping[str, Any]):
+    """A mapping of str keys to picklable values, one file a key, below the directory `root` (made if it is not there).
+
+    >>> import tempfile
+    >>> db = PickleShareDB(tempfile.mkdtemp())
+    >>> db["paths/are/ok/key"] = [1, (5, 46)]
+    >>> db["paths/are/ok/key"], db.keys("paths/*/ok/*")
+    ([1, (5, 46)], ['paths/are/ok/key'])
+
+    Any number of handles, threads and processes may use one directory at once. Each operation on a key is atomic and
+    takes effect at one instant: nobody reads a torn, mixed or outdated value, and `kill -9` at any instant
+    leaves the value before or the value after. What is read is the caller's own copy.
+
+    `root` may be an `Engine` instead. `durability`: ``"process"`` survives the death of any process; ``"file"`` has
+    each value on the disk before it becomes visible, ``"power"`` its name too (both cost some hundred microseconds and
+    more). `wakeups`: ``"inotify"``, ``"poll"``, or ``"auto"``, which polls where inotify does not see all changes.
+
+    Raises `InvalidKey` for what can't be a key, before any I/O; `StoreFull` and `StoreFailed` when the file system
+    refuses, with the old value untouched; `CorruptValue` for a damaged file, which is kept in quarantine.
+
+    Not promised: that keys iterated over still exist; that PickleShare itself may write at the same time.
+    """
+
+    def __init__(
+        self,
+        root: Root | Engine,
+        *,
+        durability: Durability = "process",
+        wakeups: Wakeups = "auto",
+    ) -> None:
+        self.engine = open_engine(root, durability=durability, wakeups=wakeups)
+        self._cache = Cache()
+        self._categories: dict[str, Category] = {}
+        self._modifying = threading.local()
+
+    @property
+    def root(self) -> Any:
+        """The directory, as a `pathlib.Path`; for an engine without a directory, the engine."""
+        path: str | None = getattr(self.engine, "root", None)
+        return self.engine if path is None else Path(path)
+
+    @property
+    def cache(self) -> Mapping[str, Cell]:
+        """What is remembered, by key: pickled, with its version. A value that was replaced is never served from it."""
+        return self._cache.cells
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.root)!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., PickleShareDB], tuple[type[PickleShareDB], Engine]]:
+        return _reopen, (type(self), self.engine)
+
+    # -- the mapping -----------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        """The value, a copy of the caller's own. One stat when it was read before and is unchanged;
+        otherwise open, fstat, pread, close."""
+        value = self._find(key)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def _find(self, key: str) -> Any:
+        """The value, or MISSING: a KeyError from here is one that unpickling the value raised."""
+        known = self._cache.cells.get(key)
+        if known is None:
+            check(key)
+        cell = self.engine.read(key, known)
+        if cell is None:
+            self._cache.forget(key)
+            return MISSING
+        if cell is not known:
+            self._cache.remember(key, cell)
+        return codec.loads(cell.payload) if cell.sealed else self._load_foreign(key, cell)
+
+    def _load_foreign(self, key: str, cell: Cell) -> Any:
+        """A pickle without a checksum: what unpickling makes of damaged bytes is damage, not the caller's mistake."""
+        try:
+            return codec.loads(cell.payload)
+        except codec.DAMAGE as error:
+            self._cache.forget(key)
+            refuge = self.engine.set_aside(key, f"it can't be unpickled: {error!r}", cell.version)
+            raise CorruptValue(
+                f"the value of {key!r} is damaged: it can't be unpickled ({error!r}); its bytes are kept at {refuge}. "
+                "Set the key again, or restore the file from a backup",
+                key=key,
+                quarantine=refuge,
+                reason=repr(error),
+            ) from error
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Up to a page over an old value: open, flock, fstat, pwrite, unlock, close. A new key makes an inode."""
+        self.engine.write(check(key), codec.dumps(value))
+
+    def __delitem__(self, key: str) -> None:
+        """Of several who delete a key at once, one returns and the others get a KeyError."""
+        if not self.engine.delete(check(key)):
+            raise KeyError(key)
+        self._cache.forget(key)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return self.engine.read(check(key), self._cache.cells.get(key)) is not None  # type: ignore[call-overload]
+        except KeyError:
+            return False  # what can't be a key is not in here
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.engine.list())
+
+    def keys(self, globpat: str | None = None) -> list[str]:  # type: ignore[override]
+        """All keys, or those that match a glob: ``*``, ``?``, ``[...]`` within a segment, ``**`` any depth.
+
+        A list, in no order. Only folders that can hold a match are listed. Raises `InvalidKey` for a
+        pattern that leads out of the store.
+        """
+        return list(self.engine.list() if globpat is None else matching(self.engine.entries, globpat))
+
+    def items(self) -> ItemsView[str, Any]:
+        """Pairs of key and value; a key that is deleted before it is its turn is passed over."""
+        return Items(self, self._find)
+
+    def values(self) -> ValuesView[Any]:
+        """The values; one that is deleted before it is its turn is passed over."""
+        return Values(self, self._find)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, or `default`. Raises `InvalidKey` for what can't be a key."""
+        value = self._find(key)
+        return default if value is MISSING else value
+
+    def add(self, key: str, value: Any) -> bool:
+        """Set `key` only if it is not there. Of any number of processes that add it at once, one gets True."""
+        return self.engine.create(check(key), codec.dumps(value))
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value; if there is none, `default`, which is then set. All who call it at once get the same."""
+        while (value := self._find(key)) is MISSING:
+            if self.add(key, default):
+                return default
+        return value
+
+    def pop(self, key: str, default: Any = MISSING) -> Any:
+        """Remove `key`, return the last value it had. Of several at once one gets it, others `default` or KeyError."""
+        found: list[Any] = []
+        try:
+            self.engine.pop(check(key), lambda cell: found.append(codec.loads(cell.payload)))
+        except codec.DAMAGE:
+            self[key]  # which says what is wrong with it; nothing was removed
+            raise
+        self._cache.forget(key)
+        if found:
+            return found[0]
+        if default is MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove any one item; of several at once each gets another one. KeyError when the store is empty."""
+        for key in self.engine.list():
+            value = self.pop(key, MISSING)
+            if value is not MISSING:
+                return key, value
+        raise KeyError("popitem(): the store is empty")
+
+    def clear(self) -> None:
+        """Delete every key there is at the beginning. Nothing else of the directory is touched."""
+        for key in self.keys():
+            self.engine.delete(key)
+        self.uncache()
+
+    def modify(self, key: str, function: Callable[[Any], Any], default: Any = MISSING) -> Any:
+        """Set `key` to ``function(value)`` and return that: nobody else changes it in between, none of many is lost.
+
+        Without the key, `function` gets `default`; without that, KeyError is raised. Other writers of the key wait, so
+        `function` should be short; it must not change the same key (RuntimeError), and may be called
+        again if the key comes or goes meanwhile. open, flock, fstat, pread, pwrite, unlock, close.
+        """
+        busy = self._modifying.__dict__.setdefault("keys", set())
+        if check(key) in busy:
+            raise RuntimeError(f"modify({key!r}) inside the function of modify({key!r}) would wait for itself for ever")
+        result: Any = None
+        undecodable = False
+
+        def change(payload: bytes | None) -> bytes:
+            nonlocal result, undecodable
+            if payload is None and default is MISSING:
+                raise KeyError(key)
+            undecodable = True
+            value = default if payload is None else codec.loads(payload)
+            undecodable = False
+            result = function(value)
+            return codec.dumps(result)
+
+        busy.add(key)
+        try:
+            self.engine.update(key, change)
+        except codec.DAMAGE:
+            if undecodable:
+                self[key]  # a plain pickle that can't be unpickled is `CorruptValue` there
+            raise
+        finally:
+            busy.discard(key)
+        return result
+
+    def uncache(self, *items: str) -> None:
+        """Forget what was read of these keys, or of all: it costs memory. Values are not changed by it."""
+        if items:
+            for key in items:
+                self._cache.forget(key)
+            return
+        self._cache.clear()
+        for category in self._categories.values():
+            category.forget()
+
+    # -- waiting ---------------------------------------------------------------------------------------
+
+    def waitget(self, key: str, maxwaittime: float | None = 60) -> Any:
+        """The value of `key`, as soon as it has one. Raises `WaitTimeout` after `maxwaittime` seconds (None: never).
+
+        Woken by the writer on this host; what other programs or hosts write is found by looking now and then.
+        """
+        check(key)
+        look = lambda: self._look(key)  # noqa: E731
+        return wait_for(self.engine, [key], look, maxwaittime, f"{key!r} got no value")
+
+    def _look(self, key: str) -> Any:
+        value = self._find(key)
+        return NOT_YET if value is MISSING else value
+
+    def waitany(self, keys: Iterable[str], maxwaittime: float | None = 60) -> tuple[str, Any]:
+        """The first of `keys` that has a value (in their order, if several have), and the value. Else `WaitTimeout`."""
+        names = [check(key) for key in keys]
+        if not names:
+            raise ValueError("waitany() needs at least one key: with none it would wait for ever")
+
+        def look() -> Any:
+            for key in names:
+                value = self._look(key)
+                if value is not NOT_YET:
+                    return key, value
+            return NOT_YET
+
+        found: tuple[str, Any] = wait_for(self.engine, names, look, maxwaittime, f"none of {names!r} got a value")
+        return found
+
+    def waitgone(self, key: str, maxwaittime: float | None = 60) -> None:
+        """Return once `key` is not there. Raises `WaitTimeout` after `maxwaittime` seconds (None: never)."""
+        look = lambda: NOT_YET if key in self else None  # noqa: E731
+        wait_for(self.engine, [check(key)], look, maxwaittime, f"{key!r} was not deleted")
+
+    def hwait(self, hashroot: str, key: Any, maxwaittime: float | None = 60) -> Any:
+        """``hget(hashroot, key, fast_only=False)``, as soon as there is such an item. Else `WaitTimeout`."""
+        category = self._category(hashroot)
+
+        def look() -> Any:
+            value = category.get(key, fast_only=False)
+            return NOT_YET if value is MISSING else value
+
+        awaited = f"the item {key!r} of {hashroot!r} was not set"
+        return wait_for(self.engine, [category.bucket_name(key)], look, maxwaittime, awaited)
+
+    # -- hashed categories -----------------------------------------------------------------------------
+
+    def _category(self, hashroot: str) -> Category:
+        category = self._categories.get(hashroot)
+        if category is None:
+            category = self._categories.setdefault(hashroot, Category(self.engine, check(hashroot)))
+        return category
+
+    def hset(self, hashroot: str, key: Any, value: Any) -> None:
+        """Set one item of the category `hashroot`; `key`: anything hashable. Costs the same however many there are."""
+        self._category(hashroot).set(key, value)
+
+    def hget(self, hashroot: str, key: Any, default: Any = MISSING, fast_only: bool = True) -> Any:
+        """One item of the category. KeyError without it, or `default`.
+
+        What `hcompress` moved is found only with ``fast_only=False``, which may have to load all of that.
+        """
+        value = self._category(hashroot).get(key, fast_only=fast_only)
+        if value is not MISSING:
+            return value
+        if default is MISSING:
+            raise KeyError(key)
+        return default
+
+    def hdict(self, hashroot: str) -> dict[Any, Any]:
+        """All items of the category; empty if there is none.
+
+        What was set before the call is in it, what is set meanwhile may be; an `hupdate` is in it whole or not at
+        all. A damaged bucket is left out, with a warning, and kept in quarantine.
+        """
+        return self._category(hashroot).everything(self._warn)
+
+    def _warn(self, error: CorruptValue) -> None:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=4)
+
+    def hcompress(self, hashroot: str) -> None:
+        """Move every item of the category to one file, so that `hdict` is fast. May run beside anything, and be killed.
+
+        Under a `filelock` lock: of several at once, one at a time. `hset` waits while it runs.
+        """
+        self._category(hashroot).compress()
+
+    def hadd(self, hashroot: str, key: Any, value: Any) -> bool:
+        """Set an item only if it is not there, compressed or not; of many at once one gets True."""
+        return self._category(hashroot).add(key, value)
+
+    def hdel(self, hashroot: str, key: Any) -> None:
+        """Remove an item, compressed or not; KeyError without it. Rewrites the file it is in."""
+        if self._category(hashroot).pop(key) is MISSING:
+            raise KeyError(key)
+
+    def hpop(self, hashroot: str, key: Any, default: Any = MISSING) -> Any:
+        """Remove an item and return the last value it had. KeyError without it, or `default`."""
+        value = self._category(hashroot).pop(key)
+        if value is not MISSING:
+            return value
+        if default is MISSING:
+            raise KeyError(key)
+        return default
+
+    def hupdate(self, hashroot: str, mapping: Mapping[Any, Any]) -> None:
+        """Set many items at one instant: whoever reads several of them sees all or none, and so does a crash."""
+        self._category(hashroot).update(dict(mapping))
+
+    # -- links and housekeeping ------------------------------------------------------------------------
+
+    def getlink(self, folder: str) -> PickleShareLink:
+        """A view of the keys in `folder` as attributes: ``link.x = 1`` sets ``folder/x``."""
+        return PickleShareLink(self, check(folder))
+
+    def sweep(self) -> int:
+        """Remove what killed processes left; returns how many files. Done by itself when a directory is opened."""
+        return self.engine.sweep()
+
+    def close(self) -> None:
+        """Give back descriptors and memory. The handle opens them again if it is used once more."""
+        self.uncache()
+        self.engine.close()
+
+    def __enter__(self) -> PickleShareDB:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _reopen(kind: type[PickleShareDB], engine: Engine) -> PickleShareDB:
+    return kind(engine)

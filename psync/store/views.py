@@ -1,0 +1,37 @@
+"""`items()` and `values()` of a store that others change meanwhile: a key that vanishes is passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from typing import Any
+
+from psync.store.category import MISSING
+
+Find = Callable[[str], Any]
+"""The value of a key, or MISSING."""
+
+
+class Items(ItemsView[str, Any]):
+    """Pairs of key and value, read one after the other."""
+
+    def __init__(self, mapping: Mapping[str, Any], find: Find) -> None:
+        super().__init__(mapping)
+        self._keys = mapping
+        self._find = find
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for key in self._keys:
+            value = self._find(key)
+            if value is not MISSING:
+                yield key, value
+
+
+class Values(ValuesView[Any]):
+    """Values, read one after the other."""
+
+    def __init__(self, mapping: Mapping[str, Any], find: Find) -> None:
+        super().__init__(mapping)
+        self._items = Items(mapping, find)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._items)

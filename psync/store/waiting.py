@@ -1,0 +1,35 @@
+"""To wait is to watch, to look, and only then to pause: so no change between the look and the pause is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from psync.engine.contract import Engine
+from psync.errors import WaitTimeout
+
+T = TypeVar("T")
+NOT_YET: Any = object()
+
+
+def wait_for(engine: Engine, names: Sequence[str], look: Callable[[], T], timeout: float | None, awaited: str) -> T:
+    """What `look` returns as soon as that is not NOT_YET; it is asked whenever one of `names` may have changed.
+
+    Raises `WaitTimeout` after `timeout` seconds (None: never; 0: after one look).
+    """
+    found = look()
+    if found is not NOT_YET:
+        return found
+    begun = engine.now()
+    with engine.watch(names) as watch:
+        while (found := look()) is NOT_YET:
+            waited = engine.now() - begun
+            if timeout is not None and waited >= timeout:
+                raise WaitTimeout(
+                    f"{awaited} within {timeout:g} seconds; is whoever should bring it about running, and on this "
+                    "directory? Wait longer, or look with keys()",
+                    key=names[0] if len(names) == 1 else tuple(names),
+                    waited=waited,
+                )
+            watch.pause(None if timeout is None else timeout - waited)
+    return found
