@@ -1,0 +1,182 @@
+"""One letter per address, written once, read as often as you like.
+
+A mailbox is a hashed category below ``.psync/mailbox/``. The fact that decides: the append to the address's
+bucket, made while it is certain that neither the bucket nor what was compacted has a letter for the address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from psync.errors import WaitTimeout
+from psync.store.category import COMPRESSED, MISSING, Category
+from psync.store.codec import load_items
+from psync.store.waiting import NOT_YET, wait_for
+from psync.sync.place import Place, engine_of, own_name
+
+
+class MailboxStatistics(NamedTuple):
+    """What `Mailbox.statistics` saw: how many letters there are."""
+
+    letters: int
+
+
+class Mailbox:
+    """Letters by address (anything hashable), for any number of writers and readers, in any order of starting.
+
+    >>> import tempfile
+    >>> box = Mailbox(tempfile.mkdtemp(), "answers")
+    >>> box.post("question 7", 42), box.post("question 7", 43)
+    (True, False)
+    >>> box.get("question 7")
+    42
+    """
+
+    def __init__(self, db: Place, name: str = "mail") -> None:
+        self._setup(db, name, own_name("mailbox", name))
+
+    def _setup(self, db: Place, name: str, where: str) -> None:
+        self.name = name
+        self._where = where
+        self._engine = engine_of(db)
+        self._letters = Category(self._engine, where)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (type(self), self._engine, self.name, self._where)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {len(self)} letters>"
+
+    def post(self, address: Any, value: Any) -> bool:
+        """Leave a letter; True if it is the first for this address. A letter never changes: the first wins."""
+        return self._letters.add(address, value)
+
+    def get(self, address: Any, timeout: float | None = None) -> Any:
+        """The letter, as soon as there is one. `WaitTimeout` after `timeout` seconds (None: never; 0: look once)."""
+        awaited = f"no letter for {address!r} came to {self.name!r}"
+        return wait_for(self._engine, self._watched([address]), lambda: self._look(address), timeout, awaited)
+
+    def _look(self, address: Any) -> Any:
+        value = self._letters.get(address, fast_only=False)
+        return self._without_letter(address) if value is MISSING else value
+
+    def _without_letter(self, address: Any) -> Any:
+        """What to answer for an address that has no letter: NOT_YET. (A queue's results know more.)"""
+        return NOT_YET
+
+    def _watched(self, addresses: Iterable[Any]) -> list[str]:
+        return sorted({self._letters.bucket_name(address) for address in addresses})
+
+    def collect(
+        self, addresses: Iterable[Any] | None = None, timeout: float | None = None
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yield (address, letter) for each of `addresses` as the letters arrive, in the order in which they are seen.
+
+        Raises `WaitTimeout` when a letter is still missing `timeout` seconds after the first look (None: never).
+        Without `addresses`: every letter there is or will be; ends when `timeout` seconds have brought no new one.
+        """
+        if addresses is None:
+            yield from self._collect_all(timeout)
+            return
+        missing = dict.fromkeys(addresses)
+        arrivals = _Arrivals(self._letters, {self._letters.bucket_name(address) for address in missing})
+        begun = self._engine.now()
+        with self._engine.watch(self._watched(missing)) as watch:
+            while missing:
+                found = [(address, value) for address, value in arrivals.new() if address in missing]
+                found = found or self._settled(missing)
+                for address, value in found:
+                    if missing.pop(address, MISSING) is not MISSING:
+                        yield address, value
+                if missing and not found:
+                    waited = self._engine.now() - begun
+                    if timeout is not None and waited >= timeout:
+                        raise WaitTimeout(
+                            f"{len(missing)} letters did not come to {self.name!r} within {timeout:g} seconds, "
+                            f"the first of them {next(iter(missing))!r}; are those who write them running?",
+                            key=next(iter(missing)),
+                            waited=waited,
+                        )
+                    watch.pause(None if timeout is None else timeout - waited)
+
+    def _settled(self, missing: Iterable[Any]) -> list[tuple[Any, Any]]:
+        """Of addresses without a letter, those for which there is an answer all the same."""
+        return []
+
+    def _collect_all(self, timeout: float | None) -> Iterator[tuple[Any, Any]]:
+        buckets = [f"{self._where}/{number:02x}" for number in range(256)]
+        arrivals = _Arrivals(self._letters, set(buckets))
+        seen = set()
+        begun = self._engine.now()
+        with self._engine.watch(buckets) as watch:
+            while True:
+                found = [(address, value) for address, value in arrivals.new() if address not in seen]
+                for address, value in found:
+                    seen.add(address)
+                    yield address, value
+                now = self._engine.now()
+                if found:
+                    begun = now
+                elif timeout is not None and now - begun >= timeout:
+                    return
+                else:
+                    watch.pause(None if timeout is None else timeout - (now - begun))
+
+    def __contains__(self, address: Any) -> bool:
+        return self._look(address) is not NOT_YET
+
+    def __len__(self) -> int:
+        return len(self._everything())
+
+    def addresses(self) -> list[Any]:
+        """All addresses that have a letter."""
+        return list(self._everything())
+
+    def _everything(self) -> dict[Any, Any]:
+        return self._letters.everything(_refuse)
+
+    def take(self, address: Any) -> Any:
+        """Remove the letter and return it; one of several who take it at once gets it, the others a KeyError."""
+        value = self._letters.pop(address)
+        if value is MISSING:
+            raise KeyError(address)
+        return value
+
+    def compact(self) -> None:
+        """Move all letters to one file, so that reading all of them is fast. May run beside everything."""
+        self._letters.compress()
+
+    def statistics(self) -> MailboxStatistics:
+        """A look that changes nothing; reads every letter."""
+        return MailboxStatistics(len(self))
+
+
+class _Arrivals:
+    """The letters of some buckets, each seen once: only what was appended since is read."""
+
+    def __init__(self, letters: Category, buckets: set[str]) -> None:
+        self._engine = letters.engine
+        self._names = [f"{letters.name}/{COMPRESSED}", *sorted(buckets)]
+        self._positions: dict[str, Any] = {}
+
+    def new(self) -> Iterator[tuple[Any, Any]]:
+        # A bucket that was compacted meanwhile is gone, but what it held is in the compressed file, which is looked at
+        # last for that reason (it may repeat what was seen).
+        for name in reversed(self._names):
+            tail = self._engine.bucket(name).tail(self._positions.get(name))
+            if tail is None:
+                self._positions.pop(name, None)
+            elif tail.ops:
+                self._positions[name] = tail.position
+                yield from load_items(tail.ops).items()
+
+
+def _refuse(error: Exception) -> None:
+    raise error
+
+
+def _reopen(kind: type[Mailbox], db: Place, name: str, where: str) -> Mailbox:
+    box = kind.__new__(kind)
+    box._setup(db, name, where)
+    return box
