@@ -1,0 +1,61 @@
+"""``psync dump DIR > dump.txt``: every key and value, as literals that ``psync load`` reads."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from psync.cli import Failure, literal
+from psync.errors import PsyncError
+from psync.store import PickleShareDB
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Print every key and value as a list of pairs, which load can read back. What can't be read, and what has "
+        "no form that could be read back (an object, say), is named on stderr, and the exit code is 1 then: "
+        "such a dump is for reading only. Values are unpickled, so dump only what you trust."
+    )
+    parser.add_argument("directory", nargs="?", default=".", help="the directory to look at (default: this one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not Path(args.directory).expanduser().is_dir():
+        raise Failure(f"{args.directory} is not a directory")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # within a literal, the very escapes that Python reads
+    trouble = 0
+    start = "["
+    with PickleShareDB(args.directory) as db:
+        for key, value, problem in pairs(db):
+            if problem:
+                trouble += 1
+                print(f"{key!r}: {problem}", file=sys.stderr)
+            if value is not UNREAD:
+                print(start, literal.shown(key, value).replace("\n", "\n "), sep="", end="")
+                start = ",\n "
+    print("[]" if start == "[" else "]")
+    return 1 if trouble else 0
+
+
+UNREAD: Any = object()
+
+
+def pairs(db: PickleShareDB) -> Iterator[tuple[str, Any, str | None]]:
+    """Every key in order, its value (UNREAD if that failed), and what keeps a load from storing the same again."""
+    for key in sorted(db):
+        try:
+            value = db[key]
+        except PsyncError as error:
+            yield key, UNREAD, str(error)
+        except KeyError:
+            continue  # somebody removed it since it was listed
+        except Exception as error:  # unpickling runs what the value asks for; a missing class is the usual one
+            yield key, UNREAD, f"can't be unpickled here: {type(error).__name__}: {error}"
+        else:
+            wrong = literal.why_not(value)
+            yield key, value, wrong and f"can't be loaded back: it has {wrong} in it"

@@ -1,0 +1,65 @@
+"""``psync load DIR < dump.txt``: store what dump printed. Only literals are read; nothing in the file is run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from psync.cli import literal
+from psync.store import PickleShareDB
+from psync.store.keys import check
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Read what dump printed from the standard input and store it. The directory then holds exactly that: "
+        "keys that are not in it are removed (after all the others are stored), unless --keep is given. "
+        "A text that is not all literals is refused, and nothing is changed."
+    )
+    parser.add_argument("directory", help="the directory to store it in, made if it is not there")
+    parser.add_argument("--keep", action="store_true", help="keep the keys that the dump does not have")
+
+
+def run(args: argparse.Namespace) -> int:
+    values = dict(literal.pairs(sys.stdin.read()))
+    for key in values:
+        check(key)
+    with PickleShareDB(args.directory) as db:
+        removed = store(db, values, keep=args.keep)
+    print(f"{len(values)} stored, {removed} removed")
+    return 0
+
+
+def store(db: PickleShareDB, values: dict[str, Any], *, keep: bool) -> int:
+    """Make `db` hold `values` and, unless `keep`, nothing else; how many keys were removed."""
+    others = set() if keep else set(db) - values.keys()
+    blocking = _blocking(others, values)
+    # Those that block go first, because a name can't be both a value and a folder. The rest go last:
+    # whatever stops this half way, no value is gone whose successor has not come.
+    removed = _remove(db, blocking)
+    for key, value in values.items():
+        db[key] = value
+    return removed + _remove(db, others - blocking)
+
+
+def _blocking(others: Iterable[str], values: dict[str, Any]) -> set[str]:
+    folders = {folder for key in values for folder in _folders(key)}
+    return {key for key in others if key in folders or not values.keys().isdisjoint(_folders(key))}
+
+
+def _folders(key: str) -> list[str]:
+    """``a/b/c``: a, a/b."""
+    parts = key.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _remove(db: PickleShareDB, keys: Iterable[str]) -> int:
+    removed = 0
+    for key in keys:
+        with contextlib.suppress(KeyError):  # somebody else was quicker
+            del db[key]
+            removed += 1
+    return removed

@@ -1,0 +1,69 @@
+"""Whatever a person types, the command answers in words and with a documented exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from psync.cli import COMMANDS, main
+from tests.cli.shell import psync
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    ran = psync("--help")
+    assert (ran.code, ran.err) == (0, "")
+    for command, says in COMMANDS.items():
+        assert f"  {command}" in ran.out
+        assert says in ran.out
+    assert "exit codes: 0" in ran.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"usage: psync {command} [-h]")
+    assert "exit codes: 0" in said.out
+    assert said.err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["no-such-command"],
+        ["dump", "--no-such-option"],
+        ["dump", "one", "two"],
+        ["load"],
+        ["test"],
+        ["test", ".", "--processes", "0"],
+        ["test", ".", "--rounds", "many"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_explained_and_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("usage: psync ")
+    assert "error: " in said.err
+
+
+def test_a_directory_that_is_a_file_is_refused_in_words(root: Path) -> None:
+    file = root / "file"
+    file.write_text("text")
+    for command in COMMANDS:
+        ran = psync(command, file, typed="[]")
+        assert ran.code == 1
+        assert ran.err.startswith(f"psync {command}: ")
+        assert str(file) in ran.err
+
+
+def test_help_imports_nothing_slow() -> None:
+    look = "import sys; from psync.cli import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    for slow in ("psync.store.db", "multiprocessing", "pprint", "filelock", "psutil", "asyncio"):
+        assert f"'{slow}'" not in ran.stderr
