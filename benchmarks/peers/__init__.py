@@ -1,0 +1,47 @@
+"""One small adapter per subject: the same few classes over psync and over what it is compared with.
+
+An adapter has those of these that its library has, and nothing more:
+
+    Store(folder)      set get keys clear incr forget close        a mapping of str to python values
+    Category(folder)   fill hset hget hdict hcompress close        one dict that grows
+    Signal(folder)     open wait send send_elsewhere               someone waits for a name to get a value
+    Queue(folder)      open put take fill close                    `take` claims, and acknowledges where it can
+    IMPORT, READY                                                  the statements that import it, and all of it
+
+`Signal` and `Queue` are made before the processes that share them part ways; each then calls `open()`. Where a
+library's own method has the right shape it is the attribute itself, so the adapter costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "psync": ("psync",),
+    "plain": (),
+    "pickleshare": ("pickleshare",),
+    "diskcache": ("diskcache",),
+    "redis": ("redis",),
+    "redis_strict": ("redis",),
+    "huey": ("huey",),
+    "multiprocessing": (),
+    "multiprocessing_queue": (),
+    "persistqueue": ("persistqueue",),
+    "dirq": ("dirq",),
+}
+"""What has to be importable for each adapter."""
+
+SERVERS = {"redis": "redis-server", "redis_strict": "redis-server"}
+"""Programs that have to be there besides."""
+
+
+def missing(subject: str) -> str | None:
+    """What is not installed for `subject`, or None when all is there."""
+    for module in NEEDS[subject]:
+        if importlib.util.find_spec(module) is None:
+            return f"the module {module} is not installed"
+    server = SERVERS.get(subject)
+    if server and shutil.which(server) is None:
+        return f"the program {server} is not installed"
+    return None

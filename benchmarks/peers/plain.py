@@ -1,0 +1,158 @@
+"""The floor: the system calls psync can't do without, from plain Python: no check, no recovery, nobody to wake."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import pickle
+import select
+import struct
+import time
+import zlib
+
+LENGTH = struct.Struct("<I")
+SLOT = 128
+"""Bytes of a queue record: its length, its payload, and its last byte says whether it is done."""
+
+
+class Store:
+    """A file per value, overwritten in place under its lock; a new one is linked in when it is whole."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.cache: dict[str, tuple[tuple[int, int, int], bytes]] = {}
+
+    def set(self, key: str, value: object) -> None:
+        payload = pickle.dumps(value, protocol=5)
+        path = f"{self.folder}/{key}"
+        try:
+            fd = os.open(path, os.O_WRONLY)
+        except FileNotFoundError:
+            return self._create(path, payload)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            os.fstat(fd)
+            os.pwrite(fd, payload, 0)
+        finally:
+            os.close(fd)
+
+    def _create(self, path: str, payload: bytes) -> None:
+        fd = os.open(self.folder, os.O_WRONLY | os.O_TMPFILE, 0o600)
+        try:
+            os.write(fd, payload)
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)  # else it links the link
+        finally:
+            os.close(fd)
+
+    def get(self, key: str) -> object:
+        path = f"{self.folder}/{key}"
+        known = self.cache.get(key)
+        if known:
+            now = os.stat(path)
+            if known[0] == (now.st_mtime_ns, now.st_size, now.st_ino):
+                return pickle.loads(known[1])
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            now = os.fstat(fd)
+            payload = os.read(fd, now.st_size)
+        finally:
+            os.close(fd)
+        self.cache[key] = (now.st_mtime_ns, now.st_size, now.st_ino), payload
+        return pickle.loads(payload)
+
+    def close(self) -> None: ...
+
+
+class Category:
+    """256 files whose descriptors are kept: the item behind the end, then one byte that makes it count."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.files: dict[int, int] = {}
+
+    def fill(self, root: str, items: dict[str, object]) -> None:
+        for key, value in items.items():
+            self.hset(root, key, value)
+
+    def hset(self, root: str, key: str, value: object) -> None:
+        number = zlib.crc32(key.encode()) & 255
+        fd = self.files.get(number)
+        if fd is None:
+            fd = self.files[number] = os.open(f"{self.folder}/{root}{number:02x}", os.O_RDWR | os.O_CREAT, 0o600)
+        item = pickle.dumps((key, value), protocol=5)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        end = os.fstat(fd).st_size
+        os.pwrite(fd, item, end)
+        os.pwrite(fd, b"s", max(end - 1, 0))
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        for fd in self.files.values():
+            os.close(fd)
+
+
+class Signal:
+    """The waiter has the kernel say when a name appears in the folder, and then looks for the one it waits for."""
+
+    def __init__(self, folder: str) -> None:
+        self.store = Store(folder)
+
+    def open(self) -> None:
+        libc = ctypes.CDLL(None)
+        self.events = libc.inotify_init1(os.O_NONBLOCK)
+        libc.inotify_add_watch(self.events, os.fsencode(self.store.folder), 0x100)  # IN_CREATE
+        self.ready = select.poll()
+        self.ready.register(self.events, select.POLLIN)
+
+    def wait(self, turn: int, timeout: float) -> float | None:
+        deadline = time.perf_counter() + timeout
+        while (left := deadline - time.perf_counter()) > 0:
+            try:
+                return self.store.get(f"turn{turn}")  # type: ignore[return-value]
+            except FileNotFoundError:
+                if self.ready.poll(1e3 * left):
+                    os.read(self.events, 4096)
+        return None
+
+    def send(self, turn: int) -> None:
+        self.store.set(f"turn{turn}", time.perf_counter())
+
+    def send_elsewhere(self, turn: int) -> None:
+        self.store.set(f"other{turn}", time.perf_counter())
+
+
+class Queue:
+    """Records in a row in one file, a cursor in another; a byte of the record says that it is done."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def open(self) -> None:
+        self.records = os.open(f"{self.folder}/records", os.O_RDWR | os.O_CREAT, 0o600)
+        self.cursor = os.open(f"{self.folder}/cursor", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def put(self, item: bytes) -> None:
+        record = (LENGTH.pack(len(item)) + item).ljust(SLOT, b"\0")
+        fcntl.flock(self.records, fcntl.LOCK_EX)
+        os.pwrite(self.records, record, os.fstat(self.records).st_size)
+        fcntl.flock(self.records, fcntl.LOCK_UN)
+
+    def take(self) -> bytes:
+        fcntl.flock(self.records, fcntl.LOCK_EX)
+        at = int.from_bytes(os.pread(self.cursor, 8, 0), "little")
+        record = os.pread(self.records, SLOT, at)
+        os.pwrite(self.cursor, (at + SLOT).to_bytes(8, "little"), 0)
+        fcntl.flock(self.records, fcntl.LOCK_UN)
+        (length,) = LENGTH.unpack_from(record)
+        item = record[4 : 4 + length]
+
+        fcntl.flock(self.records, fcntl.LOCK_EX)
+        os.pread(self.records, 1, at + SLOT - 1)
+        os.pwrite(self.records, b"d", at + SLOT - 1)
+        fcntl.flock(self.records, fcntl.LOCK_UN)
+        return item
+
+    def close(self) -> None:
+        os.close(self.records)
+        os.close(self.cursor)

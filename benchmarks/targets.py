@@ -1,0 +1,87 @@
+"""What is wanted of psync: for each question, beside whom, and how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One wish about one figure: better than a peer, or not above another figure of psync's, or not above a number."""
+
+    question: str
+    figure: str
+    peer: str | None = None
+    better: float = 0.0
+    """psync has to be at least so many times as good as `peer`."""
+    base: str | None = None
+    """Another figure of psync's: the two are divided, and the result is at most `most`."""
+    most: float = 0.0
+    place: str | None = None
+    """Only on this place; None: wherever it was measured."""
+
+    @property
+    def wanted(self) -> str:
+        if self.peer:
+            return f"at least {self.better:.3g} x as good as {self.peer}"
+        if self.base:
+            return f"at most {self.most:.3g} x the {self.base}"
+        return f"at most {self.most:.4g}"
+
+
+def beats(question: str, figure: str, peer: str, times: float, place: str | None = None) -> Goal:
+    return Goal(question, figure, peer=peer, better=times, place=place)
+
+
+def stays(question: str, figure: str, base: str, times: float) -> Goal:
+    return Goal(question, figure, base=base, most=times)
+
+
+def within(question: str, figure: str, most: float) -> Goal:
+    return Goal(question, figure, most=most)
+
+
+FLOWS = ("1 producer, 1 consumer", "1 producer, 4 consumers")
+FLOW_PEERS = (("multiprocessing", 0.9), ("huey", 4), ("diskcache", 7), ("redis", 3.5))
+
+GOALS = (
+    beats("store", "overwrite 100 B", "pickleshare", 3, "tmpfs"),
+    beats("store", "overwrite 100 B", "pickleshare", 7, "ext4"),
+    beats("store", "overwrite 100 B", "diskcache", 4),
+    beats("store", "new key 100 B", "pickleshare", 1),
+    beats("store", "fresh get 100 B", "pickleshare", 1.6),
+    beats("store", "unchanged get 100 B", "pickleshare", 2),
+    beats("store", "unchanged get 100 B", "diskcache", 2.3),
+    beats("store", "1 MB set", "pickleshare", 5),
+    beats("store", "1 MB get", "pickleshare", 4.5),
+    beats("store", "keys() at 10k", "pickleshare", 12),
+    beats("store", "keys() at 100k", "pickleshare", 12),
+    beats("store", "glob in one of 100 folders", "pickleshare", 10),
+    within("store", "clear() of 10k keys", 1000),
+    beats("store", "4 processes, 80 % reads", "pickleshare", 2),
+    within("store", "errors of 4 processes", 0),
+    within("store", "lost counts", 0),
+    beats("store", "modify of one key by 4 processes", "diskcache", 1.3),
+    beats("store", "modify of one key by 4 processes", "redis", 1.3),
+    beats("category", "hset at 10k items", "pickleshare", 15),
+    beats("category", "hset at 100k items", "pickleshare", 50),
+    stays("category", "hset at 100k items", "hset at 1k items", 1.3),
+    beats("category", "hget at 100k, fresh handle", "pickleshare", 1),
+    beats("category", "hdict of 100k after hcompress", "pickleshare", 1 / 0.6),
+    beats("category", "hdict of 100k x 100 B after hcompress", "pickleshare", 1 / 0.6),
+    beats("wake", "wake, median", "multiprocessing", 1 / 1.5, "tmpfs"),
+    beats("wake", "wake, median", "redis", 2),
+    beats("wake", "wake, median", "pickleshare", 1000),
+    within("wake", "idle CPU", 0.2),
+    stays("wake", "write beside 16 waiters", "write alone", 2),
+    *(beats("queues", flow, peer, times) for flow in FLOWS for peer, times in FLOW_PEERS),
+    stays("queues", "put, get and done at 1M", "put, get and done at 1k", 1.5),
+    within("queues", "first get at 1M", 1),
+    beats("startup", "import", "pickleshare", 1 / 1.2),
+    beats("startup", "import, store in hand", "pickleshare", 1 / 1.2),
+)
+
+
+def peers_wanted(question: str, figures: set[str]) -> set[str]:
+    """Who some goal compares psync with in these figures."""
+    return {goal.peer for goal in GOALS if goal.peer and goal.question == question and goal.figure in figures}

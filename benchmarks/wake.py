@@ -1,0 +1,123 @@
+"""How soon a waiter in another process learns of a value, what waiting costs, and what waiters cost a writer."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from benchmarks.harness import Bench, Case, Figure, fork, per_item
+
+NEVER = -1
+"""A turn that nobody sends."""
+
+
+def latency(bench: Bench) -> dict[str, float]:
+    """From just before the writer writes to just after the waiter has the value.
+
+    Both have slept for 2 ms or more before that, so all that they run is cold; every second time the writer has
+    written something else just before, as a worker has that writes several results.
+    """
+    polls = bench.peer.__name__.endswith("pickleshare")
+    turns = bench.few(12, 4) if polls else bench.few(600, 200)
+    mine, theirs = fork.Pipe()
+    shared = bench.peer.Signal(bench.folder)
+    writer = fork.Process(target=_writer, args=(theirs, shared, turns, 0.5 if polls else 0.0))
+    writer.start()
+    shared.open()
+    took: tuple[list[float], list[float]] = ([], [])
+    for turn in range(turns):
+        mine.send(turn)
+        sent = shared.wait(turn, 10.0)
+        took[turn % 2].append(time.perf_counter() - sent)
+    writer.join()
+    cold, warm = map(sorted, took)
+    return {
+        "wake, median": 1e6 * statistics.median(cold),
+        "wake, p99": 1e6 * cold[int(len(cold) * 0.99)],
+        "wake by a warm writer": 1e6 * statistics.median(warm),
+    }
+
+
+def _writer(link: Connection, shared: Any, turns: int, pause: float) -> None:
+    shared.open()
+    chance = random.Random(turns)
+    for _ in range(turns):
+        turn = link.recv()
+        time.sleep(pause * chance.random() + chance.uniform(0.002, 0.006))
+        if turn % 2:
+            shared.send_elsewhere(turn)
+        shared.send(turn)
+
+
+def idle(bench: Bench) -> dict[str, float]:
+    """CPU time of a process that waits for what does not come."""
+    shared = bench.peer.Signal(bench.folder)
+    shared.open()
+    shared.wait(NEVER, 0.2)  # what the first wait sets up is not the question
+    seconds = float(bench.few(6, 3))
+    used, began = time.process_time(), time.monotonic()
+    shared.wait(NEVER, seconds)
+    return {"idle CPU": 1e3 * (time.process_time() - used) / (time.monotonic() - began)}
+
+
+def sixteen(bench: Bench) -> dict[str, float]:
+    """A writer alone, and beside sixteen processes that wait for other keys of the same folder."""
+    store = bench.peer.Store(bench.folder)
+    jobs = [(f"hot{i:02}", b"x" * 100) for i in range(32)] * bench.few(30, 15)
+    for job in jobs[:32]:
+        store.set(*job)
+    alone = per_item(store.set, jobs)
+
+    gate = fork.Semaphore(0)
+    waiters = [fork.Process(target=_waiter, args=(bench, gate, i)) for i in range(16)]
+    for waiter in waiters:
+        waiter.start()
+    for _ in waiters:
+        gate.acquire()
+    time.sleep(0.3)  # from ready to asleep
+    beside = per_item(store.set, jobs)
+    for waiter in waiters:
+        waiter.kill()
+        waiter.join()
+    store.close()
+    return {"write alone": 1e6 * alone, "write beside 16 waiters": 1e6 * beside}
+
+
+def _waiter(bench: Bench, gate: Any, number: int) -> None:
+    shared = bench.peer.Signal(bench.folder)
+    shared.open()
+    gate.release()
+    shared.wait(1000 + number, 60.0)
+
+
+LATENCY_FIGURES = (Figure("wake, median", "µs"), Figure("wake, p99", "µs"), Figure("wake by a warm writer", "µs"))
+CASES = (
+    Case(
+        "wake",
+        "latency",
+        latency,
+        LATENCY_FIGURES,
+        ("multiprocessing", "multiprocessing_queue", "redis", "pickleshare"),
+        rounds=5,
+    ),
+    Case(
+        "wake",
+        "idle",
+        idle,
+        (Figure("idle CPU", "ms/s"),),
+        ("multiprocessing", "multiprocessing_queue", "redis", "pickleshare"),
+        rounds=3,
+        quick_rounds=1,
+    ),
+    Case(
+        "wake",
+        "sixteen",
+        sixteen,
+        (Figure("write alone", "µs", None), Figure("write beside 16 waiters", "µs", None)),
+        (),
+        rounds=5,
+    ),
+)
