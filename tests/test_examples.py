@@ -1,0 +1,72 @@
+"""The examples run, and what they print is so."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.support import scaled
+
+PROJECT = Path(__file__).parent.parent
+
+
+def fan_out(*arguments: object) -> tuple[int, int]:
+    """Runs the example; returns how many words in how many files it found. It has checked itself by then."""
+    command = [sys.executable, "-W", "error", "examples/fan_out.py", *map(str, arguments)]
+    ran = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+    assert ran.stdout.endswith("the counts agree\n")
+    assert "Traceback" not in ran.stderr
+    found = re.match(r"([\d,]+) words in ([\d,]+) files", ran.stdout)
+    assert found
+    words, files = (int(number.replace(",", "")) for number in found.groups())
+    return words, files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A hundred files, the n-th of n words, in a tree, one of them no text."""
+    for number in range(1, 100):
+        place = tmp_path / "texts" / str(number % 7)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.txt").write_text(" ".join(f"word{which}" for which in range(number)))
+    (tmp_path / "texts" / "binary").write_bytes(hashlib.sha256(b"x").digest() + bytes(range(256)))
+    return tmp_path / "texts"
+
+
+def test_fan_out_counts_every_word_of_every_file(folder: Path, root: Path) -> None:
+    (folder / "binary").unlink()
+    assert fan_out(folder, "--workers", 2, "--dir", root) == (sum(range(1, 100)), 99)
+
+
+def test_fan_out_reads_files_that_are_no_text(folder: Path) -> None:
+    words, files = fan_out(folder)
+    assert words > sum(range(1, 100))
+    assert files == 100
+
+
+def test_fan_out_loses_nothing_with_a_killed_worker(folder: Path, root: Path) -> None:
+    (folder / "binary").unlink()
+    assert fan_out(folder, "--workers", 2, "--dir", root, "--kill") == (sum(range(1, 100)), 99)
+
+
+def test_fan_out_can_be_repeated_in_the_same_directory(folder: Path, root: Path) -> None:
+    assert fan_out(folder, "--dir", root) == fan_out(folder, "--dir", root)
+
+
+@pytest.mark.slow
+def test_fan_out_loses_nothing_of_the_standard_library(tmp_path: Path) -> None:
+    library = Path(sysconfig.get_paths()["stdlib"])
+    chosen = [*sorted(library.glob("*.py")), *sorted(library.glob("[a-r]*/*.py"))][: scaled(400)]
+    for number, name in enumerate(chosen):
+        os.symlink(name, tmp_path / f"{number}-{name.name}")
+    words, files = fan_out(tmp_path, "--workers", 3, "--kill")
+    assert files == len(chosen)
+    assert words > 100 * files
