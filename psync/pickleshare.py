@@ -25,6 +25,7 @@ from psync.store import PickleShareDB as Store
 from psync.store import PickleShareLink, codec, gethashfile
 from psync.store.category import MISSING
 from psync.store.keys import check
+from psync.store.waiting import NOT_YET
 
 __all__ = ["PickleShareDB", "PickleShareLink", "gethashfile", "main"]
 
@@ -142,7 +143,16 @@ class PickleShareDB(Store):
             return default
 
     def _find(self, key: str) -> Any:
-        return self.get(key, MISSING)  # what can't be read is a KeyError here, and so passed over
+        """For `items` and `values`: what went meanwhile is passed over, what can't be read is a KeyError."""
+        try:
+            return self[key]
+        except KeyError as error:
+            if error.__cause__ is None:
+                return MISSING
+            raise
+
+    def _look(self, key: str) -> Any:
+        return self.get(key, NOT_YET)  # who waits goes on waiting for what can't be read
 
     def add(self, key: Any, value: Any) -> bool:
         return super().add(self._name(key), value)

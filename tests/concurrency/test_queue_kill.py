@@ -84,6 +84,7 @@ def test_every_task_has_its_one_right_result_though_workers_are_killed_every_few
     def work() -> None:
         for task in WorkQueue(root, "jobs", max_attempts=ENOUGH):
             notes.add(task.id, task.attempt)
+            time.sleep(0.001)  # so that the work outlasts many kills on a fast machine, too
             task.done((task.value, answer(task.value)))
 
     with opened(root) as jobs, workers(4, work) as crew:
@@ -94,7 +95,7 @@ def test_every_task_has_its_one_right_result_though_workers_are_killed_every_few
             process.join(5)
             assert process.exitcode == 0, "a worker does not end though the queue is drained"
 
-        assert kills > tasks / 100, "hardly anybody was killed"
+        assert kills > tasks / 200, "hardly anybody was killed"
         results = Counter(jobs.results.collect(ids, timeout=0))
         assert results == {(id, (number, answer(number))): 1 for number, id in enumerate(ids)}
         assert sorted(jobs.results.addresses()) == sorted(ids)
