@@ -6,7 +6,7 @@ The floors, each importing only those below it::
 
     cli/      4  one command a file; the only place that prints and parses arguments
     work/     3  calls that travel (not here yet)
-    sync/     2  one primitive a file: WorkQueue, Mailbox
+    sync/     2  one primitive a file: Lock, Barrier, Event ..., WorkQueue, Mailbox
     store/    1  PickleShareDB: mapping, hashed categories, waiting, links; the one door to pickle
     engine/   0  bytes under names: cells, buckets and logs, locks, wake-ups, who is alive; the one door to the system
     errors.py    every error, under PsyncError
@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psync.engine import DirectoryEngine as DirectoryEngine
+    from psync.engine import Durability, Engine, Root, Wakeups
     from psync.engine import MemoryEngine as MemoryEngine
     from psync.errors import BrokenBarrierError as BrokenBarrierError
     from psync.errors import CorruptValue as CorruptValue
@@ -58,7 +59,21 @@ if TYPE_CHECKING:
     from psync.store import PickleShareDB as PickleShareDB
     from psync.store import PickleShareLink as PickleShareLink
     from psync.store import gethashfile as gethashfile
+    from psync.sync import Barrier as Barrier
+    from psync.sync import BoundedSemaphore as BoundedSemaphore
+    from psync.sync import Condition as Condition
+    from psync.sync import Counter as Counter
+    from psync.sync import DoubleBarrier as DoubleBarrier
+    from psync.sync import Election as Election
+    from psync.sync import Event as Event
+    from psync.sync import Group as Group
+    from psync.sync import Latch as Latch
+    from psync.sync import Lock as Lock
     from psync.sync import Mailbox as Mailbox
+    from psync.sync import Member as Member
+    from psync.sync import ReadWriteLock as ReadWriteLock
+    from psync.sync import RLock as RLock
+    from psync.sync import Semaphore as Semaphore
     from psync.sync import Task as Task
     from psync.sync import WorkQueue as WorkQueue
 
@@ -68,6 +83,20 @@ _WHERE = {
     "PickleShareDB": "psync.store",
     "PickleShareLink": "psync.store",
     "gethashfile": "psync.store",
+    "Barrier": "psync.sync",
+    "DoubleBarrier": "psync.sync",
+    "Latch": "psync.sync",
+    "Counter": "psync.sync",
+    "Lock": "psync.sync",
+    "RLock": "psync.sync",
+    "ReadWriteLock": "psync.sync",
+    "Semaphore": "psync.sync",
+    "BoundedSemaphore": "psync.sync",
+    "Event": "psync.sync",
+    "Condition": "psync.sync",
+    "Election": "psync.sync",
+    "Group": "psync.sync",
+    "Member": "psync.sync",
     "WorkQueue": "psync.sync",
     "Task": "psync.sync",
     "Mailbox": "psync.sync",
@@ -85,7 +114,16 @@ _WHERE = {
     "BrokenBarrierError": "psync.errors",
     "LockTimeout": "psync.errors",
 }
-__all__ = [*_WHERE]  # noqa: PLE0604 (they are all strings)
+__all__ = ["open", *_WHERE]  # noqa: PLE0604 (they are all strings)
+
+
+def open(
+    root: PickleShareDB | Engine | Root, *, durability: Durability = "process", wakeups: Wakeups = "auto"
+) -> PickleShareDB:
+    """The store in the directory `root`, with the options of `PickleShareDB`; a store is taken as it is."""
+    from psync.store import PickleShareDB
+
+    return root if isinstance(root, PickleShareDB) else PickleShareDB(root, durability=durability, wakeups=wakeups)
 
 
 def __getattr__(name: str) -> Any:

@@ -136,6 +136,8 @@ def open_descriptors() -> dict[int, Open]:
         multiprocessing.forkserver._forkserver._forkserver_alive_fd,
     ):
         found.pop(number, None)
+    for number in [number for number, leads in found.items() if "/pym-" in leads.target]:
+        del found[number]  # the heap of `multiprocessing.Value`, which is never given back
     idle = [number for number, leads in found.items() if leads.target == "anon_inode:inotify"]
     for number in idle[:KEPT_INOTIFY]:
         del found[number]

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import Engine
 from psync.engine.directory import DirectoryEngine
-from psync.engine.opening import Durability, Root, Wakeups, open_engine, shared_engine
+from psync.engine.opening import Durability, Root, Wakeups, open_engine, rejoined, shared_engine
 
-__all__ = ["DirectoryEngine", "Durability", "Engine", "MemoryEngine", "Root", "Wakeups", "open_engine", "shared_engine"]
+__all__ = [
+    "DirectoryEngine",
+    "Durability",
+    "Engine",
+    "MemoryEngine",
+    "Root",
+    "Wakeups",
+    "open_engine",
+    "rejoined",
+    "shared_engine",
+]
 
 if TYPE_CHECKING:
     from psync.engine.memory import MemoryEngine

@@ -216,15 +216,38 @@ class Log(ABC):
         """Keep every other change of this log out for the length of the block (the holder's own verbs work)."""
 
 
+class Register(ABC):
+    """A cell that is kept at hand, because many look at it and change it all the time. Handles may be kept.
+
+    What `Engine.read` and the other verbs on cells do to its name they do to it. It is meant for up to some kilobytes.
+    """
+
+    @abstractmethod
+    def read(self) -> bytes | None:
+        """The payload, never torn or stale; None when there is no such cell. Raises `CorruptValue`."""
+
+    @abstractmethod
+    def update(self, function: Update) -> bytes | None:
+        """`Engine.update` of this cell. `function` must not use this cell in any other way."""
+
+
 class Mutex(ABC):
     """Mutual exclusion that ends with its holder's process. Between threads too; not reentrant."""
+
+    token: int
+    """While this process holds the mutex: a number larger than that of every holding before. Else 0."""
 
     @abstractmethod
     def acquire(self, timeout: float | None = None) -> bool:
         """True once held; False after `timeout` seconds (0 looks once, None waits for ever)."""
 
     @abstractmethod
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Let the next one in. Raises RuntimeError if this process does not hold it."""
+
+    @abstractmethod
+    def holder(self) -> int:
+        """The owner that holds the mutex, 0 if it is free. A look that changes nothing and waits for nobody."""
 
 
 class Watch(ABC):
@@ -308,6 +331,10 @@ class Engine(ABC):
         """The log at `name`, whether or not there is one yet."""
 
     @abstractmethod
+    def register(self, name: str) -> Register:
+        """The cell `name`, kept at hand, whether or not there is one yet."""
+
+    @abstractmethod
     def mutex(self, name: str) -> Mutex:
         """The mutex `name`; nobody holds one that was never used."""
 
@@ -325,6 +352,10 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def announce(self, name: str) -> None:
+        """End the pauses of all who watch `name`, though nothing stands or changes there."""
+
+    @abstractmethod
     def now(self) -> float:
         """Seconds on a clock that never goes back; only differences mean anything, only in this process."""
 
@@ -339,6 +370,11 @@ class Engine(ABC):
 
         A forked child is another owner.
         """
+
+    @abstractmethod
+    def at_leaving(self, farewell: Callable[[], object]) -> None:
+        """Call the method `farewell` (kept weakly) when this process closes the engine or ends in order: before it
+        is nobody any more. Who is killed says no farewell."""
 
     @abstractmethod
     def alive(self, owner: int) -> Alive:

@@ -11,16 +11,18 @@ from psync.engine.contract import Engine
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Durability, Wakeups
 
-__all__ = ["Durability", "Root", "Wakeups", "open_engine", "shared_engine"]
+__all__ = ["Durability", "Root", "Wakeups", "open_engine", "rejoined", "shared_engine"]
 
 Root = str | os.PathLike[str]
 
 
 class _Shared:
-    """The engines that were opened by path, as long as somebody uses them."""
+    """The engines that are shared in this process, by what they were opened with, as long as somebody uses them."""
 
     def __init__(self) -> None:
-        self.engines: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
+        self.engines: weakref.WeakValueDictionary[tuple[str, Durability, Wakeups], Engine] = (
+            weakref.WeakValueDictionary()
+        )
         self.lock = threading.Lock()
         forks.remember(self)
 
@@ -40,7 +42,15 @@ def shared_engine(root: Root) -> Engine:
     """The engine, with its defaults, that all in this process share who name this path."""
     path = os.path.abspath(os.path.expanduser(os.fspath(root)))
     with _shared.lock:
-        engine = _shared.engines.get(path)
+        engine = _shared.engines.get((path, "process", "auto"))
         if engine is None:
-            engine = _shared.engines[path] = open_engine(path)
+            engine = _shared.engines[path, "process", "auto"] = open_engine(path)
         return engine
+
+
+def rejoined(engine: Engine) -> Engine:
+    """The engine to use for one that was sent here: all that was sent from one directory share one."""
+    if not isinstance(engine, DirectoryEngine):
+        return engine
+    with _shared.lock:
+        return _shared.engines.setdefault((engine.root, engine.durability, engine.wakeups), engine)

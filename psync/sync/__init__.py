@@ -2,12 +2,44 @@
 
 Each is made as ``Kind(db, name, ...)``, where `db` is a `PickleShareDB`, an engine or a path. Nothing here knows a
 path, a lock file or a process table; who died is the engine's to prove.
+
+What they share: `place` (a name in a directory), `shared` (one small value that one changes at a time), `waiting`.
 """
 
 from __future__ import annotations
 
+from psync.sync.barrier import Barrier
+from psync.sync.condition import Condition
+from psync.sync.counter import Counter
+from psync.sync.double_barrier import DoubleBarrier
+from psync.sync.election import Election
+from psync.sync.event import Event
+from psync.sync.group import Group, Member
+from psync.sync.latch import Latch
+from psync.sync.lock import Lock
 from psync.sync.mailbox import Mailbox
 from psync.sync.queue import WorkQueue
+from psync.sync.read_write_lock import ReadWriteLock
+from psync.sync.rlock import RLock
+from psync.sync.semaphore import BoundedSemaphore, Semaphore
 from psync.sync.task import Task
 
-__all__ = ["Mailbox", "Task", "WorkQueue"]
+__all__ = [
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Counter",
+    "DoubleBarrier",
+    "Election",
+    "Event",
+    "Group",
+    "Latch",
+    "Lock",
+    "Mailbox",
+    "Member",
+    "RLock",
+    "ReadWriteLock",
+    "Semaphore",
+    "Task",
+    "WorkQueue",
+]

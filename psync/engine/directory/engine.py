@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, TypeVar
 
-from psync.engine import clock, forks
-from psync.engine.contract import Alive, Cell, Engine, Log, Mutex, Update, Version, Watch
+from psync.engine import clock, forks, leaving
+from psync.engine.contract import Alive, Cell, Engine, Log, Mutex, Register, Update, Version, Watch
 from psync.engine.directory.buckets import DirectoryBucket
 from psync.engine.directory.cells import Cells
 from psync.engine.directory.files import (
@@ -32,6 +32,7 @@ from psync.engine.directory.mutex import DirectoryMutex
 from psync.engine.directory.names import MODE, OWN, Layout, flat, is_leftover, slot_of
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import look
+from psync.engine.directory.register import DirectoryRegister
 from psync.engine.directory.together import Together
 from psync.engine.directory.wake import GRACE, Wake
 from psync.engine.directory.whole import Whole
@@ -41,7 +42,7 @@ from psync.errors import CorruptValue, StoreFailed
 Durability = Literal["process", "file", "power"]
 Wakeups = Literal["auto", "inotify", "poll"]
 KEPT = 320
-"""Buckets and logs whose descriptors are kept open, at most. A category has 256 buckets."""
+"""Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
 _NOTHING = b"\x80\x05N."  # a pickled None: what rests in a directory can be read by every pickle reader
 A = TypeVar("A")
 T = TypeVar("T")
@@ -82,7 +83,9 @@ class DirectoryEngine(Engine):
         self._kept = Kept(KEPT)
         self._buckets: dict[str, DirectoryBucket] = {}
         self._logs: dict[str, DirectoryLog] = {}
+        self._registers: dict[str, DirectoryRegister] = {}
         self._mutexes: dict[str, DirectoryMutex] = {}
+        self._farewells = leaving.Farewells()
         self._lock = threading.Lock()
         forks.remember(self)
         with contextlib.suppress(OSError):  # somebody else's litter keeps nobody from working
@@ -245,14 +248,40 @@ class DirectoryEngine(Engine):
                 )
             return log
 
+    def register(self, name: str) -> Register:
+        with self._lock:
+            register = self._registers.get(name)
+            if register is None:
+                slot = slot_of(name)
+                register = self._registers[name] = DirectoryRegister(
+                    name,
+                    self.layout.path(name),
+                    self._whole,
+                    in_place=self._cells.in_place,
+                    read_cell=self.read,
+                    changed=lambda: self._wake.notify_slot(slot),
+                    damaged=self._damaged,
+                    kept=self._kept,
+                )
+            return register
+
     def mutex(self, name: str) -> Mutex:
         watched = ".psync/locks/" + name
         with self._lock:
-            if name not in self._mutexes:
-                self._mutexes[name] = DirectoryMutex(
-                    self.layout.lock(name), lambda: self.watch([watched]), lambda: self._wake.notify(watched)
+            mutex = self._mutexes.get(name)
+            if mutex is None:
+                slot = slot_of(watched)
+                mutex = self._mutexes[name] = DirectoryMutex(
+                    self.layout.lock(name),
+                    make=self._whole.make,
+                    mapped=not self.can.network,
+                    me=self.owner,
+                    alive=self.alive,
+                    watch=lambda: self.watch([watched]),
+                    changed=lambda: self._wake.notify_slot(slot),
+                    kept=self._kept,
                 )
-            return self._mutexes[name]
+            return mutex
 
     @contextlib.contextmanager
     def guard(self, name: str) -> Iterator[None]:
@@ -281,14 +310,24 @@ class DirectoryEngine(Engine):
     def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
         return self._wake.watch(names)
 
+    def announce(self, name: str) -> None:
+        self._wake.notify(name)
+
     def now(self) -> float:
         return clock.monotonic()
 
     def owner(self) -> int:
+        if number := self._owners.number:
+            return number
         try:
-            return self._owners.mine()
+            number = self._owners.mine()
         except OSError as error:
             raise refused(error, "this process", self.layout.owners) from error
+        leaving.remember(self)
+        return number
+
+    def at_leaving(self, farewell: Callable[[], object]) -> None:
+        self._farewells.add(farewell)
 
     def alive(self, owner: int) -> Alive:
         return self._owners.alive(owner)
@@ -335,9 +374,8 @@ class DirectoryEngine(Engine):
         return removed
 
     def close(self) -> None:
+        self._farewells.say()
         self._kept.close()
-        for mutex in self._mutexes.values():
-            mutex.close_if_idle()
         self._owners.close()
         self._wake.close()
 
@@ -348,9 +386,11 @@ class DirectoryEngine(Engine):
     def after_fork(self) -> None:
         """In a child: nothing of the parent's is ours."""
         self._lock = threading.Lock()
+        self._farewells.forget()
         handles: tuple[forks.Forked, ...] = (
             *self._buckets.values(),
             *self._logs.values(),
+            *self._registers.values(),
             *self._mutexes.values(),
             self._owners,
         )

@@ -1,33 +1,92 @@
 """A mutex is `flock` on a file of its own, kept open; it ends with the last process that holds it.
 
-The fact that decides: who has the `flock`. The file is never removed while anybody may want it.
+The fact that decides: who has the `flock`. The file is never removed while anybody may want it. It holds two numbers,
+the last token and the holder (0: free), which only who has the lock writes: where the file system is this host's alone
+they are mapped into memory, so that a token costs no system call.
+
+acquire of a free mutex: flock. release: flock.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
+import mmap
 import os
+import struct
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from psync.engine import clock
-from psync.engine.contract import Mutex, Watch
-from psync.engine.directory.files import CHANGE, with_folder
-from psync.engine.directory.names import MODE
+from psync.engine.contract import Alive, Mutex, Watch
+from psync.engine.directory.files import CHANGE, READ, let_go
+from psync.engine.directory.kept import Kept
+
+LOOK_FOR_DEAD = 0.1
+"""Seconds between two tries of who waits for a limited time: the kernel frees a dead holder's lock and tells nobody."""
+_HEAD = b"\x80\x05C\x10"  # pickled bytes, so that every pickle reader can open what rests here
+_NUMBERS = struct.Struct("@QQ")  # native: each number is stored by one instruction, which no kill can tear
+_TOKEN, _HOLDER = len(_HEAD), len(_HEAD) + 8
+_NUMBER = struct.Struct("@Q")
+_BLANK = _HEAD + bytes(_NUMBERS.size) + b"."
+
+
+class Numbers:
+    """The token and the holder of one mutex, in its open file."""
+
+    def __init__(self, fd: int, *, mapped: bool) -> None:
+        self._fd = fd
+        self._map = mmap.mmap(fd, len(_BLANK)) if mapped else None
+
+    def take(self, holder: int) -> int:
+        """While locked: the next token, which is `holder`'s."""
+        if self._map is not None:
+            token: int = _NUMBER.unpack_from(self._map, _TOKEN)[0] + 1
+            _NUMBERS.pack_into(self._map, _TOKEN, token, holder)
+            return token
+        token = _NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _TOKEN))[0] + 1
+        os.pwrite(self._fd, _NUMBERS.pack(token, holder), _TOKEN)
+        return token
+
+    def give_back(self) -> None:
+        if self._map is not None:
+            _NUMBER.pack_into(self._map, _HOLDER, 0)
+        else:
+            os.pwrite(self._fd, bytes(_NUMBER.size), _HOLDER)
+
+    def close(self) -> None:
+        if self._map is not None:
+            self._map.close()
 
 
 class DirectoryMutex(Mutex):
     """One mutex of a directory, for threads and processes."""
 
     def __init__(
-        self, path: str, watch: Callable[[], AbstractContextManager[Watch]], changed: Callable[[], None]
+        self,
+        path: str,
+        *,
+        make: Callable[[str, bytes], object],
+        mapped: bool,
+        me: Callable[[], int],
+        alive: Callable[[int], Alive],
+        watch: Callable[[], AbstractContextManager[Watch]],
+        changed: Callable[[], None],
+        kept: Kept,
     ) -> None:
         self._path = path
+        self._make = make
+        self._mapped = mapped
+        self._me = me
+        self._alive = alive
         self._watch = watch
         self._changed = changed
+        self._kept = kept
+        self.token = 0
         self._threads = threading.Lock()
         self._fd = -1
+        self._numbers: Numbers | None = None
 
     def acquire(self, timeout: float | None = None) -> bool:
         """flock when it is free."""
@@ -35,18 +94,37 @@ class DirectoryMutex(Mutex):
         if not self._threads.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
             return False
         try:
-            if self._fd < 0:
-                self._fd = with_folder(self._path, lambda: os.open(self._path, CHANGE | os.O_CREAT, MODE))
+            numbers = self._numbers or self._open()
             if deadline is None:
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
-                return True
-            if self._try() or self._wait(deadline):
-                return True
+                flock(self._fd, LOCK_EX)
+            elif not (self._try() or self._wait(deadline)):
+                self._threads.release()
+                return False
+            self.token = numbers.take(self._me())
         except BaseException:
+            if self._fd >= 0:
+                flock(self._fd, LOCK_UN)
             self._threads.release()
             raise
-        self._threads.release()
-        return False
+        return True
+
+    def _open(self) -> Numbers:
+        while True:
+            try:
+                fd = os.open(self._path, CHANGE)
+            except FileNotFoundError:
+                self._make(self._path, _BLANK)
+                continue
+            try:
+                if os.fstat(fd).st_size != len(_BLANK):
+                    os.pwrite(fd, _BLANK, 0)
+                self._numbers = Numbers(fd, mapped=self._mapped)
+            except BaseException:
+                os.close(fd)
+                raise
+            self._fd = fd
+            self._kept.opened(self)
+            return self._numbers
 
     def _wait(self, deadline: float) -> bool:
         with self._watch() as watch:
@@ -54,34 +132,66 @@ class DirectoryMutex(Mutex):
                 left = deadline - clock.monotonic()
                 if left <= 0:
                     return False
-                watch.pause(min(left, 0.02))  # the kernel frees a dead holder's lock and tells nobody
+                watch.pause(min(left, LOOK_FOR_DEAD))
         return True
 
     def _try(self) -> bool:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(self._fd, LOCK_EX | LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
     def release(self) -> None:
-        if not self._threads.locked() or self._fd < 0:
+        if not self._threads.locked() or self._numbers is None:
             raise RuntimeError("a mutex that is not held can't be released")
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self.token = 0
+        self._numbers.give_back()
+        flock(self._fd, LOCK_UN)
         self._threads.release()
         self._changed()
+
+    def holder(self) -> int:
+        """open, pread, close; for who holds it, whether that one lives."""
+        try:
+            fd = os.open(self._path, READ)
+        except FileNotFoundError:
+            return 0
+        try:
+            raw = os.pread(fd, _NUMBER.size, _HOLDER)
+            holder = int(_NUMBER.unpack(raw)[0]) if len(raw) == _NUMBER.size else 0
+            if holder and self._alive(holder) is Alive.NO:
+                # killed, or its engine was closed while it held the mutex: only the lock knows
+                try:
+                    flock(fd, LOCK_SH | LOCK_NB)
+                except BlockingIOError:
+                    return holder
+                return 0
+            return holder
+        finally:
+            let_go(fd)
 
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
             return False
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._close()
         self._threads.release()
         return True
 
-    def after_fork(self) -> None:
-        self._threads = threading.Lock()
+    def _close(self) -> None:
+        if self._numbers is not None:
+            self._numbers.close()
+            self._numbers = None
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd = -1
+            self._fd = -1
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # half made, or the interpreter is going down
+            self._close()  # held or not: nobody is left who could release it
+
+    def after_fork(self) -> None:
+        """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
+        self._threads = threading.Lock()
+        self.token = 0
+        self._close()

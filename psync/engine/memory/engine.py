@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from psync.engine.contract import Alive, Bucket, Cell, Engine, Log, Mutex, Update, Version
+from psync.engine import leaving
+from psync.engine.contract import Alive, Bucket, Cell, Engine, Log, Mutex, Register, Update, Version
 from psync.engine.memory.bucket import MemoryBucket
 from psync.engine.memory.clock import Clock, MonotonicClock
 from psync.engine.memory.log import MemoryLog
 from psync.engine.memory.space import Died, Hold, Key, Space
 from psync.engine.memory.tree import Slot
-from psync.engine.memory.waiting import MemoryMutex, MemoryWatch
+from psync.engine.memory.waiting import MemoryMutex, MemoryRegister, MemoryWatch
 from psync.errors import CorruptValue
 
 
@@ -32,6 +33,7 @@ class MemoryEngine(Engine):
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._space = Space(clock or MonotonicClock())
         self._me = self._pid = 0
+        self._farewells = leaving.Farewells()
 
     def __repr__(self) -> str:
         return f"<MemoryEngine at {id(self._space):#x}>"
@@ -208,6 +210,9 @@ class MemoryEngine(Engine):
     def log(self, name: str) -> Log:
         return MemoryLog(self, name)
 
+    def register(self, name: str) -> Register:
+        return MemoryRegister(self, name)
+
     def mutex(self, name: str) -> Mutex:
         return MemoryMutex(self, name)
 
@@ -220,6 +225,10 @@ class MemoryEngine(Engine):
     def watch(self, names: Sequence[str]) -> MemoryWatch:
         return MemoryWatch(self, names)
 
+    def announce(self, name: str) -> None:
+        with self._turn("announce", name) as space:
+            space.announce(name)
+
     def now(self) -> float:
         return self._space.clock.now()
 
@@ -231,6 +240,9 @@ class MemoryEngine(Engine):
                 self._pid = os.getpid()
                 self._me = self._space.new_owner(self._pid)
             return self._me
+
+    def at_leaving(self, farewell: Callable[[], object]) -> None:
+        self._farewells.add(farewell)
 
     def alive(self, owner: int) -> Alive:
         with self._turn("alive", str(owner)) as space:
@@ -251,6 +263,7 @@ class MemoryEngine(Engine):
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         other._me = other._pid = 0
+        other._farewells = leaving.Farewells()
         return other
 
     def die(self) -> None:
@@ -290,6 +303,7 @@ class MemoryEngine(Engine):
 
     def close(self) -> None:
         """Nothing to give back but the owner: used again, this is another one. A mutex that is held stays so."""
+        self._farewells.say()
         with self._space.turn:
             if self._me and self._pid == os.getpid():
                 self._space.retire(self._me)

@@ -49,7 +49,8 @@ class Space:
         self.tree = Tree()
         self.logs: dict[str, Records] = {}
         self.holds: dict[Key, Hold] = {}
-        self.mutexes: dict[str, tuple[int, object]] = {}
+        self.mutexes: dict[str, int] = {}
+        self.tokens: dict[str, int] = {}
         self.watching: dict[str, set[MemoryWatch]] = {}
         self.owners: dict[int, OwnerFacts] = {}
         self.versions = count(1)
@@ -107,6 +108,6 @@ class Space:
 
     def bury(self, owner: int) -> None:
         """`owner` was killed: what it kept others out of is free again."""
-        self.mutexes = {name: holder for name, holder in self.mutexes.items() if holder[0] != owner}
+        self.mutexes = {name: holder for name, holder in self.mutexes.items() if holder != owner}
         self.holds = {key: hold for key, hold in self.holds.items() if hold.owner != owner}
         self.retire(owner)

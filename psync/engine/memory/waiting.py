@@ -1,4 +1,4 @@
-"""A mutex and a watch in memory: both sleep on the engine's one condition, by the engine's clock."""
+"""A mutex, a register and a watch in memory: all sleep on the engine's one condition, by the engine's clock."""
 
 from __future__ import annotations
 
@@ -6,35 +6,58 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import Mutex, Watch
+from psync.engine.contract import Mutex, Register, Update, Watch
 
 if TYPE_CHECKING:
     from psync.engine.memory.engine import MemoryEngine
+
+
+class MemoryRegister(Register):
+    def __init__(self, engine: MemoryEngine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+
+    def read(self) -> bytes | None:
+        cell = self._engine.read(self._name)
+        return None if cell is None else cell.payload
+
+    def update(self, function: Update) -> bytes | None:
+        return self._engine.update(self._name, function)
 
 
 class MemoryMutex(Mutex):
     def __init__(self, engine: MemoryEngine, name: str) -> None:
         self._engine = engine
         self._name = name
+        self._holder = self._token = 0
 
     def __repr__(self) -> str:
         holder = self._engine._space.mutexes.get(self._name)
-        return f"<MemoryMutex {self._name!r} {f'held by owner {holder[0]}' if holder else 'free'}>"
+        return f"<MemoryMutex {self._name!r} {f'held by owner {holder}' if holder else 'free'}>"
 
     def acquire(self, timeout: float | None = None) -> bool:
         engine = self._engine
         with engine._turn("acquire", self._name) as space:
             if not engine._until(lambda: self._name not in space.mutexes, timeout):
                 return False
-            space.mutexes[self._name] = engine.owner(), self
+            self._holder = space.mutexes[self._name] = engine.owner()
+            self._token = space.tokens[self._name] = space.tokens.get(self._name, 0) + 1
             return True
+
+    @property
+    def token(self) -> int:  # type: ignore[override]
+        return self._token if self._engine._space.mutexes.get(self._name, -1) == self._holder else 0
 
     def release(self) -> None:
         with self._engine._turn("release", self._name) as space:
-            if space.mutexes.get(self._name, (0, None))[1] is not self:
-                raise RuntimeError(f"the mutex {self._name!r} is not held through this object")
+            if space.mutexes.get(self._name, -1) not in (self._engine.owner(), self._holder):
+                raise RuntimeError("a mutex that is not held can't be released")
             del space.mutexes[self._name]
             space.turn.notify_all()
+
+    def holder(self) -> int:
+        with self._engine._turn("holder", self._name) as space:
+            return space.mutexes.get(self._name, 0)
 
 
 class MemoryWatch(Watch):

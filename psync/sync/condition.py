@@ -1,0 +1,183 @@
+"""Wait, without the lock, until somebody who has it says that things have changed.
+
+Who waits draws a ticket while it holds the lock; `notify` moves the first tickets, in the order in which they were
+drawn, to those that may go on. The fact that decides: the change of the shared value that moves a ticket. A ticket
+whose drawer is dead is passed over, and one that was moved for somebody who died goes to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+from psync.store.waiting import NOT_YET
+from psync.sync.lock import Lock
+from psync.sync.place import Place, Primitive
+from psync.sync.rlock import RLock
+from psync.sync.shared import Shared
+from psync.sync.waiting import dead_of, names_of, until
+
+T = TypeVar("T")
+
+
+class _Tickets(NamedTuple):
+    drawn: int = 0
+    """How many were ever drawn."""
+    waiting: tuple[tuple[int, int], ...] = ()
+    """(number, owner), in the order of drawing."""
+    moved: tuple[tuple[int, int], ...] = ()
+    """Those that may go on, and have not yet."""
+
+
+class ConditionStatistics(NamedTuple):
+    """What `Condition.statistics` saw."""
+
+    waiting: tuple[str, ...]
+    """Who waits."""
+
+
+class Condition(Primitive):
+    """`threading.Condition` among processes. `lock`: a `Lock` or `RLock` of psync's; its own `RLock` if there is none.
+
+    >>> import tempfile
+    >>> changed = Condition(tempfile.mkdtemp(), "changed")
+    >>> with changed:
+    ...     changed.wait(timeout=0.01)
+    False
+    """
+
+    _kind = "condition"
+
+    def __init__(self, db: Place, name: str, lock: Lock | None = None) -> None:
+        super().__init__(db, name)
+        self._lock = _OwnLock(self._engine, name) if lock is None else lock
+        self._shared = Shared(self._engine, self._where, _Tickets())
+        self._notified = self._where + "/moved"
+        self.acquire = self._lock.acquire
+        self.release = self._lock.release
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.name, None if isinstance(self._lock, _OwnLock) else self._lock
+
+    def __enter__(self) -> bool:
+        return self._lock.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._lock.__exit__(kind, error, where)
+
+    def locked(self) -> bool:
+        """Whether anybody holds the lock, at this moment."""
+        return self._lock.locked()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let go of the lock until notified, then take it again; False after `timeout` seconds (None: never).
+
+        RuntimeError if the lock is not held.
+        """
+        self._check_lock("wait")
+        ticket = self._draw()
+        depth = self._lock._release_save()
+        moved = False
+        try:
+            look: Callable[[], Any] = lambda: True if ticket in self._shared.look().moved else NOT_YET  # noqa: E731
+            until(self._engine, [self._notified], look, timeout, self._pass_over_the_dead)
+        finally:
+            self._lock._acquire_restore(depth)
+            moved = self._put_away(ticket)
+        return moved
+
+    def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
+        """Wait until ``predicate()`` is true, and return what it is: something false after `timeout` seconds."""
+        deadline = None if timeout is None else self._engine.now() + timeout
+        while not (result := predicate()):
+            left = None if deadline is None else deadline - self._engine.now()
+            if left is not None and left <= 0:
+                break
+            self.wait(left)
+        return result
+
+    def notify(self, n: int = 1) -> None:
+        """`n` of those who wait may go on, as many as there are. RuntimeError if the lock is not held."""
+        self._check_lock("notify")
+
+        def move(tickets: _Tickets) -> _Tickets:
+            waiting = list(tickets.waiting)
+            moved: list[tuple[int, int]] = []
+            while waiting and len(moved) < n:
+                ticket = waiting.pop(0)
+                if not dead_of(self._engine, [ticket[1]]):
+                    moved.append(ticket)
+            return tickets._replace(waiting=tuple(waiting), moved=(*tickets.moved, *moved))
+
+        self._move(move)
+
+    def notify_all(self) -> None:
+        """All who wait may go on. RuntimeError if the lock is not held."""
+        self._check_lock("notify")
+        self._move(lambda tickets: tickets._replace(waiting=(), moved=tickets.moved + tickets.waiting))
+
+    def _move(self, move: Callable[[_Tickets], _Tickets]) -> None:
+        if self._shared.look().waiting:  # whoever began to wait before held the lock that we hold now
+            self._shared.change(move)
+            self._engine.announce(self._notified)
+
+    def _check_lock(self, verb: str) -> None:
+        if not self._lock._is_owned():
+            raise RuntimeError(f"cannot {verb} on the condition {self.name!r}: its lock is not held here")
+
+    def _draw(self) -> tuple[int, int]:
+        me = self._engine.owner()
+
+        def draw(tickets: _Tickets) -> _Tickets:
+            number = tickets.drawn + 1
+            return tickets._replace(drawn=number, waiting=(*tickets.waiting, (number, me)))
+
+        return self._shared.change(draw).waiting[-1]
+
+    def _put_away(self, ticket: tuple[int, int]) -> bool:
+        """The ticket is used; True if it had been moved."""
+        moved = False
+
+        def put_away(tickets: _Tickets) -> _Tickets:
+            nonlocal moved
+            moved = ticket in tickets.moved
+            return tickets._replace(waiting=_without(tickets.waiting, ticket), moved=_without(tickets.moved, ticket))
+
+        self._shared.change(put_away)
+        return moved
+
+    def _pass_over_the_dead(self) -> None:
+        """Their tickets go, and what was moved for one of them is moved for the next who waits."""
+        tickets = self._shared.look()
+        dead = set(dead_of(self._engine, {owner for _, owner in tickets.waiting + tickets.moved}))
+        if not dead:
+            return
+
+        def pass_over(tickets: _Tickets) -> _Tickets:
+            moved = [ticket for ticket in tickets.moved if ticket[1] not in dead]
+            waiting = [ticket for ticket in tickets.waiting if ticket[1] not in dead]
+            lost = len(tickets.moved) - len(moved)
+            return tickets._replace(waiting=tuple(waiting[lost:]), moved=(*moved, *waiting[:lost]))
+
+        self._shared.change(pass_over)
+        self._engine.announce(self._notified)
+
+    def statistics(self) -> ConditionStatistics:
+        """A look that changes nothing."""
+        return ConditionStatistics(names_of(self._engine, (owner for _, owner in self._shared.look().waiting)))
+
+    def _state(self) -> str:
+        return f"{len(self._shared.look().waiting)} waiting, {self._lock!r}"
+
+
+class _OwnLock(RLock):
+    """The lock that comes with a condition."""
+
+    _kind = "condition"
+
+
+def _without(tickets: tuple[tuple[int, int], ...], ticket: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    return tuple(other for other in tickets if other != ticket)

@@ -1,0 +1,90 @@
+"""A number that any number of processes add to, and wait for.
+
+The fact that decides: the change of the shared value, in which nobody else comes between reading and writing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from psync.errors import WaitTimeout
+from psync.store.waiting import NOT_YET
+from psync.sync.place import Place, Primitive
+from psync.sync.shared import Shared
+from psync.sync.waiting import some_seconds, until
+
+
+class _Number(NamedTuple):
+    value: int
+
+
+class CounterStatistics(NamedTuple):
+    """What `Counter.statistics` saw."""
+
+    value: int
+
+
+class Counter(Primitive):
+    """A whole number in a directory, `start` at first. It is there until somebody sets it, whoever ends or dies.
+
+    >>> import tempfile
+    >>> done = Counter(tempfile.mkdtemp(), "done")
+    >>> done.add(), done.add(2), done.value
+    (1, 3, 3)
+    """
+
+    _kind = "counter"
+
+    def __init__(self, db: Place, name: str, start: int = 0) -> None:
+        if not isinstance(start, int):
+            raise TypeError(f"a counter starts at an int, not {start!r}")
+        super().__init__(db, name)
+        self.start = start
+        self._shared = Shared(self._engine, self._where, _Number(start))
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.name, self.start
+
+    def add(self, amount: int = 1) -> int:
+        """Add `amount` (which may be negative), and return what that makes. None of many is lost.
+
+        flock, fstat, pread, pwrite, flock.
+        """
+        if not isinstance(amount, int):
+            raise TypeError(f"a counter counts in ints, not {amount!r}")
+        return self._shared.change(lambda number: _Number(number.value + amount)).value
+
+    def reset(self) -> None:
+        """It is at `start` again."""
+        self._shared.change(lambda number: _Number(self.start))
+
+    @property
+    def value(self) -> int:
+        """What it is at now. fstat, pread."""
+        return self._shared.look().value
+
+    def wait_for(self, value: int, timeout: float | None = None) -> int:
+        """Return once the counter is at `value` or above, and what it is at. `WaitTimeout` after `timeout` seconds."""
+
+        def look() -> Any:
+            now = self.value
+            return now if now >= value else NOT_YET
+
+        found: Any = look()
+        if found is NOT_YET:
+            found = until(self._engine, [self._where], look, timeout)
+        if found is NOT_YET:
+            raise WaitTimeout(
+                f"the counter {self.name!r} did not come to {value} within {some_seconds(timeout)}, but to "
+                f"{self.value}; are those who count running?",
+                key=self.name,
+                waited=timeout,
+            )
+        return int(found)
+
+    def statistics(self) -> CounterStatistics:
+        """A look that changes nothing."""
+        return CounterStatistics(self.value)
+
+    def _state(self) -> str:
+        return f"at {self.value}"

@@ -1,0 +1,126 @@
+"""Who is here: processes join, leave, and are out when they die.
+
+The fact that decides: the change of the shared value that adds a member. Whoever asks leaves out the dead.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from psync.errors import WaitTimeout
+from psync.store.waiting import NOT_YET
+from psync.sync.place import Place, Primitive
+from psync.sync.shared import Shared
+from psync.sync.waiting import dead_of, some_seconds, until
+
+
+class _Members(NamedTuple):
+    joined: int = 0
+    """How many ever joined."""
+    members: tuple[tuple[int, int, Any], ...] = ()
+    """(number, owner, information), in the order of joining."""
+
+
+class Member(NamedTuple):
+    """One member of a group."""
+
+    number: int
+    """Grows from member to member, and is never used again."""
+    who: str
+    """The process, for people: pid, host, since when it runs."""
+    information: Any
+    """What it gave to `join`."""
+
+
+class GroupStatistics(NamedTuple):
+    """What `Group.statistics` saw."""
+
+    members: tuple[Member, ...]
+    joined: int
+    """How many ever joined."""
+
+
+class Group(Primitive):
+    """The processes (or threads) that joined under one name, and live.
+
+    >>> import tempfile
+    >>> crew = Group(tempfile.mkdtemp(), "crew")
+    >>> with crew:
+    ...     len(crew.members())
+    1
+    """
+
+    _kind = "group"
+
+    def __init__(self, db: Place, name: str) -> None:
+        super().__init__(db, name)
+        self._shared = Shared(self._engine, self._where, _Members())
+        self._mine = (0, 0)
+        """Number and owner of the membership through this handle; a forked child has none."""
+
+    def join(self, information: Any = None) -> Member:
+        """Be a member, once through each handle; again changes the `information`, which may be anything picklable."""
+        me = self._engine.owner()
+        mine = self._mine if self._mine[1] == me else (0, me)
+        gone = set(dead_of(self._engine, {owner for _, owner, _ in self._shared.look().members}))
+
+        def join(all_: _Members) -> _Members:
+            number = mine[0] or all_.joined + 1
+            others = (other for other in all_.members if other[0] != number and other[1] not in gone)
+            return _Members(max(all_.joined, number), (*others, (number, me, information)))
+
+        number = self._shared.change(join).members[-1][0]
+        self._mine = number, me
+        return Member(number, self._engine.describe(me), information)
+
+    def leave(self) -> None:
+        """Be no member any more. RuntimeError if this handle is none."""
+        number, owner = self._mine
+        if not number or owner != self._engine.owner():
+            raise RuntimeError(f"this handle did not join the group {self.name!r}, so it can't leave it")
+        self._mine = (0, 0)
+        self._shared.change(lambda all_: all_._replace(members=tuple(m for m in all_.members if m[0] != number)))
+
+    def members(self) -> list[Member]:
+        """Those who are here and not proven dead, in the order of joining. A look that changes nothing."""
+        members = self._shared.look().members
+        dead = set(dead_of(self._engine, {owner for _, owner, _ in members}))
+        here = (member for member in members if member[1] not in dead)
+        return [Member(number, self._engine.describe(owner), information) for number, owner, information in here]
+
+    def __len__(self) -> int:
+        return len(self.members())
+
+    def wait_for(self, n: int, timeout: float | None = None) -> list[Member]:
+        """The members, as soon as there are `n` or more. Raises `WaitTimeout` after `timeout` seconds (None: never)."""
+
+        def look() -> Any:
+            members = self.members()
+            return members if len(members) >= n else NOT_YET
+
+        found: list[Member] = until(self._engine, [self._where], look, timeout)
+        if found is NOT_YET:
+            raise WaitTimeout(
+                f"the group {self.name!r} had not {n} members within {some_seconds(timeout)}, but {len(self)}; are the "
+                "others running?",
+                key=self.name,
+                waited=timeout,
+            )
+        return found
+
+    def __enter__(self) -> Group:
+        self.join()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def statistics(self) -> GroupStatistics:
+        """A look that changes nothing."""
+        return GroupStatistics(tuple(self.members()), self._shared.look().joined)
+
+    def _state(self) -> str:
+        return f"{len(self)} members"

@@ -1,0 +1,117 @@
+"""One process at a time, among all that share a directory; whoever dies lets go.
+
+The fact that decides is who holds the engine's mutex (on a directory: the `flock` of the lock's own file), which ends
+with its holder's process. So nobody has to find out that a holder died, and no time limit frees a lock that is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import NamedTuple
+
+from psync.errors import LockTimeout
+from psync.sync.place import Place, Primitive
+from psync.sync.waiting import patience, some_seconds
+
+
+class LockStatistics(NamedTuple):
+    """What `Lock.statistics` saw."""
+
+    locked: bool
+    holder: str | None
+    """Who holds it, for people; None when it is free."""
+
+
+class Lock(Primitive):
+    """`threading.Lock` among processes. It belongs to a process: any of its threads may release it, nobody else.
+
+    >>> import tempfile
+    >>> lock = Lock(tempfile.mkdtemp(), "door")
+    >>> with lock:
+    ...     lock.locked(), lock.acquire(timeout=0.01)
+    (True, False)
+
+    Not promised: that whoever waits longest is next; and that the holder still runs while it holds, it may be stopped.
+    What the lock protects elsewhere (another disk, a service) is fenced by `token`: refuse a smaller one than the last.
+    """
+
+    _kind = "lock"
+
+    def __init__(self, db: Place, name: str) -> None:
+        super().__init__(db, name)
+        self._mutex = self._engine.mutex(f"{self._kind}/{name}")
+
+    def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
+        """True once this process holds it; False if it was not to be had within `timeout` seconds (-1, None: for ever).
+
+        flock, when it is free. ValueError for a timeout that means nothing.
+        """
+        if blocking and timeout == -1:
+            return self._mutex.acquire()
+        return self._mutex.acquire(patience(blocking, timeout))
+
+    def release(self) -> None:
+        """Let the next one in. RuntimeError if this process does not hold it. flock."""
+        self._mutex.release()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.release()
+
+    @contextmanager
+    def hold(self, timeout: float) -> Iterator[int]:
+        """Hold it for the length of the block, which gets the token. `LockTimeout` after `timeout` seconds, saying who
+        has it."""
+        if not self.acquire(timeout=timeout):
+            holder = self.holder()
+            raise LockTimeout(
+                f"the lock {self.name!r} was not to be had within {some_seconds(timeout)}; it is held by "
+                f"{holder or 'somebody who has just let go'}. Wait longer, or look at what that one does",
+                lock=self.name,
+                waited=timeout,
+                holder=holder,
+            )
+        try:
+            yield self.token
+        finally:
+            self.release()
+
+    @property
+    def token(self) -> int:
+        """While this process holds the lock: a number larger than that of every holding before. Else 0."""
+        return self._mutex.token
+
+    def locked(self) -> bool:
+        """Whether anybody holds it, at this moment."""
+        return self._mutex.holder() != 0
+
+    def holder(self) -> str | None:
+        """Who holds it (pid, host, since when that one runs); None when it is free."""
+        owner = self._mutex.holder()
+        return self._engine.describe(owner) if owner else None
+
+    def statistics(self) -> LockStatistics:
+        """A look that changes nothing."""
+        holder = self.holder()
+        return LockStatistics(holder is not None, holder)
+
+    def _state(self) -> str:
+        holder = self.holder()
+        return f"held by {holder}" if holder else "free"
+
+    def _is_owned(self) -> bool:
+        """For a `Condition`: whether this process holds it."""
+        return self._mutex.token != 0
+
+    def _release_save(self) -> int:
+        self.release()
+        return 1
+
+    def _acquire_restore(self, depth: int) -> None:
+        self.acquire()

@@ -1,0 +1,189 @@
+"""Many readers or one writer, among processes; the dead hold nothing.
+
+The fact that decides: the change of the shared value that adds a reader, or the writer, to those who are inside. While
+a writer waits no new process begins to read, so writers come in; a process that reads already may read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from psync.store.waiting import NOT_YET
+from psync.sync.place import Place, Primitive
+from psync.sync.semaphore import Held, less, more
+from psync.sync.shared import Shared
+from psync.sync.waiting import dead_of, names_of, patience, until
+
+
+class _Inside(NamedTuple):
+    writer: int
+    readers: Held
+    waiting: Held
+    """Writers that wait."""
+
+
+class ReadWriteStatistics(NamedTuple):
+    """What `ReadWriteLock.statistics` saw."""
+
+    writer: str | None
+    readers: tuple[str, ...]
+    waiting_writers: tuple[str, ...]
+
+
+class ReadWriteLock(Primitive):
+    """Two views of one lock: `reader`, which many may hold at once, and `writer`, which excludes all others.
+
+    >>> import tempfile
+    >>> lock = ReadWriteLock(tempfile.mkdtemp(), "book")
+    >>> with lock.reader:
+    ...     lock.reader.locked(), lock.writer.acquire(timeout=0.01)
+    (True, False)
+
+    Each has `acquire`, `release`, `locked` and ``with``, as a `Lock` has, and belongs to a process: any of its threads
+    may release it. Not promised: that a reader can become the writer; who tries that waits for itself.
+    """
+
+    _kind = "rwlock"
+
+    def __init__(self, db: Place, name: str) -> None:
+        super().__init__(db, name)
+        self._shared = Shared(self._engine, self._where, _Inside(0, {}, {}))
+        self._freed = self._where + "/freed"
+        self.reader = View(self, "reader")
+        self.writer = View(self, "writer")
+
+    # -- what the two views do ---------------------------------------------------------------------------
+
+    def _read(self, seconds: float | None) -> bool:
+        me = self._engine.owner()
+
+        def enter(inside: _Inside) -> _Inside:
+            if inside.writer or (inside.waiting and me not in inside.readers):
+                return inside
+            return inside._replace(readers=more(inside.readers, me))
+
+        return self._enter(enter, seconds)
+
+    def _write(self, seconds: float | None) -> bool:
+        me = self._engine.owner()
+
+        def enter(inside: _Inside) -> _Inside:
+            if inside.writer or inside.readers:
+                return inside
+            return inside._replace(writer=me)
+
+        if self._try(enter):
+            return True
+        if seconds == 0:
+            return self._enter(enter, 0)
+        self._shared.change(lambda inside: inside._replace(waiting=more(inside.waiting, me)))
+        try:
+            return self._enter(enter, seconds)
+        finally:
+            self._shared.change(lambda inside: inside._replace(waiting=less(inside.waiting, me)))
+            self._engine.announce(self._freed)
+
+    def _try(self, enter: Callable[[_Inside], _Inside]) -> bool:
+        entered = False
+
+        def change(inside: _Inside) -> _Inside:
+            nonlocal entered
+            after = enter(inside)
+            entered = after is not inside
+            return after
+
+        self._shared.change(change)
+        return entered
+
+    def _enter(self, enter: Callable[[_Inside], _Inside], seconds: float | None) -> bool:
+        if self._try(enter):
+            return True
+        self._free_the_dead()
+        if seconds == 0:
+            return self._try(enter)
+        found: Any = until(
+            self._engine, [self._freed], lambda: self._try(enter) or NOT_YET, seconds, self._free_the_dead
+        )
+        return found is True
+
+    def _leave(self, role: str) -> None:
+        me = self._engine.owner()
+
+        def leave(inside: _Inside) -> _Inside:
+            if role == "writer" and inside.writer == me:
+                return inside._replace(writer=0)
+            if role == "reader" and me in inside.readers:
+                return inside._replace(readers=less(inside.readers, me))
+            raise RuntimeError(f"this process does not hold the lock {self.name!r} as a {role}")
+
+        inside = self._shared.change(leave)
+        if not inside.readers:
+            self._engine.announce(self._freed)
+
+    def _free_the_dead(self) -> None:
+        inside = self._shared.look()
+        dead = set(dead_of(self._engine, {inside.writer, *inside.readers, *inside.waiting} - {0}))
+        if not dead:
+            return
+
+        def rest(held: Held) -> Held:
+            return {owner: count for owner, count in held.items() if owner not in dead}
+
+        def free(inside: _Inside) -> _Inside:
+            writer = 0 if inside.writer in dead else inside.writer
+            return _Inside(writer, rest(inside.readers), rest(inside.waiting))
+
+        self._shared.change(free)
+        self._engine.announce(self._freed)
+
+    def statistics(self) -> ReadWriteStatistics:
+        """A look that changes nothing."""
+        inside = self._shared.look()
+        writer = self._engine.describe(inside.writer) if inside.writer else None
+        return ReadWriteStatistics(
+            writer, names_of(self._engine, inside.readers), names_of(self._engine, inside.waiting)
+        )
+
+    def _state(self) -> str:
+        inside = self._shared.look()
+        if inside.writer:
+            return f"written by {self._engine.describe(inside.writer)}"
+        return f"{sum(inside.readers.values())} reading, {sum(inside.waiting.values())} waiting to write"
+
+
+class View:
+    """One side of a `ReadWriteLock`, to be used like a `Lock`."""
+
+    def __init__(self, lock: ReadWriteLock, role: str) -> None:
+        self._lock = lock
+        self._role = role
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._lock, self._role)
+
+    def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
+        """True once this process is inside; False if not within `timeout` seconds (-1, None: for ever)."""
+        seconds = patience(blocking, timeout)
+        return self._lock._read(seconds) if self._role == "reader" else self._lock._write(seconds)
+
+    def release(self) -> None:
+        """RuntimeError if this process is not inside in this role."""
+        self._lock._leave(self._role)
+
+    def locked(self) -> bool:
+        """Whether anybody is inside in this role, at this moment."""
+        inside = self._lock._shared.look()
+        return bool(inside.readers if self._role == "reader" else inside.writer)
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<{self._role} of {self._lock!r}>"

@@ -1,0 +1,55 @@
+"""What the parties of one primitive share: a small value that one changes at a time, and that all may look at.
+
+It is a named tuple, kept in a register (see `psync.engine.contract`). A change happens whole or not at all, under kill
+-9 too, and every look sees all changes that were made before it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from psync.engine.contract import Engine
+from psync.store import codec
+
+S = TypeVar("S", bound=tuple[Any, ...])
+
+
+class Shared(Generic[S]):
+    """The value of one name; it begins as `empty`. Values are never changed in place."""
+
+    def __init__(self, engine: Engine, where: str, empty: S) -> None:
+        self._register = engine.register(where)
+        self._kind = type(empty)
+        self._seen: tuple[bytes | None, S] = None, empty
+        """What was read or written last, and what that means. One tuple: threads share it."""
+        self._empty = empty
+
+    def look(self) -> S:
+        """One `Register.read`."""
+        return self._meaning(self._register.read())
+
+    def _meaning(self, payload: bytes | None) -> S:
+        known, state = self._seen
+        if payload == known:
+            return state
+        state = self._empty if payload is None else self._kind(*codec.loads(payload))
+        self._seen = payload, state
+        return state
+
+    def change(self, function: Callable[[S], S]) -> S:
+        """The value becomes ``function(value)``, which is returned; nobody else changes it in between.
+
+        Returning the very value it was given leaves it, and so does raising. One `Register.update`.
+        """
+        after: Any = None
+
+        def update(payload: bytes | None) -> bytes | None:
+            nonlocal after
+            before = self._meaning(payload)
+            after = function(before)
+            return payload if after is before else codec.dumps(tuple(after))
+
+        payload = self._register.update(update)
+        self._seen = payload, after
+        return after  # type: ignore[no-any-return]
