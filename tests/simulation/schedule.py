@@ -106,6 +106,10 @@ class Schedule:
         self.actors.append(actor)
         return actor
 
+    def lives(self, engine: MemoryEngine) -> bool:
+        """Whether the process with that engine has not been killed."""
+        return not any(actor.dead for actor in self.actors if actor.engine is engine)
+
     def run(self) -> None:
         """Let all actors go on until they have ended. Raises the first error that one of them raised, or `Stuck`."""
         self.random.shuffle(order := list(range(len(self.actors))))

@@ -1,0 +1,58 @@
+"""Bugs to plant into every primitive, so that a test can say that the schedules find them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from psync.engine import Engine
+from psync.store import codec
+from psync.store.waiting import NOT_YET
+from psync.sync import waiting
+from psync.sync.shared import Shared
+
+
+def read_then_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the parties share is changed by a read and a write, and others come in between."""
+
+    def change(self: Shared[Any], function: Callable[[Any], Any]) -> Any:
+        register: Any = self._register
+        before = self.look()
+        after = function(before)
+        if after is not before:
+            register._engine.write(register._name, codec.dumps(tuple(after)))
+        return after
+
+    monkeypatch.setattr(Shared, "change", change)
+
+
+def look_before_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits looks, and only then begins to watch: what changes in between wakes nobody."""
+
+    def until(
+        engine: Engine, names: Sequence[str], look: Callable[[], Any], timeout: float | None, *look_for_dead: Any
+    ) -> Any:
+        while (found := look()) is NOT_YET:
+            with engine.watch(names) as watch:
+                watch.pause(timeout)
+        return found
+
+    replace_until(monkeypatch, until)
+
+
+def never_announce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told of a change by `Engine.announce`."""
+    from tests.simulation.actor import SteppedEngine
+
+    monkeypatch.setattr(SteppedEngine, "announce", lambda self, name: None)
+
+
+def replace_until(monkeypatch: pytest.MonkeyPatch, until: Callable[..., Any]) -> None:
+    """`psync.sync.waiting.until`, wherever it was imported."""
+    right = waiting.until
+    for name, module in list(sys.modules.items()):
+        if name.startswith("psync.") and getattr(module, "until", None) is right:
+            monkeypatch.setattr(module, "until", until)
