@@ -40,8 +40,8 @@ class DoubleBarrier(Primitive):
 
     @property
     def inside(self) -> bool:
-        """Whether this party has entered and not left."""
-        return self._entered == self._engine.owner()
+        """Whether this party has entered and not left. A look that changes nothing."""
+        return self._entered != 0 and self._entered == self._engine.owner()
 
     def enter(self, timeout: float | None = None) -> None:
         """Return once all parties want to enter. Raises `BrokenBarrierError` as `Barrier.wait` does.
