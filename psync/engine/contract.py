@@ -34,6 +34,7 @@ file; the engine never unpickles, it only splices and checks. A log's payload is
 from __future__ import annotations
 
 import enum
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -43,6 +44,7 @@ Version = tuple[int, ...]
 """Says whether a cell changed. Only equality means anything."""
 
 Update = Callable[["bytes | None"], "bytes | None"]
+_HALF = struct.Struct("<e")
 
 
 class Cell(NamedTuple):
@@ -75,16 +77,28 @@ class Position(NamedTuple):
 
 
 class State(enum.IntEnum):
-    """How far a log record has come. WAITING and CLAIMED come and go; DONE and DEAD are final."""
+    """How far a log record has come. WAITING, CLAIMED and DELAYED come and go; DONE and DEAD are final."""
 
     WAITING = 0
     CLAIMED = 1
     DONE = 2
     DEAD = 3
+    DELAYED = 4
+    """Not to be taken before somebody makes it WAITING."""
+
+
+FINAL = (State.DONE, State.DEAD)
+LONGEST_LEASE = 65504.0
+"""Seconds: the largest number that the half of a word holds in which a mark keeps its lease."""
 
 
 class Mark(NamedTuple):
-    """The changeable part of a log record. `owner` is 0 unless CLAIMED; `attempt` grows with every take.
+    """The changeable part of a log record. `attempt` grows with every take.
+
+    Of a CLAIMED record, `owner` is who took it, never 0. With `lease` 0 it is the owner's as long as that lives. With a
+    `lease` (seconds; see `as_lease`) it may be given away as soon as it was seen unchanged for so long; the owner
+    shows that it is at work by another `beat` (0 to 255). Of a WAITING or final record all three are 0, of a
+    DELAYED one they are what its maker left there.
 
     Only a taker that never used a record may give it back as if it had not taken it, with one attempt less.
     """
@@ -92,6 +106,19 @@ class Mark(NamedTuple):
     state: State
     attempt: int = 0
     owner: int = 0
+    beat: int = 0
+    lease: float = 0.0
+
+
+WAITING = Mark(State.WAITING)
+
+
+def as_lease(seconds: float) -> float:
+    """The lease that a mark can keep that is nearest to `seconds`: 11 bits of it. Raises ValueError."""
+    if not 0 < seconds <= LONGEST_LEASE:
+        raise ValueError(f"a lease lasts more than 0 and at most {LONGEST_LEASE:.0f} seconds, not {seconds!r}")
+    kept: float = _HALF.unpack(_HALF.pack(max(seconds, 0.001)))[0]
+    return kept
 
 
 class Record(NamedTuple):
@@ -108,6 +135,11 @@ class Counts(NamedTuple):
     """Records ever appended."""
     end: int
     """Every position ever given is below this."""
+    sealed: bool = False
+
+
+class Sealed(Exception):
+    """The log takes no more records."""
 
 
 class Alive(enum.Enum):
@@ -171,17 +203,24 @@ class HeldBucket(ABC):
 
 
 class Log(ABC):
-    """Records in a row. Each starts WAITING; whoever takes it marks it with its own name.
+    """Records in a row. Each starts WAITING or DELAYED; whoever takes it marks it with its own name.
 
-    A watch on the log's name learns of records to take, one on ``<name>/final`` of records that became DONE or DEAD.
+    A watch on the log's name learns of records to take, and of records that are DELAYED from now on; one on
+    ``<name>/final`` of records that became DONE or DEAD.
     """
 
-    @abstractmethod
-    def append(self, payloads: Sequence[bytes]) -> list[int]:
-        """Add records, all or none; returns their positions. First in, first taken."""
+    noted: int = 0
+    """What `note` left, as it was at the last `take` through this handle, or later."""
 
     @abstractmethod
-    def take(self, owner: int, limit: int = 1) -> list[Record]:
+    def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
+        """Add records, all or none, WAITING or DELAYED as `mark` says; returns their positions. First in, first taken.
+
+        Raises `Sealed`.
+        """
+
+    @abstractmethod
+    def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
         """Up to `limit` WAITING records become CLAIMED by `owner`, returned ones first, then in order of appending.
 
         One winner a record. `Mark.attempt` of what is returned is already this attempt's number.
@@ -193,7 +232,9 @@ class Log(ABC):
 
         `before` runs while it is certain that the mark is `held` and can't change; if it raises, the
         mark stays. A crash after `before` and before the mark leaves `held`: `before` must bear
-        being found done. A record that becomes WAITING can be taken again.
+        being found done. A record that becomes WAITING can be taken again; one that is WAITING never becomes DELAYED.
+
+        A claim without a lease is settled, or gets another beat, by its living owner only, or with proof of its death.
         """
 
     @abstractmethod
@@ -205,6 +246,11 @@ class Log(ABC):
         """Every record that is CLAIMED at some moment during the call. Costs a pass over all unfinished records."""
 
     @abstractmethod
+    def delayed(self) -> list[tuple[int, Mark]]:
+        """Position and mark of every record that is DELAYED. Costs a look at each of them, and at about as many more
+        that lately were."""
+
+    @abstractmethod
     def finished(self) -> bool:
         """True when every record appended before the call is final (DONE or DEAD)."""
 
@@ -212,23 +258,35 @@ class Log(ABC):
     def counts(self) -> Counts: ...
 
     @abstractmethod
+    def seal(self, sealed: bool = True) -> None:
+        """From now on `append` raises `Sealed`; or, with False, it does not any more."""
+
+    @abstractmethod
+    def note(self, change: Callable[[int], int]) -> None:
+        """Leave a number (0 at first, below 2**64) with the log, for those who take; `change` is told the last."""
+
+    @abstractmethod
     def held(self) -> AbstractContextManager[None]:
         """Keep every other change of this log out for the length of the block (the holder's own verbs work)."""
 
 
 class Register(ABC):
-    """A cell that is kept at hand, because many look at it and change it all the time. Handles may be kept.
+    """A small value that many look at and change, all the time: what a cell is, but kept at hand. Handles may be kept.
 
-    What `Engine.read` and the other verbs on cells do to its name they do to it. It is meant for up to some kilobytes.
+    Its name is no cell's: the verbs on cells must not be used on it. Its payload is any bytes, mostly a few hundred.
     """
 
     @abstractmethod
     def read(self) -> bytes | None:
-        """The payload, never torn or stale; None when there is no such cell. Raises `CorruptValue`."""
+        """The payload, never torn or stale; None if it was never set. Raises `CorruptValue`."""
 
     @abstractmethod
     def update(self, function: Update) -> bytes | None:
-        """`Engine.update` of this cell. `function` must not use this cell in any other way."""
+        """The payload becomes ``function(payload)``, which is returned; nobody else changes it in between.
+
+        `function` gets None if it was never set. Returning None, or the very object it was given, leaves it. Others
+        who change it wait, so it must be short, and must not use this register.
+        """
 
 
 class Mutex(ABC):
@@ -332,7 +390,7 @@ class Engine(ABC):
 
     @abstractmethod
     def register(self, name: str) -> Register:
-        """The cell `name`, kept at hand, whether or not there is one yet."""
+        """The register at `name`, whether or not it was ever set. A watch on its name learns of changes."""
 
     @abstractmethod
     def mutex(self, name: str) -> Mutex:
@@ -358,6 +416,17 @@ class Engine(ABC):
     @abstractmethod
     def now(self) -> float:
         """Seconds on a clock that never goes back; only differences mean anything, only in this process."""
+
+    @abstractmethod
+    def due(self, seconds: float) -> int:
+        """The moment in so many `seconds`, as a number below 2**64 that can be kept, and asked `until` of by others."""
+
+    @abstractmethod
+    def until(self, due: int) -> float | None:
+        """Seconds until the moment `due`, below 0 when it has passed; None if it was not set in this boot of this host.
+
+        No jump of the wall clock changes it; the time during which the host sleeps counts.
+        """
 
     grace: float
     """Seconds after which a `pause` returns by itself, to look for what nobody announced."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, TypeVar
 
-from psync.engine import clock, forks, leaving
+from psync.engine import boot, clock, forks, leaving
 from psync.engine.contract import Alive, Cell, Engine, Log, Mutex, Register, Update, Version, Watch
 from psync.engine.directory.buckets import DirectoryBucket
 from psync.engine.directory.cells import Cells
@@ -315,6 +315,12 @@ class DirectoryEngine(Engine):
 
     def now(self) -> float:
         return clock.monotonic()
+
+    def due(self, seconds: float) -> int:
+        return boot.due(seconds)
+
+    def until(self, due: int) -> float | None:
+        return boot.until(due)
 
     def owner(self) -> int:
         if number := self._owners.number:

@@ -1,16 +1,20 @@
 """A log is a row of records in segment files; a record's mark is overwritten in place as the record comes along.
 
 On disk, in ``<name>/log/``: ``tail`` (where the log ends), ``front`` (how far it was taken), segments of records with
-their marks (see `segments`), and ``returned`` (positions that became WAITING again, as hints).
+their marks (see `segments`), and two files of hints: ``returned`` (positions that became WAITING again), ``delayed``
+(those that became DELAYED).
 
 Who appends locks ``tail``, who takes locks ``front``, so they don't wait for each other. The facts that decide: a
 record exists once ``tail`` says that the log ends behind it; it is whose its mark says. What ``front`` says is a hint
 that a killed taker leaves behind the marks: the next one steps over what is marked already.
 
-A record that is mine I settle without a lock: anybody else may touch it only with a proof that I am dead.
+A record that is mine, without a lease, I settle without a lock: anybody else may touch it only with a proof that I am
+dead. What begins DELAYED is marked before it exists; should it never come to exist, ``tail`` knows that there may be
+marks behind the end, and who appends next cuts them off.
 
-append: flock, pread, pwrite, pwrite, unlock. take: flock, pread, pread, pread, pwrite, pwrite, unlock; one more pread
-when all that was known of is taken. settle of one's own: pread, pwrite. Inodes are made and freed once in a segment.
+append: flock, pread, pwrite, pwrite, unlock. take: flock, pread, pread, pread, pwrite, pwrite, unlock, of one or of
+many that lie in a row; one more pread when all that was known of is taken. settle of one's own: pread, pwrite; of what
+has a lease: flock, pread, pread, pwrite, unlock. Inodes are made and freed once in a segment.
 """
 
 from __future__ import annotations
@@ -18,29 +22,30 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from psync.engine.contract import Counts, Log, Mark, Record, State
+from psync.engine.contract import FINAL, WAITING, Counts, Log, Mark, Record, Sealed, State
 from psync.engine.directory.block import Block
-from psync.engine.directory.files import CHANGE, refused, with_folder
+from psync.engine.directory.entries import Entries
+from psync.engine.directory.files import refused
 from psync.engine.directory.kept import Kept
-from psync.engine.directory.names import MODE, Layout
+from psync.engine.directory.names import Layout
 from psync.engine.directory.segments import SEGMENT, Segments, encode
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue, PsyncError
 
-END, BASE, APPENDED = range(3)
-"""In ``tail``: where the log ends, where its last segment begins, how many records were ever appended."""
-FRONT, LOW, TAKEN, RETURNED, RETAKEN, SKIPPED = range(6)
+END, BASE, APPENDED, LATER, MARKED, SEALED = range(6)
+"""In ``tail``: where the log ends, where its last segment begins, how many records were ever appended, and how many of
+them DELAYED; up to where there may be marks, if that is behind the end; whether it is sealed."""
+FRONT, LOW, TAKEN, RETURNED, RETAKEN, SKIPPED, ARRIVED, DELAYED, NOTE = range(9)
 """In ``front``: the first record never taken, the first that may be unfinished, how many were passed; how many entries
-`returned` has, and how many of them were used; how many records were settled untaken and are still to be passed."""
+`returned` has, and how many of them were used; how many records were settled untaken and are still to be passed;
+how many of those appended DELAYED were passed or are not so any more; how many entries `delayed` has; `Log.note`."""
 
-_ENTRY = struct.Struct("<Q")
-_WAITING, _CLAIMED, _DONE = State.WAITING, State.CLAIMED, State.DONE
+_WAITING, _CLAIMED, _DELAYED = State.WAITING, State.CLAIMED, State.DELAYED
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 
 
@@ -83,16 +88,17 @@ class DirectoryLog(Log):
         self._changed = changed
         self._finished = finished
         opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 3, whole.make, opened)
-        self._front = Block(layout.log(name, "front"), 6, whole.make, opened)
+        self._tail = Block(layout.log(name, "tail"), 6, whole.make, opened)
+        self._front = Block(layout.log(name, "front"), 9, whole.make, opened)
         # appending and taking go on beside each other, so each has descriptors of its own
         self._written = Segments(layout, name)
         self._taken = Segments(layout, name)
         self._settling = threading.Lock()
         self._own = Segments(layout, name)
-        self._returned_fd = -1
-        self._reach = 0, 0
-        """Where the log ended and its last segment began when a taker last looked. One tuple: threads share it."""
+        self._returned = Entries(layout.log(name, "returned"))
+        self._later = Entries(layout.log(name, "delayed"))
+        self._reach = 0, 0, 0
+        """END, BASE and LATER when a taker last looked. One tuple: threads share it."""
 
     def _words(self, error: OSError | Unreadable) -> PsyncError:
         path = os.path.dirname(self._tail.path)
@@ -123,14 +129,20 @@ class DirectoryLog(Log):
     # -- appending -----------------------------------------------------------------------------------
 
     @_in_words
-    def append(self, payloads: Sequence[bytes]) -> list[int]:
+    def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
         if not payloads:
             return []
         tail = self._tail.enter()
         try:
-            end, base = tail[END], tail[BASE]
+            if tail[SEALED]:
+                raise Sealed(self._name)
+            begin = end = tail[END]
+            base = tail[BASE]
             if end - base >= SEGMENT:
                 base = end
+            if tail[MARKED] > begin:
+                self._written.cut_marks(begin, base)
+                tail[MARKED] = 0
             positions = []
             records = []
             for payload in payloads:
@@ -138,59 +150,120 @@ class DirectoryLog(Log):
                 record = encode(payload, end)
                 records.append(record)
                 end += len(record)
-            self._written.write(records[0] if len(records) == 1 else b"".join(records), tail[END], base)
-            tail[END], tail[BASE], tail[APPENDED] = end, base, tail[APPENDED] + len(records)
-            self._tail.save()
+            data = records[0] if len(records) == 1 else b"".join(records)
+            if mark is WAITING or mark.state is _WAITING:
+                self._written.write(data, begin, base)
+                tail[END], tail[BASE], tail[APPENDED] = end, base, tail[APPENDED] + len(records)
+                self._tail.save()
+            else:
+                self._append_delayed(tail, data, positions, end, base, mark)
         finally:
             self._tail.leave()
         self._changed()
         return positions
 
-    def _look(self) -> tuple[int, int]:
-        """Where the log ends and its last segment begins; what was appended before this call is in it."""
+    def _append_delayed(
+        self, tail: list[int], data: bytes, positions: list[int], end: int, base: int, mark: Mark
+    ) -> None:
+        front = self._front.enter()  # till the end, or somebody would find that the hints lead to nothing
+        try:
+            self._hint_delayed(front, positions)
+            tail[MARKED] = end
+            self._tail.save()
+            self._written.set_marks(positions, end, base, mark)
+            self._written.write(data, positions[0], base)
+            tail[END], tail[BASE], tail[APPENDED] = end, base, tail[APPENDED] + len(positions)
+            tail[LATER] += len(positions)
+            self._tail.save()
+        finally:
+            self._front.leave()
+
+    def _look(self) -> tuple[int, int, int]:
+        """END, BASE and LATER; what was appended before this call is counted in."""
         tail = self._tail.peek()
-        self._reach = reach = tail[END], tail[BASE]
+        self._reach = reach = tail[END], tail[BASE], tail[LATER]
         return reach
 
-    def _reaching(self, position: int) -> tuple[int, int]:
+    def _reaching(self, position: int) -> tuple[int, int, int]:
         """The same, if it has to be looked up because `position` lies beyond what is known."""
         reach = self._reach
         return reach if position < reach[0] else self._look()
 
+    @_in_words
+    def seal(self, sealed: bool = True) -> None:
+        tail = self._tail.enter()
+        try:
+            tail[SEALED] = int(sealed)
+            self._tail.save()
+        finally:
+            self._tail.leave()
+        self._changed()
+        self._finished()
+
     # -- taking --------------------------------------------------------------------------------------
 
     @_in_words
-    def take(self, owner: int, limit: int = 1) -> list[Record]:
+    def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
         front = self._front.enter()
         try:
             taken: list[Record] = []
             try:
-                if self._advance(front, owner, limit, taken):
+                if self._advance(front, (owner, beat, lease), limit, taken):
                     self._front.save()
             except BaseException:
                 self._untake(taken)
                 raise
+            self.noted = front[NOTE]
             return taken
         finally:
             self._front.leave()
 
-    def _advance(self, front: list[int], owner: int, limit: int, taken: list[Record]) -> bool:
-        """Claim records into `taken`; True if any was looked at, so that `front` has changed."""
+    def _advance(self, front: list[int], who: tuple[int, int, float], limit: int, taken: list[Record]) -> bool:
+        """Claim records into `taken`; True if `front` has changed."""
         begun = front[FRONT]
-        looked = False
-        while len(taken) < limit and (position := self._next(front)) is not None:
-            looked = True
-            record, size = self._taken.claim(position, self._reaching(position)[1], owner)
-            if record is not None:
-                taken.append(record)
-            elif front[SKIPPED]:
-                front[SKIPPED] -= 1
-            if position == front[FRONT]:
+        changed = False
+        while len(taken) < limit:
+            position = self._next(front)
+            if position is None:
+                return self._reckon(front) or changed
+            changed = True
+            end, base, _ = self._reaching(position)
+            if position != front[FRONT]:
+                record, size, mark = self._taken.claim(position, base, *who)
+                if record is None:
+                    self._pass_by(front, mark, hinted=True)
+            else:
+                many, before = limit - len(taken), len(taken)
+                if many > 1 and (size := self._taken.claim_run(position, end, base, many, *who, taken)):
+                    front[FRONT] += size
+                    front[TAKEN] += len(taken) - before
+                    continue
+                record, size, mark = self._taken.claim(position, base, *who)
+                if record is None:
+                    self._pass_by(front, mark, hinted=False)
                 front[FRONT] += size
                 front[TAKEN] += 1
+            if record is not None:
+                taken.append(record)
         if begun // SEGMENT != front[FRONT] // SEGMENT:
             self._raise_low(front, self._look(), front[FRONT])
-        return looked
+        return changed
+
+    def _pass_by(self, front: list[int], mark: Mark | None, *, hinted: bool) -> None:
+        """Keep count of what is not to be taken."""
+        if mark is not None and mark.state is _DELAYED:
+            if not mark.attempt and not hinted:
+                front[ARRIVED] += 1
+        elif front[SKIPPED] and (hinted or mark is None or (mark.state in FINAL and not mark.attempt)):
+            front[SKIPPED] -= 1
+
+    def _reckon(self, front: list[int]) -> bool:
+        """Nothing is left to take, so nothing is left to pass: a count that says otherwise was a killed process's."""
+        end, _, later = self._reach
+        if front[FRONT] != end or (not front[SKIPPED] and front[ARRIVED] == later):
+            return False
+        front[SKIPPED], front[ARRIVED] = 0, later
+        return True
 
     def _untake(self, taken: list[Record]) -> None:
         """Something failed, and nobody will hear of these: they wait again, with the attempts they had."""
@@ -202,53 +275,71 @@ class DirectoryLog(Log):
     def _next(self, front: list[int]) -> int | None:
         """The position to look at next: first what was given back, then the front."""
         if front[RETAKEN] < front[RETURNED]:
-            raw = os.pread(self._returned(), _ENTRY.size, front[RETAKEN] * _ENTRY.size)
+            position = self._returned.get(front[RETAKEN])
             front[RETAKEN] += 1
             if front[RETAKEN] == front[RETURNED]:
                 front[RETAKEN] = front[RETURNED] = 0
-            position = int(_ENTRY.unpack(raw)[0])
             if position != front[FRONT]:
                 return position
         position = front[FRONT]
         return position if position < self._reaching(position)[0] else None
 
-    def _returned(self) -> int:
-        if self._returned_fd < 0:
-            path = self._layout.log(self._name, "returned")
-            self._returned_fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
-        return self._returned_fd
+    @_in_words
+    def note(self, change: Callable[[int], int]) -> None:
+        front = self._front.enter()
+        try:
+            front[NOTE] = change(front[NOTE])
+            self._front.save()
+        finally:
+            self._front.leave()
 
     # -- settling ------------------------------------------------------------------------------------
 
     @_in_words
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
-        if held.state >= _DONE or position < 0:
+        state = new.state
+        if held.state in FINAL or position < 0:
             return False
-        if held.state is _CLAIMED and new.state >= _DONE and held.owner == self._mine():
+        if (
+            held.owner
+            and held.owner == self._mine()
+            and not held.lease
+            and (new.owner == held.owner or state in FINAL)
+            and held.state is _CLAIMED
+        ):
             settled = self._settle_own(position, held, new, before)
         else:
             settled = self._settle_locked(position, held, new, before)
         if settled:
-            (self._changed if new.state is _WAITING else self._finished)()
+            if state in FINAL:
+                self._finished()
+            elif state is not _CLAIMED:
+                self._changed()
         return settled
 
     def _settle_own(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
         """Only this process may touch the record, as long as it lives; so only its threads are kept out."""
         with self._settling:
-            end, base = self._reaching(position)
+            end, base, _ = self._reaching(position)
             return position < end and self._own.exchange_mark(position, base, held, new, before)
 
     def _settle_locked(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
         front = self._front.enter()
         try:
-            if new.state is _WAITING:
+            ahead = position >= front[FRONT]  # whoever takes will come by
+            if new.state is _WAITING and not (ahead and held.state is _DELAYED):
                 before = functools.partial(self._hint, front, position, before)
+            elif new.state is _DELAYED:
+                before = functools.partial(self._hint_delayed, front, [position], before)
             with self._settling:
-                end, base = self._reaching(position)
+                end, base, _ = self._reaching(position)
                 if position >= end or not self._taken.exchange_mark(position, base, held, new, before):
                     return False
-            if held.state is _WAITING and new.state is not _WAITING:
-                front[SKIPPED] += 1
+            skipped = new.state in FINAL and (held.state is _WAITING or (ahead and held.state is _DELAYED))
+            arrived = ahead and held.state is _DELAYED and not held.attempt
+            if skipped or arrived or (held.state is _WAITING and new.state is _CLAIMED):
+                front[SKIPPED] += new.state is not _WAITING
+                front[ARRIVED] += arrived
                 self._front.save()
             return True
         finally:
@@ -258,8 +349,16 @@ class DirectoryLog(Log):
         """Say that the record can be taken again before it is so: else nobody would come past it any more."""
         if before is not None:
             before()
-        os.pwrite(self._returned(), _ENTRY.pack(position), front[RETURNED] * _ENTRY.size)
+        self._returned.put(front[RETURNED], [position])
         front[RETURNED] += 1
+        self._front.save()
+
+    def _hint_delayed(self, front: list[int], positions: list[int], before: Callable[[], object] | None = None) -> None:
+        """Say that the records are DELAYED before they are so: else nobody would find them any more."""
+        if before is not None:
+            before()
+        self._later.put(front[DELAYED], positions)
+        front[DELAYED] += len(positions)
         self._front.save()
 
     # -- looking -------------------------------------------------------------------------------------
@@ -268,7 +367,7 @@ class DirectoryLog(Log):
     def read(self, position: int) -> Record | None:
         self._front.enter()
         try:
-            end, base = self._look()
+            end, base, _ = self._look()
             return self._taken.read(position, base) if 0 <= position < end else None
         finally:
             self._front.leave()
@@ -277,7 +376,7 @@ class DirectoryLog(Log):
     def claims(self) -> list[Record]:
         front = self._front.enter()
         try:
-            end, base = self._look()
+            end, base, _ = self._look()
             found = []
             for position, state, _ in self._taken.scan(front[LOW], end, base):
                 if state is _CLAIMED:
@@ -287,6 +386,28 @@ class DirectoryLog(Log):
                 elif state is _WAITING and position >= front[FRONT]:
                     break  # nobody was ever further than this
             return found
+        finally:
+            self._front.leave()
+
+    @_in_words
+    def delayed(self) -> list[tuple[int, Mark]]:
+        front = self._front.enter()
+        try:
+            count = front[DELAYED]
+            if not count:
+                return []
+            end, base, _ = self._look()
+            found: dict[int, Mark] = {}
+            for position in self._later.first(count):
+                mark = self._taken.mark(position, base) if position < end and position not in found else None
+                if mark is not None and mark.state is _DELAYED:
+                    found[position] = mark
+            if count > 2 * len(found) + 64 or not found:
+                # those that count move to the beginning, in order: killed in the middle, each is there or still there
+                self._later.put(0, list(found))
+                front[DELAYED] = len(found)
+                self._front.save()
+            return list(found.items())
         finally:
             self._front.leave()
 
@@ -301,11 +422,11 @@ class DirectoryLog(Log):
         finally:
             self._front.leave()
 
-    def _raise_low(self, front: list[int], reach: tuple[int, int], limit: int) -> bool:
+    def _raise_low(self, front: list[int], reach: tuple[int, int, int], limit: int) -> bool:
         """Step over what is final, up to `limit`, and remove segments that hold nothing else; True if it was a step."""
         low = front[LOW]
         for _, state, size in self._taken.scan(low, limit, reach[1]):
-            if state < _DONE:
+            if state not in FINAL:
                 break
             front[LOW] += size
         if low // SEGMENT != front[LOW] // SEGMENT:
@@ -318,7 +439,8 @@ class DirectoryLog(Log):
         try:
             tail = self._tail.peek()
             waiting = tail[APPENDED] - front[TAKEN] + front[RETURNED] - front[RETAKEN] - front[SKIPPED]
-            return Counts(waiting, tail[APPENDED], tail[END])
+            waiting -= tail[LATER] - front[ARRIVED]
+            return Counts(max(0, waiting), tail[APPENDED], tail[END], bool(tail[SEALED]))
         finally:
             self._front.leave()
 
@@ -336,11 +458,8 @@ class DirectoryLog(Log):
         return True
 
     def _close(self) -> None:
-        if self._returned_fd >= 0:
-            os.close(self._returned_fd)
-            self._returned_fd = -1
-        for segments in (self._written, self._taken, self._own):
-            segments.close()
+        for files in (self._returned, self._later, self._written, self._taken, self._own):
+            files.close()
 
     def after_fork(self) -> None:
         """In a child: what is open shares its locks with the parent, so it is given up."""

@@ -4,7 +4,7 @@
 Records are in segments named by the position of their first one; a record is a head of 16 bytes (length, checksum), the
 payload, and filling up to 32. The marks of a segment are in a file of their own beside it, at half the offset of their
 record, so that no mark lies across the end of a page, and who appends never waits for the inode that takers write to.
-A mark that was never written is zero: WAITING.
+Its 16 bytes: state, beat, lease (a half-precision float), attempt, owner; one that was never written is zero: WAITING.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from psync.engine.directory.files import CHANGE, read_all, with_folder, write_al
 from psync.engine.directory.names import MODE, Layout, segment_base
 from psync.engine.seal import Unreadable
 
-MARK = struct.Struct("<BxxxIQ")
+MARK = struct.Struct("<BBeIQ")
 _HEAD = struct.Struct("<II8x")
 HEAD = _HEAD.size
 ALIGN = 32
@@ -32,6 +32,7 @@ _GLANCE = 512
 _STRETCH = 1 << 18
 _STATES = tuple(State)
 _CLAIMED = State.CLAIMED
+_RUN = 1 << 16
 _FRESH = bytes(MARK.size)
 
 
@@ -44,6 +45,18 @@ def encode(payload: bytes, position: int) -> bytes:
 def size_of(length: int) -> int:
     """How many bytes a record with a payload of `length` takes."""
     return HEAD + length + -(HEAD + length) % ALIGN
+
+
+def pack_mark(mark: Mark) -> bytes:
+    state, attempt, owner, beat, lease = mark
+    return MARK.pack(state, beat, lease, attempt, owner)
+
+
+def unpack_mark(raw: bytes, position: int) -> Mark:
+    state, beat, lease, attempt, owner = MARK.unpack(raw or _FRESH)
+    if state >= len(_STATES):
+        raise Unreadable(f"the mark of the record at {position} is none")
+    return Mark(_STATES[state], attempt, owner, beat, lease)
 
 
 class Segments:
@@ -115,6 +128,18 @@ class Segments:
     def write(self, data: bytes, position: int, tail: int) -> None:
         write_all(self._file(tail, create=True), data, position - tail)
 
+    def set_marks(self, positions: list[int], end: int, tail: int, mark: Mark) -> None:
+        """Before there are any records at `positions`, which lie in the last segment, up to `end`: what marks them."""
+        first = positions[0]
+        marks = bytearray((end - first) >> 1)
+        for position in positions:
+            MARK.pack_into(marks, (position - first) >> 1, mark.state, mark.beat, mark.lease, mark.attempt, mark.owner)
+        write_all(self._mark_file(tail), bytes(marks), (first - tail) >> 1)
+
+    def cut_marks(self, end: int, tail: int) -> None:
+        """Nothing is marked behind the end of the log."""
+        os.ftruncate(self._mark_file(tail), (end - tail) >> 1)
+
     def exchange_mark(
         self, position: int, tail: int, held: Mark, new: Mark, before: Callable[[], object] | None
     ) -> bool:
@@ -123,26 +148,69 @@ class Segments:
         if found is None:
             return False
         _, marks, offset = found
-        if (os.pread(marks, MARK.size, offset >> 1) or _FRESH) != MARK.pack(*held):
+        if (os.pread(marks, 16, offset >> 1) or _FRESH) != pack_mark(held):
             return False
         if before is not None:
             before()
-        os.pwrite(marks, MARK.pack(*new), offset >> 1)
+        os.pwrite(marks, pack_mark(new), offset >> 1)
         return True
 
-    def claim(self, position: int, tail: int, owner: int) -> tuple[Record | None, int]:
-        """pread, pread, pwrite: the record, if it was WAITING and is CLAIMED now; its size (0 if it is gone)."""
+    def claim(
+        self, position: int, tail: int, owner: int, beat: int, lease: float
+    ) -> tuple[Record | None, int, Mark | None]:
+        """pread, pread, pwrite: the record, if it was WAITING and is CLAIMED now; its size (0 if it is gone); its mark
+        if it is something else."""
         found = self._find(position, tail)
         if found is None:
-            return None, 0
+            return None, 0, None
         fd, marks, offset = found
         payload = _load(fd, offset, position)
         size = size_of(len(payload))
-        state, attempt, _ = MARK.unpack(os.pread(marks, MARK.size, offset >> 1) or _FRESH)
-        if state:
-            return None, size
-        os.pwrite(marks, MARK.pack(_CLAIMED, attempt + 1, owner), offset >> 1)
-        return Record(position, Mark(_CLAIMED, attempt + 1, owner), payload), size
+        raw = os.pread(marks, 16, offset >> 1) or _FRESH
+        if raw[0]:
+            return None, size, unpack_mark(raw, position)
+        mark = Mark(_CLAIMED, MARK.unpack(raw)[3] + 1, owner, beat, lease)
+        os.pwrite(marks, pack_mark(mark), offset >> 1)
+        return Record(position, mark, payload), size, None
+
+    def claim_run(
+        self, position: int, end: int, tail: int, limit: int, owner: int, beat: int, lease: float, taken: list[Record]
+    ) -> int:
+        """pread, pread, pwrite: up to `limit` records in a row, which nobody was ever at, are CLAIMED and in `taken`.
+
+        Returns how many bytes they take; fewer, perhaps none, where one was marked before, is large, or is damaged.
+        """
+        found = self._find(position, tail)
+        if found is None:
+            return 0
+        fd, marks, offset = found
+        data = os.pread(fd, min(self._next_base(position, tail, end) - position, _RUN), offset)
+        old = os.pread(marks, len(data) >> 1, offset >> 1)
+        new = MARK.pack(_CLAIMED, beat, lease, 1, owner)
+        mark = Mark(_CLAIMED, 1, owner, beat, lease)
+        written = bytearray()
+        at = 0
+        while limit and at + HEAD <= len(data):
+            length, crc = _HEAD.unpack_from(data, at)
+            size = size_of(length)
+            payload = data[at + HEAD : at + HEAD + length]
+            if len(payload) != length or any(old[at >> 1 : (at >> 1) + 16]):
+                break
+            if crc32(payload, (position + at) & 0xFFFFFFFF) != crc:
+                break
+            taken.append(Record(position + at, mark, payload))  # before it is so: what fails is undone
+            written += new
+            written += bytes((size >> 1) - 16)
+            at += size
+            limit -= 1
+        if at:
+            write_all(marks, bytes(written), offset >> 1)
+        return at
+
+    def mark(self, position: int, tail: int) -> Mark | None:
+        """pread: the mark of the record at `position`; None if it was cleared away."""
+        found = self._find(position, tail)
+        return None if found is None else unpack_mark(os.pread(found[1], 16, found[2] >> 1), position)
 
     def read(self, position: int, tail: int) -> Record | None:
         """The record at `position`, its payload verified; None if it was cleared away. Raises `Unreadable`."""
@@ -150,10 +218,8 @@ class Segments:
         if found is None:
             return None
         fd, marks, offset = found
-        state, attempt, owner = MARK.unpack(os.pread(marks, MARK.size, offset >> 1) or _FRESH)
-        if state >= len(_STATES):
-            raise Unreadable(f"the mark of the record at {position} is none")
-        return Record(position, Mark(_STATES[state], attempt, owner), _load(fd, offset, position))
+        mark = unpack_mark(os.pread(marks, 16, offset >> 1), position)
+        return Record(position, mark, _load(fd, offset, position))
 
     def scan(self, begin: int, end: int, tail: int) -> Iterator[tuple[int, State, int]]:
         """(position, state, size) of each record from `begin` up to `end`; payloads are not read."""

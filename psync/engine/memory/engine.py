@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -231,6 +232,12 @@ class MemoryEngine(Engine):
 
     def now(self) -> float:
         return self._space.clock.now()
+
+    def due(self, seconds: float) -> int:
+        return math.ceil((self.now() + seconds) * 1000)
+
+    def until(self, due: int) -> float | None:
+        return due / 1000 - self.now()
 
     # -- owners -------------------------------------------------------------------------------------
 

@@ -8,15 +8,13 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import Counts, Log, Mark, Record, State
+from psync.engine.contract import FINAL, WAITING, Counts, Log, Mark, Record, Sealed, State
 
 if TYPE_CHECKING:
     from psync.engine.memory.engine import MemoryEngine
 
 SEGMENT = 64
 """Records that are cleared away together once all are final, so that both answers of `Log.read` occur."""
-
-FINAL = (State.DONE, State.DEAD)
 
 
 class Records:
@@ -26,24 +24,28 @@ class Records:
         self.kept: dict[int, Record] = {}
         self.fresh: OrderedDict[int, None] = OrderedDict()
         self.returned: OrderedDict[int, None] = OrderedDict()
+        self.delayed: dict[int, None] = {}
         self.appended = 0
         self.final = 0
+        self.sealed = False
+        self.note = 0
         self._final_in: dict[int, int] = {}
 
-    def append(self, payload: bytes) -> int:
+    def append(self, payload: bytes, mark: Mark) -> int:
         position = self.appended
-        self.kept[position] = Record(position, Mark(State.WAITING), payload)
-        self.fresh[position] = None
+        self.kept[position] = Record(position, mark, payload)
+        line = self.fresh if mark.state is State.WAITING else self.delayed
+        line[position] = None
         self.appended += 1
         return position
 
-    def take(self, owner: int) -> Record | None:
+    def take(self, owner: int, beat: int, lease: float) -> Record | None:
         line = self.returned or self.fresh
         if not line:
             return None
         position, _ = line.popitem(last=False)
         old = self.kept[position]
-        self.kept[position] = old._replace(mark=Mark(State.CLAIMED, old.mark.attempt + 1, owner))
+        self.kept[position] = old._replace(mark=Mark(State.CLAIMED, old.mark.attempt + 1, owner, beat, lease))
         return self.kept[position]
 
     def mark(self, position: int, new: Mark) -> None:
@@ -54,6 +56,10 @@ class Records:
         elif new.state is not State.WAITING:
             self.fresh.pop(position, None)
             self.returned.pop(position, None)
+        if new.state is State.DELAYED:
+            self.delayed[position] = None
+        else:
+            self.delayed.pop(position, None)
         if new.state in FINAL:
             self._count_final(position // SEGMENT)
 
@@ -85,20 +91,33 @@ class MemoryLog(Log):
         with self._engine._turn(verb, self._name, self._key) as space:
             yield space.logs.setdefault(self._name, Records())
 
-    def append(self, payloads: Sequence[bytes]) -> list[int]:
+    def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
         copies = [bytes(payload) for payload in payloads]
         with self._changing("append") as records:
-            positions = [records.append(payload) for payload in copies]
+            if records.sealed and copies:
+                raise Sealed(self._name)
+            positions = [records.append(payload, mark) for payload in copies]
             if positions:
                 self._engine._space.announce(self._name)
             return positions
 
-    def take(self, owner: int, limit: int = 1) -> list[Record]:
+    def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
         if not owner:
             raise ValueError("owner 0 is nobody; take with Engine.owner()")
         with self._changing("take") as records:
-            taken = list(islice(iter(lambda: records.take(owner), None), max(0, limit)))
+            taken = list(islice(iter(lambda: records.take(owner, beat, lease), None), max(0, limit)))
+            self.noted = records.note
             return taken
+
+    def seal(self, sealed: bool = True) -> None:
+        with self._changing("seal") as records:
+            records.sealed = sealed
+            self._engine._space.announce(self._name)
+            self._engine._space.announce(self._name + "/final")
+
+    def note(self, change: Callable[[int], int]) -> None:
+        with self._changing("note") as records:
+            records.note = change(records.note)
 
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
         _check_change(held, new)
@@ -115,7 +134,7 @@ class MemoryLog(Log):
             return True
 
     def _announce(self, state: State) -> None:
-        if state is State.WAITING:
+        if state in (State.WAITING, State.DELAYED):
             self._engine._space.announce(self._name)
         elif state in FINAL:
             self._engine._space.announce(self._name + "/final")
@@ -128,13 +147,18 @@ class MemoryLog(Log):
         with self._looking("claims") as records:
             return [record for record in records.kept.values() if record.mark.state is State.CLAIMED]
 
+    def delayed(self) -> list[tuple[int, Mark]]:
+        with self._looking("delayed") as records:
+            return [(position, records.kept[position].mark) for position in records.delayed]
+
     def finished(self) -> bool:
         with self._looking("finished") as records:
             return records.final == records.appended
 
     def counts(self) -> Counts:
         with self._looking("counts") as records:
-            return Counts(len(records.fresh) + len(records.returned), records.appended, records.appended)
+            waiting = len(records.fresh) + len(records.returned)
+            return Counts(waiting, records.appended, records.appended, records.sealed)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -147,7 +171,9 @@ def _check_change(held: Mark, new: Mark) -> None:
     """Raise ValueError for what the contract forbids whatever the log holds."""
     if held.state in FINAL:
         raise ValueError(f"{held.state.name} is final; it can't become {new.state.name}")
-    if (new.owner != 0) != (new.state is State.CLAIMED):
+    if (new.owner != 0) != (new.state is State.CLAIMED) and new.state is not State.DELAYED:
         raise ValueError(f"a mark has an owner if and only if it is CLAIMED, not {new}")
+    if held.state is State.WAITING and new.state is State.DELAYED:
+        raise ValueError("what is WAITING may be taken at any moment, so it can't become DELAYED")
     if new.attempt < held.attempt - (new.state is State.WAITING):  # less by one: as if it had not been taken
         raise ValueError(f"attempts only grow, and {new.attempt} is less than {held.attempt}")
