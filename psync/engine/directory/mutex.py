@@ -25,6 +25,8 @@ from psync.engine.directory.kept import Kept
 
 LOOK_FOR_DEAD = 0.1
 """Seconds between two tries of who waits for a limited time: the kernel frees a dead holder's lock and tells nobody."""
+LOOKING = 0.05
+"""Seconds, at most, for which somebody who only looks (see `holder`) may keep others out."""
 _HEAD = b"\x80\x05C\x10"  # pickled bytes, so that every pickle reader can open what rests here
 _NUMBERS = struct.Struct("@QQ")  # native: each number is stored by one instruction, which no kill can tear
 _TOKEN, _HOLDER = len(_HEAD), len(_HEAD) + 8
@@ -48,6 +50,11 @@ class Numbers:
         token = _NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _TOKEN))[0] + 1
         os.pwrite(self._fd, _NUMBERS.pack(token, holder), _TOKEN)
         return token
+
+    def holder(self) -> int:
+        if self._map is not None:
+            return int(_NUMBER.unpack_from(self._map, _HOLDER)[0])
+        return int(_NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _HOLDER))[0])
 
     def give_back(self) -> None:
         if self._map is not None:
@@ -97,7 +104,7 @@ class DirectoryMutex(Mutex):
             numbers = self._numbers or self._open()
             if deadline is None:
                 flock(self._fd, LOCK_EX)
-            elif not (self._try() or self._wait(deadline)):
+            elif not (self._try() or self._wait(numbers, deadline)):
                 self._threads.release()
                 return False
             self.token = numbers.take(self._me())
@@ -126,12 +133,15 @@ class DirectoryMutex(Mutex):
             self._kept.opened(self)
             return self._numbers
 
-    def _wait(self, deadline: float) -> bool:
+    def _wait(self, numbers: Numbers, deadline: float) -> bool:
         with self._watch() as watch:
             while not self._try():
                 left = deadline - clock.monotonic()
                 if left <= 0:
-                    return False
+                    holder = numbers.holder()
+                    if left <= -LOOKING or (holder and self._alive(holder) is not Alive.NO):
+                        return False
+                    left = 0.001  # nobody alive holds it: whoever has the lock only looks, or is about to let go
                 watch.pause(min(left, LOOK_FOR_DEAD))
         return True
 
@@ -143,7 +153,7 @@ class DirectoryMutex(Mutex):
         return True
 
     def release(self) -> None:
-        if not self._threads.locked() or self._numbers is None:
+        if not self.token or self._numbers is None:
             raise RuntimeError("a mutex that is not held can't be released")
         self.token = 0
         self._numbers.give_back()
