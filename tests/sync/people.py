@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -106,6 +106,13 @@ def others(*jobs: Callable[[Talk], object]) -> Iterator[list[Other]]:
     """Several of them."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(another(job)) for job in jobs]
+
+
+def first_to_speak(others: Sequence[Other]) -> Other:
+    """The first of `others` that has something to say."""
+    ready = wait([other._connection for other in others], PATIENCE)
+    assert ready, "nobody says anything"
+    return next(other for other in others if other._connection in ready)
 
 
 def soon(what: str, begun: float, ended: float | None = None) -> None:
