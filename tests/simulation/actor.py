@@ -31,7 +31,9 @@ class Actor:
         self.baton: threading.Lock
         self.priority = 0.0
         self.pending = ("its beginning", "")
-        self.dead = self.ended = self.sleeping = False
+        self.dead = self.ended = self.sleeping = self.woken = False
+        self.ready: Callable[[], bool] = bool
+        """What it waits for, while it sleeps."""
         self.until = math.inf
         """While it sleeps: the virtual second at which it wakes by itself."""
         self.stopped = 0.0
@@ -45,9 +47,18 @@ class Actor:
         return f"<{self.name} {how}{until}{stopped}{', dead' * self.dead}>"
 
     def can_go(self, now: float) -> bool:
+        if self.woken:
+            self.woken = False
+            self.sleeping = self.sleeping and not self.dead and not self._is_ready()
         if self.ended or (self.stopped > now and not self.dead):
             return False
         return not self.sleeping or self.until <= now
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.ready()
+        except RuntimeError:  # to the thread that holds it: that it would wait for itself
+            return False
 
     @property
     def goes_on_at(self) -> float:
@@ -72,13 +83,27 @@ class Turn:
 class Stepper(Clock, Protocol):
     def step(self, verb: str, name: str) -> None: ...
 
+    def awaits(self, ready: Callable[[], bool]) -> None:
+        """Who runs will wait until `ready()`."""
+
+    def pass_time(self, seconds: float) -> None: ...
+
 
 class SteppedEngine(MemoryEngine):
     """A memory that asks before each verb, and whose pauses last until they are ended."""
 
     grace = math.inf
 
-    def __init__(self, stepper: Stepper, turn: Turn) -> None:
+    def __init__(self, stepper: Stepper, turn: Turn, spin: float) -> None:
         super().__init__(clock=stepper)
+        self.spin = spin
+        self._stepper = stepper
         self._space.turn = turn  # type: ignore[assignment]
         self._step = stepper.step  # type: ignore[method-assign]
+
+    def _until(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+        self._stepper.awaits(ready)
+        return super()._until(ready, timeout)
+
+    def give_way(self) -> None:
+        self._stepper.pass_time(self.spin / 2)

@@ -15,13 +15,13 @@ Scenario = Callable[[Schedule], object]
 SCHEDULES = 3000
 
 
-def explore(scenario: Scenario, **terms: Any) -> None:
+def explore(scenario: Scenario, schedules: int = SCHEDULES, **terms: Any) -> None:
     """Raises what went wrong in the first schedule in which anything did, with its seed and all that happened.
 
     `terms`: what `Schedule` takes beside the seed.
     """
     with Pool() as pool:
-        for seed in range(scaled(SCHEDULES)):
+        for seed in range(scaled(schedules)):
             _play(scenario, seed, pool, terms)
 
 

@@ -28,6 +28,8 @@ MOST_FALLS = 3
 """How often, at most, a priority falls in one schedule: a bug of depth d needs d - 1 falls."""
 FOUND_DEAD = 1.0
 """Virtual seconds after a death in which everybody has found out."""
+SPIN = 1e-6
+"""Virtual seconds for which who waits looks again before it sleeps, under every other pair of seeds."""
 STOPS = (0.01, 0.3, 2.0, 100.0)
 """Virtual seconds for which somebody may be stopped."""
 
@@ -60,7 +62,7 @@ class Schedule:
         self._pool = pool
         self._pace = pace
         self._turn = Turn(self._wake)
-        self.engine: MemoryEngine = SteppedEngine(self, self._turn)
+        self.engine: MemoryEngine = SteppedEngine(self, self._turn, SPIN if seed & 2 else 0.0)
         """For what comes before and after the actors, without turns."""
         self._trace: list[tuple[float, Actor | None, str, str]] = []
         self._running: Actor | None = None
@@ -122,6 +124,8 @@ class Schedule:
         self._over.acquire()
         self._over.release()
         if self._failure is not None:
+            for actor in self.actors:
+                actor.engine._me = 0  # a dead engine makes no verb, not even for the repr of what is on it
             raise self._failure
 
     def _perform(self, actor: Actor) -> None:
@@ -131,7 +135,8 @@ class Schedule:
         except (Died, Over):
             pass
         except BaseException as error:
-            self._fail(error)
+            if not actor.dead:  # else it is what Python does after a death that in truth ends everything
+                self._fail(error)
         actor.ended = True
         self._pass_on()
 
@@ -173,9 +178,16 @@ class Schedule:
             self._turn.depth = depth
         self._trace.append((self.time, actor, "woke in", actor.pending[0]))
 
+    def awaits(self, ready: Callable[[], bool]) -> None:
+        if self._running is not None:
+            self._running.ready = ready
+
+    def pass_time(self, seconds: float) -> None:
+        self.time += seconds
+
     def _wake(self) -> None:
         for actor in self.actors:
-            actor.sleeping = False
+            actor.woken = actor.sleeping
 
     def _let_go(self, actor: Actor) -> None:
         """Return when it is this actor's turn."""

@@ -17,7 +17,10 @@ class Room:
         self._inside: list[MemoryEngine] = []
 
     def __len__(self) -> int:
-        return sum(map(self._schedule.lives, self._inside))
+        return len(self.now())
+
+    def now(self) -> set[MemoryEngine]:
+        return set(filter(self._schedule.lives, self._inside))
 
     @contextmanager
     def entered(self, engine: MemoryEngine) -> Iterator[None]:
