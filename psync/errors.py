@@ -6,8 +6,11 @@ its text says what happened, where, and what to do.
 
 from __future__ import annotations
 
+import queue
 import threading
 from typing import Any
+
+_shut_down = (queue.ShutDown,) if hasattr(queue, "ShutDown") else ()  # from Python 3.13 on
 
 
 class PsyncError(Exception):
@@ -86,6 +89,16 @@ class StaleClaim(PsyncError):
     fields = ("task", "token")
     task: str
     token: int
+
+
+class QueueClosed(PsyncError, ValueError, *_shut_down):  # type: ignore[misc]
+    """The queue was closed: it accepts no more tasks, or, for who wants one, there will be none any more.
+
+    From Python 3.13 on it is a `queue.ShutDown`.
+    """
+
+    fields = ("queue",)
+    queue: str
 
 
 class TaskFailed(PsyncError):

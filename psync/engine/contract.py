@@ -210,7 +210,7 @@ class Log(ABC):
     """
 
     noted: int = 0
-    """What `note` left, as it was at the last `take` through this handle, or later."""
+    """What `note` left, as it was at the last `take` or `counts` through this handle, or later."""
 
     @abstractmethod
     def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
@@ -427,6 +427,13 @@ class Engine(ABC):
 
         No jump of the wall clock changes it; the time during which the host sleeps counts.
         """
+
+    @abstractmethod
+    def give_way(self) -> None:
+        """Let others run for a moment, if they can."""
+
+    spin: float
+    """Seconds for which it pays to look again and again, giving way in between, before a `pause`; 0: not at all."""
 
     grace: float
     """Seconds after which a `pause` returns by itself, to look for what nobody announced."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from psync.engine import Engine, rejoined
 from psync.errors import WaitTimeout
 from psync.store.category import COMPRESSED, MISSING, Category
 from psync.store.codec import load_items
@@ -176,7 +177,7 @@ def _refuse(error: Exception) -> None:
     raise error
 
 
-def _reopen(kind: type[Mailbox], db: Place, name: str, where: str) -> Mailbox:
+def _reopen(kind: type[Mailbox], engine: Engine, name: str, where: str) -> Mailbox:
     box = kind.__new__(kind)
-    box._setup(db, name, where)
+    box._setup(rejoined(engine), name, where)
     return box

@@ -1,49 +1,52 @@
 """Tasks that any number of processes put in and take out, each worked at least once, each answered exactly once.
 
-A queue is a log below ``.psync/queue/``: a task is a record, and the record's mark says how far it has come. The facts
-that decide: a task exists once the log ends behind it; it is mine when its mark names me; it is done when its mark
-says so, and it only gets there from *my* mark. Results are a mailbox: the letter is written while the mark is certain
-to be mine, before the mark goes to DONE; a crash in between is found by looking for the letter.
+A queue is a log below ``.psync/queue/`` (one more for each priority that is used): a task is a record, and the record's
+mark says how far it has come. The facts that decide: a task exists once the log ends behind it; it is mine when its
+mark names me; it is done when its mark says so, and it only gets there from *my* mark. Results are a mailbox.
 
-A worker is known by its owner number, in ``holders/``. Whoever comes by and finds a holder dead (by proof, see
-`psync.engine.owner`) gives its tasks back, each with one attempt used up.
+Beside this file: `levels` (priorities), `delayed`, `claims` (how they end, and what becomes of the dead), `batches`,
+`ledger` (what is known of a task by its id), `results`, and `task`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import queue
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from psync.engine.contract import Alive, Mark, Record, State
-from psync.errors import PsyncError, StaleClaim, TaskFailed, WaitTimeout
+from psync.engine import rejoined
+from psync.engine.contract import WAITING, Mark, Record, Sealed, State, as_lease
+from psync.errors import QueueClosed, WaitTimeout
 from psync.store import codec
-from psync.store.category import MISSING, Category
-from psync.store.waiting import NOT_YET
-from psync.sync.mailbox import Mailbox
-from psync.sync.place import Place, engine_of, own_name
-from psync.sync.task import NOTHING, Attempt, DeadTask, Task
-
-LOOK_FOR_DEAD = 0.25
-"""Seconds between two looks for dead workers, by each process that takes tasks or waits for them."""
-_NOBODY = codec.dumps(None)
+from psync.sync.batches import InHand, Pace
+from psync.sync.claims import Claims
+from psync.sync.delayed import Delays, until_later
+from psync.sync.ledger import Ledger, id_in, unpack
+from psync.sync.levels import BOUNDED, Level, Levels, Place
+from psync.sync.place import Place as Anywhere
+from psync.sync.place import Primitive
+from psync.sync.results import Results
+from psync.sync.task import Attempt, DeadTask, Task
+from psync.sync.waiting import LOOK_FOR_DEAD
 
 
 class QueueStatistics(NamedTuple):
     """What `WorkQueue.statistics` saw."""
 
     put: int
-    """Tasks ever put in."""
+    """Tasks ever put in, those that were revived once more."""
     waiting: int
+    delayed: int
     running: int
     dead: int
     workers: int
     """Processes that took tasks and have not left."""
+    closed: bool
 
 
-class WorkQueue:
-    """A queue of tasks for the processes of one directory; first in, first out.
+class WorkQueue(Primitive):
+    """A queue of tasks for the processes of one directory: of a higher priority first, then first in, first out.
 
     >>> import tempfile
     >>> jobs = WorkQueue(tempfile.mkdtemp(), "jobs")
@@ -55,332 +58,428 @@ class WorkQueue:
     [9, 16]
 
     A task whose worker dies, or raises, is given to another, up to `max_attempts` times; then it is dead, with its
-    history (`dead`). What is promised is a result recorded once, not that only one worker ever runs a task.
+    history (`dead`). With a `lease` (seconds, up to 18 hours) a task is also taken from a worker that lives but has
+    neither ended nor touched it for so long. With a `maxsize` above 0, a `put` through this handle waits for
+    room while that many tasks are waiting.
+
+    What is promised is a result recorded once, not that only one worker ever runs a task, nor that it keeps its place
+    when it is given back.
     """
 
-    def __init__(self, db: Place, name: str = "jobs", *, max_attempts: int = 3) -> None:
+    _kind = "queue"
+
+    def __init__(
+        self, db: Anywhere, name: str = "jobs", *, lease: float | None = None, max_attempts: int = 3, maxsize: int = 0
+    ) -> None:
         if max_attempts < 1:
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts!r}")
-        self.name = name
+        kept = 0.0 if lease is None else as_lease(lease)
+        super().__init__(db, name)
+        self.lease = lease
         self.max_attempts = max_attempts
-        self._engine = engine_of(db)
-        self._where = own_name("queue", name)
-        self._log = self._engine.log(self._where)
-        self._ids = Category(self._engine, self._where + "/ids")
-        self._history = Category(self._engine, self._where + "/history")
-        self._graves = Category(self._engine, self._where + "/dead")
-        self._owner = 0
-        self._next_look = self._engine.now() + LOOK_FOR_DEAD
-        self._looked = False
+        self.maxsize = maxsize
         self.results = Results(self)
         """The mailbox of results, by task id: None for a task done without one, `TaskFailed` for a dead one."""
+        self._levels = Levels(self._engine, self._where)
+        self._main = self._levels.main
+        self._log = self._main.log
+        self._ledger = Ledger(self._engine, self._where, self._levels)
+        self._claims = Claims(
+            self._engine,
+            self._where,
+            self._levels,
+            self._ledger,
+            self.results,
+            lease=kept,
+            max_attempts=max_attempts,
+        )
+        self._delays = Delays(self._engine, self._levels)
+        self._in_hand = InHand(self._claims)
+        self._engine.at_leaving(self._in_hand.give_back)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.name, self.lease, self.max_attempts, self.maxsize
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (type(self), self._engine, self.name, self.max_attempts)
+        _, (kind, engine, *arguments) = super().__reduce__()
+        return _arrived, (kind, engine, *arguments)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}: {self.qsize()} waiting>"
+    def _state(self) -> str:
+        return f"{self.qsize()} waiting{', closed' * self.closed}"
 
     # -- putting in ------------------------------------------------------------------------------------
 
-    def put(self, value: Any, *, id: str | None = None) -> str:
+    def put(
+        self,
+        value: Any,
+        *,
+        id: str | None = None,
+        priority: int = 0,
+        delay: float = 0.0,
+        block: bool = True,
+        timeout: float | None = None,
+    ) -> str:
         """Add a task and return its id. An `id` of the caller's own put twice, by anybody, is one task.
+
+        Of a higher `priority` (an int from -100 to 100) it is taken earlier; with a `delay` (seconds), not before that
+        has passed. Raises `QueueClosed`; `queue.Full` if the queue has a `maxsize` and there is no room, at once
+        or (`block`) within `timeout` seconds.
 
         One append: flock, pread, pwrite, pwrite, unlock. Killed, the task is there whole or not at all.
         """
-        if id is None:
-            return _id_of(self._log.append([codec.dumps((None, value))])[0])
-        if not isinstance(id, str) or not id or id.startswith("#"):
+        if id is None and not priority and not delay and not self.maxsize:
+            try:
+                return f"#{self._log.append([codec.dumps((None, value))])[0]:x}"
+            except Sealed:
+                raise self._closed_error() from None
+        if id is not None and (not isinstance(id, str) or not id or id.startswith("#")):
             raise ValueError(f"a task's id must be a str that is not empty and does not begin with '#', not {id!r}")
-        payload = codec.dumps((id, value))
-        with self._log.held():
-            if self._ids.get(id, fast_only=True) is MISSING:
-                # the record first: if we die before the id is known, whoever takes the record makes it known
-                self._ids.set(id, self._log.append([payload])[0])
-        return id
+        return self._put([codec.dumps((id, value))], id, priority, delay, block, timeout)[0]
 
-    def put_many(self, values: Iterable[Any]) -> list[str]:
-        """Add tasks, all or none of them, and return their ids: one append for all."""
-        return [_id_of(position) for position in self._log.append([codec.dumps((None, value)) for value in values])]
+    def put_many(
+        self,
+        values: Iterable[Any],
+        *,
+        priority: int = 0,
+        delay: float = 0.0,
+        block: bool = True,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Add tasks, all or none of them, and return their ids: one append for all.
+
+        Raises as `put` does, and ValueError for more than `maxsize`.
+        """
+        payloads = [codec.dumps((None, value)) for value in values]
+        if 0 < self.maxsize < len(payloads):
+            raise ValueError(f"{len(payloads)} tasks at once never fit into a queue with maxsize {self.maxsize}")
+        return self._put(payloads, None, priority, delay, block, timeout) if payloads else []
+
+    def _put(
+        self, payloads: list[bytes], id: str | None, priority: int, delay: float, block: bool, timeout: float | None
+    ) -> list[str]:
+        if timeout is not None and timeout < 0:
+            raise ValueError(f"timeout must not be negative: {timeout!r}")
+        level = self._levels.level(priority)
+        mark = until_later(self._engine, delay) if delay else WAITING
+        try:
+            if id is None and not priority and not self.maxsize:
+                return [Place(0, position).id for position in self._log.append(payloads, mark)]
+            ids = self._put_held(level, payloads, id, mark)
+            if ids is None:
+                ids = self._await_room(lambda: self._put_held(level, payloads, id, mark), block, timeout)
+            return ids
+        except Sealed:
+            raise self._closed_error() from None
+
+    def _put_held(self, level: Level, payloads: list[bytes], id: str | None, mark: Mark) -> list[str] | None:
+        """The ids of what was put; None if there is no room. Raises `Sealed`."""
+        with self._log.held():
+            if id is not None and self._ledger.is_known(id):
+                return [id]
+            if self._log.counts().sealed:
+                raise Sealed
+            if self.maxsize > 0 and self._levels.waiting() + len(payloads) > self.maxsize:
+                return None
+            # the record first: if we die before the id is known, whoever takes the record makes it known
+            places = [Place(level.priority, position) for position in level.append(payloads, mark)]
+            if id is None:
+                return [place.id for place in places]
+            self._ledger.set_place(id, places[0])
+            return [id]
+
+    def _await_room(self, put: Callable[[], list[str] | None], block: bool, timeout: float | None) -> list[str]:
+        deadline = None if timeout is None else self._engine.now() + timeout
+        if block:
+            self._log.note(lambda note: note | BOUNDED)  # who takes says so from now on
+            with self._engine.watch([self._where + "/room"]) as watch:
+                while (left := LOOK_FOR_DEAD if deadline is None else deadline - self._engine.now()) > 0:
+                    if (ids := put()) is not None:
+                        return ids
+                    watch.pause(min(left, LOOK_FOR_DEAD))
+        raise queue.Full
+
+    def close(self) -> None:
+        """No more tasks are accepted, by anybody, until `reopen`: to put raises `QueueClosed`.
+
+        What is there is worked off; after that, to get raises `QueueClosed`, too, and iteration ends.
+        """
+        self._log.seal()
+        self._engine.announce(self._where + "/room")
+
+    def reopen(self) -> None:
+        """Tasks are accepted again."""
+        self._log.seal(False)
+
+    @property
+    def closed(self) -> bool:
+        """True from `close` to `reopen`, whoever called them."""
+        return self._log.counts().sealed
+
+    def _closed_error(self) -> QueueClosed:
+        return QueueClosed(
+            f"the queue {self.name!r} was closed: it takes no more tasks; reopen() lets it take some again",
+            queue=self.name,
+        )
 
     # -- taking out ------------------------------------------------------------------------------------
 
     def get(self, block: bool = True, timeout: float | None = None) -> Task:
-        """The next task, claimed by this process. Raises `queue.Empty` if none comes within `timeout` seconds.
+        """The next task, claimed by this process. Raises `queue.Empty` if none comes within `timeout` seconds, and
+        `QueueClosed` if none will ever come.
 
-        flock, pread, pread, pwrite, pwrite, unlock when a task is waiting.
+        flock, pread, pread, pread, pwrite, pwrite, unlock when a task is waiting.
         """
-        task = self._take()
-        if task is not None:
-            return task
+        return self._take(1) or self._wait(lambda: self._take(1), block, timeout)
+
+    def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> list[Task]:
+        """Up to `n` tasks, and at least one, claimed at once. Raises as `get` does.
+
+        Each is begun when its value is first asked for. One that is not begun goes back at once when this process
+        closes the engine or ends, and costs the task no attempt.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, not {n!r}")
+        return self._take_many(n) or self._wait(lambda: self._take_many(n), block, timeout)
+
+    def _wait(self, take: Callable[[], Any], block: bool, timeout: float | None) -> Any:
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout must not be negative: {timeout!r}")
-        task = self._wait(0.0 if not block else timeout, until_finished=False)
-        if task is None:
-            raise queue.Empty
-        return task
+        found = self._await(take, self._is_over, timeout if block else 0.0)
+        if found:
+            return found
+        if self._is_over():
+            raise self._closed_error()
+        raise queue.Empty
 
-    def __iter__(self) -> Iterator[Task]:
-        """Take tasks until the queue is drained: none is waiting, and none is being worked on that could come back."""
-        while True:
-            task = self._take() or self._wait(None, until_finished=True)
-            if task is None:
-                return
-            yield task
+    def _is_over(self) -> bool:
+        return self._log.counts().sealed and self._levels.finished()
 
-    def _wait(self, timeout: float | None, *, until_finished: bool) -> Task | None:
+    def _await(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
+        """What `take` returns, once that is true; or what is not, when it has `ended`, or after `timeout` seconds."""
         deadline = None if timeout is None else self._engine.now() + timeout
-        names = [self._where, *([self._where + "/final"] if until_finished else [])]
-        with self._engine.watch(names) as watch:
-            if not self._looked:
+        with self._engine.watch([self._where, self._where + "/final"]) as watch:
+            if not self._claims.looked:
                 self.recover()
             while True:
-                task = self._take()
-                if task is not None or (until_finished and self._log.finished()):
-                    return task
-                left = None if deadline is None else deadline - self._engine.now()
-                if left is not None and left <= 0:
-                    return None
-                watch.pause(LOOK_FOR_DEAD if left is None else min(left, LOOK_FOR_DEAD))
+                next_due = self._delays.look()
+                if (found := take()) or ended():
+                    return found
+                left = LOOK_FOR_DEAD if deadline is None else deadline - self._engine.now()
+                if left <= 0:
+                    return found
+                watch.pause(min(left, next_due, LOOK_FOR_DEAD))
 
-    def _take(self) -> Task | None:
-        owner = self._register()
-        self._recover_now_and_then()
+    def __iter__(self) -> Iterator[Task]:
+        """Take tasks until the queue is drained: none is waiting, and none is being worked on that could come back.
+
+        Short tasks are claimed several at a time, as many as take about 2 ms, at most 32, and no more than this
+        process's share of those that wait; slow ones (1 ms or more) one at a time.
+        """
+        now = self._engine.now
+        pace, hand, level = Pace(), deque[Record](), self._main
+        self._in_hand.loops += 1
+        try:
+            while True:
+                if hand:
+                    record = hand.popleft()
+                    task = self._begun(level, record) if self._in_hand.remove(level, record) else None
+                elif pace.size == 1 or (share := self._share(pace.size)) == 1:
+                    task = self._take(1) or self._await(lambda: self._take(1), self._levels.finished, None)
+                    if task is None:
+                        return
+                else:
+                    level, records = self._claim(share, beat=0)
+                    hand.extend(records)
+                    if not records:
+                        pace.size = 1
+                    continue
+                if task is not None:
+                    began = now()
+                    yield task
+                    if pace.took(now() - began) and hand:
+                        self._in_hand.give_back_these(level, hand)
+        finally:
+            self._in_hand.loops -= 1
+            self._in_hand.give_back_these(level, hand)
+
+    def _share(self, wanted: int) -> int:
+        if not self._claims.looked:
+            self.recover()
+        others = self._claims.workers + self._in_hand.loops - 1
+        return max(1, min(wanted, self._levels.waiting() // others))
+
+    def _claim(self, limit: int, beat: int) -> tuple[Level, list[Record]]:
+        if self._engine.now() >= self._claims.next_look:
+            self._look()
+        level, records = self._claims.take(limit, beat)
+        if not beat:
+            self._in_hand.add(level, records)
+        return level, records
+
+    def _take(self, limit: int) -> Task | None:
+        """A task, begun; None if there is none."""
         while True:
-            records = self._log.take(owner)
+            level, records = self._claim(limit, beat=1)
             if not records:
                 return None
-            try:
-                task = self._open(records[0])
-            except BaseException:
-                self._give_up(records[0])
-                raise
+            task = self._opened(level, records[0])
             if task is not None:
                 return task
 
-    def _register(self) -> int:
-        """Leave word that this process may hold tasks, before it does."""
-        owner = self._engine.owner()
-        if owner != self._owner:
-            self._engine.create(f"{self._where}/holders/{owner:016x}", _NOBODY)
-            self._owner = owner
-        return owner
+    def _take_many(self, n: int) -> list[Task]:
+        """Tasks that are not begun."""
+        while True:
+            level, records = self._claim(n, beat=0)
+            opened = [self._opened(level, record) for record in records]
+            tasks = [task for task in opened if task is not None]
+            if tasks or not records:
+                return tasks
 
-    def _open(self, record: Record) -> Task | None:
+    def _begun(self, level: Level, record: Record) -> Task | None:
+        """The task in a record claimed before; None if it was given away since, or is not to be worked on."""
+        going = self._claims.beat(level, record) if self._claims.is_mine(record) else None
+        return None if going is None else self._opened(level, going)
+
+    def _opened(self, level: Level, record: Record) -> Task | None:
         """The task in a record just claimed; None if it is not to be worked on."""
         try:
-            id, value = codec.loads(record.payload)
-        except Exception as error:
-            self._set_back(record, _id_of(record.position), f"can't be unpickled here: {error!r}")
-            return None
-        if id is not None and self._is_twin(record.position, id):
-            self._log.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
-            return None
-        return Task(self, record, id or _id_of(record.position), value)
+            try:
+                id, value, tried = unpack(record.payload)
+            except Exception as error:
+                self._refuse(level, record, error)
+                return None
+            place = Place(level.priority, record.position)
+            if id is not None and self._ledger.is_twin(id, place):
+                self._in_hand.remove(level, record)
+                level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
+                return None
+            return Task(self, level, record, id or place.id, value, tried)
+        except BaseException:
+            self._claims.give_up_quietly(level, record)  # whoever asked for it hears of an error instead
+            raise
 
-    def _give_up(self, record: Record) -> None:
-        """Whoever asked for this task hears of an error instead: let somebody else have it."""
-        with contextlib.suppress(PsyncError):  # or it comes back when this process ends
-            self._log.settle(record.position, record.mark, Mark(State.WAITING, record.mark.attempt - 1))
-
-    def _is_twin(self, position: int, id: str) -> bool:
-        """True if `id` is another record's: who put this one died before the id was known, and it was put again."""
-        with self._log.held():
-            known = self._ids.get(id, fast_only=True)
-            if known is MISSING:
-                self._ids.set(id, position)
-        return known is not MISSING and known != position
+    def _refuse(self, level: Level, record: Record, error: Exception) -> None:
+        self._in_hand.remove(level, record)
+        id, tried = id_in(record.payload, level, record.position)
+        self._claims.set_back(level, record, id, tried, f"can't be unpickled here: {error!r}")
 
     # -- what a task says ------------------------------------------------------------------------------
 
-    def _finish(self, record: Record, id: str, result: Any) -> None:
-        ops = None if result is NOTHING else codec.item(id, result)
-        before = None if ops is None else lambda: self.results.write(id, ops)
-        if not self._log.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt), before):
-            raise self._stale(record, id)
+    def _go_on(self, task: Task, record: Record) -> Record:
+        self._in_hand.remove(task._level, record)
+        going = self._claims.beat(task._level, record)
+        if going is None:
+            raise self._claims.stale(record, task.id, self.name)
+        return going
 
-    def _set_back(self, record: Record, id: str, why: str, *, for_good: bool = False) -> None:
-        """Give a claimed task back, or bury it if its attempts are used up. Raises `StaleClaim`."""
-        attempt = record.mark.attempt
-        state = State.DEAD if for_good or attempt >= self.max_attempts else State.WAITING
+    def _finish(self, task: Task, result: Any) -> None:
+        record = task._record
+        if not record.mark.beat:
+            self._in_hand.remove(task._level, record)
+        if not self._claims.finish(task._level, record, task.id, result):
+            raise self._claims.stale(record, task.id, self.name)
 
-        def remember() -> None:
-            history = self._history.get(id, fast_only=False)
-            history = [] if history is MISSING else [past for past in history if past.number != attempt]
-            history.append(Attempt(attempt, self._engine.describe(record.mark.owner), why))
-            self._history.set(id, history)
-            if state is State.DEAD:
-                self._graves.set(id, record.position)
-
-        if not self._log.settle(record.position, record.mark, Mark(state, attempt), remember):
-            raise self._stale(record, id)
-
-    def _stale(self, record: Record, id: str) -> StaleClaim:
-        return StaleClaim(
-            f"task {id!r} of queue {self.name!r} was given to somebody else after attempt {record.mark.attempt} began; "
-            "this answer came too late and was not recorded",
-            task=id,
-            token=record.mark.attempt,
-        )
+    def _set_back(self, task: Task, why: str, *, delay: float = 0.0, for_good: bool = False) -> None:
+        record = task._record
+        if not record.mark.beat:
+            self._in_hand.remove(task._level, record)
+        if not self._claims.set_back(task._level, record, task.id, task._tried, why, delay=delay, for_good=for_good):
+            raise self._claims.stale(record, task.id, self.name)
 
     # -- the dead --------------------------------------------------------------------------------------
 
-    def _recover_now_and_then(self) -> None:
-        if self._engine.now() >= self._next_look:
-            self.recover()
+    def _look(self) -> None:
+        """What every process that takes or waits does now and then."""
+        self.recover()
+        self._delays.look()
 
     def recover(self) -> int:
-        """Give back the tasks of workers that are dead; returns how many. Every worker does it by itself, often."""
-        self._next_look = self._engine.now() + LOOK_FOR_DEAD
-        self._looked = True
-        returned = 0
-        for holder in self._engine.entries(self._where + "/holders")[0]:
-            owner = int(holder, 16)
-            if self._engine.alive(owner) is Alive.NO:
-                for record in self._log.claims():
-                    if record.mark.owner == owner:
-                        returned += self._recover(record)
-                self._engine.delete(f"{self._where}/holders/{holder}")
-        return returned
-
-    def _recover(self, record: Record) -> bool:
-        """What a dead worker held goes where it would have gone; True if it can be taken again."""
-        id = _id_of(record.position)
-        with contextlib.suppress(Exception):  # an id in a payload that can't be unpickled here stays unknown
-            id = codec.loads(record.payload)[0] or id
-        final = None
-        if self.results.letter(id) is not MISSING:
-            final = State.DONE  # it died between its answer and its mark
-        elif self._graves.get(id, fast_only=False) is not MISSING:
-            final = State.DEAD
-        if final is not None:
-            self._log.settle(record.position, record.mark, Mark(final, record.mark.attempt))
-            return False
-        try:
-            self._set_back(record, id, "its worker died")
-        except StaleClaim:
-            return False  # somebody else was faster
-        return True
+        """Give back the tasks of workers that are dead, and those whose lease ran out; returns how many. Every worker
+        does it by itself, often."""
+        return self._claims.recover()
 
     def dead(self) -> list[DeadTask]:
-        """The tasks that failed for good, each with its value and history."""
-        found = []
-        for id, position in self._graves.everything(_refuse).items():
-            record = self._log.read(position)
-            value = None if record is None else codec.loads(record.payload)[1]
-            found.append(DeadTask(id, value, self.history(id)))
-        return found
+        """The tasks that failed for good and were not revived, each with its value and history."""
+        return self._ledger.dead()
+
+    def revive(self, ids: Iterable[str] | None = None) -> list[str]:
+        """Dead tasks (all of them, or those of `ids`) wait again, with fresh attempts; returns the ids of those that
+        were dead. History and id stay, and the result will be there. Raises `QueueClosed`.
+
+        Each is revived whole or not at all. It goes to the end of the queue.
+        """
+        wanted = None if ids is None else set(ids)
+        try:
+            return [
+                id
+                for id, place, payload in list(self._ledger.graves())
+                if (wanted is None or id in wanted) and self._ledger.revive(id, place, payload)
+            ]
+        except Sealed:
+            raise self._closed_error() from None
 
     def history(self, id: str) -> list[Attempt]:
         """The attempts at a task that did not end well."""
-        found = self._history.get(id, fast_only=False)
-        return [] if found is MISSING else list(found)
+        return self._ledger.history(id)
 
     # -- looking ---------------------------------------------------------------------------------------
 
     def qsize(self) -> int:
         """How many tasks are waiting to be taken, at this moment."""
-        return self._log.counts().waiting
+        return self._levels.waiting()
 
     def empty(self) -> bool:
         """True if no task is waiting to be taken, at this moment."""
         return self.qsize() == 0
 
+    def full(self) -> bool:
+        """True if there is a `maxsize`, and a `put` would wait, at this moment."""
+        return 0 < self.maxsize <= self.qsize()
+
     def join(self, timeout: float | None = None) -> None:
         """Return once every task put in so far is done or dead. Raises `WaitTimeout` after `timeout` seconds."""
         begun = self._engine.now()
-        with self._engine.watch([self._where + "/final"]) as watch:
-            while not self._log.finished():
-                self._recover_now_and_then()
-                waited = self._engine.now() - begun
-                if timeout is not None and waited >= timeout:
-                    raise WaitTimeout(
-                        f"queue {self.name!r} was not worked off within {timeout:g} seconds: {self.statistics()}; "
-                        "are workers running?",
-                        key=self.name,
-                        waited=waited,
-                    )
-                watch.pause(LOOK_FOR_DEAD if timeout is None else min(timeout - waited, LOOK_FOR_DEAD))
+
+        def look() -> bool:
+            if self._engine.now() >= self._claims.next_look:
+                self._look()
+            return self._levels.finished()
+
+        if not self._await(look, lambda: False, timeout):
+            raise WaitTimeout(
+                f"queue {self.name!r} was not worked off within {timeout:g} seconds: {self.statistics()}; "
+                "are workers running?",
+                key=self.name,
+                waited=self._engine.now() - begun,
+            )
 
     def statistics(self) -> QueueStatistics:
         """A look that changes nothing; costs a pass over the unfinished tasks."""
-        counts = self._log.counts()
-        holders = self._engine.entries(self._where + "/holders")[0]
+        levels = self._levels.all()
+        counts = [level.log.counts() for level in levels]
         return QueueStatistics(
-            counts.appended,
-            counts.waiting,
-            len(self._log.claims()),
-            len(self._graves.everything(_refuse)),
-            len(holders),
+            put=sum(each.appended for each in counts),
+            waiting=sum(each.waiting for each in counts),
+            delayed=sum(len(level.log.delayed()) for level in levels),
+            running=sum(len(level.log.claims()) for level in levels),
+            dead=sum(1 for _ in self._ledger.graves()),
+            workers=len(self._engine.entries(self._where + "/holders")[0]),
+            closed=self.closed,
         )
 
-    def _state(self, id: str) -> State | None:
+    def _state_of(self, id: str) -> State | None:
         """How far the task has come; None for an id that was never given."""
-        position = self._ids.get(id, fast_only=False) if not id.startswith("#") else int(id[1:], 16)
-        if position is MISSING:
+        place = self._ledger.place(id)
+        level = None if place is None else self._levels.find(place.priority)
+        if place is None or level is None:
             return None
-        record = self._log.read(position)
-        if record is None:
-            return State.DONE if position < self._log.counts().end else None
-        return record.mark.state
+        record = level.log.read(place.position)
+        if record is not None:
+            return record.mark.state
+        if place.position >= level.log.counts().end:
+            return None
+        return State.DEAD if self._ledger.is_dead_at(id, place) else State.DONE
 
 
-class Results(Mailbox):
-    """A queue's results by task id. A task done without a result answers None; one that is dead raises `TaskFailed`."""
-
-    def __init__(self, queue: WorkQueue) -> None:
-        self._queue = queue
-        self._setup(queue._engine, queue.name, queue._where + "/results")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _results_of, (self._queue,)
-
-    def letter(self, id: str) -> Any:
-        return self._letters.get(id, fast_only=False)
-
-    def write(self, id: str, ops: bytes) -> None:
-        """Without looking whether there is one: the caller holds the task's claim, so there is none."""
-        self._letters.set_pickled(id, ops)
-
-    def _watched(self, addresses: Iterable[Any]) -> list[str]:
-        return [*super()._watched(addresses), self._queue._where + "/final"]
-
-    def _without_letter(self, address: Any) -> Any:
-        state = self._queue._state(address)
-        if state is State.DEAD:
-            raise self._failure(address)
-        # looked at again, because the letter comes before the mark
-        return NOT_YET if state is not State.DONE else _or_none(self.letter(address))
-
-    def _settled(self, missing: Iterable[Any]) -> list[tuple[Any, Any]]:
-        states = {id: self._queue._state(id) for id in missing}
-        found = [(id, _or_none(self.letter(id))) for id, state in states.items() if state is State.DONE]
-        dead = [id for id, state in states.items() if state is State.DEAD]
-        if dead and not found and len(dead) == len(states):
-            raise self._failure(dead[0])  # the others were yielded before
-        return found
-
-    def _failure(self, id: str) -> TaskFailed:
-        history = self._queue.history(id)
-        last = f"; the last time: {history[-1].error}" if history else ""
-        return TaskFailed(f"task {id!r} failed after {len(history)} attempts{last}", task=id, history=history)
-
-
-def _or_none(letter: Any) -> Any:
-    return None if letter is MISSING else letter
-
-
-def _results_of(queue: WorkQueue) -> Results:
-    return queue.results
-
-
-def _id_of(position: int) -> str:
-    return f"#{position:x}"
-
-
-def _refuse(error: Exception) -> None:
-    raise error
-
-
-def _reopen(kind: type[WorkQueue], db: Place, name: str, max_attempts: int) -> WorkQueue:
-    return kind(db, name, max_attempts=max_attempts)
+def _arrived(kind: type[WorkQueue], db: Any, name: str, lease: float | None, attempts: int, maxsize: int) -> WorkQueue:
+    return kind(rejoined(db), name, lease=lease, max_attempts=attempts, maxsize=maxsize)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psync.engine.contract import Record
 
 if TYPE_CHECKING:
+    from psync.sync.levels import Level
     from psync.sync.queue import WorkQueue
 
 NOTHING: Any = object()
@@ -23,7 +24,7 @@ class Attempt(NamedTuple):
 
 
 class DeadTask(NamedTuple):
-    """A task that failed for good."""
+    """A task that failed for good. Where its value can't be unpickled, `value` is the exception that says so."""
 
     id: str
     value: Any
@@ -34,47 +35,81 @@ class Task:
     """A claim on one task. Used with ``with``: leaving cleanly is `done`, an exception is `retry`, and goes on its way.
 
     `attempt` counts from 1 and only grows, so as `token` it fences: a later claim has a larger one. When the claim was
-    given away meanwhile, `done`, `retry` and `fail` raise `StaleClaim` and change nothing.
+    given away meanwhile, `done`, `retry`, `fail` and `touch` raise `StaleClaim` and change nothing.
+
+    One that came with others (`WorkQueue.get_many`) is begun when its value is first asked for, or by ``with``; that
+    raises `StaleClaim`, too. Until then its end, if this process dies, costs it no attempt.
     """
 
-    __slots__ = ("_queue", "_record", "id", "settled", "value")
+    __slots__ = ("_level", "_queue", "_record", "_tried", "_value", "id", "settled")
 
-    def __init__(self, queue: WorkQueue, record: Record, id: str, value: Any) -> None:
+    def __init__(self, queue: WorkQueue, level: Level, record: Record, id: str, value: Any, tried: int) -> None:
         self.id = id
-        self.value = value
         self.settled = False  # True once it was done, retried or failed here
         self._queue = queue
+        self._level = level
         self._record = record
+        self._value = value
+        self._tried = tried
+
+    @property
+    def value(self) -> Any:
+        """What was put."""
+        if not self._record.mark.beat:
+            self._begin()
+        return self._value
 
     @property
     def attempt(self) -> int:
-        """Which attempt at the task this is, from 1."""
-        return self._record.mark.attempt
+        """Which attempt at the task this is, from 1; it goes on counting when a dead task is revived."""
+        return self._tried + self._record.mark.attempt
 
     @property
     def token(self) -> int:
         """Grows with every claim on the task: fence with it what the task changes elsewhere."""
-        return self._record.mark.attempt
+        return self._tried + self._record.mark.attempt
 
     def __repr__(self) -> str:
         return f"<Task {self.id!r} of {self._queue.name!r}, attempt {self.attempt}{', settled' * self.settled}>"
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            f"{self!r} can't travel: the claim is this process's. Send its id and value, and settle it here"
+        )
+
+    def _begin(self) -> None:
+        if not self.settled:
+            self._record = self._queue._go_on(self, self._record)
+
+    def touch(self) -> None:
+        """Show that it is being worked on: a lease begins anew.
+
+        pread, pwrite; with a lease: flock, pread, pread, pwrite, unlock.
+        """
+        self._record = self._queue._go_on(self, self._record)
+
     def done(self, result: Any = NOTHING) -> None:
-        """Finished; `result`, if given, is in the queue's `results` from now on, exactly once."""
-        self._queue._finish(self._record, self.id, result)
+        """Finished; `result`, if given, is in the queue's `results` from now on, exactly once.
+
+        pread, pwrite; with a lease: flock, pread, pread, pwrite, unlock. A result is one `hset` more.
+        """
+        self._queue._finish(self, result)
         self.settled = True
 
-    def retry(self, error: object = "given back") -> None:
-        """Give it back, for anybody to take; after `max_attempts` it is dead. `error` goes into its history."""
-        self._queue._set_back(self._record, self.id, str(error))
+    def retry(self, error: object = "given back", delay: float = 0.0) -> None:
+        """Give it back, for anybody to take, in `delay` seconds; after `max_attempts` it is dead. `error` goes into its
+        history."""
+        self._queue._set_back(self, str(error), delay=delay)
         self.settled = True
 
     def fail(self, error: object) -> None:
         """It can't be done: it is dead, and `error` is in its history."""
-        self._queue._set_back(self._record, self.id, str(error), for_good=True)
+        self._queue._set_back(self, str(error), for_good=True)
         self.settled = True
 
     def __enter__(self) -> Task:
+        if not self._record.mark.beat:
+            self._begin()
         return self
 
     def __exit__(

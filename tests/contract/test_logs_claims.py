@@ -123,3 +123,6 @@ def test_a_note_is_seen_by_who_takes(stand: Stand) -> None:
     for handle in (log, other, stand.other().log(LOG)):
         handle.take(ME)
         assert handle.noted == 5 * 2**61 + 1
+    late = stand.other().log(LOG)
+    late.counts()
+    assert late.noted == 5 * 2**61 + 1

@@ -438,6 +438,7 @@ class DirectoryLog(Log):
         front = self._front.enter()
         try:
             tail = self._tail.peek()
+            self.noted = front[NOTE]
             waiting = tail[APPENDED] - front[TAKEN] + front[RETURNED] - front[RETAKEN] - front[SKIPPED]
             waiting -= tail[LATER] - front[ARRIVED]
             return Counts(max(0, waiting), tail[APPENDED], tail[END], bool(tail[SEALED]))

@@ -157,6 +157,7 @@ class MemoryLog(Log):
 
     def counts(self) -> Counts:
         with self._looking("counts") as records:
+            self.noted = records.note
             waiting = len(records.fresh) + len(records.returned)
             return Counts(waiting, records.appended, records.appended, records.sealed)
 

@@ -1,0 +1,195 @@
+"""Who holds which task, how a claim ends, and what becomes of the claims of those who can't end them any more.
+
+A worker is known by its owner number, in ``<queue>/holders/``. Whoever comes by and finds a holder dead (by proof, see
+`psync.engine.owner`) gives its tasks back. What has a lease is given back, too, when it was seen unchanged for so long,
+by whoever looks, on its own clock. Either way an attempt is used up, if it was begun.
+
+The facts that decide: a task is mine when its mark names me, begun when its mark's beat is not 0, and ended by the
+change of just that mark. A result is written while the mark is certain to be mine, before it goes to DONE; a crash in
+between is found by looking for the letter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from psync.engine.contract import Alive, Engine, Mark, Record, State
+from psync.errors import PsyncError, StaleClaim
+from psync.store import codec
+from psync.store.category import MISSING
+from psync.sync.delayed import SPARINGLY, until_later
+from psync.sync.ledger import Ledger, id_in
+from psync.sync.levels import BOUNDED, LEASED, Level, Levels, Place
+from psync.sync.results import Results
+from psync.sync.task import NOTHING, Attempt
+from psync.sync.waiting import LOOK_FOR_DEAD
+
+OFTEN_SEEN = 2
+"""So many looks before must have found a claim unchanged whose lease ran out."""
+_NOBODY = codec.dumps(None)
+
+
+class Claims:
+    """The claims on one queue's tasks, and those of this process among them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        where: str,
+        levels: Levels,
+        ledger: Ledger,
+        results: Results,
+        *,
+        lease: float,
+        max_attempts: int,
+    ) -> None:
+        self.lease = lease
+        self.workers = 1
+        """How many processes took tasks and have not left, when that was last looked up."""
+        self._engine = engine
+        self._where = where
+        self._holders = where + "/holders"
+        self._levels = levels
+        self._ledger = ledger
+        self._results = results
+        self._max_attempts = max_attempts
+        self._owner = 0
+        self.next_look = engine.now() + LOOK_FOR_DEAD
+        self.looked = False
+        self._seen: dict[tuple[int, int, Mark], tuple[float, int]] = {}
+        """Since when each claim with a lease stands unchanged, as far as is known here, and how often it was seen."""
+
+    # -- making claims ---------------------------------------------------------------------------------
+
+    def take(self, limit: int, beat: int) -> tuple[Level, list[Record]]:
+        """Claim up to `limit` tasks of one priority; begun, if `beat` is not 0."""
+        owner = self._engine.owner()
+        if owner != self._owner:
+            self._register(owner)
+        level, records = self._levels.take(owner, limit, beat, self.lease)
+        if self._levels.main.log.noted & BOUNDED and records:
+            self._engine.announce(self._where + "/room")
+        return level, records
+
+    def _register(self, owner: int) -> None:
+        """Leave word that this process may hold tasks, before it does."""
+        self._engine.create(f"{self._holders}/{owner:016x}", _NOBODY)
+        if self.lease:
+            self._levels.main.log.note(lambda note: note | LEASED)
+        self._owner = owner
+
+    def is_mine(self, record: Record) -> bool:
+        """False in a forked child, for what its parent claimed."""
+        return record.mark.owner == self._engine.owner()
+
+    def beat(self, level: Level, record: Record) -> Record | None:
+        """The claim goes on, and shows it; None if it was given away. pread, pwrite; with a lease under a lock."""
+        mark = record.mark
+        state, attempt, owner, beat, lease = mark
+        on = Mark(state, attempt, owner, beat % 255 + 1, lease)
+        if not level.settle(record.position, mark, on):
+            return None
+        return Record(record.position, on, record.payload)
+
+    # -- ending claims ---------------------------------------------------------------------------------
+
+    def finish(self, level: Level, record: Record, id: str, result: Any) -> bool:
+        """False if the claim was given away: then nothing was changed. So with the others here."""
+        before = None
+        if result is not NOTHING:
+            ops = codec.item(id, result)
+            before = lambda: self._results.write(id, ops)  # noqa: E731
+        return level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt), before)
+
+    def set_back(
+        self, level: Level, record: Record, id: str, tried: int, why: str, *, delay: float = 0.0, for_good: bool = False
+    ) -> bool:
+        """Give a claimed task back, perhaps for later, or bury it if its attempts are used up."""
+        position, mark, payload = record
+        if for_good or mark.attempt >= self._max_attempts:
+            new = Mark(State.DEAD, mark.attempt)
+        elif delay:
+            new = until_later(self._engine, delay, mark.attempt)
+        else:
+            new = Mark(State.WAITING, mark.attempt)
+
+        def remember() -> None:
+            self._ledger.remember(id, Attempt(tried + mark.attempt, self._engine.describe(mark.owner), why))
+            if new.state is State.DEAD:
+                self._ledger.bury(id, Place(level.priority, position), payload)
+
+        return level.settle(position, mark, new, remember)
+
+    def give_up(self, level: Level, record: Record) -> bool:
+        """It was claimed, and never begun: it waits as if it had not been."""
+        return level.settle(record.position, record.mark, Mark(State.WAITING, record.mark.attempt - 1))
+
+    def give_up_quietly(self, level: Level, record: Record) -> None:
+        with contextlib.suppress(PsyncError):  # or it comes back when this process ends
+            self.give_up(level, record)
+
+    def stale(self, record: Record, id: str, queue: str) -> StaleClaim:
+        return StaleClaim(
+            f"task {id!r} of queue {queue!r} was given to somebody else after attempt {record.mark.attempt} began; "
+            "this answer came too late and was not recorded",
+            task=id,
+            token=record.mark.attempt,
+        )
+
+    # -- the dead, and those who are too slow ----------------------------------------------------------
+
+    def recover(self) -> int:
+        """Give back the tasks of workers that are dead, and those whose lease ran out; returns how many."""
+        begun = self._engine.now()
+        holders = self._engine.entries(self._holders)[0]
+        dead = {owner for holder in holders if self._engine.alive(owner := int(holder, 16)) is Alive.NO}
+        self.workers = max(1, len(holders) - len(dead))
+        self._levels.main.log.counts()  # learns of the note
+        returned = 0
+        if dead or self._levels.main.log.noted & LEASED:
+            returned = self._look_through(dead, begun)
+        for owner in dead:
+            self._engine.delete(f"{self._holders}/{owner:016x}")
+        self.looked = True
+        now = self._engine.now()
+        self.next_look = now + max(LOOK_FOR_DEAD, SPARINGLY * (now - begun))
+        return returned
+
+    def _look_through(self, dead: set[int], now: float) -> int:
+        seen = {}
+        returned = 0
+        for level in self._levels.all():
+            claims = level.log.claims()
+            read = self._engine.now()
+            for record in claims:
+                mark = record.mark
+                if mark.owner in dead:
+                    returned += self._return(level, record, "its worker died")
+                elif mark.lease:
+                    key = level.priority, record.position, mark
+                    since, times = self._seen.get(key, (read, 0))
+                    seen[key] = since, times + 1
+                    # more than twice: once in a while the beat has just gone round
+                    if now - since >= mark.lease and times >= OFTEN_SEEN:
+                        returned += self._return(level, record, f"its lease of {mark.lease:g} seconds ran out")
+        self._seen = seen
+        return returned
+
+    def _return(self, level: Level, record: Record, why: str) -> bool:
+        """What a dead worker held goes where it would have gone; True if it can be taken again."""
+        if not record.mark.beat:
+            return self.give_up(level, record)
+        id, tried = id_in(record.payload, level, record.position)
+        final = None
+        if self._results.letter(id) is not MISSING:
+            final = State.DONE  # it died between its answer and its mark
+        elif self._ledger.is_dead_at(id, Place(level.priority, record.position)):
+            final = State.DEAD
+        if final is not None:
+            level.settle(record.position, record.mark, Mark(final, record.mark.attempt))
+            return False
+        return self.set_back(level, record, id, tried, why)
+
+    def until_next_look(self) -> float:
+        return max(0.001, self.next_look - self._engine.now())

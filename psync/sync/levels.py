@@ -1,0 +1,144 @@
+"""A queue's tasks lie in one log for each priority that was ever used, and are taken from the highest that has any.
+
+Priority 0 is the main log, at the queue's own name; the others are at ``<queue>/p/<priority>``. Which there are stands
+in the register ``<queue>/levels``. As long as there are none, a taker learns of the first from the note that the
+main log hands out with each take, so it costs nothing; after that, each take looks into the register first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from psync.engine.contract import FINAL, WAITING, Engine, Log, Mark, Record, State
+from psync.store import codec
+
+LOWEST, HIGHEST = -100, 100
+"""Priorities, because every take looks at each that was ever used."""
+BOUNDED, LEASED, LEVELS = 1, 2, 4
+"""What a main log's note says: somebody waits for room now and then; some claims have leases; so many other levels."""
+_given = re.compile(r"#(?:p(-?\d+)\.)?([0-9a-f]+)").fullmatch
+
+
+class Place(NamedTuple):
+    """Where a task's record stands."""
+
+    priority: int
+    position: int
+
+    @property
+    def id(self) -> str:
+        """The id of a task that was given none."""
+        return f"#p{self.priority}.{self.position:x}" if self.priority else f"#{self.position:x}"
+
+
+def place_of(id: str) -> Place | None:
+    """Where the task of an id that says so was put; None for any other id."""
+    found = _given(id)
+    return None if found is None else Place(int(found[1] or 0), int(found[2], 16))
+
+
+class Level:
+    """The tasks of one priority."""
+
+    __slots__ = ("_announce", "log", "priority")
+
+    def __init__(self, priority: int, log: Log, announce: Callable[[str], None] | None) -> None:
+        self.priority = priority
+        self.log = log
+        self._announce = announce
+        """Tells who watches the main log; None of the main log, which does so itself."""
+
+    def append(self, payloads: list[bytes], mark: Mark = WAITING) -> list[int]:
+        positions = self.log.append(payloads, mark)
+        if self._announce is not None:
+            self._announce("")
+        return positions
+
+    def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
+        settled = self.log.settle(position, held, new, before)
+        if settled and self._announce is not None and new.state is not State.CLAIMED:
+            self._announce("/final" if new.state in FINAL else "")
+        return settled
+
+
+class Levels:
+    """All levels of one queue."""
+
+    def __init__(self, engine: Engine, where: str) -> None:
+        self._engine = engine
+        self._where = where
+        self.main = Level(0, engine.log(where), None)
+        self._register = engine.register(where + "/levels")
+        self._raw: bytes | None = None
+        self._all: tuple[Level, ...] = (self.main,)
+        """From the highest to the lowest, as far as they are known here."""
+
+    def all(self) -> tuple[Level, ...]:
+        """From the highest to the lowest. One `Register.read`."""
+        raw = self._register.read()
+        if raw != self._raw:
+            known = {level.priority: level for level in self._all}
+            priorities = {0, *(codec.loads(raw) if raw is not None else ())}
+            self._all = tuple(known.get(each) or self._level(each) for each in sorted(priorities, reverse=True))
+            self._raw = raw
+        return self._all
+
+    def _level(self, priority: int) -> Level:
+        log = self._engine.log(f"{self._where}/p/{priority}")
+        return Level(priority, log, lambda what: self._engine.announce(self._where + what))
+
+    def find(self, priority: int) -> Level | None:
+        """The level of a priority, if it was used before."""
+        return next((level for level in self.all() if level.priority == priority), None)
+
+    def level(self, priority: int) -> Level:
+        """The level of a priority that was used before, or else is from now on. Raises ValueError."""
+        if not priority:
+            return self.main
+        for level in self._all:
+            if level.priority == priority:
+                return level
+        if not isinstance(priority, int) or not LOWEST <= priority <= HIGHEST:
+            raise ValueError(f"a priority is an int from {LOWEST} to {HIGHEST}, not {priority!r}")
+        self._begin(priority)
+        return next(level for level in self.all() if level.priority == priority)
+
+    def _begin(self, priority: int) -> None:
+        count = 0
+
+        def add(raw: bytes | None) -> bytes:
+            nonlocal count
+            priorities = {*(codec.loads(raw) if raw is not None else ()), priority}
+            count = len(priorities)
+            return codec.dumps(sorted(priorities))
+
+        self._register.update(add)
+        # before anything is put there, even if it was begun before: whoever did may have been killed here
+        self.main.log.note(lambda note: max(note, count * LEVELS + note % LEVELS))
+
+    def take(self, owner: int, limit: int, beat: int, lease: float) -> tuple[Level, list[Record]]:
+        """`Log.take` from the highest level that has any."""
+        if len(self._all) == 1:
+            main = self.main
+            taken = main.log.take(owner, limit, beat, lease)
+            if main.log.noted < LEVELS:
+                return main, taken
+            self.all()
+            if taken and self._all[0] is main:
+                return main, taken
+            for record in taken:  # there is a higher level since
+                main.settle(record.position, record.mark, Mark(State.WAITING, record.mark.attempt - 1))
+        for level in self.all():
+            taken = level.log.take(owner, limit, beat, lease)
+            if taken:
+                return level, taken
+        return self.main, []
+
+    def waiting(self) -> int:
+        return sum(level.log.counts().waiting for level in self.all())
+
+    def finished(self) -> bool:
+        """True if all that was put in before the call is done or dead."""
+        return all(level.log.finished() for level in self.all())

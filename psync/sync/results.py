@@ -1,0 +1,64 @@
+"""The answers to a queue's tasks: a mailbox with a letter for each, by task id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from psync.engine.contract import State
+from psync.errors import TaskFailed
+from psync.store.category import MISSING
+from psync.store.waiting import NOT_YET
+from psync.sync.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from psync.sync.queue import WorkQueue
+
+
+class Results(Mailbox):
+    """A queue's results by task id. A task done without a result answers None; one that is dead raises `TaskFailed`."""
+
+    def __init__(self, queue: WorkQueue) -> None:
+        self._queue = queue
+        self._setup(queue._engine, queue.name, queue._where + "/results")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _results_of, (self._queue,)
+
+    def letter(self, id: str) -> Any:
+        return self._letters.get(id, fast_only=False)
+
+    def write(self, id: str, ops: bytes) -> None:
+        """Without looking whether there is one: the caller holds the task's claim, so there is none."""
+        self._letters.set_pickled(id, ops)
+
+    def _watched(self, addresses: Iterable[Any]) -> list[str]:
+        return [*super()._watched(addresses), self._queue._where + "/final"]
+
+    def _without_letter(self, address: Any) -> Any:
+        state = self._queue._state_of(address)
+        if state is State.DEAD:
+            raise self._failure(address)
+        # looked at again, because the letter comes before the mark
+        return NOT_YET if state is not State.DONE else _or_none(self.letter(address))
+
+    def _settled(self, missing: Iterable[Any]) -> list[tuple[Any, Any]]:
+        states = {id: self._queue._state_of(id) for id in missing}
+        found = [(id, _or_none(self.letter(id))) for id, state in states.items() if state is State.DONE]
+        dead = [id for id, state in states.items() if state is State.DEAD]
+        if dead and not found and len(dead) == len(states):
+            raise self._failure(dead[0])  # the others were yielded before
+        return found
+
+    def _failure(self, id: str) -> TaskFailed:
+        history = self._queue.history(id)
+        last = f"; the last time: {history[-1].error}" if history else ""
+        return TaskFailed(f"task {id!r} failed after {len(history)} attempts{last}", task=id, history=history)
+
+
+def _or_none(letter: Any) -> Any:
+    return None if letter is MISSING else letter
+
+
+def _results_of(queue: WorkQueue) -> Results:
+    return queue.results
