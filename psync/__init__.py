@@ -114,7 +114,7 @@ _WHERE = {
     "BrokenBarrierError": "psync.errors",
     "LockTimeout": "psync.errors",
 }
-__all__ = ["open", *_WHERE]  # noqa: PLE0604 (they are all strings)
+__all__ = [*_WHERE]  # noqa: PLE0604 (all are strings; not `open`, which must not hide the builtin after a star import)
 
 
 def open(

@@ -18,7 +18,7 @@ from psync.errors import BrokenBarrierError
 from psync.store.waiting import NOT_YET
 from psync.sync.place import Place, Primitive
 from psync.sync.shared import Shared
-from psync.sync.waiting import dead_of, names_of, some_seconds, until
+from psync.sync.waiting import Waiter, dead_of, names_of, some_seconds
 
 Owners = tuple[int, ...]
 Break = tuple[str, tuple[str, ...], Owners]
@@ -83,6 +83,7 @@ class Barrier(Primitive):
         self._timeout = timeout
         self._shared = Shared(self._engine, self._where, _Round(0, parties))
         self._opened = self._where + "/opened"
+        self._waiter = Waiter(self._engine, self._opened)
         self._met: set[int] = set()
         """Owners that lived when they were seen here first: what they left is not an earlier run's."""
 
@@ -122,10 +123,11 @@ class Barrier(Primitive):
             if now.broken is not None or now.acting:
                 return now
             place = len(now.arrived)
-            now = now._replace(arrived=(*now.arrived, me))
-            if place < self._parties - 1:
-                return now
-            return _next(now) if self._action is None else now._replace(acting=True)
+            arrived = (*now.arrived, me)
+            if place < self._parties - 1 or self._action is not None:
+                acting = place == self._parties - 1
+                return _Round(now.number, now.parties, arrived, now.before, None, acting, now.failed)
+            return _Round(now.number + 1, now.parties, (), arrived, None, False, now.failed)
 
         now = self._shared.change(arrive)
         if now.broken is not None and now.number == number:
@@ -139,7 +141,7 @@ class Barrier(Primitive):
             now = self._shared.look()
             return NOT_YET if now.number == number and now.broken is None else now
 
-        now = until(self._engine, [self._opened], look, timeout, lambda: self._look_for_dead(number, me))
+        now = self._waiter.until(look, timeout, lambda: self._look_for_dead(number, me))
         if now is NOT_YET:
             why = f"somebody waited {some_seconds(timeout)}"
             now = self._break(number, why)

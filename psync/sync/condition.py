@@ -16,7 +16,7 @@ from psync.sync.lock import Lock
 from psync.sync.place import Place, Primitive
 from psync.sync.rlock import RLock
 from psync.sync.shared import Shared
-from psync.sync.waiting import dead_of, names_of, until
+from psync.sync.waiting import Waiter, dead_of, names_of
 
 T = TypeVar("T")
 
@@ -54,6 +54,7 @@ class Condition(Primitive):
         self._lock = _OwnLock(self._engine, name) if lock is None else lock
         self._shared = Shared(self._engine, self._where, _Tickets())
         self._notified = self._where + "/moved"
+        self._waiter = Waiter(self._engine, self._notified)
         self.acquire = self._lock.acquire
         self.release = self._lock.release
 
@@ -83,7 +84,7 @@ class Condition(Primitive):
         moved = False
         try:
             look: Callable[[], Any] = lambda: True if ticket in self._shared.look().moved else NOT_YET  # noqa: E731
-            until(self._engine, [self._notified], look, timeout, self._pass_over_the_dead)
+            self._waiter.until(look, timeout, self._pass_over_the_dead)
         finally:
             self._lock._acquire_restore(depth)
             moved = self._put_away(ticket)

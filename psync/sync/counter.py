@@ -11,7 +11,7 @@ from psync.errors import WaitTimeout
 from psync.store.waiting import NOT_YET
 from psync.sync.place import Place, Primitive
 from psync.sync.shared import Shared
-from psync.sync.waiting import some_seconds, until
+from psync.sync.waiting import Waiter, some_seconds
 
 
 class _Number(NamedTuple):
@@ -41,6 +41,7 @@ class Counter(Primitive):
         super().__init__(db, name)
         self.start = start
         self._shared = Shared(self._engine, self._where, _Number(start))
+        self._waiter = Waiter(self._engine, self._where)
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.name, self.start
@@ -72,7 +73,7 @@ class Counter(Primitive):
 
         found: Any = look()
         if found is NOT_YET:
-            found = until(self._engine, [self._where], look, timeout)
+            found = self._waiter.until(look, timeout)
         if found is NOT_YET:
             raise WaitTimeout(
                 f"the counter {self.name!r} did not come to {value} within {some_seconds(timeout)}, but to "

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from psync.store.waiting import NOT_YET
 from psync.sync.place import Place, Primitive
 from psync.sync.shared import Shared
-from psync.sync.waiting import until
+from psync.sync.waiting import Waiter
 
 
 class _Flag(NamedTuple):
@@ -41,6 +41,7 @@ class Event(Primitive):
     def __init__(self, db: Place, name: str) -> None:
         super().__init__(db, name)
         self._shared = Shared(self._engine, self._where, _Flag())
+        self._waiter = Waiter(self._engine, self._where)
 
     def is_set(self) -> bool:
         """fstat, pread."""
@@ -64,7 +65,7 @@ class Event(Primitive):
             now = self._shared.look()
             return True if now.up or now.raised != flag.raised else NOT_YET
 
-        return until(self._engine, [self._where], look, timeout) is True
+        return self._waiter.until(look, timeout) is True
 
     def statistics(self) -> EventStatistics:
         """A look that changes nothing."""

@@ -12,7 +12,7 @@ from psync.errors import WaitTimeout
 from psync.store.waiting import NOT_YET
 from psync.sync.place import Place, Primitive
 from psync.sync.shared import Shared
-from psync.sync.waiting import dead_of, some_seconds, until
+from psync.sync.waiting import Waiter, dead_of, some_seconds
 
 
 class _Members(NamedTuple):
@@ -56,6 +56,7 @@ class Group(Primitive):
     def __init__(self, db: Place, name: str) -> None:
         super().__init__(db, name)
         self._shared = Shared(self._engine, self._where, _Members())
+        self._waiter = Waiter(self._engine, self._where)
         self._mine = (0, 0)
         """Number and owner of the membership through this handle; a forked child has none."""
 
@@ -99,7 +100,7 @@ class Group(Primitive):
             members = self.members()
             return members if len(members) >= n else NOT_YET
 
-        found: list[Member] = until(self._engine, [self._where], look, timeout)
+        found: list[Member] = self._waiter.until(look, timeout)
         if found is NOT_YET:
             raise WaitTimeout(
                 f"the group {self.name!r} had not {n} members within {some_seconds(timeout)}, but {len(self)}; are the "

@@ -11,7 +11,7 @@ from psync.errors import WaitTimeout
 from psync.store.waiting import NOT_YET
 from psync.sync.place import Place, Primitive
 from psync.sync.shared import Shared
-from psync.sync.waiting import dead_of, some_seconds, until
+from psync.sync.waiting import Waiter, dead_of, some_seconds
 
 
 class _Count(NamedTuple):
@@ -50,6 +50,7 @@ class Latch(Primitive):
         super().__init__(db, name)
         self._from = count
         self._shared = Shared(self._engine, self._where, _Count(count))
+        self._waiter = Waiter(self._engine, self._where)
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.name, self._from
@@ -85,7 +86,7 @@ class Latch(Primitive):
         def look() -> Any:
             return NOT_YET if self.count else None
 
-        if until(self._engine, [self._where], look, timeout) is NOT_YET:
+        if self._waiter.until(look, timeout) is NOT_YET:
             raise WaitTimeout(
                 f"the latch {self.name!r} did not open within {some_seconds(timeout)}: {self.count} of {self._from} "
                 "steps are still to be done; are those who should do them running?",

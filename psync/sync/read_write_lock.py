@@ -14,7 +14,7 @@ from psync.store.waiting import NOT_YET
 from psync.sync.place import Place, Primitive
 from psync.sync.semaphore import Held, less, more
 from psync.sync.shared import Shared
-from psync.sync.waiting import dead_of, names_of, patience, until
+from psync.sync.waiting import Waiter, dead_of, names_of, patience
 
 
 class _Inside(NamedTuple):
@@ -51,6 +51,7 @@ class ReadWriteLock(Primitive):
         super().__init__(db, name)
         self._shared = Shared(self._engine, self._where, _Inside(0, {}, {}))
         self._freed = self._where + "/freed"
+        self._waiter = Waiter(self._engine, self._freed)
         self.reader = View(self, "reader")
         self.writer = View(self, "writer")
 
@@ -103,10 +104,12 @@ class ReadWriteLock(Primitive):
         self._free_the_dead()
         if seconds == 0:
             return self._try(enter)
-        found: Any = until(
-            self._engine, [self._freed], lambda: self._try(enter) or NOT_YET, seconds, self._free_the_dead
-        )
-        return found is True
+
+        def look() -> Any:
+            inside = self._shared.look()
+            return True if enter(inside) is not inside and self._try(enter) else NOT_YET
+
+        return self._waiter.until(look, seconds, self._free_the_dead) is True
 
     def _leave(self, role: str) -> None:
         me = self._engine.owner()

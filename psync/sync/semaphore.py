@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from psync.store.waiting import NOT_YET
 from psync.sync.place import Place, Primitive
 from psync.sync.shared import Shared
-from psync.sync.waiting import dead_of, names_of, patience, until
+from psync.sync.waiting import Waiter, dead_of, names_of, patience
 
 Held = dict[int, int]
 """Owner: how many permits it holds. Never changed in place."""
@@ -66,6 +66,7 @@ class Semaphore(Primitive):
         self._value = value
         self._shared = Shared(self._engine, self._where, _Permits(value, {}))
         self._freed = self._where + "/freed"
+        self._waiter = Waiter(self._engine, self._freed)
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.name, self._value
@@ -85,7 +86,7 @@ class Semaphore(Primitive):
         def look() -> Any:
             return True if self._shared.look().free and self._take() else NOT_YET
 
-        return until(self._engine, [self._freed], look, seconds, self._free_the_dead) is True
+        return self._waiter.until(look, seconds, self._free_the_dead) is True
 
     def _take(self) -> bool:
         me = self._engine.owner()

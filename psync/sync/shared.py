@@ -20,7 +20,7 @@ class Shared(Generic[S]):
 
     def __init__(self, engine: Engine, where: str, empty: S) -> None:
         self._register = engine.register(where)
-        self._kind = type(empty)
+        self._make: Callable[[Any], S] = type(empty)._make  # type: ignore[attr-defined]
         self._seen: tuple[bytes | None, S] = None, empty
         """What was read or written last, and what that means. One tuple: threads share it."""
         self._empty = empty
@@ -33,7 +33,7 @@ class Shared(Generic[S]):
         known, state = self._seen
         if payload == known:
             return state
-        state = self._empty if payload is None else self._kind(*codec.loads(payload))
+        state = self._empty if payload is None else self._make(codec.loads(payload))
         self._seen = payload, state
         return state
 

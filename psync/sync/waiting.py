@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from psync.engine.contract import Alive, Engine
@@ -15,32 +15,57 @@ LOOK_FOR_DEAD = 0.25
 """Seconds between two looks for the dead, by each process that waits."""
 
 
-def until(
-    engine: Engine,
-    names: Sequence[str],
-    look: Callable[[], T],
-    timeout: float | None,
-    look_for_dead: Callable[[], object] | None = None,
-) -> T:
-    """What `look` returns as soon as that is not NOT_YET; NOT_YET after `timeout` seconds (None: never).
+class Waiter:
+    """Waits for changes of some names, for one handle of a primitive.
 
-    `look_for_dead` is called now and then, if the death of others matters to who waits.
+    Who sleeps is woken within some ten microseconds, and falling asleep costs as much; so when waits turn out to be
+    shorter than that, the next one looks again and again for a moment, and gives way to others in between, before it
+    sleeps.
     """
-    begun = now = engine.now()
-    deadline = math.inf if timeout is None else begun + timeout
-    next_look = math.inf if look_for_dead is None else begun + LOOK_FOR_DEAD
-    with engine.watch(names) as watch:
-        while (found := look()) is NOT_YET:
-            now = engine.now()
-            if look_for_dead is not None and now >= next_look:
-                next_look = now + LOOK_FOR_DEAD
-                look_for_dead()
-            elif now >= deadline:
-                break
-            else:
-                end = min(deadline, next_look)
-                watch.pause(None if end == math.inf else end - now)
-    return found
+
+    def __init__(self, engine: Engine, *names: str) -> None:
+        self._engine = engine
+        self._names = names
+        self._brief = False
+        """Whether the last wait was over before it was worth while to sleep. Threads share it: it is a guess."""
+
+    def until(
+        self, look: Callable[[], T], timeout: float | None, look_for_dead: Callable[[], object] | None = None
+    ) -> T:
+        """What `look` returns as soon as that is not NOT_YET; NOT_YET after `timeout` seconds (None: never).
+
+        `look_for_dead` is called now and then, if the death of others matters to who waits.
+        """
+        engine = self._engine
+        begun = engine.now()
+        deadline = math.inf if timeout is None else begun + timeout
+        if self._brief:
+            end = min(deadline, begun + engine.spin)
+            while (found := look()) is NOT_YET and engine.now() < end:
+                engine.give_way()
+            if found is not NOT_YET:
+                return found
+        found = self._sleep(look, begun, deadline, look_for_dead)
+        self._brief = engine.now() - begun < engine.spin
+        return found
+
+    def _sleep(
+        self, look: Callable[[], T], begun: float, deadline: float, look_for_dead: Callable[[], object] | None
+    ) -> T:
+        engine = self._engine
+        next_look = math.inf if look_for_dead is None else begun + LOOK_FOR_DEAD
+        with engine.watch(self._names) as watch:
+            while (found := look()) is NOT_YET:
+                now = engine.now()
+                if look_for_dead is not None and now >= next_look:
+                    next_look = now + LOOK_FOR_DEAD
+                    look_for_dead()
+                elif now >= deadline:
+                    break
+                else:
+                    end = min(deadline, next_look)
+                    watch.pause(None if end == math.inf else end - now)
+        return found
 
 
 def patience(blocking: bool, timeout: float | None) -> float | None:

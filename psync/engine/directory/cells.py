@@ -56,8 +56,7 @@ class Cells:
         self._tmp = layout.tmp
         self._can = can
         self._whole = whole
-        self.in_place = not can.network and not whole.sync_file
-        """A small value is written over the old one."""
+        self._in_place = not can.network and not whole.sync_file
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -125,7 +124,7 @@ class Cells:
 
     def write(self, path: str, payload: bytes) -> None:
         """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
-        if not self.in_place or len(payload) > SMALL or may_be_bucket(path):
+        if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
             self._write_whole(path, seal_parts(payload))
             return
         data = seal(payload)
@@ -218,7 +217,7 @@ class Cells:
                 new = function(old)
                 if new is None or new is old:
                     return old
-                if not self.in_place or len(new) > SMALL or may_be_bucket(path):
+                if not self._in_place or len(new) > SMALL or may_be_bucket(path):
                     let_go(self._whole.replace(path, seal_parts(new)).fd)
                 else:
                     self._put(fd, seal(new), status)

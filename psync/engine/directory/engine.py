@@ -36,6 +36,7 @@ from psync.engine.directory.register import DirectoryRegister
 from psync.engine.directory.together import Together
 from psync.engine.directory.wake import GRACE, Wake
 from psync.engine.directory.whole import Whole
+from psync.engine.register import CellRegister
 from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue, StoreFailed
 
@@ -43,6 +44,8 @@ Durability = Literal["process", "file", "power"]
 Wakeups = Literal["auto", "inotify", "poll"]
 KEPT = 320
 """Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
+SPIN = 0.0003
+"""Seconds: about what two processes need to wake each other."""
 _NOTHING = b"\x80\x05N."  # a pickled None: what rests in a directory can be read by every pickle reader
 A = TypeVar("A")
 T = TypeVar("T")
@@ -56,6 +59,7 @@ class DirectoryEngine(Engine):
     if `root` can't be opened, `ValueError` for an option that does not exist.
     """
 
+    spin = SPIN
     grace = GRACE
 
     def __init__(
@@ -74,6 +78,8 @@ class DirectoryEngine(Engine):
             self.can = look(self.layout)
         except OSError as error:
             raise refused(error, str(root), self.root) from error
+        if self.can.network:
+            self.spin = 0.0
         self._whole = Whole(self.layout, self.can, sync_file=durability != "process", sync_name=durability == "power")
         self._cells = Cells(self.layout, self.can, self._whole)
         self._owners = Owners(self.layout)
@@ -249,6 +255,8 @@ class DirectoryEngine(Engine):
             return log
 
     def register(self, name: str) -> Register:
+        if self.can.network:
+            return CellRegister(self, name)
         with self._lock:
             register = self._registers.get(name)
             if register is None:
@@ -257,10 +265,7 @@ class DirectoryEngine(Engine):
                     name,
                     self.layout.path(name),
                     self._whole,
-                    in_place=self._cells.in_place,
-                    read_cell=self.read,
                     changed=lambda: self._wake.notify_slot(slot),
-                    damaged=self._damaged,
                     kept=self._kept,
                 )
             return register
@@ -312,6 +317,9 @@ class DirectoryEngine(Engine):
 
     def announce(self, name: str) -> None:
         self._wake.notify(name)
+
+    def give_way(self) -> None:
+        os.sched_yield()
 
     def now(self) -> float:
         return clock.monotonic()

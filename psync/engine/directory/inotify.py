@@ -6,8 +6,11 @@ import ctypes
 import errno
 import os
 import select
+import struct
 
 _TOUCHED = 0x004  # IN_ATTRIB
+_IGNORED = 0x8000  # IN_IGNORED: the file is gone, and the watch with it
+_EVENT = struct.Struct("iIII")
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -19,29 +22,40 @@ class Inotify:
         self._fd = _libc.inotify_init1(_FLAGS)
         if self._fd < 0:
             raise _failed("inotify_init1")
-        self.watches = 0
-        """The number of the last watch: how many files were watched, at most."""
+        self.watched: set[str] = set()
+        self.heard = False
+        """Something was heard, and has not been forgotten by `drain` yet."""
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
 
     def watch(self, path: str) -> None:
-        """Watch `path` from now on. Watching it twice is watching it once."""
-        number = _libc.inotify_add_watch(self._fd, os.fsencode(path), _TOUCHED)
-        if number < 0:
-            raise _failed("inotify_add_watch", path)
-        self.watches = max(self.watches, int(number))
+        """Watch `path` from now on. Watching it twice is watching it once, and the second time costs nothing."""
+        if path not in self.watched:
+            if _libc.inotify_add_watch(self._fd, os.fsencode(path), _TOUCHED) < 0:
+                raise _failed("inotify_add_watch", path)
+            self.watched.add(path)
 
-    def wait(self, seconds: float | None) -> bool:
-        """True as soon as a watched file was touched; False after `seconds`."""
-        return bool(self._poll.poll(None if seconds is None else max(0.0, seconds * 1000)))
+    def wait(self, seconds: float) -> bool:
+        """True as soon as a watched file was touched; False after `seconds`. poll."""
+        if self._poll.poll(seconds * 1000 if seconds > 0 else 0):
+            self.heard = True
+        return self.heard
 
-    def drain(self) -> None:
-        """Forget the touches so far."""
-        try:
-            while len(os.read(self._fd, 4096)) > 2048:
-                pass
-        except BlockingIOError:
-            return
+    def drain(self) -> bool:
+        """Forget what was heard so far. False if a watched file was removed: nothing is watched then."""
+        self.heard = False
+        kept = True
+        while True:
+            try:
+                events = os.read(self._fd, 4096)
+            except BlockingIOError:
+                return kept
+            for event in _EVENT.iter_unpack(events):  # of a file they have no name, so all have one size
+                if event[1] & _IGNORED:
+                    self.watched.clear()
+                    kept = False
+            if len(events) < 2048:
+                return kept
 
     def close(self) -> None:
         if self._fd >= 0:

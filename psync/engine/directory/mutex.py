@@ -20,7 +20,7 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from psync.engine import clock
 from psync.engine.contract import Alive, Mutex, Watch
-from psync.engine.directory.files import CHANGE, READ, let_go
+from psync.engine.directory.files import CHANGE, READ, let_go, refused
 from psync.engine.directory.kept import Kept
 
 LOOK_FOR_DEAD = 0.1
@@ -97,21 +97,27 @@ class DirectoryMutex(Mutex):
 
     def acquire(self, timeout: float | None = None) -> bool:
         """flock when it is free."""
-        deadline = None if timeout is None else clock.monotonic() + timeout
-        if not self._threads.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
-            return False
+        deadline = 0.0
+        if timeout is None:
+            self._threads.acquire()
+        else:
+            deadline = clock.monotonic() + timeout
+            if not self._threads.acquire(timeout=max(timeout, 0)):
+                return False
         try:
             numbers = self._numbers or self._open()
-            if deadline is None:
+            if timeout is None:
                 flock(self._fd, LOCK_EX)
             elif not (self._try() or self._wait(numbers, deadline)):
                 self._threads.release()
                 return False
             self.token = numbers.take(self._me())
-        except BaseException:
+        except BaseException as error:
             if self._fd >= 0:
                 flock(self._fd, LOCK_UN)
             self._threads.release()
+            if isinstance(error, OSError):
+                raise refused(error, os.path.basename(self._path), self._path) from error
             raise
         return True
 

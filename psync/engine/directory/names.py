@@ -11,11 +11,13 @@
 ``.psync/pending/<16 hex digits>``   an append to several buckets that is decided, but perhaps not made everywhere
 ``.psync/tmp/<16 hex digits>``       being written, and locked by its writer; garbage once that is dead
 ``.psync/quarantine/<time>-<name>``  what failed its check, as it was found; ``.why`` beside it says why
-``.psync/<log name>/log/...``        a log: ``tail``, ``front``, ``returned``, segments by first position, marks
+``.psync/<kind>/<name>``             a register: the state of the barrier, event ... of that name
+``.psync/<log name>/log/...``        a log: ``tail``, ``front``, segments and marks by first position, hints
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from urllib.parse import quote
 from zlib import crc32
@@ -38,6 +40,7 @@ def may_be_bucket(path: str) -> bool:
     return path[-3:-2] == "/"
 
 
+@functools.lru_cache(4096)
 def slot_of(name: str) -> int:
     return crc32(name.encode("utf-8", "surrogateescape")) % SLOTS
 

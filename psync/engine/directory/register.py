@@ -1,26 +1,54 @@
-"""A register is a cell whose file is kept open: changed under its lock by one `pwrite`, read without any lock.
+"""A register is a small value in a file that stays open: looked at in memory, changed under its lock by one `pwrite`.
 
-It is a cell like others (see `cells`): whoever changes its file holds that one's `flock` and has seen that it still has
-a name. What is larger than a page, and every change where nothing is written in place, goes to a new file; the old
-one has no name then, and who kept it open opens the new one.
+On disk, ``.psync/...``: a head (which change this is, where the value lies and how long it is, a checksum of all that)
+and, if both fit into a page, the value. A larger one goes to a part of the file that the last one did not take, before
+the head says so. The fact that decides: the one `pwrite` of the first page (whole or not at all under SIGKILL).
 
-read: fstat, pread. update: flock, fstat, pread, pwrite, flock.
+The page is mapped into memory, so that who looks costs no system call: a head that was not seen before is checked
+against the value, and looked at again if a writer is in the middle of it. That sees what this host writes. Where
+other hosts write too (a network file system), a register is a cell like any other instead (`CellRegister`).
+
+read: no system call. update: flock, pwrite, flock.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
+import struct
 import threading
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
+from zlib import crc32
 
-from psync.engine.contract import Cell, Register, Update
-from psync.engine.directory.cells import SMALL, examine
-from psync.engine.directory.files import CHANGE, let_go, read_all, refused
+from psync.engine.contract import Register, Update
+from psync.engine.directory.files import CHANGE, READ, read_all, refused, write_all
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.whole import Whole
-from psync.engine.seal import Unreadable, seal, seal_parts, unseal
+from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue
+
+PAGE = 4096
+_MAGIC = b"psync=1\n"
+_HEAD = struct.Struct("<8sQIII")
+"""Magic, number of the change, where the value begins, how long it is, the checksum."""
+_FACTS = struct.Struct("<QII")
+HEAD = _HEAD.size
+ROOM = PAGE - HEAD
+_unpack = _HEAD.unpack_from
+Head = tuple[bytes, int, int, int, int]
+_Seen = tuple["Head | None", "bytes | None"]
+
+
+def _encode(number: int, offset: int, value: bytes | None) -> bytes:
+    """The head, and the value if it belongs behind it. No value at all: length 0 and offset 0."""
+    size = len(value or b"")
+    check = crc32(value or b"", crc32(_FACTS.pack(number, offset, size)))
+    head = _HEAD.pack(_MAGIC, number, offset, size, check)
+    return head + value if value is not None and offset == HEAD else head
+
+
+_BLANK = _encode(0, 0, None).ljust(PAGE, b"\0")
 
 
 class DirectoryRegister(Register):
@@ -32,96 +60,151 @@ class DirectoryRegister(Register):
         path: str,
         whole: Whole,
         *,
-        in_place: bool,
-        read_cell: Callable[[str], Cell | None],
         changed: Callable[[], None],
-        damaged: Callable[[str, str], CorruptValue],
         kept: Kept,
     ) -> None:
         self._name = name
         self._path = path
         self._whole = whole
-        self._in_place = in_place
-        self._read_cell = read_cell
         self._changed = changed
-        self._damaged = damaged
         self._kept = kept
         self._threads = threading.Lock()
         self._fd = -1
+        self._map: mmap.mmap | None = None
+        self._writable = True
+        self._seen: _Seen = None, None
+        """A head, and the value that it belongs to. One tuple: threads share it."""
+
+    # -- looking -----------------------------------------------------------------------------------------
 
     def read(self) -> bytes | None:
-        try:
-            with self._threads:
-                for _ in range(4):
-                    fd = self._fd if self._fd >= 0 else self._open()
-                    status = os.fstat(fd)
-                    if not status.st_nlink:
-                        self._close()
-                        continue
-                    try:
-                        payload = unseal(read_all(fd, status.st_size))
-                    except Unreadable:
-                        continue  # a writer was in the middle of it
-                    if payload is not None:
-                        return payload
-                    break
-        except FileNotFoundError:
+        page = self._map or self._opened(create=False)
+        if page is None:
             return None
-        except OSError:
-            pass  # read-only for us, perhaps
-        cell = self._read_cell(self._name)
-        return None if cell is None else cell.payload
+        for _ in range(100):
+            try:
+                return self._value(page)
+            except Unreadable:
+                continue  # a writer was in the middle of it
+            except (ValueError, OSError):
+                return self.read()  # it was closed meanwhile, to make room for others
+        return self.update(lambda value: value)  # nobody writes while that has the lock
+
+    def _value(self, page: mmap.mmap) -> bytes | None:
+        """What the head in `page` stands for. Raises `Unreadable` if the two don't fit."""
+        head = _unpack(page)
+        seen, value = self._seen
+        if head == seen:
+            return value
+        magic, number, offset, size, check = head
+        if magic != _MAGIC:
+            raise Unreadable("it does not begin as a register does")
+        found: bytes | None = None
+        if offset == HEAD:
+            found = page[HEAD : HEAD + size]
+        elif offset:
+            found = read_all(self._fd, size, offset)
+        if crc32(found or b"", crc32(_FACTS.pack(number, offset, size))) != check:
+            raise Unreadable("the checksum does not fit the value")
+        self._seen = head, found
+        return found
+
+    def _damaged(self, error: Unreadable) -> CorruptValue:
+        return CorruptValue(
+            f"the register {self._name!r} is damaged ({error}). Its file stays at {self._path}: remove it when nobody "
+            "uses it, and begin anew",
+            key=self._name,
+            path=self._path,
+            reason=str(error),
+        )
+
+    # -- changing ----------------------------------------------------------------------------------------
 
     def update(self, function: Update) -> bytes | None:
+        callers = False
+        """True while the caller's function runs: what it raises is none of ours."""
         try:
             with self._threads:
-                old, new = self._update(function)
+                page = self._map if self._map is not None and self._writable else self._open(create=True)
+                assert page is not None
+                flock(self._fd, LOCK_EX)
+                try:
+                    old = self._value(page)
+                    callers = True
+                    new = function(old)
+                    callers = False
+                    if new is None or new is old:
+                        return old
+                    self._put(page, new)
+                finally:
+                    self._unlock()
         except OSError as error:
+            if callers:
+                raise
             raise refused(error, self._name, self._path) from error
         except Unreadable as error:
-            raise self._damaged(self._name, str(error)) from error
-        if new is not old and new is not None:
-            self._changed()
+            raise self._damaged(error) from error
+        self._changed()
         return new
 
-    def _update(self, function: Update) -> tuple[bytes | None, bytes | None]:
+    def _put(self, page: mmap.mmap, new: bytes) -> None:
+        """While locked."""
+        _, number, offset, size, _ = _unpack(page)
+        if len(new) <= ROOM:
+            at = HEAD
+        else:
+            behind = -(-(offset + size) // PAGE) * PAGE
+            at = PAGE if offset < PAGE or offset >= PAGE + len(new) else behind
+            write_all(self._fd, new, at)
+            if self._whole.sync_file:
+                os.fdatasync(self._fd)
+        data = _encode(number + 1, at, new)
+        written = os.pwrite(self._fd, data, 0)
+        if written != len(data):
+            write_all(self._fd, data[written:], written)
+        if self._whole.sync_file:
+            os.fdatasync(self._fd)
+
+    # -- the file ----------------------------------------------------------------------------------------
+
+    def _opened(self, *, create: bool) -> mmap.mmap | None:
+        try:
+            with self._threads:
+                return self._map or self._open(create=create)
+        except OSError as error:
+            raise refused(error, self._name, self._path) from error
+
+    def _open(self, *, create: bool) -> mmap.mmap | None:
+        """The first page of the file, which is made if there is none; without `create` None then, and being allowed to
+        read is enough."""
+        self._close()
         while True:
             try:
-                fd = self._fd if self._fd >= 0 else self._open()
+                fd = os.open(self._path, CHANGE)
             except FileNotFoundError:
-                new = function(None)
-                if new is None or self._whole.make(self._path, seal(new)):
-                    return None, new
+                if not create:
+                    return None
+                self._whole.make(self._path, _BLANK)
                 continue
-            flock(fd, LOCK_EX)
+            except OSError:
+                if create:
+                    raise
+                fd = os.open(self._path, READ)
+                self._writable = False
             try:
-                status = os.fstat(fd)
-                if status.st_nlink:
-                    return self._change(fd, status.st_size, function)
-            finally:
-                self._unlock(fd)
-            self._close()
+                self._map = mmap.mmap(fd, PAGE, access=mmap.ACCESS_READ)
+            except BaseException as error:
+                os.close(fd)
+                if isinstance(error, ValueError):
+                    raise self._damaged(Unreadable("it is shorter than a page")) from error
+                raise
+            self._fd = fd
+            self._kept.opened(self)
+            return self._map
 
-    def _change(self, fd: int, size: int, function: Update) -> tuple[bytes, bytes]:
-        """While locked."""
-        old = examine(read_all(fd, size), ()).payload
-        new = function(old)
-        if new is None or new is old:
-            return old, old
-        if self._in_place and len(new) <= SMALL:
-            os.pwrite(fd, seal(new), 0)  # what is left of a longer one behind it means nothing
-        else:
-            let_go(self._whole.replace(self._path, seal_parts(new)).fd)
-        return old, new
-
-    def _open(self) -> int:
-        self._fd = os.open(self._path, CHANGE)
-        self._kept.opened(self)
-        return self._fd
-
-    def _unlock(self, fd: int) -> None:
+    def _unlock(self) -> None:
         try:
-            flock(fd, LOCK_UN)
+            flock(self._fd, LOCK_UN)
         except OSError:
             self._close()  # which unlocks it too
 
@@ -133,9 +216,13 @@ class DirectoryRegister(Register):
         return True
 
     def _close(self) -> None:
+        if self._map is not None:
+            self._map.close()
+            self._map = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._writable = True
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""

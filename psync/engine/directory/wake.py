@@ -19,8 +19,9 @@ import contextlib
 import mmap
 import os
 import struct
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 from psync.engine import clock, forks
 from psync.engine.contract import Watch
@@ -80,31 +81,21 @@ class Wake:
             with contextlib.suppress(OSError):  # the change is made; who waits looks again by itself
                 os.utime(self._layout.slot(slot))
 
-    @contextlib.contextmanager
-    def watch(self, names: Sequence[str]) -> Iterator[Watch]:
-        flags = self._flags()
-        instance = _idle.borrow() if self._inotify else None
-        if flags is None or instance is None:
-            yield _Polling()
-            return
-        slots = sorted({slot_of(name) for name in names})
-        try:
-            try:
-                for slot in slots:
-                    instance.watch(self._side_file(slot))
-            except OSError:  # fs.inotify.max_user_watches is used up
-                yield _Polling()
-                return
-            instance.drain()
-            yield _Woken(instance, flags, slots)
-        finally:
-            _idle.give_back(instance)
+    def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
+        flags = self._mapped or self._flags()
+        if flags is None or not self._inotify:
+            return _Polling()
+        return _Woken(self, flags, sorted(set(map(slot_of, names))) if len(names) > 1 else [slot_of(names[0])])
 
-    def _side_file(self, slot: int) -> str:
-        path = self._layout.slot(slot)
-        if not os.path.exists(path):
-            self._whole.make(path, _NOTHING)
-        return path
+    def listen(self, instance: Inotify, slots: list[int]) -> None:
+        """`instance` hears from now on when one of `slots` is touched. No system call if it did before."""
+        for slot in slots:
+            path = self._layout.slot(slot)
+            try:
+                instance.watch(path)
+            except FileNotFoundError:
+                self._whole.make(path, _NOTHING)
+                instance.watch(path)
 
     def close(self) -> None:
         if self._mapped is not None:
@@ -113,31 +104,63 @@ class Wake:
 
 
 class _Woken(Watch):
-    def __init__(self, instance: Inotify, flags: mmap.mmap, slots: list[int]) -> None:
-        self._instance = instance
+    """Its own context manager, and without a system call at its beginning: many waits are short."""
+
+    def __init__(self, wake: Wake, flags: mmap.mmap, slots: list[int]) -> None:
+        self._wake = wake
         self._all = flags
         self._slots = slots
         self._touched = False
+        self._instance: Inotify | None = None
+
+    def __enter__(self) -> Watch:
+        instance = self._instance = _idle.borrow()
+        if instance is None:
+            return _Polling()
+        try:
+            if instance.heard:
+                instance.drain()
+            self._wake.listen(instance, self._slots)
+        except OSError:  # fs.inotify.max_user_watches is used up
+            return _Polling()
         self._raise_flags()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._instance is not None:
+            _idle.give_back(self._instance)
 
     def _raise_flags(self) -> None:
         for slot in self._slots:
             self._all[len(_HEAD) + slot] = 1
 
     def pause(self, timeout: float | None) -> None:
+        instance = self._instance
+        assert instance is not None
         if self._touched:
             # Who was woken looks first, and mostly has what it waited for. It is here because it has not: only
             # now is it worth while to raise the flags again, and to look once more after that.
             self._touched = False
-            self._instance.drain()
+            if not instance.drain():
+                self._wake.listen(instance, self._slots)
             self._raise_flags()
         else:
-            self._touched = self._instance.wait(GRACE if timeout is None else min(timeout, GRACE))
+            self._touched = instance.wait(GRACE if timeout is None else min(timeout, GRACE))
 
 
 class _Polling(Watch):
     def __init__(self) -> None:
         self._pause = FIRST_PAUSE
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Nothing to give back."""
 
     def pause(self, timeout: float | None) -> None:
         clock.sleep(self._pause if timeout is None else max(0.0, min(timeout, self._pause)))
@@ -151,30 +174,28 @@ class _Idle:
     KEPT, WATCHES = 4, 512
 
     def __init__(self) -> None:
-        self._instances: list[Inotify] = []
-        self._lock = threading.Lock()
+        self._instances: list[Inotify] = []  # taken and given back by single calls, so threads need no lock
         forks.remember(self)
 
     def borrow(self) -> Inotify | None:
         """None when the user has no instance left."""
-        with self._lock:
-            if self._instances:
-                return self._instances.pop()
+        try:
+            return self._instances.pop()
+        except IndexError:
+            pass
         try:
             return Inotify()
         except OSError:
             return None
 
     def give_back(self, instance: Inotify) -> None:
-        with self._lock:
-            if len(self._instances) < self.KEPT and instance.watches <= self.WATCHES:
-                self._instances.append(instance)
-                return
-        instance.close()
+        if len(self._instances) < self.KEPT and len(instance.watched) <= self.WATCHES:
+            self._instances.append(instance)
+        else:
+            instance.close()
 
     def after_fork(self) -> None:
         """A child that read its parent's events would steal them."""
-        self._lock = threading.Lock()
         while self._instances:
             self._instances.pop().close()
 

@@ -16,7 +16,8 @@ from psync.engine.memory.clock import Clock, MonotonicClock
 from psync.engine.memory.log import MemoryLog
 from psync.engine.memory.space import Died, Hold, Key, Space
 from psync.engine.memory.tree import Slot
-from psync.engine.memory.waiting import MemoryMutex, MemoryRegister, MemoryWatch
+from psync.engine.memory.waiting import MemoryMutex, MemoryWatch
+from psync.engine.register import CellRegister
 from psync.errors import CorruptValue
 
 
@@ -28,6 +29,7 @@ class MemoryEngine(Engine):
     (True, False)
     """
 
+    spin = 0.0
     grace = 60.0
     """Nothing goes unannounced in one memory, not even a death; a pause returns all the same, as the contract says."""
 
@@ -212,7 +214,7 @@ class MemoryEngine(Engine):
         return MemoryLog(self, name)
 
     def register(self, name: str) -> Register:
-        return MemoryRegister(self, name)
+        return CellRegister(self, name)
 
     def mutex(self, name: str) -> Mutex:
         return MemoryMutex(self, name)
@@ -229,6 +231,9 @@ class MemoryEngine(Engine):
     def announce(self, name: str) -> None:
         with self._turn("announce", name) as space:
             space.announce(name)
+
+    def give_way(self) -> None:
+        """Nothing: who waits here sleeps."""
 
     def now(self) -> float:
         return self._space.clock.now()

@@ -1,4 +1,4 @@
-"""A mutex, a register and a watch in memory: all sleep on the engine's one condition, by the engine's clock."""
+"""A mutex and a watch in memory: both sleep on the engine's one condition, by the engine's clock."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import Mutex, Register, Update, Watch
+from psync.engine.contract import Mutex, Watch
 
 if TYPE_CHECKING:
     from psync.engine.memory.engine import MemoryEngine
-
-
-class MemoryRegister(Register):
-    def __init__(self, engine: MemoryEngine, name: str) -> None:
-        self._engine = engine
-        self._name = name
-
-    def read(self) -> bytes | None:
-        cell = self._engine.read(self._name)
-        return None if cell is None else cell.payload
-
-    def update(self, function: Update) -> bytes | None:
-        return self._engine.update(self._name, function)
 
 
 class MemoryMutex(Mutex):
