@@ -115,6 +115,14 @@ def first_to_speak(others: Sequence[Other]) -> Other:
     return next(other for other in others if other._connection in ready)
 
 
+def eventually(look: Callable[[], object]) -> None:
+    """Return as soon as ``look()`` is true, which it must be within `PATIENCE` seconds."""
+    end = time.monotonic() + PATIENCE
+    while not look():
+        assert time.monotonic() < end, "it does not come to that"
+        time.sleep(0.001)
+
+
 def soon(what: str, begun: float, ended: float | None = None) -> None:
     """It took less than `SOON` seconds from `begun` on; says how many."""
     took = (time.monotonic() if ended is None else ended) - begun

@@ -13,7 +13,7 @@ import pytest
 
 from psync import Condition, Election, Group, Lock, LockTimeout, ReadWriteLock, RLock, Semaphore
 from tests.sync.kinds import EXCLUSIVE, Exclusive
-from tests.sync.people import Other, Talk, another, first_to_speak, others, soon
+from tests.sync.people import Other, Talk, another, eventually, first_to_speak, others, soon
 
 
 class Held(NamedTuple):
@@ -107,8 +107,7 @@ def test_a_killed_writer_that_only_waited_keeps_no_reader_out(root: Path) -> Non
     assert lock.reader.acquire()
     with another(wait) as writer:
         writer.hear()
-        while not lock.statistics().waiting_writers:
-            time.sleep(0.001)
+        eventually(lambda: lock.statistics().waiting_writers)
         struck = writer.kill()
         assert another_reads(root)
         soon("a reader came in after a waiting writer's death in", struck)
@@ -245,6 +244,5 @@ def test_everybody_who_uses_a_semaphore_or_waits_for_a_condition_is_named(root: 
 
     with another(stay) as other:
         other.hear()
-        while not changed.statistics().waiting:
-            time.sleep(0.001)
+        eventually(lambda: changed.statistics().waiting)
         assert [names(who, other) for who in (*seats.statistics().holders, *changed.statistics().waiting)] == [True] * 2

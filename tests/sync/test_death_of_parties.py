@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from psync import Barrier, BrokenBarrierError, Condition, DoubleBarrier, Lock
-from tests.sync.people import Other, Talk, another, first_to_speak, others, soon
+from tests.sync.people import Other, Talk, another, eventually, first_to_speak, others, soon
 
 
 def comes_each_time_it_is_told(root: Path, parties: int) -> Callable[[Talk], None]:
@@ -36,8 +36,7 @@ def meet_once(parties: list[Other]) -> None:
 
 
 def until_waiting(barrier: Barrier, count: int) -> None:
-    while barrier.n_waiting < count:
-        time.sleep(0.001)
+    eventually(lambda: barrier.n_waiting >= count)
 
 
 def assert_names(error: object, dead: Other) -> None:
@@ -171,8 +170,7 @@ def test_who_dies_inside_a_double_barrier_is_missed_at_the_way_out(root: Path) -
     with others(*[work] * 3) as parties:
         assert [party.hear() for party in parties] == ["inside"] * 3
         parties[0].tell()
-        while len(DoubleBarrier(root, "x", 3).statistics().waiting) < 1:
-            time.sleep(0.001)
+        eventually(lambda: len(DoubleBarrier(root, "x", 3).statistics().waiting) >= 1)
         struck = parties[1].kill()
         error, when = parties[0].hear()
         soon("a double barrier broke after a death inside in", struck, when)
@@ -200,8 +198,7 @@ def in_the_row(root: Path, *waiters: Other) -> None:
     """All of them wait, in any order."""
     for waiter in waiters:
         assert waiter.hear() == "waiting"
-    while len(Condition(root, "x").statistics().waiting) < len(waiters):
-        time.sleep(0.001)
+    eventually(lambda: len(Condition(root, "x").statistics().waiting) >= len(waiters))
 
 
 def test_a_notification_passes_over_one_that_was_killed_while_it_waited(root: Path) -> None:
@@ -210,8 +207,7 @@ def test_a_notification_passes_over_one_that_was_killed_while_it_waited(root: Pa
         in_the_row(root, dead)
         with another(waits(root)) as living:
             assert living.hear() == "waiting"
-            while len(condition.statistics().waiting) < 2:
-                time.sleep(0.001)
+            eventually(lambda: len(condition.statistics().waiting) >= 2)
             dead.kill(reaped=False)
             with condition:
                 condition.notify()
@@ -226,8 +222,7 @@ def test_a_notification_of_one_that_is_killed_before_it_goes_on_goes_to_the_next
         in_the_row(root, first)
         with another(waits(root)) as second:
             assert second.hear() == "waiting"
-            while len(condition.statistics().waiting) < 2:
-                time.sleep(0.001)
+            eventually(lambda: len(condition.statistics().waiting) >= 2)
             first.stop()
             with condition:
                 condition.notify()

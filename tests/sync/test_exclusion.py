@@ -14,7 +14,7 @@ from psync import Election, Lock, ReadWriteLock, RLock, Semaphore
 from tests.concurrency.crew import in_threads, together
 from tests.support import scaled
 from tests.sync.kinds import EXCLUSIVE, EXCLUSIVE_BY_NAME, Exclusive, each_exclusive
-from tests.sync.people import Other, Talk, another, others
+from tests.sync.people import Other, Talk, another, eventually, others
 
 TIMES = scaled(25)
 
@@ -124,8 +124,7 @@ def test_readers_are_inside_together_and_a_waiting_writer_comes_before_new_ones(
     with others(read, read) as readers:
         assert [reader.hear() for reader in readers] == [True, True]
         with another(write) as writer:
-            while not lock.statistics().waiting_writers:
-                time.sleep(0.001)
+            eventually(lambda: lock.statistics().waiting_writers)
             assert len(lock.statistics().readers) == 2
             with another(read) as late:
                 assert late.hear() is False
