@@ -10,6 +10,8 @@ from typing import Any
 import pickleshare
 
 from psync import PickleShareDB, WorkQueue, gethashfile
+from psync.engine.contract import State
+from psync.errors import QueueClosed
 from tests.crash.harness import PROBE, Operation
 
 PAGE = 4096
@@ -165,7 +167,7 @@ def drained(db: Any) -> Any:
     results = [work.results.get(id, timeout=0) for id in work.results.addresses()]
     dead = sorted(str(task.value) for task in work.dead())
     waiting = []
-    with contextlib.suppress(queue.Empty):
+    with contextlib.suppress(queue.Empty, QueueClosed):
         while True:
             task = work.get(block=False)
             waiting.append((str(task.value)[:20], task.attempt))
@@ -219,7 +221,63 @@ QUEUE = [
     queued("fail", lambda task: task.fail("hopeless"), _first),
 ]
 
-OPERATIONS = [*PLAIN, *HASHED, *QUEUE]
+
+def with_the_rest(db: Any) -> Any:
+    """What `drained` shows, and what is not to be had now."""
+    work = jobs(db)
+    return drained(db), work.statistics().delayed, work.closed
+
+
+def use_behind(db: Any) -> None:
+    """What is put where a killed one left its traces is not delayed, and tells whether the queue was closed."""
+    work = jobs(db)
+    with contextlib.suppress(QueueClosed):
+        id = work.put(PROBE)
+        assert work._state_of(id) is State.WAITING, "what was put later is delayed, too"
+
+
+def leased(db: Any) -> WorkQueue:
+    return WorkQueue(db, "jobs", lease=1000)
+
+
+def _first_leased(db: Any) -> Any:
+    return leased(db).get(block=False)
+
+
+def _two_dead(db: Any) -> None:
+    jobs(db).put("mine", id="name")
+    _two_jobs(db)
+    for _ in range(2):
+        jobs(db).get(block=False).fail("hopeless")
+    with db.engine.guard(".psync/queue/jobs/dead"):
+        pass  # its file stays: who looks at the graves may have to keep others out
+
+
+def _two_and_all_files(db: Any) -> None:
+    """Both kinds of hints were used before."""
+    _two_jobs(db)
+    jobs(db).put("early", delay=1e6)
+    _first(db).retry()
+
+
+def rare(name: str, act: Any, ready: Any = jobs, **more: Any) -> Operation:
+    return queued(name, act, ready, **({"look": with_the_rest, "use": use_behind} | more))
+
+
+RARE = [
+    rare("put of a first priority", lambda work: work.put("third", priority=5)),
+    rare("put with a delay", lambda work: work.put("third", delay=1e6)),
+    rare("put_many with a delay", lambda work: work.put_many([text(letter, 1500) for letter in "abcd"], delay=1e6)),
+    rare("retry with a delay", lambda task: task.retry(delay=1e6), _first, prepare=_two_and_all_files),
+    rare("get_many", lambda work: work.get_many(2, block=False), silent=True, says=""),
+    rare("touch of a lease", lambda task: task.touch(), _first_leased, silent=True),
+    rare("done with a lease", lambda task: task.done("answer"), _first_leased),
+    rare("revive of a job with an id", lambda work: work.revive(["name"]), prepare=_two_dead),
+    rare("revive", lambda work: work.revive(["#40"]), prepare=_two_dead),
+    rare("close", lambda work: work.close()),
+]
+
+OPERATIONS = [*PLAIN, *HASHED, *QUEUE, *RARE]
 
 # -- opening -----------------------------------------------------------------------------------
 
