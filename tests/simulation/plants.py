@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from psync.engine import Engine
-from psync.store import codec
+from psync.store import codec, db
 from psync.store.waiting import NOT_YET
-from psync.sync import waiting
+from psync.sync import mailbox
 from psync.sync.shared import Shared
+from psync.sync.waiting import Waiter
+from tests.simulation.actor import SteppedEngine
 
 
 def read_then_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,27 +33,22 @@ def read_then_write(monkeypatch: pytest.MonkeyPatch) -> None:
 def look_before_watching(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits looks, and only then begins to watch: what changes in between wakes nobody."""
 
-    def until(
-        engine: Engine, names: Sequence[str], look: Callable[[], Any], timeout: float | None, *look_for_dead: Any
+    def until(self: Waiter, look: Callable[[], Any], timeout: float | None, look_for_dead: Any = None) -> Any:
+        return wait_for(self._engine, self._names, look, timeout, "")
+
+    def wait_for(
+        engine: Engine, names: Sequence[str], look: Callable[[], Any], timeout: float | None, awaited: str
     ) -> Any:
         while (found := look()) is NOT_YET:
             with engine.watch(names) as watch:
                 watch.pause(timeout)
         return found
 
-    replace_until(monkeypatch, until)
+    monkeypatch.setattr(Waiter, "until", until)
+    monkeypatch.setattr(db, "wait_for", wait_for)
+    monkeypatch.setattr(mailbox, "wait_for", wait_for)
 
 
 def never_announce(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is told of a change by `Engine.announce`."""
-    from tests.simulation.actor import SteppedEngine
-
     monkeypatch.setattr(SteppedEngine, "announce", lambda self, name: None)
-
-
-def replace_until(monkeypatch: pytest.MonkeyPatch, until: Callable[..., Any]) -> None:
-    """`psync.sync.waiting.until`, wherever it was imported."""
-    right = waiting.until
-    for name, module in list(sys.modules.items()):
-        if name.startswith("psync.") and getattr(module, "until", None) is right:
-            monkeypatch.setattr(module, "until", until)

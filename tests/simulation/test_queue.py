@@ -1,0 +1,327 @@
+"""Queues: each task is worked at least once and answered exactly once, whoever is killed, stopped or too late."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+
+from psync.engine import MemoryEngine
+from psync.engine.contract import State
+from psync.engine.memory.log import MemoryLog
+from psync.errors import QueueClosed, StaleClaim
+from psync.sync import Task, WorkQueue
+from psync.sync.claims import Claims
+from psync.sync.ledger import id_in
+from tests.simulation.actor import Stuck
+from tests.simulation.explore import explore, first_failure
+from tests.simulation.schedule import Schedule
+
+Run = tuple[str, int]
+"""Id and attempt: nobody ever gets the same one twice."""
+
+
+class Work:
+    """What was put, run and acknowledged, by the test's own books."""
+
+    def __init__(self, schedule: Schedule, **options: Any) -> None:
+        self.schedule = schedule
+        self.options = {"max_attempts": 9, **options}
+        self.put: dict[str, Any] = {}
+        self.runs: set[Run] = set()
+        self.acknowledged: dict[str, Any] = {}
+        self.seen: list[tuple[str, Any]] = []
+        self.putting = 0
+
+    def queue(self, engine: MemoryEngine) -> WorkQueue:
+        return WorkQueue(engine, "jobs", **self.options)
+
+    def actors(self, *putters: Any) -> None:
+        """Who puts; the last of them closes the queue."""
+        self.putting = len(putters)
+        for putter in putters:
+            self.schedule.actor(lambda engine, putter=putter: self._close_after(engine, putter), mortal=False)
+
+    def _close_after(self, engine: MemoryEngine, putter: Any) -> None:
+        jobs = self.queue(engine)
+        putter(jobs)
+        self.putting -= 1
+        if not self.putting:
+            jobs.close()
+
+    def work(self, engine: MemoryEngine) -> None:
+        """Until the queue is closed, and worked off."""
+        jobs = self.queue(engine)
+        while True:
+            try:
+                self.do(engine, jobs.get())
+            except QueueClosed:
+                return
+
+    def iterate(self, engine: MemoryEngine) -> None:
+        with contextlib.closing(iter(self.queue(engine))) as tasks:
+            for task in tasks:
+                self.do(engine, task)
+
+    def do(self, engine: MemoryEngine, task: Task) -> None:
+        run = task.id, task.attempt
+        assert run not in self.runs, "one winner an attempt"
+        self.runs.add(run)
+        engine.read("elsewhere")
+        try:
+            task.done((task.value, run))
+        except StaleClaim:
+            return
+        assert task.id not in self.acknowledged, "one answer a task"
+        self.acknowledged[task.id] = task.value, run
+
+    def collect(self, engine: MemoryEngine, ids: list[str]) -> None:
+        self.seen += self.queue(engine).results.collect(ids)
+
+    def check(self) -> None:
+        jobs = self.queue(self.schedule.engine)
+        answers = {id: jobs.results.get(id, timeout=0) for id in self.put}
+        assert {id: value for id, (value, _) in answers.items()} == self.put, "nothing is lost, and all is right"
+        assert {run for _, run in answers.values()} <= self.runs
+        assert answers.items() >= self.acknowledged.items(), "what was acknowledged is the answer"
+        assert all(answers[id] == answer for id, answer in self.seen), "an answer never changes"
+        assert sorted(jobs.results.addresses()) == sorted(self.put)
+
+
+def work_off(schedule: Schedule) -> None:
+    work = Work(schedule)
+
+    def put_two(jobs: WorkQueue) -> None:
+        ids = jobs.put_many([2, 3])
+        work.put.update(zip(ids, (2, 3), strict=True))
+        work.seen += jobs.results.collect(ids)
+
+    def put_named(jobs: WorkQueue) -> None:
+        work.put[jobs.put(4, id="four")] = 4
+
+    work.actors(put_two, put_named, put_named)
+    schedule.actor(work.work, mortal=False)
+    schedule.actor(work.work)
+    schedule.actor(lambda engine: work.collect(engine, ["four"]), mortal=False)
+    schedule.run()
+    work.check()
+
+
+def test_each_task_is_answered_exactly_once_whoever_is_killed() -> None:
+    explore(work_off, 1500, kills=1, turns=150)
+
+
+def test_iteration_works_off_what_is_there_and_waits_for_what_may_come_back() -> None:
+    def scenario(schedule: Schedule) -> None:
+        work = Work(schedule)
+        jobs = work.queue(schedule.engine)
+        work.put.update(zip(jobs.put_many(range(5)), range(5), strict=True))
+        schedule.actor(work.iterate, mortal=False)
+        schedule.actor(work.iterate)
+        schedule.actor(lambda engine: work.queue(engine).join(), mortal=False)
+        schedule.run()
+        work.check()
+        assert jobs.statistics().running == jobs.qsize() == 0
+
+    explore(scenario, 1000, kills=1, turns=80)
+
+
+def leased(schedule: Schedule) -> None:
+    """Who is stopped for longer than its lease comes back too late, or not."""
+    work = Work(schedule, lease=1.0)
+    jobs = work.queue(schedule.engine)
+    for number in range(2):
+        work.put[jobs.put(number, id=str(number))] = number
+    jobs.close()
+    schedule.actor(lambda engine: work.collect(engine, ["0", "1"]), mortal=False)
+    schedule.actor(work.work)
+    schedule.actor(work.work)
+    schedule.actor(work.work, mortal=False)
+    schedule.run()
+    work.check()
+
+
+def test_a_worker_that_was_stopped_for_longer_than_its_lease_changes_no_answer() -> None:
+    explore(leased, 1500, kills=1, stops=2, limit=5.0, turns=60)
+
+
+def late(schedule: Schedule) -> None:
+    """A claim that was given back says nothing any more."""
+    work = Work(schedule)
+    jobs = work.queue(schedule.engine)
+    work.put[jobs.put(1, id="one")] = 1
+    jobs.close()
+
+    def give_back(engine: MemoryEngine) -> None:
+        try:
+            task = work.queue(engine).get()
+        except QueueClosed:
+            return
+        work.runs.add((task.id, task.attempt))
+        task.retry()
+        with pytest.raises(StaleClaim):
+            task.done("late")
+
+    schedule.actor(give_back)
+    schedule.actor(work.work)
+    schedule.actor(lambda engine: work.collect(engine, ["one"]))
+    schedule.run()
+    work.check()
+
+
+def test_who_comes_late_is_told_and_changes_nothing() -> None:
+    explore(late, 1000)
+
+
+def test_a_task_that_fails_too_often_is_dead_and_who_waits_for_it_hears_of_it() -> None:
+    def scenario(schedule: Schedule) -> None:
+        jobs = WorkQueue(schedule.engine, "jobs", max_attempts=2)
+        jobs.put(1, id="one")
+        jobs.close()
+        attempts: list[int] = []
+
+        def fail(engine: MemoryEngine) -> None:
+            jobs = WorkQueue(engine, "jobs", max_attempts=2)
+            with contextlib.suppress(QueueClosed):
+                while True:
+                    task = jobs.get()
+                    attempts.append(task.attempt)
+                    task.retry("no luck")
+
+        def wait(engine: MemoryEngine) -> None:
+            with pytest.raises(Exception, match="failed after 2 attempts"):
+                WorkQueue(engine, "jobs").results.get("one")
+
+        for job in (fail, wait, fail):
+            schedule.actor(job)
+        schedule.run()
+        (dead,) = jobs.dead()
+        assert attempts == [1, 2] == [past.number for past in dead.history]
+
+    explore(scenario, 1000)
+
+
+def test_what_has_a_higher_priority_and_was_there_before_is_taken_before() -> None:
+    def scenario(schedule: Schedule) -> None:
+        there: set[tuple[int, str]] = set()
+        taken: set[str] = set()
+
+        def put(engine: MemoryEngine) -> None:
+            jobs = WorkQueue(engine, "jobs")
+            for priority in (0, 5, -5, 5):
+                there.add((priority, jobs.put(priority, priority=priority)))
+
+        def take(engine: MemoryEngine) -> None:
+            jobs = WorkQueue(engine, "jobs")
+            for _ in range(4):
+                before = {(priority, id) for priority, id in there if id not in taken}
+                task = jobs.get()
+                taken.add(task.id)
+                assert all(priority <= task.value for priority, id in before if id != task.id)
+                task.done()
+
+        schedule.actor(put)
+        schedule.actor(take)
+        schedule.run()
+
+    explore(scenario, 1000)
+
+
+def test_a_delayed_task_comes_when_it_is_due_and_not_before() -> None:
+    def scenario(schedule: Schedule) -> None:
+        due: dict[int, float] = {}
+
+        def put(engine: MemoryEngine) -> None:
+            jobs = WorkQueue(engine, "jobs")
+            for number, delay in enumerate((0.3, 0.1, 0.0)):
+                due[number] = engine.now() + delay
+                jobs.put(number, delay=delay)
+
+        def take(engine: MemoryEngine) -> None:
+            task = WorkQueue(engine, "jobs").get()
+            assert engine.now() >= due[task.value]
+            task.done()
+
+        for job in (put, take, take, take):
+            schedule.actor(job, mortal=job is not put)
+        schedule.run()
+        assert schedule.time < 0.31
+
+    explore(scenario, 1000, limit=0.31)
+
+
+def test_no_more_wait_in_a_bounded_queue_than_it_has_room_for_and_room_wakes_who_puts() -> None:
+    def scenario(schedule: Schedule) -> None:
+        got: list[int] = []
+
+        def put(engine: MemoryEngine, first: int) -> None:
+            jobs = WorkQueue(engine, "jobs", maxsize=1)
+            for number in range(first, first + 2):
+                jobs.put(number)
+
+        def take(engine: MemoryEngine) -> None:
+            jobs = WorkQueue(engine, "jobs", maxsize=1)
+            for _ in range(2):
+                assert jobs.qsize() <= 1
+                task = jobs.get()
+                got.append(task.value)
+                task.done()
+
+        for first in 0, 2:
+            schedule.actor(lambda engine, first=first: put(engine, first))
+            schedule.actor(take)
+        schedule.run()
+        assert sorted(got) == [0, 1, 2, 3]
+
+    explore(scenario, 1000)
+
+
+# -- what was planted is found -----------------------------------------------------------------------
+
+
+def test_an_answer_that_is_written_without_its_claim_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Claims.finish
+
+    def finish(self: Claims, level: Any, record: Any, id: str, result: Any) -> bool:
+        self._results._letters.set(id, result)
+        return right(self, level, record, id, result)
+
+    monkeypatch.setattr(Claims, "finish", finish)
+    assert not isinstance(first_failure(late)[1], Stuck)
+
+
+def test_an_answer_that_is_not_looked_for_after_a_death_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def return_(self: Claims, level: Any, record: Any, why: str) -> bool:
+        return self.set_back(level, record, *id_in(record.payload, level, record.position), why)
+
+    monkeypatch.setattr(Claims, "_return", return_)
+    assert not isinstance(first_failure(work_off, kills=1, turns=150)[1], Stuck)
+
+
+def test_a_task_that_is_looked_at_before_it_is_claimed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = MemoryLog.take
+
+    def take(self: MemoryLog, owner: int, limit: int = 1, *lease: Any) -> Any:
+        with self._looking("look") as records:
+            waiting = [record for record in records.kept.values() if record.mark.state is State.WAITING]
+        if not waiting:
+            return []
+        taken = right(self, owner, limit, *lease)
+        return taken or [
+            waiting[0]._replace(mark=waiting[0].mark._replace(state=State.CLAIMED, attempt=1, owner=owner))
+        ]
+
+    monkeypatch.setattr(MemoryLog, "take", take)
+    assert not isinstance(first_failure(work_off)[1], Stuck)
+
+
+def test_who_takes_before_it_watches_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(self: WorkQueue, take: Any, ended: Any, timeout: float | None) -> Any:
+        while not (found := take()) and not ended():
+            with self._engine.watch([self._where, self._where + "/final"]) as watch:
+                watch.pause(timeout)
+        return found
+
+    monkeypatch.setattr(WorkQueue, "_await", wait)
+    assert isinstance(first_failure(work_off)[1], Stuck)
