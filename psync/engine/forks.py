@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
+
+put_off = threading.RLock()
+"""Held while a descriptor that will be locked is opened and made known to who gives it up in a child: a fork by another
+thread in between would leave the child a copy of which nobody knows, and which keeps the lock."""
 
 
 class Forked(Protocol):
@@ -21,8 +26,9 @@ def remember(one: Forked) -> None:
 
 
 def _in_child() -> None:
+    put_off.release()
     for one in list(_concerned):
         one.after_fork()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=put_off.acquire, after_in_parent=put_off.release, after_in_child=_in_child)

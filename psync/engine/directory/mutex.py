@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
-from psync.engine import clock
+from psync.engine import clock, forks
 from psync.engine.contract import Alive, Mutex, Watch
 from psync.engine.directory.files import CHANGE, READ, let_go, refused
 from psync.engine.directory.kept import Kept
@@ -122,22 +122,23 @@ class DirectoryMutex(Mutex):
         return True
 
     def _open(self) -> Numbers:
-        while True:
-            try:
-                fd = os.open(self._path, CHANGE)
-            except FileNotFoundError:
-                self._make(self._path, _BLANK)
-                continue
-            try:
-                if os.fstat(fd).st_size != len(_BLANK):
-                    os.pwrite(fd, _BLANK, 0)
-                self._numbers = Numbers(fd, mapped=self._mapped)
-            except BaseException:
-                os.close(fd)
-                raise
-            self._fd = fd
-            self._kept.opened(self)
-            return self._numbers
+        with forks.put_off:
+            while True:
+                try:
+                    fd = os.open(self._path, CHANGE)
+                except FileNotFoundError:
+                    self._make(self._path, _BLANK)
+                    continue
+                try:
+                    if os.fstat(fd).st_size != len(_BLANK):
+                        os.pwrite(fd, _BLANK, 0)
+                    self._numbers = Numbers(fd, mapped=self._mapped)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                self._fd = fd
+                self._kept.opened(self)
+                return self._numbers
 
     def _wait(self, numbers: Numbers, deadline: float) -> bool:
         with self._watch() as watch:

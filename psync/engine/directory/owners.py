@@ -14,7 +14,7 @@ import json
 import os
 import threading
 
-from psync.engine import clock
+from psync.engine import clock, forks
 from psync.engine.contract import Alive
 from psync.engine.directory.files import READ, Temporary, let_go, make_folder, read_all
 from psync.engine.directory.names import Layout
@@ -36,7 +36,7 @@ class Owners:
         return self.number or self._register()
 
     def _register(self) -> int:
-        with self._lock:
+        with self._lock, forks.put_off:
             if self.number:
                 return self.number
             who = json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode()

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 from zlib import crc32
 
+from psync.engine import forks
 from psync.engine.contract import Register, Update
 from psync.engine.directory.files import CHANGE, READ, read_all, refused, write_all
 from psync.engine.directory.kept import Kept
@@ -178,29 +179,30 @@ class DirectoryRegister(Register):
         """The first page of the file, which is made if there is none; without `create` None then, and being allowed to
         read is enough."""
         self._close()
-        while True:
-            try:
-                fd = os.open(self._path, CHANGE)
-            except FileNotFoundError:
-                if not create:
-                    return None
-                self._whole.make(self._path, _BLANK)
-                continue
-            except OSError:
-                if create:
+        with forks.put_off:
+            while True:
+                try:
+                    fd = os.open(self._path, CHANGE)
+                except FileNotFoundError:
+                    if not create:
+                        return None
+                    self._whole.make(self._path, _BLANK)
+                    continue
+                except OSError:
+                    if create:
+                        raise
+                    fd = os.open(self._path, READ)
+                    self._writable = False
+                try:
+                    self._map = mmap.mmap(fd, PAGE, access=mmap.ACCESS_READ)
+                except BaseException as error:
+                    os.close(fd)
+                    if isinstance(error, ValueError):
+                        raise self._damaged(Unreadable("it is shorter than a page")) from error
                     raise
-                fd = os.open(self._path, READ)
-                self._writable = False
-            try:
-                self._map = mmap.mmap(fd, PAGE, access=mmap.ACCESS_READ)
-            except BaseException as error:
-                os.close(fd)
-                if isinstance(error, ValueError):
-                    raise self._damaged(Unreadable("it is shorter than a page")) from error
-                raise
-            self._fd = fd
-            self._kept.opened(self)
-            return self._map
+                self._fd = fd
+                self._kept.opened(self)
+                return self._map
 
     def _unlock(self) -> None:
         try:
