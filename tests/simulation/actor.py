@@ -22,12 +22,12 @@ class Over(SystemExit):
 class Actor:
     """Who it is, and how it stands."""
 
-    def __init__(self, name: str, job: Callable[[MemoryEngine], object], engine: MemoryEngine, mortal: bool) -> None:
+    def __init__(self, name: str, job: Callable[[MemoryEngine], object], engine: MemoryEngine) -> None:
         self.name = name
         self.job = job
         self.engine = engine
-        self.mortal = mortal
-        """Whether it may be killed or stopped; its job may change that on the way."""
+        self.mortal = self.stoppable = True
+        """Whether it may be killed, or stopped; its job may change that on the way."""
         self.baton: threading.Lock
         self.priority = 0.0
         self.pending = ("its beginning", "")

@@ -28,17 +28,19 @@ MOST_FALLS = 3
 """How often, at most, a priority falls in one schedule: a bug of depth d needs d - 1 falls."""
 FOUND_DEAD = 1.0
 """Virtual seconds after a death in which everybody has found out."""
+TOLD = 300
+"""Lines of a history that a failing test shows."""
 SPIN = 1e-6
 """Virtual seconds for which who waits looks again before it sleeps, under every other pair of seeds."""
-STOPS = (0.01, 0.3, 2.0, 100.0)
+STOPS = (0.01, 0.3, 2.0, 30.0)
 """Virtual seconds for which somebody may be stopped."""
 
 
 class Schedule:
     """One history, of which `seed` says everything.
 
-    `kills`, `stops`: how many mortal actors at most are killed, or stopped for a while (SIGSTOP); the seed says how
-    many, whom and when. `limit`: virtual seconds in which all have to be done; a death makes it up to 1 s more, a stop
+    `kills`, `stops`: how many processes at most are killed, or stopped for a while (SIGSTOP); the seed says how many,
+    which and when. `limit`: virtual seconds in which all have to be done; a death makes it up to 1 s more, a stop
     its own length. `pace`: virtual seconds that a verb takes. `turns`: about how many there will be: kills, stops
     and falls are drawn from that range.
     """
@@ -89,8 +91,10 @@ class Schedule:
         ]
 
     def story(self) -> str:
-        """What happened under which seed, to be read when it went wrong."""
-        return "\n".join([f"seed {self.seed}:", *self.trace(), *self._stood])
+        """What happened under which seed, to be read when it went wrong; of a long history the end."""
+        lines = self.trace()
+        left_out = [f"    ... {len(lines) - TOLD} lines before"] if len(lines) > TOLD else []
+        return "\n".join([f"seed {self.seed}:", *left_out, *lines[-TOLD:], *self._stood])
 
     # -- who takes part ------------------------------------------------------------------------------
 
@@ -100,11 +104,14 @@ class Schedule:
         name: str = "",
         *,
         mortal: bool = True,
+        stoppable: bool | None = None,
         beside: Actor | None = None,
     ) -> Actor:
         """`job` will be called with the engine of a process of its own; `beside` another, in a thread of that one's."""
         engine = self.engine.as_owner() if beside is None else beside.engine
-        actor = Actor(name or f"actor {len(self.actors)}", job, engine, mortal)
+        actor = Actor(name or f"actor {len(self.actors)}", job, engine)
+        actor.mortal = mortal
+        actor.stoppable = mortal if stoppable is None else stoppable
         self.actors.append(actor)
         return actor
 
@@ -249,7 +256,7 @@ class Schedule:
         actor.priority = -float(self._turns)
 
     def _kill(self, actor: Actor) -> None:
-        threads = self._any_process()
+        threads = self._one_process([actor for actor in self.actors if actor.mortal])
         for thread in threads:
             thread.dead = True
             self._trace.append((self.time, thread, "is killed at", thread.pending[0]))
@@ -259,15 +266,15 @@ class Schedule:
 
     def _stop(self, actor: Actor) -> None:
         seconds = self.random.choice(STOPS)
-        for thread in self._any_process():
+        for thread in self._one_process([actor for actor in self.actors if actor.stoppable]):
             thread.stopped = self.time + seconds
             self._trace.append((self.time, thread, f"is stopped for {seconds:g} s at", thread.pending[0]))
         self.limit += seconds
 
-    def _any_process(self) -> list[Actor]:
-        """All actors of a process that can be killed."""
-        mortals = [actor for actor in self.actors if actor.mortal and not actor.ended and not actor.dead]
-        if not mortals:
+    def _one_process(self, actors: list[Actor]) -> list[Actor]:
+        """All threads of a process in which one of `actors` runs; none if none does."""
+        running = [actor for actor in actors if not actor.ended and not actor.dead]
+        if not running:
             return []
-        engine = self.random.choice(mortals).engine
+        engine = self.random.choice(running).engine
         return [actor for actor in self.actors if actor.engine is engine]

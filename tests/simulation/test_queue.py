@@ -146,6 +146,46 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_changes_no_answer()
     explore(leased, 1500, kills=1, stops=2, limit=5.0, turns=60)
 
 
+def test_an_answer_stays_though_its_worker_dies_before_the_mark_while_the_lease_runs_out() -> None:
+    def scenario(schedule: Schedule) -> None:
+        work = Work(schedule, lease=0.5)
+        jobs = work.queue(schedule.engine)
+        work.put[jobs.put(1, id="one")] = 1
+        jobs.close()
+
+        def answer_late_and_die(engine: MemoryEngine) -> None:
+            jobs = work.queue(engine)
+            write = jobs.results.write
+            jobs.results.write = lambda *letter: (write(*letter), engine.die())  # type: ignore[func-returns-value,method-assign]
+            with contextlib.suppress(QueueClosed):
+                task = jobs.get()
+                with engine.watch([]) as watch:
+                    watch.pause(schedule.random.choice((0.5, 0.75)))
+                work.do(engine, task)
+
+        schedule.actor(answer_late_and_die, mortal=False)
+        schedule.actor(work.work, mortal=False)
+        schedule.actor(lambda engine: work.collect(engine, ["one"]), mortal=False)
+        schedule.run()
+        work.check()
+
+    explore(scenario, limit=5.0)
+
+
+def test_a_worker_that_was_stopped_while_it_looked_for_the_dead_soon_looks_again() -> None:
+    def scenario(schedule: Schedule) -> None:
+        work = Work(schedule)
+        jobs = work.queue(schedule.engine)
+        work.put[jobs.put(1, id="one")] = 1
+        jobs.close()
+        schedule.actor(work.work, stoppable=False)
+        schedule.actor(work.work, mortal=False, stoppable=True)
+        schedule.run()
+        work.check()
+
+    explore(scenario, kills=1, stops=1, turns=25)
+
+
 def late(schedule: Schedule) -> None:
     """A claim that was given back says nothing any more."""
     work = Work(schedule)
