@@ -24,8 +24,11 @@ from benchmarks.harness import SUBJECT, Case, measure
 from benchmarks.peers import SERVERS, missing
 from benchmarks.places import Place, opened
 
-QUESTIONS = ("store", "category", "wake", "queues", "startup", "floor")
-DISTRIBUTIONS = ("psync", "pickleshare", "filelock", "psutil", "diskcache", "huey", "redis", "persist-queue", "dirq")
+QUESTIONS = ("store", "category", "wake", "queues", "barrier", "locks", "startup", "floor")
+DISTRIBUTIONS = (
+    "psync", "pickleshare", "filelock", "psutil", "diskcache", "huey", "redis", "persist-queue", "dirq", "fasteners",
+    "torch",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 
 

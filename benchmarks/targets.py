@@ -43,6 +43,8 @@ def within(question: str, figure: str, most: float) -> Goal:
 
 FLOWS = ("1 producer, 1 consumer", "1 producer, 4 consumers")
 FLOW_PEERS = (("multiprocessing", 0.9), ("huey", 4), ("diskcache", 7), ("redis", 3.5))
+ROUNDS = ("round of 4", "round of 8", "round of 16")
+ROUND_PEERS = (("multiprocessing", 0.6), ("redis", 0.15), ("tcpstore", 0.35))
 
 GOALS = (
     beats("store", "overwrite 100 B", "pickleshare", 3, "tmpfs"),
@@ -72,11 +74,21 @@ GOALS = (
     beats("wake", "wake, median", "multiprocessing", 1 / 1.5, "tmpfs"),
     beats("wake", "wake, median", "redis", 2),
     beats("wake", "wake, median", "pickleshare", 1000),
+    beats("wake", "set to wake, median", "multiprocessing", 1 / 1.5),
     within("wake", "idle CPU", 0.2),
     stays("wake", "write beside 16 waiters", "write alone", 2),
     *(beats("queues", flow, peer, times) for flow in FLOWS for peer, times in FLOW_PEERS),
     stays("queues", "put, get and done at 1M", "put, get and done at 1k", 1.5),
     within("queues", "first get at 1M", 1),
+    *(beats("barrier", round_, peer, 1 / times) for round_ in ROUNDS for peer, times in ROUND_PEERS),
+    beats("locks", "lock pair", "filelock", 35),
+    beats("locks", "lock pair", "fasteners", 9),
+    beats("locks", "lock pair", "diskcache", 25),
+    beats("locks", "lock by 4 processes", "filelock", 4),
+    beats("locks", "lock by 4 processes", "multiprocessing", 0.8),
+    within("locks", "not alone", 0),
+    beats("locks", "semaphore pair", "diskcache", 5),
+    beats("locks", "semaphore pair", "redis", 5),
     beats("startup", "import", "pickleshare", 1 / 1.2),
     beats("startup", "import, store in hand", "pickleshare", 1 / 1.2),
 )

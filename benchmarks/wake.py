@@ -1,4 +1,4 @@
-"""How soon a waiter in another process learns of a value, what waiting costs, and what waiters cost a writer."""
+"""How soon a waiter in another process learns of a value or flag, what waiting costs, what waiters cost a writer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,28 @@ def latency(bench: Bench) -> dict[str, float]:
     """
     polls = bench.peer.__name__.endswith("pickleshare")
     turns = bench.few(12, 4) if polls else bench.few(600, 200)
+    cold, warm = _turns(bench.peer.Signal(bench.folder), turns, 0.5 if polls else 0.0)
+    return {
+        "wake, median": 1e6 * statistics.median(cold),
+        "wake, p99": 1e6 * cold[int(len(cold) * 0.99)],
+        "wake by a warm writer": 1e6 * statistics.median(warm),
+    }
+
+
+def flag(bench: Bench) -> dict[str, float]:
+    """The same for an event: from just before it is set to where `wait` has returned."""
+    cold, warm = _turns(bench.peer.Flag(bench.folder), bench.few(600, 200), 0.0)
+    return {
+        "set to wake, median": 1e6 * statistics.median(cold),
+        "set to wake, p99": 1e6 * cold[int(len(cold) * 0.99)],
+        "set to wake by a warm setter": 1e6 * statistics.median(warm),
+    }
+
+
+def _turns(shared: Any, turns: int, pause: float) -> tuple[list[float], list[float]]:
+    """Seconds that each turn took, sorted: by a cold writer, by a warm one."""
     mine, theirs = fork.Pipe()
-    shared = bench.peer.Signal(bench.folder)
-    writer = fork.Process(target=_writer, args=(theirs, shared, turns, 0.5 if polls else 0.0))
+    writer = fork.Process(target=_writer, args=(theirs, shared, turns, pause))
     writer.start()
     shared.open()
     took: tuple[list[float], list[float]] = ([], [])
@@ -33,12 +52,7 @@ def latency(bench: Bench) -> dict[str, float]:
         sent = shared.wait(turn, 10.0)
         took[turn % 2].append(time.perf_counter() - sent)
     writer.join()
-    cold, warm = map(sorted, took)
-    return {
-        "wake, median": 1e6 * statistics.median(cold),
-        "wake, p99": 1e6 * cold[int(len(cold) * 0.99)],
-        "wake by a warm writer": 1e6 * statistics.median(warm),
-    }
+    return sorted(took[0]), sorted(took[1])
 
 
 def _writer(link: Connection, shared: Any, turns: int, pause: float) -> None:
@@ -101,6 +115,18 @@ CASES = (
         latency,
         LATENCY_FIGURES,
         ("multiprocessing", "multiprocessing_queue", "redis", "pickleshare"),
+        rounds=5,
+    ),
+    Case(
+        "wake",
+        "flag",
+        flag,
+        (
+            Figure("set to wake, median", "µs"),
+            Figure("set to wake, p99", "µs"),
+            Figure("set to wake by a warm setter", "µs"),
+        ),
+        ("multiprocessing",),
         rounds=5,
     ),
     Case(

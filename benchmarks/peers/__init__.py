@@ -5,11 +5,14 @@ An adapter has those of these that its library has, and nothing more:
     Store(folder)      set get keys clear incr forget close        a mapping of str to python values
     Category(folder)   fill hset hget hdict hcompress close        one dict that grows
     Signal(folder)     open wait send send_elsewhere               someone waits for a name to get a value
+    Flag(folder)       open wait send send_elsewhere               someone waits for a flag to go up
     Queue(folder)      open put take fill close                    `take` claims, and acknowledges where it can
+    Lock(folder)       open acquire release close
+    Semaphore(folder, value), Barrier(folder, parties)             open acquire release close; open wait close
     IMPORT, READY                                                  the statements that import it, and all of it
 
-`Signal` and `Queue` are made before the processes that share them part ways; each then calls `open()`. Where a
-library's own method has the right shape it is the attribute itself, so the adapter costs nothing.
+All that has an `open()` is made before the processes that share it part ways; each then calls it. Where a library's
+own method has the right shape it is the attribute itself, so the adapter costs nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "multiprocessing_queue": (),
     "persistqueue": ("persistqueue",),
     "dirq": ("dirq",),
+    "filelock": ("filelock",),
+    "fasteners": ("fasteners",),
+    "tcpstore": ("torch",),
 }
 """What has to be importable for each adapter."""
 

@@ -1,4 +1,5 @@
-"""diskcache with its default settings: one SQLite file; its `Deque` as a queue without acknowledgement."""
+"""diskcache with its default settings: one SQLite file; its `Deque` as a queue without acknowledgement;
+its locks and semaphores, which stay taken when their holder is killed."""
 
 from __future__ import annotations
 
@@ -62,3 +63,32 @@ class Queue:
 
     def close(self) -> None:
         self.deque.cache.close()
+
+
+class Lock:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def open(self) -> None:
+        self.cache = diskcache.Cache(self.folder)
+        lock = diskcache.Lock(self.cache, "lock")
+        self.acquire = lock.acquire
+        self.release = lock.release
+
+    def close(self) -> None:
+        self.cache.close()
+
+
+class Semaphore:
+    def __init__(self, folder: str, value: int) -> None:
+        self.folder = folder
+        self.value = value
+
+    def open(self) -> None:
+        self.cache = diskcache.Cache(self.folder)
+        semaphore = diskcache.BoundedSemaphore(self.cache, "semaphore", self.value)
+        self.acquire = semaphore.acquire
+        self.release = semaphore.release
+
+    def close(self) -> None:
+        self.cache.close()

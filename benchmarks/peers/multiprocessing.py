@@ -1,4 +1,4 @@
-"""multiprocessing's own: an `Event` to wait for, a `Queue` in memory without acknowledgement."""
+"""multiprocessing's own: all of it in memory, none of it survives the death of who holds it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,41 @@ class Signal:
 
     def send_elsewhere(self, turn: int) -> None:
         self.other.set()
+
+
+Flag = Signal
+
+
+class Barrier:
+    def __init__(self, folder: str, parties: int) -> None:
+        self.barrier = context.Barrier(parties)
+        self.wait = self.barrier.wait
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Lock:
+    def __init__(self, folder: str) -> None:
+        self.lock = context.Lock()
+        self.acquire = self.lock.acquire
+        self.release = self.lock.release
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Semaphore:
+    def __init__(self, folder: str, value: int) -> None:
+        self.semaphore = context.BoundedSemaphore(value)
+        self.acquire = self.semaphore.acquire
+        self.release = self.semaphore.release
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Queue:

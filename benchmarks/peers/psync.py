@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 
 import psync
+
+fork = multiprocessing.get_context("fork")
 
 IMPORT = "import psync"
 READY = "import psync; psync.PickleShareDB"
@@ -58,6 +61,74 @@ class Signal:
 
     def send_elsewhere(self, turn: int) -> None:
         self.db[f"other{turn}"] = time.perf_counter()
+
+
+class Flag:
+    """The time at which the flag was set goes past it, as it does with multiprocessing."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.sent = fork.RawValue("d")
+
+    def open(self) -> None:
+        db = psync.PickleShareDB(self.folder)
+        self.event = psync.Event(db, "event")
+        self.other = psync.Event(db, "other")
+
+    def wait(self, turn: int, timeout: float) -> float | None:
+        if not self.event.wait(timeout):
+            return None
+        self.event.clear()
+        return float(self.sent.value)
+
+    def send(self, turn: int) -> None:
+        self.sent.value = time.perf_counter()
+        self.event.set()
+
+    def send_elsewhere(self, turn: int) -> None:
+        self.other.set()
+
+
+class Barrier:
+    def __init__(self, folder: str, parties: int) -> None:
+        self.folder = folder
+        self.parties = parties
+
+    def open(self) -> None:
+        self.db = psync.PickleShareDB(self.folder)
+        self.wait = psync.Barrier(self.db, "barrier", self.parties).wait
+
+    def close(self) -> None:
+        self.db.close()
+
+
+class Lock:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def open(self) -> None:
+        self.db = psync.PickleShareDB(self.folder)
+        lock = psync.Lock(self.db, "lock")
+        self.acquire = lock.acquire
+        self.release = lock.release
+
+    def close(self) -> None:
+        self.db.close()
+
+
+class Semaphore:
+    def __init__(self, folder: str, value: int) -> None:
+        self.folder = folder
+        self.value = value
+
+    def open(self) -> None:
+        self.db = psync.PickleShareDB(self.folder)
+        semaphore = psync.BoundedSemaphore(self.db, "semaphore", self.value)
+        self.acquire = semaphore.acquire
+        self.release = semaphore.release
+
+    def close(self) -> None:
+        self.db.close()
 
 
 class Queue:

@@ -131,3 +131,60 @@ class Queue:
 
     def close(self) -> None:
         self.redis.close()
+
+
+class Barrier:
+    """Each party counts itself; the last one pushes a word for each of the others, who wait for one."""
+
+    def __init__(self, folder: str, parties: int) -> None:
+        self.parties = parties
+        self.round = 0
+
+    def open(self) -> None:
+        self.redis = _connect()
+
+    def wait(self) -> None:
+        self.round += 1
+        begin = f"begin {self.parties} {self.round}"
+        if self.redis.incr(f"arrived {self.parties}") == self.round * self.parties:
+            self.redis.rpush(begin, *[b"go"] * (self.parties - 1))
+        else:
+            self.redis.blpop([begin])
+
+    def close(self) -> None:
+        self.redis.close()
+
+
+class Lock:
+    """redis-py's lock, without a time limit: who is killed while it holds it leaves it taken."""
+
+    def __init__(self, folder: str) -> None: ...
+
+    def open(self) -> None:
+        self.redis = _connect()
+        lock = self.redis.lock("lock")
+        self.acquire = lock.acquire
+        self.release = lock.release
+
+    def close(self) -> None:
+        self.redis.close()
+
+
+class Semaphore:
+    """A list of permits: who takes one pops it, who is killed with one has lost it."""
+
+    def __init__(self, folder: str, value: int) -> None:
+        self.value = value
+
+    def open(self) -> None:
+        self.redis = _connect()
+        self.redis.rpush("permits", *[b"permit"] * self.value)
+
+    def acquire(self) -> None:
+        self.redis.blpop(["permits"])
+
+    def release(self) -> None:
+        self.redis.rpush("permits", b"permit")
+
+    def close(self) -> None:
+        self.redis.close()
