@@ -50,6 +50,8 @@ class Condition(Primitive):
     _kind = "condition"
 
     def __init__(self, db: Place, name: str, lock: Lock | None = None) -> None:
+        if lock is not None and not isinstance(lock, Lock):
+            raise TypeError(f"a condition's lock is a Lock or RLock of psync's, not {lock!r}")
         super().__init__(db, name)
         self._lock = _OwnLock(self._engine, name) if lock is None else lock
         self._shared = Shared(self._engine, self._where, _Tickets())

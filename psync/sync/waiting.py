@@ -76,7 +76,7 @@ def patience(blocking: bool, timeout: float | None) -> float | None:
         return 0.0
     if timeout is None or timeout == -1:
         return None
-    if timeout < 0:
+    if not timeout >= 0:  # which a NaN isn't
         raise ValueError(f"timeout must not be negative: {timeout!r}")
     if timeout > threading.TIMEOUT_MAX:
         raise OverflowError(f"timeout is too large: {timeout!r}")

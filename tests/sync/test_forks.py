@@ -256,7 +256,7 @@ def test_a_fork_while_another_thread_opens_a_lock_does_not_keep_it_locked(root: 
             fd = open_file(path, *rest)
             if str(path).endswith("lock%2Fx"):
                 opened.set()
-                forked.wait(1)  # in vain if a fork waits for us
+                forked.wait(0.3)  # in vain if a fork waits for us
             return fd
 
         os.open = open_slowly  # type: ignore[assignment]
