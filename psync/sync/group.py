@@ -63,16 +63,17 @@ class Group(Primitive):
     def join(self, information: Any = None) -> Member:
         """Be a member, once through each handle; again changes the `information`, which may be anything picklable."""
         me = self._engine.owner()
-        mine = self._mine if self._mine[1] == me else (0, me)
         gone = set(dead_of(self._engine, {owner for _, owner, _ in self._shared.look().members}))
 
         def join(all_: _Members) -> _Members:
-            number = mine[0] or all_.joined + 1
+            number, owner = self._mine
+            if owner != me or all((number, owner) != member[:2] for member in all_.members):
+                number = all_.joined + 1
+            self._mine = number, me  # here, so that other threads that join by this handle at once find it
             others = (other for other in all_.members if other[0] != number and other[1] not in gone)
             return _Members(max(all_.joined, number), (*others, (number, me, information)))
 
         number = self._shared.change(join).members[-1][0]
-        self._mine = number, me
         return Member(number, self._engine.describe(me), information)
 
     def leave(self) -> None:
