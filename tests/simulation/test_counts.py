@@ -31,7 +31,7 @@ def two_at_a_time(schedule: Schedule, kind: type[Semaphore] = Semaphore) -> None
 
 @pytest.mark.parametrize("kind", [Semaphore, BoundedSemaphore])
 def test_no_more_are_inside_than_there_are_permits_and_those_of_the_dead_come_back(kind: type[Semaphore]) -> None:
-    explore(lambda schedule: two_at_a_time(schedule, kind), kills=2, turns=60)
+    explore(lambda schedule: two_at_a_time(schedule, kind), 2000, kills=2, turns=60)
 
 
 def test_a_permit_that_somebody_gave_up_on_is_there_for_the_others() -> None:
@@ -55,7 +55,7 @@ def test_a_permit_that_somebody_gave_up_on_is_there_for_the_others() -> None:
             schedule.actor(work)
         schedule.run()
 
-    explore(scenario, 1000, kills=1, pace=0.01, limit=3.0, turns=60)
+    explore(scenario, 500, kills=1, pace=0.01, limit=3.0, turns=60)
 
 
 def signals(schedule: Schedule) -> None:
@@ -82,7 +82,7 @@ def signals(schedule: Schedule) -> None:
 
 
 def test_who_waits_for_a_permit_gets_each_that_is_released() -> None:
-    explore(signals)
+    explore(signals, 1000)
 
 
 def test_a_bounded_semaphore_refuses_as_many_releases_as_were_too_many() -> None:
@@ -104,7 +104,7 @@ def test_a_bounded_semaphore_refuses_as_many_releases_as_were_too_many() -> None
         seats = BoundedSemaphore(schedule.engine, "seats", 2)
         assert seats.get_value() == len(refused) == 2
 
-    explore(scenario, 1000)
+    explore(scenario, 500)
 
 
 def all_count(schedule: Schedule) -> None:
@@ -129,7 +129,7 @@ def all_count(schedule: Schedule) -> None:
 
 
 def test_a_counter_loses_nothing_and_wakes_who_waits_for_its_value() -> None:
-    explore(all_count, kills=1)
+    explore(all_count, 2000, kills=1)
 
 
 def test_a_killed_add_is_counted_once_or_not_at_all() -> None:

@@ -36,7 +36,7 @@ def one_at_a_time(schedule: Schedule, kind: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("kind", [Lock, RLock])
 def test_one_at_a_time_is_inside_with_a_growing_token_and_nobody_waits_for_the_dead(kind: type[Lock]) -> None:
-    explore(lambda schedule: one_at_a_time(schedule, kind), kills=2, turns=40)
+    explore(lambda schedule: one_at_a_time(schedule, kind), 2000, kills=2, turns=40)
 
 
 def test_a_lock_is_not_given_to_who_gave_up_and_its_timeouts_are_kept() -> None:
@@ -62,7 +62,7 @@ def test_a_lock_is_not_given_to_who_gave_up_and_its_timeouts_are_kept() -> None:
         schedule.run()
         assert not Lock(schedule.engine, "door").locked()
 
-    explore(scenario, kills=1, pace=0.01, limit=2.0, turns=30)
+    explore(scenario, 1000, kills=1, pace=0.01, limit=2.0, turns=30)
 
 
 def test_any_thread_of_a_process_may_release_its_lock_and_no_other_process() -> None:
@@ -94,7 +94,7 @@ def test_any_thread_of_a_process_may_release_its_lock_and_no_other_process() -> 
         schedule.run()
         assert sorted(taken) == [1, 2]
 
-    explore(scenario, turns=10)
+    explore(scenario, 500, turns=10)
 
 
 def test_a_thread_takes_its_own_rlock_again_and_the_other_threads_of_its_process_wait() -> None:
@@ -117,7 +117,7 @@ def test_a_thread_takes_its_own_rlock_again_and_the_other_threads_of_its_process
         schedule.actor(lambda engine: work(engine, RLock(engine, "door"), 2))
         schedule.run()
 
-    explore(scenario, turns=30)
+    explore(scenario, 1000, turns=30)
 
 
 def readers_and_writers(schedule: Schedule) -> None:
@@ -146,7 +146,7 @@ def readers_and_writers(schedule: Schedule) -> None:
 
 
 def test_one_writer_or_many_readers_are_inside_and_nobody_waits_for_the_dead() -> None:
-    explore(readers_and_writers, kills=2, turns=60)
+    explore(readers_and_writers, 2000, kills=2, turns=60)
 
 
 def test_readers_go_in_together() -> None:
@@ -188,7 +188,7 @@ def test_a_writer_that_gives_up_lets_the_readers_in() -> None:
             schedule.actor(job)
         schedule.run()
 
-    explore(scenario, kills=1, pace=0.01, limit=2.0, turns=60)
+    explore(scenario, 1000, kills=1, pace=0.01, limit=2.0, turns=60)
 
 
 # -- what was planted is found -----------------------------------------------------------------------

@@ -53,7 +53,7 @@ def correspondence(schedule: Schedule) -> None:
 
 
 def test_a_letter_once_posted_never_changes_and_whoever_waits_gets_it() -> None:
-    explore(correspondence, kills=2)
+    explore(correspondence, 2000, kills=2)
 
 
 def test_of_those_who_take_a_letter_one_gets_it() -> None:

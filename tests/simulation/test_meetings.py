@@ -50,7 +50,7 @@ def rounds(schedule: Schedule) -> None:
 
 
 def test_nobody_passes_a_barrier_alone_and_all_are_told_who_died() -> None:
-    explore(rounds, kills=2, turns=60)
+    explore(rounds, 1500, kills=2, turns=60)
 
 
 def test_the_action_is_called_once_a_round_before_anybody_goes_on() -> None:
@@ -79,7 +79,7 @@ def test_the_action_is_called_once_a_round_before_anybody_goes_on() -> None:
         schedule.run()
         assert acted == 2 and passed == 2 * PARTIES
 
-    explore(scenario)
+    explore(scenario, 500)
 
 
 class Meeting:
@@ -123,7 +123,7 @@ def test_who_aborts_tells_all() -> None:
         assert len(told) in (0, PARTIES) and len(set(told)) <= 1
         assert Barrier(schedule.engine, "epoch", PARTIES).broken
 
-    explore(scenario)
+    explore(scenario, 500)
 
 
 def test_a_reset_tells_who_waits_and_makes_a_new_barrier_for_who_comes() -> None:
@@ -155,7 +155,7 @@ def test_a_reset_tells_who_waits_and_makes_a_new_barrier_for_who_comes() -> None
         schedule.run()
         assert told < PARTIES and passed == PARTIES == came - told
 
-    explore(scenario)
+    explore(scenario, 500)
 
 
 def test_a_timeout_breaks_the_round_for_all_of_it_or_comes_too_late() -> None:
@@ -177,7 +177,7 @@ def test_a_timeout_breaks_the_round_for_all_of_it_or_comes_too_late() -> None:
         schedule.run()
         assert (passed, told) in ((PARTIES, 0), (0, PARTIES))
 
-    explore(scenario, pace=0.01, limit=2.0)
+    explore(scenario, 500, pace=0.01, limit=2.0)
 
 
 def in_and_out(schedule: Schedule) -> None:

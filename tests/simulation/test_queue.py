@@ -109,7 +109,7 @@ def work_off(schedule: Schedule) -> None:
 
 
 def test_each_task_is_answered_exactly_once_whoever_is_killed() -> None:
-    explore(work_off, 1500, kills=1, turns=150)
+    explore(work_off, 1000, kills=1, turns=150)
 
 
 def test_iteration_works_off_what_is_there_and_waits_for_what_may_come_back() -> None:
@@ -124,7 +124,7 @@ def test_iteration_works_off_what_is_there_and_waits_for_what_may_come_back() ->
         work.check()
         assert jobs.statistics().running == jobs.qsize() == 0
 
-    explore(scenario, 1000, kills=1, turns=80)
+    explore(scenario, 500, kills=1, turns=80)
 
 
 def leased(schedule: Schedule) -> None:
@@ -143,7 +143,7 @@ def leased(schedule: Schedule) -> None:
 
 
 def test_a_worker_that_was_stopped_for_longer_than_its_lease_changes_no_answer() -> None:
-    explore(leased, 1500, kills=1, stops=2, limit=5.0, turns=60)
+    explore(leased, 1000, kills=1, stops=2, limit=5.0, turns=60)
 
 
 def test_an_answer_stays_though_its_worker_dies_before_the_mark_while_the_lease_runs_out() -> None:
@@ -169,7 +169,7 @@ def test_an_answer_stays_though_its_worker_dies_before_the_mark_while_the_lease_
         schedule.run()
         work.check()
 
-    explore(scenario, limit=5.0)
+    explore(scenario, 500, limit=5.0)
 
 
 def test_a_worker_that_was_stopped_while_it_looked_for_the_dead_soon_looks_again() -> None:
@@ -183,7 +183,7 @@ def test_a_worker_that_was_stopped_while_it_looked_for_the_dead_soon_looks_again
         schedule.run()
         work.check()
 
-    explore(scenario, kills=1, stops=1, turns=25)
+    explore(scenario, 500, kills=1, stops=1, turns=25)
 
 
 def late(schedule: Schedule) -> None:
@@ -211,7 +211,7 @@ def late(schedule: Schedule) -> None:
 
 
 def test_who_comes_late_is_told_and_changes_nothing() -> None:
-    explore(late, 1000)
+    explore(late, 500)
 
 
 def test_a_task_that_fails_too_often_is_dead_and_who_waits_for_it_hears_of_it() -> None:
@@ -239,7 +239,7 @@ def test_a_task_that_fails_too_often_is_dead_and_who_waits_for_it_hears_of_it() 
         (dead,) = jobs.dead()
         assert attempts == [1, 2] == [past.number for past in dead.history]
 
-    explore(scenario, 1000)
+    explore(scenario, 500)
 
 
 def test_what_has_a_higher_priority_and_was_there_before_is_taken_before() -> None:
@@ -265,7 +265,7 @@ def test_what_has_a_higher_priority_and_was_there_before_is_taken_before() -> No
         schedule.actor(take)
         schedule.run()
 
-    explore(scenario, 1000)
+    explore(scenario, 500)
 
 
 def test_a_delayed_task_comes_when_it_is_due_and_not_before() -> None:
@@ -288,7 +288,7 @@ def test_a_delayed_task_comes_when_it_is_due_and_not_before() -> None:
         schedule.run()
         assert schedule.time < 0.31
 
-    explore(scenario, 1000, limit=0.31)
+    explore(scenario, 500, limit=0.31)
 
 
 def test_no_more_wait_in_a_bounded_queue_than_it_has_room_for_and_room_wakes_who_puts() -> None:
@@ -314,7 +314,7 @@ def test_no_more_wait_in_a_bounded_queue_than_it_has_room_for_and_room_wakes_who
         schedule.run()
         assert sorted(got) == [0, 1, 2, 3]
 
-    explore(scenario, 1000)
+    explore(scenario, 500)
 
 
 # -- what was planted is found -----------------------------------------------------------------------

@@ -36,7 +36,7 @@ def ping_pong(schedule: Schedule) -> None:
 
 
 def test_two_events_pass_a_turn_to_and_fro() -> None:
-    explore(ping_pong)
+    explore(ping_pong, 1000)
 
 
 def test_an_event_lets_all_go_on_who_wait_and_who_come_later() -> None:
@@ -56,7 +56,7 @@ def test_an_event_lets_all_go_on_who_wait_and_who_come_later() -> None:
         schedule.actor(raise_it, mortal=False)
         schedule.run()
 
-    explore(scenario, kills=1, turns=15)
+    explore(scenario, 1000, kills=1, turns=15)
 
 
 def test_who_sleeps_when_an_event_is_set_goes_on_though_it_is_cleared_at_once() -> None:
@@ -80,7 +80,7 @@ def test_who_sleeps_when_an_event_is_set_goes_on_though_it_is_cleared_at_once() 
         schedule.run()
         assert should <= did
 
-    explore(scenario, limit=10.0)
+    explore(scenario, 1000, limit=10.0)
 
 
 def hand_out(schedule: Schedule) -> None:
@@ -108,7 +108,7 @@ def hand_out(schedule: Schedule) -> None:
 
 
 def test_each_notice_lets_one_go_on_who_lives() -> None:
-    explore(hand_out, kills=2, turns=40)
+    explore(hand_out, 1500, kills=2, turns=40)
 
 
 def two_conditions(schedule: Schedule) -> None:
@@ -144,7 +144,7 @@ def two_conditions(schedule: Schedule) -> None:
 
 
 def test_two_conditions_of_one_lock_lose_and_double_nothing() -> None:
-    explore(two_conditions, 1500)
+    explore(two_conditions, 1000)
 
 
 def test_as_many_waits_are_true_as_notices_were_given_whatever_times_out() -> None:
@@ -174,7 +174,7 @@ def test_as_many_waits_are_true_as_notices_were_given_whatever_times_out() -> No
         schedule.run()
         assert taken == given
 
-    explore(scenario, 1500, pace=0.01, limit=2.0)
+    explore(scenario, 500, pace=0.01, limit=2.0)
 
 
 def count_down(schedule: Schedule) -> None:

@@ -43,7 +43,7 @@ def to_and_fro(schedule: Schedule) -> None:
 
 
 def test_who_waits_for_a_value_an_item_or_an_end_is_woken_by_it() -> None:
-    explore(to_and_fro)
+    explore(to_and_fro, 2000)
 
 
 def test_all_who_wait_for_a_value_get_it_whoever_else_is_killed() -> None:
@@ -59,7 +59,7 @@ def test_all_who_wait_for_a_value_get_it_whoever_else_is_killed() -> None:
         schedule.actor(add, mortal=False)
         schedule.run()
 
-    explore(scenario, 1000, kills=2, turns=15)
+    explore(scenario, 500, kills=2, turns=15)
 
 
 def test_of_those_who_take_a_value_one_gets_it() -> None:
@@ -82,7 +82,7 @@ def test_of_those_who_take_a_value_one_gets_it() -> None:
         there = [value for value in got if value is not None]
         assert len(set(there)) == len(there) == put - ("thing" in PickleShareDB(schedule.engine))
 
-    explore(scenario, 1000)
+    explore(scenario, 500)
 
 
 # -- categories ------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def set_beside_compress(schedule: Schedule) -> None:
 
 
 def test_a_category_loses_nothing_that_is_set_while_it_is_compressed_and_read() -> None:
-    explore(set_beside_compress, kills=2)
+    explore(set_beside_compress, 2000, kills=2)
 
 
 def test_an_update_of_many_items_is_seen_whole_or_not_at_all() -> None:
@@ -149,7 +149,7 @@ def test_an_update_of_many_items_is_seen_whole_or_not_at_all() -> None:
         schedule.run()
         read(schedule.engine)
 
-    explore(scenario, 1000, kills=1)
+    explore(scenario, 500, kills=1)
 
 
 def test_an_item_is_added_once_and_taken_once_whatever_is_compressed_meanwhile() -> None:
@@ -177,7 +177,7 @@ def test_an_item_is_added_once_and_taken_once_whatever_is_compressed_meanwhile()
         left = PickleShareDB(schedule.engine).hdict("cat")
         assert sorted(added) == sorted([*taken, *left.values()]) and len(added) >= 1
 
-    explore(scenario, 1000)
+    explore(scenario, 500)
 
 
 # -- what was planted is found -----------------------------------------------------------------------
