@@ -100,7 +100,8 @@ class Mark(NamedTuple):
     shows that it is at work by another `beat` (0 to 255). Of a WAITING or final record all three are 0, of a
     DELAYED one they are what its maker left there.
 
-    Only a taker that never used a record may give it back as if it had not taken it, with one attempt less.
+    Only a taker that never used a record may give it back as if it had not taken it, with one attempt less; it is the
+    first to be taken again.
     """
 
     state: State

@@ -64,14 +64,14 @@ class InHand:
 
     def give_back(self) -> None:
         """All of it."""
-        for key in list(self._all):
+        for key in reversed(list(self._all)):  # what is given up is the first to be taken again
             level, record = self._all.pop(key, (None, None))  # another thread may be faster
             if level is not None and record is not None:
                 self._claims.give_up_quietly(level, record)
 
     def give_back_these(self, level: Level, records: deque[Record]) -> None:
         while records:
-            record = records.popleft()
+            record = records.pop()
             if self.remove(level, record):
                 self._claims.give_up_quietly(level, record)
 

@@ -28,6 +28,7 @@ from psync.sync.waiting import LOOK_FOR_DEAD
 OFTEN_SEEN = 2
 """So many looks before must have found a claim unchanged whose lease ran out."""
 _NOBODY = codec.dumps(None)
+_mark = Mark._make
 
 
 class Claims:
@@ -51,6 +52,7 @@ class Claims:
         self._where = where
         self._holders = where + "/holders"
         self._levels = levels
+        self._main = levels.main.log
         self._ledger = ledger
         self._results = results
         self._max_attempts = max_attempts
@@ -68,7 +70,7 @@ class Claims:
         if owner != self._owner:
             self._register(owner)
         level, records = self._levels.take(owner, limit, beat, self.lease)
-        if self._levels.main.log.noted & BOUNDED and records:
+        if self._main.noted & BOUNDED and records:
             self._engine.announce(self._where + "/room")
         return level, records
 
@@ -79,28 +81,29 @@ class Claims:
             self._levels.main.log.note(lambda note: note | LEASED)
         self._owner = owner
 
-    def is_mine(self, record: Record) -> bool:
-        """False in a forked child, for what its parent claimed."""
-        return record.mark.owner == self._engine.owner()
-
     def beat(self, level: Level, record: Record) -> Record | None:
         """The claim goes on, and shows it; None if it was given away. pread, pwrite; with a lease under a lock."""
         mark = record.mark
         state, attempt, owner, beat, lease = mark
-        on = Mark(state, attempt, owner, beat % 255 + 1, lease)
+        on = _mark((state, attempt, owner, beat % 255 + 1, lease))
         if not level.settle(record.position, mark, on):
             return None
         return Record(record.position, on, record.payload)
+
+    def is_mine(self, record: Record) -> bool:
+        """False in a forked child, for what its parent claimed."""
+        return record.mark.owner == self._engine.owner()
 
     # -- ending claims ---------------------------------------------------------------------------------
 
     def finish(self, level: Level, record: Record, id: str, result: Any) -> bool:
         """False if the claim was given away: then nothing was changed. So with the others here."""
-        before = None
-        if result is not NOTHING:
-            ops = codec.item(id, result)
-            before = lambda: self._results.write(id, ops)  # noqa: E731
-        return level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt), before)
+        position, mark, _ = record
+        new = _mark((State.DONE, mark.attempt, 0, 0, 0.0))
+        if result is NOTHING:
+            return level.settle(position, mark, new)
+        ops = codec.item(id, result)
+        return level.settle(position, mark, new, lambda: self._results.write(id, ops))
 
     def set_back(
         self, level: Level, record: Record, id: str, tried: int, why: str, *, delay: float = 0.0, for_good: bool = False

@@ -95,8 +95,8 @@ class Ledger:
 
 def unpack(payload: bytes) -> tuple[str | None, Any, int]:
     """Id (None: the one of its place), value, and the attempts before it was revived. Raises what unpickling raises."""
-    id, value, *tried = codec.loads(payload)
-    return (id, codec.loads(value)[1], tried[0]) if tried else (id, value, 0)
+    found = codec.loads(payload)
+    return (found[0], found[1], 0) if len(found) == 2 else (found[0], codec.loads(found[1])[1], found[2])
 
 
 def id_in(payload: bytes, level: Level, position: int) -> tuple[str, int]:

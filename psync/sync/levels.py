@@ -8,7 +8,7 @@ main log hands out with each take, so it costs nothing; after that, each take lo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from psync.engine.contract import FINAL, WAITING, Engine, Log, Mark, Record, State
@@ -42,23 +42,34 @@ def place_of(id: str) -> Place | None:
 class Level:
     """The tasks of one priority."""
 
-    __slots__ = ("_announce", "log", "priority")
+    __slots__ = ("append", "log", "priority", "settle")
 
-    def __init__(self, priority: int, log: Log, announce: Callable[[str], None] | None) -> None:
+    def __init__(self, priority: int, log: Log) -> None:
         self.priority = priority
         self.log = log
-        self._announce = announce
-        """Tells who watches the main log; None of the main log, which does so itself."""
+        self.append = log.append
+        self.settle = log.settle
 
-    def append(self, payloads: list[bytes], mark: Mark = WAITING) -> list[int]:
+
+class HighLevel(Level):
+    """One beside the main log: who watches that is told what happens here, too."""
+
+    __slots__ = ("_announce",)
+
+    def __init__(self, priority: int, log: Log, announce: Callable[[str], None]) -> None:
+        super().__init__(priority, log)
+        self._announce = announce
+        self.append = self._append
+        self.settle = self._settle
+
+    def _append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
         positions = self.log.append(payloads, mark)
-        if self._announce is not None:
-            self._announce("")
+        self._announce("")
         return positions
 
-    def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
+    def _settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
         settled = self.log.settle(position, held, new, before)
-        if settled and self._announce is not None and new.state is not State.CLAIMED:
+        if settled and new.state is not State.CLAIMED:
             self._announce("/final" if new.state in FINAL else "")
         return settled
 
@@ -69,7 +80,7 @@ class Levels:
     def __init__(self, engine: Engine, where: str) -> None:
         self._engine = engine
         self._where = where
-        self.main = Level(0, engine.log(where), None)
+        self.main = Level(0, engine.log(where))
         self._register = engine.register(where + "/levels")
         self._raw: bytes | None = None
         self._all: tuple[Level, ...] = (self.main,)
@@ -87,7 +98,7 @@ class Levels:
 
     def _level(self, priority: int) -> Level:
         log = self._engine.log(f"{self._where}/p/{priority}")
-        return Level(priority, log, lambda what: self._engine.announce(self._where + what))
+        return HighLevel(priority, log, lambda what: self._engine.announce(self._where + what))
 
     def find(self, priority: int) -> Level | None:
         """The level of a priority, if it was used before."""
@@ -122,8 +133,9 @@ class Levels:
         """`Log.take` from the highest level that has any."""
         if len(self._all) == 1:
             main = self.main
-            taken = main.log.take(owner, limit, beat, lease)
-            if main.log.noted < LEVELS:
+            log = main.log
+            taken = log.take(owner, limit, beat, lease)
+            if log.noted < LEVELS:
                 return main, taken
             self.all()
             if taken and self._all[0] is main:

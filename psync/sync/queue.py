@@ -229,7 +229,7 @@ class WorkQueue(Primitive):
 
         flock, pread, pread, pread, pwrite, pwrite, unlock when a task is waiting.
         """
-        return self._take(1) or self._wait(lambda: self._take(1), block, timeout)
+        return self._take() or self._wait(self._take, block, timeout)
 
     def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> list[Task]:
         """Up to `n` tasks, and at least one, claimed at once. Raises as `get` does.
@@ -284,7 +284,7 @@ class WorkQueue(Primitive):
                     record = hand.popleft()
                     task = self._begun(level, record) if self._in_hand.remove(level, record) else None
                 elif pace.size == 1 or (share := self._share(pace.size)) == 1:
-                    task = self._take(1) or self._await(lambda: self._take(1), self._levels.finished, None)
+                    task = self._take() or self._await(self._take, self._levels.finished, None)
                     if task is None:
                         return
                 else:
@@ -316,10 +316,10 @@ class WorkQueue(Primitive):
             self._in_hand.add(level, records)
         return level, records
 
-    def _take(self, limit: int) -> Task | None:
+    def _take(self) -> Task | None:
         """A task, begun; None if there is none."""
         while True:
-            level, records = self._claim(limit, beat=1)
+            level, records = self._claim(1, beat=1)
             if not records:
                 return None
             task = self._opened(level, records[0])
@@ -348,12 +348,13 @@ class WorkQueue(Primitive):
             except Exception as error:
                 self._refuse(level, record, error)
                 return None
-            place = Place(level.priority, record.position)
-            if id is not None and self._ledger.is_twin(id, place):
+            if id is None:
+                return Task(self, level, record, Place(level.priority, record.position).id, value, 0)
+            if self._ledger.is_twin(id, Place(level.priority, record.position)):
                 self._in_hand.remove(level, record)
                 level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
                 return None
-            return Task(self, level, record, id or place.id, value, tried)
+            return Task(self, level, record, id, value, tried)
         except BaseException:
             self._claims.give_up_quietly(level, record)  # whoever asked for it hears of an error instead
             raise
@@ -417,6 +418,26 @@ class WorkQueue(Primitive):
             ]
         except Sealed:
             raise self._closed_error() from None
+
+    def cancel(self, id: str) -> bool:
+        """True for the one who took a waiting (or delayed) task out: it is dead, and nobody will work on it."""
+        place = self._ledger.place(id)
+        level = None if place is None else self._levels.find(place.priority)
+        record = None if place is None or level is None else level.log.read(place.position)
+        if place is None or level is None or record is None or record.mark.state not in (State.WAITING, State.DELAYED):
+            return False
+        me = self._engine.describe(self._engine.owner())
+
+        def remember() -> None:
+            self._ledger.remember(id, Attempt(record.mark.attempt, me, "cancelled"))
+            self._ledger.bury(id, place, record.payload)
+
+        return level.settle(record.position, record.mark, Mark(State.DEAD, record.mark.attempt), remember)
+
+    def state(self, id: str) -> str | None:
+        """ "waiting", "delayed", "claimed", "done" or "dead"; None for an id that was never given."""
+        state = self._state_of(id)
+        return None if state is None else state.name.lower()
 
     def history(self, id: str) -> list[Attempt]:
         """The attempts at a task that did not end well."""

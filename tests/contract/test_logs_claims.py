@@ -87,9 +87,12 @@ def test_a_claim_with_a_lease_may_be_taken_from_the_living(stand: Stand) -> None
 def test_what_was_never_used_is_given_back_as_if_it_had_not_been_taken(log: Log) -> None:
     log.append([b"%d" % number for number in range(5)])
     records = log.take(ME, 4)
-    for record in records[1:]:
+    assert log.settle(records[0].position, records[0].mark, Mark(State.WAITING, 1))
+    records[0] = log.take(OTHER)[0]
+    assert give_back(log, records[0])
+    for record in reversed(records[1:]):
         assert log.settle(record.position, record.mark, Mark(State.WAITING, 0))
-    again = log.take(OTHER, 9)
+    again = log.take(OTHER, 3) + log.take(OTHER, 9)[1:]
     assert {record.mark for record in again} == {Mark(State.CLAIMED, 1, OTHER)}
     assert [record.payload for record in again] == [b"1", b"2", b"3", b"4"]
 

@@ -42,9 +42,11 @@ END, BASE, APPENDED, LATER, MARKED, SEALED = range(6)
 them DELAYED; up to where there may be marks, if that is behind the end; whether it is sealed."""
 FRONT, LOW, TAKEN, RETURNED, RETAKEN, SKIPPED, ARRIVED, DELAYED, NOTE = range(9)
 """In ``front``: the first record never taken, the first that may be unfinished, how many were passed; how many entries
-`returned` has, and how many of them were used; how many records were settled untaken and are still to be passed;
+`returned` has, and where the first unused one is; how many records were settled untaken and are still to be passed;
 how many of those appended DELAYED were passed or are not so any more; how many entries `delayed` has; `Log.note`."""
 
+ROOM = 512
+"""So many entries can be put before those of `returned`: what was taken and never used goes back to its place."""
 _WAITING, _CLAIMED, _DELAYED = State.WAITING, State.CLAIMED, State.DELAYED
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 
@@ -56,14 +58,10 @@ def _in_words(verb: _Verb) -> _Verb:
     def worded(self: DirectoryLog, *args: Any) -> Any:
         try:
             return verb(self, *args)
-        except (OSError, Unreadable) as error:
-            self.spoil()
-            if isinstance(error, PsyncError):
+        except BaseException as error:
+            if (worded := self._failed(error)) is error:
                 raise
-            raise self._words(error) from error
-        except BaseException:
-            self.spoil()
-            raise
+            raise worded from error
 
     return cast(_Verb, worded)
 
@@ -100,6 +98,13 @@ class DirectoryLog(Log):
         self._reach = 0, 0, 0
         """END, BASE and LATER when a taker last looked. One tuple: threads share it."""
 
+    def _failed(self, error: BaseException) -> BaseException:
+        """What to raise for it, after everything is unlocked."""
+        self.spoil()
+        if isinstance(error, PsyncError) or not isinstance(error, OSError | Unreadable):
+            return error
+        return self._words(error)
+
     def _words(self, error: OSError | Unreadable) -> PsyncError:
         path = os.path.dirname(self._tail.path)
         if isinstance(error, OSError):
@@ -128,10 +133,19 @@ class DirectoryLog(Log):
 
     # -- appending -----------------------------------------------------------------------------------
 
-    @_in_words
     def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
         if not payloads:
             return []
+        try:
+            positions = self._append(payloads, mark)
+        except BaseException as error:
+            if (worded := self._failed(error)) is error:
+                raise
+            raise worded from error
+        self._changed()
+        return positions
+
+    def _append(self, payloads: Sequence[bytes], mark: Mark) -> list[int]:
         tail = self._tail.enter()
         try:
             if tail[SEALED]:
@@ -157,10 +171,9 @@ class DirectoryLog(Log):
                 self._tail.save()
             else:
                 self._append_delayed(tail, data, positions, end, base, mark)
+            return positions
         finally:
             self._tail.leave()
-        self._changed()
-        return positions
 
     def _append_delayed(
         self, tail: list[int], data: bytes, positions: list[int], end: int, base: int, mark: Mark
@@ -202,43 +215,50 @@ class DirectoryLog(Log):
 
     # -- taking --------------------------------------------------------------------------------------
 
-    @_in_words
     def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
-        front = self._front.enter()
+        taken: list[Record] = []
         try:
-            taken: list[Record] = []
+            front = self._front.enter()
             try:
-                if self._advance(front, (owner, beat, lease), limit, taken):
+                if self._advance(front, owner, beat, lease, limit, taken):
                     self._front.save()
+                self.noted = front[NOTE]
             except BaseException:
                 self._untake(taken)
                 raise
-            self.noted = front[NOTE]
-            return taken
-        finally:
-            self._front.leave()
+            finally:
+                self._front.leave()
+        except BaseException as error:
+            if (worded := self._failed(error)) is error:
+                raise
+            raise worded from error
+        return taken
 
-    def _advance(self, front: list[int], who: tuple[int, int, float], limit: int, taken: list[Record]) -> bool:
+    def _advance(self, front: list[int], owner: int, beat: int, lease: float, limit: int, taken: list[Record]) -> bool:
         """Claim records into `taken`; True if `front` has changed."""
         begun = front[FRONT]
         changed = False
         while len(taken) < limit:
-            position = self._next(front)
-            if position is None:
-                return self._reckon(front) or changed
+            position = self._next(front) if front[RETAKEN] < front[RETURNED] else front[FRONT]
+            end, base, _ = self._reach
+            if position >= end:
+                end, base, _ = self._look()
+                if position >= end:
+                    return self._reckon(front) or changed
             changed = True
-            end, base, _ = self._reaching(position)
             if position != front[FRONT]:
-                record, size, mark = self._taken.claim(position, base, *who)
+                record, size, mark = self._taken.claim(position, base, owner, beat, lease)
                 if record is None:
                     self._pass_by(front, mark, hinted=True)
             else:
                 many, before = limit - len(taken), len(taken)
-                if many > 1 and (size := self._taken.claim_run(position, end, base, many, *who, taken)):
-                    front[FRONT] += size
-                    front[TAKEN] += len(taken) - before
-                    continue
-                record, size, mark = self._taken.claim(position, base, *who)
+                if many > 1:
+                    size = self._taken.claim_run(position, end, base, many, owner, beat, lease, taken)
+                    if size:
+                        front[FRONT] += size
+                        front[TAKEN] += len(taken) - before
+                        continue
+                record, size, mark = self._taken.claim(position, base, owner, beat, lease)
                 if record is None:
                     self._pass_by(front, mark, hinted=False)
                 front[FRONT] += size
@@ -272,17 +292,11 @@ class DirectoryLog(Log):
                 before = Mark(_WAITING, mark.attempt - 1)
                 self._taken.exchange_mark(position, self._reach[1], mark, before, None)
 
-    def _next(self, front: list[int]) -> int | None:
-        """The position to look at next: first what was given back, then the front."""
-        if front[RETAKEN] < front[RETURNED]:
-            position = self._returned.get(front[RETAKEN])
-            front[RETAKEN] += 1
-            if front[RETAKEN] == front[RETURNED]:
-                front[RETAKEN] = front[RETURNED] = 0
-            if position != front[FRONT]:
-                return position
-        position = front[FRONT]
-        return position if position < self._reaching(position)[0] else None
+    def _next(self, front: list[int]) -> int:
+        """The position of what was given back and not taken since."""
+        position = self._returned.get(front[RETAKEN])
+        front[RETAKEN] += 1
+        return position
 
     @_in_words
     def note(self, change: Callable[[int], int]) -> None:
@@ -295,21 +309,23 @@ class DirectoryLog(Log):
 
     # -- settling ------------------------------------------------------------------------------------
 
-    @_in_words
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
-        state = new.state
-        if held.state in FINAL or position < 0:
+        was, _, owner, _, lease = held
+        state, _, new_owner, _, _ = new
+        if was in FINAL or position < 0:
             return False
-        if (
-            held.owner
-            and held.owner == self._mine()
-            and not held.lease
-            and (new.owner == held.owner or state in FINAL)
-            and held.state is _CLAIMED
-        ):
-            settled = self._settle_own(position, held, new, before)
-        else:
-            settled = self._settle_locked(position, held, new, before)
+        try:
+            if was is _CLAIMED and not lease and (state in FINAL or new_owner == owner) and owner == self._mine():
+                # Only this process may touch the record, as long as it lives; so only its threads are kept out.
+                with self._settling:
+                    end, base, _ = self._reaching(position)
+                    settled = position < end and self._own.exchange_mark(position, base, held, new, before)
+            else:
+                settled = self._settle_locked(position, held, new, before)
+        except BaseException as error:
+            if (worded := self._failed(error)) is error:
+                raise
+            raise worded from error
         if settled:
             if state in FINAL:
                 self._finished()
@@ -317,18 +333,13 @@ class DirectoryLog(Log):
                 self._changed()
         return settled
 
-    def _settle_own(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
-        """Only this process may touch the record, as long as it lives; so only its threads are kept out."""
-        with self._settling:
-            end, base, _ = self._reaching(position)
-            return position < end and self._own.exchange_mark(position, base, held, new, before)
-
     def _settle_locked(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
         front = self._front.enter()
         try:
             ahead = position >= front[FRONT]  # whoever takes will come by
             if new.state is _WAITING and not (ahead and held.state is _DELAYED):
-                before = functools.partial(self._hint, front, position, before)
+                unused = new.attempt < held.attempt
+                before = functools.partial(self._hint, front, position, before, first=unused)
             elif new.state is _DELAYED:
                 before = functools.partial(self._hint_delayed, front, [position], before)
             with self._settling:
@@ -345,12 +356,18 @@ class DirectoryLog(Log):
         finally:
             self._front.leave()
 
-    def _hint(self, front: list[int], position: int, before: Callable[[], object] | None) -> None:
+    def _hint(self, front: list[int], position: int, before: Callable[[], object] | None, *, first: bool) -> None:
         """Say that the record can be taken again before it is so: else nobody would come past it any more."""
         if before is not None:
             before()
-        self._returned.put(front[RETURNED], [position])
-        front[RETURNED] += 1
+        if front[RETAKEN] == front[RETURNED]:
+            front[RETAKEN] = front[RETURNED] = ROOM
+        if first and front[RETAKEN]:
+            self._returned.put(front[RETAKEN] - 1, [position])
+            front[RETAKEN] -= 1
+        else:
+            self._returned.put(front[RETURNED], [position])
+            front[RETURNED] += 1
         self._front.save()
 
     def _hint_delayed(self, front: list[int], positions: list[int], before: Callable[[], object] | None = None) -> None:

@@ -4,7 +4,7 @@
 Records are in segments named by the position of their first one; a record is a head of 16 bytes (length, checksum), the
 payload, and filling up to 32. The marks of a segment are in a file of their own beside it, at half the offset of their
 record, so that no mark lies across the end of a page, and who appends never waits for the inode that takers write to.
-Its 16 bytes: state, beat, lease (a half-precision float), attempt, owner; one that was never written is zero: WAITING.
+Its 16 bytes: state, attempt, owner, beat, lease (a half-precision float); one that was never written is zero: WAITING.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from psync.engine.directory.files import CHANGE, read_all, with_folder, write_al
 from psync.engine.directory.names import MODE, Layout, segment_base
 from psync.engine.seal import Unreadable
 
-MARK = struct.Struct("<BBeIQ")
+MARK = struct.Struct("<BIQBe")
 _HEAD = struct.Struct("<II8x")
 HEAD = _HEAD.size
 ALIGN = 32
@@ -47,13 +47,11 @@ def size_of(length: int) -> int:
     return HEAD + length + -(HEAD + length) % ALIGN
 
 
-def pack_mark(mark: Mark) -> bytes:
-    state, attempt, owner, beat, lease = mark
-    return MARK.pack(state, beat, lease, attempt, owner)
+pack_mark = MARK.pack
 
 
 def unpack_mark(raw: bytes, position: int) -> Mark:
-    state, beat, lease, attempt, owner = MARK.unpack(raw or _FRESH)
+    state, attempt, owner, beat, lease = MARK.unpack(raw or _FRESH)
     if state >= len(_STATES):
         raise Unreadable(f"the mark of the record at {position} is none")
     return Mark(_STATES[state], attempt, owner, beat, lease)
@@ -133,7 +131,7 @@ class Segments:
         first = positions[0]
         marks = bytearray((end - first) >> 1)
         for position in positions:
-            MARK.pack_into(marks, (position - first) >> 1, mark.state, mark.beat, mark.lease, mark.attempt, mark.owner)
+            MARK.pack_into(marks, (position - first) >> 1, *mark)
         write_all(self._mark_file(tail), bytes(marks), (first - tail) >> 1)
 
     def cut_marks(self, end: int, tail: int) -> None:
@@ -144,15 +142,20 @@ class Segments:
         self, position: int, tail: int, held: Mark, new: Mark, before: Callable[[], object] | None
     ) -> bool:
         """pread, pwrite: the mark goes from `held` to `new`, after `before`; False if it is not `held`."""
-        found = self._find(position, tail)
-        if found is None:
-            return False
-        _, marks, offset = found
-        if (os.pread(marks, 16, offset >> 1) or _FRESH) != pack_mark(held):
+        marks = self._marks.get(tail) if position >= tail else None
+        if marks is not None:
+            offset = (position - tail) >> 1
+        else:
+            found = self._find(position, tail)
+            if found is None:
+                return False
+            _, marks, offset = found
+            offset >>= 1
+        if (os.pread(marks, 16, offset) or _FRESH) != pack_mark(*held):
             return False
         if before is not None:
             before()
-        os.pwrite(marks, pack_mark(new), offset >> 1)
+        os.pwrite(marks, pack_mark(*new), offset)
         return True
 
     def claim(
@@ -164,13 +167,20 @@ class Segments:
         if found is None:
             return None, 0, None
         fd, marks, offset = found
-        payload = _load(fd, offset, position)
-        size = size_of(len(payload))
-        raw = os.pread(marks, 16, offset >> 1) or _FRESH
-        if raw[0]:
-            return None, size, unpack_mark(raw, position)
-        mark = Mark(_CLAIMED, MARK.unpack(raw)[3] + 1, owner, beat, lease)
-        os.pwrite(marks, pack_mark(mark), offset >> 1)
+        data = os.pread(fd, _GLANCE, offset)
+        length = int.from_bytes(data[:4], "little")
+        payload = data[HEAD : HEAD + length]
+        if len(payload) != length or crc32(payload, position & 0xFFFFFFFF) != int.from_bytes(data[4:8], "little"):
+            payload = _load(fd, offset, position)
+        size = (HEAD + length + ALIGN - 1) & -ALIGN
+        raw = os.pread(marks, 16, offset >> 1)
+        attempt = 1
+        if raw and raw != _FRESH:
+            if raw[0]:
+                return None, size, unpack_mark(raw, position)
+            attempt += MARK.unpack(raw)[1]
+        mark = Mark(_CLAIMED, attempt, owner, beat, lease)
+        os.pwrite(marks, pack_mark(*mark), offset >> 1)
         return Record(position, mark, payload), size, None
 
     def claim_run(
@@ -186,8 +196,8 @@ class Segments:
         fd, marks, offset = found
         data = os.pread(fd, min(self._next_base(position, tail, end) - position, _RUN), offset)
         old = os.pread(marks, len(data) >> 1, offset >> 1)
-        new = MARK.pack(_CLAIMED, beat, lease, 1, owner)
         mark = Mark(_CLAIMED, 1, owner, beat, lease)
+        new = pack_mark(*mark)
         written = bytearray()
         at = 0
         while limit and at + HEAD <= len(data):

@@ -53,6 +53,8 @@ class Records:
         self.kept[position] = old._replace(mark=new)
         if new.state is State.WAITING and old.mark.state is not State.WAITING:
             self.returned[position] = None
+            if new.attempt < old.mark.attempt:
+                self.returned.move_to_end(position, last=False)
         elif new.state is not State.WAITING:
             self.fresh.pop(position, None)
             self.returned.pop(position, None)
