@@ -5,14 +5,16 @@ They keep values in it, hand out jobs, collect results and wait for each other. 
 The floors, each importing only those below it::
 
     cli/      4  one command a file; the only place that prints and parses arguments
-    work/     3  calls that travel (not here yet)
+    work/     3  calls that travel: Executor, and the workers that make the calls
     sync/     2  one primitive a file: Lock, Barrier, Event ..., WorkQueue, Mailbox
     store/    1  PickleShareDB: mapping, hashed categories, waiting, links; the one door to pickle
-    engine/   0  bytes under names: cells, buckets and logs, locks, wake-ups, who is alive; the one door to the system
+    engine/   0  bytes under names: cells, buckets, logs, registers and locks, wake-ups, who is alive; the one door to
+                 the system
     errors.py    every error, under PsyncError
 
 The walk of a task, from the call to the answer::
 
+    executor.submit(f, x)     work/executor.py: the call as bytes (work/call.py) is the value of a task
     queue.put(value)          sync/queue.py: pickled, appended to a log
       Log.append              engine/directory/logs.py: the record, then where the log ends; that write decides
         Wake.notify           engine/directory/wake.py: is a flag up? then touch a file, and inotify wakes a worker
@@ -23,15 +25,22 @@ The walk of a task, from the call to the answer::
         Bucket.append         engine/directory/buckets.py: the letter, at the end of a growing pickle
                               and the mark becomes "done"
     queue.results.get(id)     sync/mailbox.py: woken by the letter's bucket, reads what was appended since
+    future.result()           work/futures.py: the same, by one thread for all futures of a client
 
 What a task can be, and who moves it on. What a *claim holder* does needs the claim to be still its own::
 
     state     on disk                        leaves it by
-    WAITING   mark 0, attempts so far        a worker's take -> CLAIMED
-    CLAIMED   mark names the worker          done -> DONE; retry -> WAITING, or DEAD after the last one; fail -> DEAD;
-                                             its worker proven dead: anybody -> as retry (DONE if the letter is there)
+    WAITING   mark 0, attempts so far        a worker's take -> CLAIMED; cancel -> DEAD
+    DELAYED   mark says until when           when that has come, anybody -> WAITING; cancel -> DEAD
+    CLAIMED   mark names the worker          done -> DONE; retry -> WAITING or DELAYED, or DEAD after the last one;
+                                             fail -> DEAD; its worker proven dead, or its lease over: anybody -> as
+                                             retry (DONE if the letter is there)
     DONE      mark; a letter, if any         never; the segment is removed when all in it is DONE or DEAD
-    DEAD      mark; a grave with history     never
+    DEAD      mark; a grave with history     revive: put once more under the same id
+
+Waiting for a state (`sync/waiting.py`) is always the same: watch, look, pause; and look for the dead now and then. A
+primitive's state is one small value (`sync/shared.py`) in a register (`engine/directory/register.py`): changed under
+the file's lock by one write, looked at in memory.
 
 `psync.engine.contract` says what every verb promises; `psync.engine.directory.names` what every file is.
 """
@@ -50,6 +59,8 @@ if TYPE_CHECKING:
     from psync.errors import InvalidKey as InvalidKey
     from psync.errors import LockTimeout as LockTimeout
     from psync.errors import PsyncError as PsyncError
+    from psync.errors import QueueClosed as QueueClosed
+    from psync.errors import RemoteError as RemoteError
     from psync.errors import StaleClaim as StaleClaim
     from psync.errors import StoreFailed as StoreFailed
     from psync.errors import StoreFull as StoreFull
@@ -76,6 +87,8 @@ if TYPE_CHECKING:
     from psync.sync import Semaphore as Semaphore
     from psync.sync import Task as Task
     from psync.sync import WorkQueue as WorkQueue
+    from psync.work import Executor as Executor
+    from psync.work import Worker as Worker
 
 __version__ = "0.1.0"
 
@@ -100,6 +113,8 @@ _WHERE = {
     "WorkQueue": "psync.sync",
     "Task": "psync.sync",
     "Mailbox": "psync.sync",
+    "Executor": "psync.work",
+    "Worker": "psync.work",
     "DirectoryEngine": "psync.engine",
     "MemoryEngine": "psync.engine",
     "PsyncError": "psync.errors",
@@ -109,7 +124,9 @@ _WHERE = {
     "StoreFull": "psync.errors",
     "StoreFailed": "psync.errors",
     "UnsafeStore": "psync.errors",
+    "QueueClosed": "psync.errors",
     "StaleClaim": "psync.errors",
+    "RemoteError": "psync.errors",
     "TaskFailed": "psync.errors",
     "BrokenBarrierError": "psync.errors",
     "LockTimeout": "psync.errors",

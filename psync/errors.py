@@ -101,6 +101,13 @@ class QueueClosed(PsyncError, ValueError, *_shut_down):  # type: ignore[misc]
     queue: str
 
 
+class RemoteError(PsyncError, RuntimeError):
+    """A call, or how it ended, could not travel; `worker` says who made the call, if anybody did."""
+
+    fields = ("worker",)
+    worker: str | None
+
+
 class TaskFailed(PsyncError):
     """A task ended dead: it failed for good or used up its attempts; `history` lists every attempt."""
 

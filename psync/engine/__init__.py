@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import Engine
 from psync.engine.directory import DirectoryEngine
-from psync.engine.opening import Durability, Root, Wakeups, open_engine, rejoined, shared_engine
+from psync.engine.opening import (
+    Durability,
+    Root,
+    Wakeups,
+    open_engine,
+    private_directory,
+    rejoined,
+    remove_directory,
+    shared_engine,
+)
 
 __all__ = [
     "DirectoryEngine",
@@ -21,7 +30,9 @@ __all__ = [
     "Root",
     "Wakeups",
     "open_engine",
+    "private_directory",
     "rejoined",
+    "remove_directory",
     "shared_engine",
 ]
 

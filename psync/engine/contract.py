@@ -213,6 +213,9 @@ class Log(ABC):
     noted: int = 0
     """What `note` left, as it was at the last `take` or `counts` through this handle, or later."""
 
+    sealed: bool = False
+    """Whether the log was sealed at the last `counts` through this handle, or the last `take` that found too few."""
+
     @abstractmethod
     def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
         """Add records, all or none, WAITING or DELAYED as `mark` says; returns their positions. First in, first taken.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import threading
 import weakref
 
@@ -11,9 +13,21 @@ from psync.engine.contract import Engine
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Durability, Wakeups
 
-__all__ = ["Durability", "Root", "Wakeups", "open_engine", "rejoined", "shared_engine"]
+__all__ = [
+    "Durability",
+    "Root",
+    "Wakeups",
+    "open_engine",
+    "private_directory",
+    "rejoined",
+    "remove_directory",
+    "shared_engine",
+]
 
 Root = str | os.PathLike[str]
+MEMORY = "/dev/shm"
+PLENTY = 1 << 30
+"""Bytes."""
 
 
 class _Shared:
@@ -36,6 +50,24 @@ _shared = _Shared()
 def open_engine(root: Root | Engine, *, durability: Durability = "process", wakeups: Wakeups = "auto") -> Engine:
     """A new engine for the directory `root`; an engine is taken as it is."""
     return root if isinstance(root, Engine) else DirectoryEngine(root, durability=durability, wakeups=wakeups)
+
+
+def private_directory() -> str:
+    """A new, empty directory that only this user can open, for as long as its maker needs it: in memory, if there is
+    plenty, and TMPDIR does not name another place."""
+    in_memory = None
+    if "TMPDIR" not in os.environ:
+        try:
+            space = os.statvfs(MEMORY)
+            in_memory = MEMORY if space.f_bavail * space.f_frsize >= PLENTY and os.access(MEMORY, os.W_OK) else None
+        except OSError:
+            pass  # no such place
+    return tempfile.mkdtemp(prefix="psync-", dir=in_memory)
+
+
+def remove_directory(path: str) -> None:
+    """All of it; what can't be removed stays."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def shared_engine(root: Root) -> Engine:

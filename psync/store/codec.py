@@ -7,6 +7,7 @@ protocol 4 on a memo number is counted, and would mean another item's object).
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import struct
@@ -25,6 +26,32 @@ loads = pickle.loads
 
 def dumps(value: Any) -> bytes:
     return pickle.dumps(value, 5)
+
+
+def dumps_whole(value: Any) -> bytes:
+    """`dumps`, but what can't be found by its name elsewhere (a lambda, what is defined in ``__main__``) travels whole,
+    if `cloudpickle` is installed. Raises what pickling raises."""
+    from_main = False
+    if isinstance(value, tuple):
+        from_main = any(getattr(part, "__module__", None) == "__main__" for part in value)
+    if not from_main:
+        try:
+            return pickle.dumps(value, 5)
+        except Exception:
+            if (whole := _cloudpickle()) is None:
+                raise
+            return whole.dumps(value, 5)  # type: ignore[no-any-return]
+    whole = _cloudpickle()
+    return pickle.dumps(value, 5) if whole is None else whole.dumps(value, 5)
+
+
+@functools.cache
+def _cloudpickle() -> Any:
+    try:
+        import cloudpickle  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return None
+    return cloudpickle
 
 
 def own(value: Any) -> Any:

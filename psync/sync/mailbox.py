@@ -81,11 +81,12 @@ class Mailbox:
             yield from self._collect_all(timeout)
             return
         missing = dict.fromkeys(addresses)
-        arrivals = _Arrivals(self._letters, {self._letters.bucket_name(address) for address in missing})
+        arrivals = self.arrivals()
+        buckets = arrivals.buckets_of(missing)
         begun = self._engine.now()
         with self._engine.watch(self._watched(missing)) as watch:
             while missing:
-                found = [(address, value) for address, value in arrivals.new() if address in missing]
+                found = [(address, value) for address, value in arrivals.new(buckets) if address in missing]
                 found = found or self._settled(missing)
                 for address, value in found:
                     if missing.pop(address, MISSING) is not MISSING:
@@ -107,7 +108,7 @@ class Mailbox:
 
     def _collect_all(self, timeout: float | None) -> Iterator[tuple[Any, Any]]:
         buckets = [f"{self._where}/{number:02x}" for number in range(256)]
-        arrivals = _Arrivals(self._letters, set(buckets))
+        arrivals = self.arrivals()
         seen = set()
         begun = self._engine.now()
         with self._engine.watch(buckets) as watch:
@@ -123,6 +124,10 @@ class Mailbox:
                     return
                 else:
                     watch.pause(None if timeout is None else timeout - (now - begun))
+
+    def arrivals(self) -> Arrivals:
+        """For who looks again and again: each look yields the letters that came since the last one."""
+        return Arrivals(self._letters)
 
     def __contains__(self, address: Any) -> bool:
         return self._look(address) is not NOT_YET
@@ -153,19 +158,28 @@ class Mailbox:
         return MailboxStatistics(len(self))
 
 
-class _Arrivals:
-    """The letters of some buckets, each seen once: only what was appended since is read."""
+class Arrivals:
+    """The letters of a mailbox, each seen once: only what was appended since is read."""
 
-    def __init__(self, letters: Category, buckets: set[str]) -> None:
-        self._engine = letters.engine
-        self._names = [f"{letters.name}/{COMPRESSED}", *sorted(buckets)]
+    def __init__(self, letters: Category) -> None:
+        self._letters = letters
+        self._all = [f"{letters.name}/{number:02x}" for number in range(256)]
+        self._compressed = f"{letters.name}/{COMPRESSED}"
         self._positions: dict[str, Any] = {}
 
-    def new(self) -> Iterator[tuple[Any, Any]]:
+    def buckets_of(self, addresses: Iterable[Any]) -> set[str]:
+        """What to look through for the letters of these."""
+        return {self._letters.bucket_name(address) for address in addresses}
+
+    def new(self, buckets: Iterable[str] | None = None) -> Iterator[tuple[Any, Any]]:
+        """(address, letter) of what came since the last look into each of `buckets` (None: all), or before.
+
+        An fstat a bucket, and a pread where something came. May repeat what was seen, after `compact`.
+        """
         # A bucket that was compacted meanwhile is gone, but what it held is in the compressed file, which is looked at
-        # last for that reason (it may repeat what was seen).
-        for name in reversed(self._names):
-            tail = self._engine.bucket(name).tail(self._positions.get(name))
+        # last for that reason.
+        for name in (*(self._all if buckets is None else buckets), self._compressed):
+            tail = self._letters.engine.bucket(name).tail(self._positions.get(name))
             if tail is None:
                 self._positions.pop(name, None)
             elif tail.ops:

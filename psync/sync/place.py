@@ -37,6 +37,11 @@ class Primitive(ABC):
         self._where = own_name(self._kind, name)
         self._engine = engine_of(db)
 
+    @property
+    def engine(self) -> Engine:
+        """What keeps it."""
+        return self._engine
+
     def _arguments(self) -> tuple[Any, ...]:
         """What `__init__` needs beside the place, to make a handle of the same primitive."""
         return (self.name,)

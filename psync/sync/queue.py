@@ -252,12 +252,14 @@ class WorkQueue(Primitive):
         raise queue.Empty
 
     def _is_over(self) -> bool:
-        return self._log.counts().sealed and self._levels.finished()
+        return self._log.sealed and self._levels.finished()
 
     def _await(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
         """What `take` returns, once that is true; or what is not, when it has `ended`, or after `timeout` seconds."""
         deadline = None if timeout is None else self._engine.now() + timeout
-        with self._engine.watch([self._where, self._where + "/final"]) as watch:
+        # a get has no need to hear of each task that ends: that a closed queue is worked off it learns soon enough
+        names = [self._where] if ended == self._is_over else [self._where, self._where + "/final"]
+        with self._engine.watch(names) as watch:
             if not self._claims.looked:
                 self.recover()
             while True:

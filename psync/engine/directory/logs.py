@@ -195,6 +195,7 @@ class DirectoryLog(Log):
         """END, BASE and LATER; what was appended before this call is counted in."""
         tail = self._tail.peek()
         self._reach = reach = tail[END], tail[BASE], tail[LATER]
+        self.sealed = bool(tail[SEALED])
         return reach
 
     def _reaching(self, position: int) -> tuple[int, int, int]:
@@ -455,7 +456,7 @@ class DirectoryLog(Log):
         front = self._front.enter()
         try:
             tail = self._tail.peek()
-            self.noted = front[NOTE]
+            self.noted, self.sealed = front[NOTE], bool(tail[SEALED])
             waiting = tail[APPENDED] - front[TAKEN] + front[RETURNED] - front[RETAKEN] - front[SKIPPED]
             waiting -= tail[LATER] - front[ARRIVED]
             return Counts(max(0, waiting), tail[APPENDED], tail[END], bool(tail[SEALED]))

@@ -33,6 +33,7 @@ _STRETCH = 1 << 18
 _STATES = tuple(State)
 _CLAIMED = State.CLAIMED
 _RUN = 1 << 16
+_AHEAD = 1 << 14
 _FRESH = bytes(MARK.size)
 
 
@@ -69,6 +70,8 @@ class Segments:
         """Every segment that begins below this is in `_bases` (or was cleared away since)."""
         self._files: dict[int, int] = {}
         self._marks: dict[int, int] = {}
+        self._ahead = 0, b""
+        """What begins at a position, as far as it was read for those who take one after the other."""
 
     def _file(self, base: int, *, create: bool = False) -> int:
         fd = self._files.get(base)
@@ -161,18 +164,25 @@ class Segments:
     def claim(
         self, position: int, tail: int, owner: int, beat: int, lease: float
     ) -> tuple[Record | None, int, Mark | None]:
-        """pread, pread, pwrite: the record, if it was WAITING and is CLAIMED now; its size (0 if it is gone); its mark
-        if it is something else."""
+        """pread, pwrite: the record, if it was WAITING and is CLAIMED now; its size (0 if it is gone); its mark if it is
+        something else. One pread more if the record was not read ahead: a record never changes."""
         found = self._find(position, tail)
         if found is None:
             return None, 0, None
         fd, marks, offset = found
-        data = os.pread(fd, _GLANCE, offset)
-        length = int.from_bytes(data[:4], "little")
-        payload = data[HEAD : HEAD + length]
-        if len(payload) != length or crc32(payload, position & 0xFFFFFFFF) != int.from_bytes(data[4:8], "little"):
-            payload = _load(fd, offset, position)
-        size = (HEAD + length + ALIGN - 1) & -ALIGN
+        begin, data = self._ahead
+        at = position - begin
+        if not 0 <= at < len(data):
+            at = 0
+            data = os.pread(fd, _AHEAD, offset)
+            self._ahead = position, data
+        start = at + HEAD
+        length, crc = _HEAD.unpack_from(data, at) if start <= len(data) else (0, -1)
+        payload = data[start : start + length]
+        if len(payload) != length or crc32(payload, position & 0xFFFFFFFF) != crc:
+            payload = _load(fd, offset, position)  # it is not read so far, or has come since, or is damaged
+            self._ahead = 0, b""
+        size = (HEAD + len(payload) + ALIGN - 1) & -ALIGN
         raw = os.pread(marks, 16, offset >> 1)
         attempt = 1
         if raw and raw != _FRESH:
@@ -281,6 +291,7 @@ class Segments:
                 os.close(files.popitem()[1])
         self._bases.clear()
         self._complete = 0
+        self._ahead = 0, b""
 
 
 def _load(fd: int, offset: int, position: int) -> bytes:

@@ -108,7 +108,7 @@ class MemoryLog(Log):
             raise ValueError("owner 0 is nobody; take with Engine.owner()")
         with self._changing("take") as records:
             taken = list(islice(iter(lambda: records.take(owner, beat, lease), None), max(0, limit)))
-            self.noted = records.note
+            self.noted, self.sealed = records.note, records.sealed
             return taken
 
     def seal(self, sealed: bool = True) -> None:
@@ -159,7 +159,7 @@ class MemoryLog(Log):
 
     def counts(self) -> Counts:
         with self._looking("counts") as records:
-            self.noted = records.note
+            self.noted, self.sealed = records.note, records.sealed
             waiting = len(records.fresh) + len(records.returned)
             return Counts(waiting, records.appended, records.appended, records.sealed)
 

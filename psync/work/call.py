@@ -1,0 +1,138 @@
+"""What travels: a call to be made, and how it ended.
+
+Both travel as bytes in bytes: what can't be unpickled here or there is the trouble of that one call, and nobody else's.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple
+
+from psync.errors import RemoteError
+from psync.store import codec
+
+
+class Terms(NamedTuple):
+    """What is agreed about a call beside the call itself."""
+
+    retries: int = 0
+    """How often it is made again when it raises."""
+    pause: float = 0.0
+    """Seconds before it is made again."""
+    timeout: float | None = None
+    """Seconds after which it is interrupted by a `TimeoutError`."""
+
+
+class Outcome(NamedTuple):
+    """How a call ended."""
+
+    value: Any = None
+    error: BaseException | None = None
+    worker: str = ""
+    """Who made it, for people."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception as it was where it was raised; stands as its ``__cause__``."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], terms: Terms) -> bytes:
+    """The call as bytes. Raises `RemoteError` if something of it can't be pickled."""
+    try:
+        return codec.dumps_whole((function, args, kwargs, tuple(terms)))
+    except Exception as error:
+        raise RemoteError(
+            f"{function!r} with its arguments can't be sent to a worker: {error}. What is defined in a module can; "
+            "for lambdas and for what is defined in __main__, install cloudpickle",
+            worker=None,
+        ) from error
+
+
+def terms_of(payload: bytes) -> Terms:
+    """The terms of a call; the usual ones if it can't be unpickled here."""
+    try:
+        return Terms(*codec.loads(payload)[3])
+    except Exception:
+        return Terms()
+
+
+def make(payload: bytes, worker: str) -> Outcome:
+    """Make the call. Whatever it raises is its outcome, but for what ends the worker itself."""
+    try:
+        function, args, kwargs, terms = codec.loads(payload)
+    except Exception as error:
+        return _failed(error, worker, "the call can't be unpickled by this worker: are its modules installed there?")
+    try:
+        with _limited(Terms(*terms).timeout):
+            return Outcome(function(*args, **kwargs), None, worker)
+    except Exception as error:
+        return _failed(error, worker)
+
+
+def _failed(error: Exception, worker: str, note: str = "") -> Outcome:
+    text = "".join(traceback.format_exception(error))
+    error.__context__ = None
+    error.__traceback__ = None
+    hint = f"({note})\n" if note else ""
+    error.__cause__ = RemoteTraceback(f"\n\nIn {worker}:\n{hint}{text}")
+    return Outcome(None, error, worker)
+
+
+@contextmanager
+def _limited(seconds: float | None) -> Iterator[None]:
+    """Raise TimeoutError in the block after `seconds`. Only where signals can be had: in a main thread."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def too_long(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the call took longer than its timeout of {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def seal(outcome: Outcome) -> bytes:
+    """The outcome as bytes. One that can't be pickled becomes an error that says so."""
+    cause = outcome.error.__cause__ if outcome.error is not None else None
+    text = str(cause) if cause is not None else ""
+    try:
+        return codec.dumps_whole((outcome.value, outcome.error, text, outcome.worker))
+    except Exception as trouble:
+        what = f"the exception {outcome.error!r}" if outcome.error is not None else f"a {type(outcome.value).__name__}"
+        told = RemoteError(
+            f"the call ended with {what}, which can't be pickled and so not be sent back: {trouble!r}",
+            worker=outcome.worker,
+        )
+        return codec.dumps((None, told, text, outcome.worker))
+
+
+def unseal(payload: Any) -> Outcome:
+    """How a call ended, from what a worker sent."""
+    error: BaseException | None
+    try:
+        value, error, text, worker = codec.loads(payload)
+    except Exception as trouble:
+        told = RemoteError(f"the outcome of the call can't be unpickled here: {trouble!r}", worker=None)
+        told.__cause__ = trouble
+        return Outcome(None, told, "")
+    if error is not None and text:
+        error.__cause__ = RemoteTraceback(text)
+    return Outcome(value, error, worker)

@@ -1,0 +1,244 @@
+"""`concurrent.futures` over a directory: calls are made by processes that may be killed, be elsewhere, come and go.
+
+A call is a task (`psync.sync.queue`), so what is promised of tasks is promised of calls: a worker that is killed costs
+one attempt of the one call it was at, a result is recorded once, and a client that died may be followed by another.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
+from concurrent.futures import Executor as StandardExecutor
+from itertools import islice
+from multiprocessing.context import BaseContext
+from typing import Any, TypeVar
+
+from psync.engine import private_directory, remove_directory
+from psync.store import PickleShareDB
+from psync.sync.place import Place
+from psync.sync.queue import WorkQueue
+from psync.work import call
+from psync.work.crew import Beginning, Crew
+from psync.work.futures import Futures, TaskFuture
+from psync.work.progress import Progress
+
+T = TypeVar("T")
+CHUNKS, LARGEST_CHUNK = 64, 64
+"""Of a `map` without a chunksize: how many parts each worker's share is cut into, and how many calls one is at most."""
+
+
+class Executor(StandardExecutor):
+    """A `concurrent.futures.Executor` whose workers are processes here, started as they are needed, and any others
+    that work on the same directory and queue (``psync worker DIR``).
+
+    >>> with Executor(max_workers=2) as executor:
+    ...     future = executor.submit(pow, 2, 8)
+    ...     future.result(), list(executor.map(abs, [-1, 2, -3]))
+    (256, [1, 2, 3])
+
+    `db`: a store, an engine or a path; None is a private directory that is gone after `shutdown`. `max_workers`: how
+    many processes to start here, at most (None: one for each processor; 0: none). `mp_context`, `initializer`,
+    `initargs` and `max_tasks_per_child` are as in `ProcessPoolExecutor`.
+
+    A call whose worker dies is made again, until it was begun `max_attempts` times; then its future raises
+    `TaskFailed`. One that raises is made again `retries` times, `pause` seconds later; then its future raises what it
+    raised, with the traceback from there, and who made the call. After `timeout` seconds a call is interrupted by a
+    `TimeoutError`. What can't travel is a `RemoteError`.
+
+    Not promised: that a call is made only once. (Its result is recorded only once.)
+    """
+
+    def __init__(
+        self,
+        db: Place | None = None,
+        max_workers: int | None = None,
+        *,
+        queue: str = "jobs",
+        mp_context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
+        max_attempts: int = 3,
+        retries: int = 0,
+        pause: float = 0.0,
+        timeout: float | None = None,
+        progress: bool = False,
+    ) -> None:
+        if max_workers is not None and max_workers < 0:
+            raise ValueError(f"max_workers must be greater than 0, or 0 to start no workers here, not {max_workers!r}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None and max_tasks_per_child < 1:
+            raise ValueError(f"max_tasks_per_child must be 1 or more, not {max_tasks_per_child!r}")
+        if retries < 0 or pause < 0 or (timeout is not None and timeout <= 0):
+            raise ValueError(f"retries, pause and timeout must not be negative: {retries!r}, {pause!r}, {timeout!r}")
+        self.max_workers = multiprocessing.cpu_count() if max_workers is None else max_workers
+        self._terms = call.Terms(retries, pause, timeout)
+        self._private = private_directory() if db is None else None
+        place = PickleShareDB(self._private) if self._private is not None else db
+        assert place is not None
+        self.queue = WorkQueue(place, queue, max_attempts=max(max_attempts, retries + 1))
+        context = multiprocessing.get_context() if mp_context is None else mp_context
+        crew = Crew(self.queue, context, self.max_workers, Beginning(initializer, initargs, max_tasks_per_child))
+        self._crew = crew
+        self._submitted = 0
+        self._closed = False
+        self._progress = Progress() if progress else None
+        self._futures = Futures(self.queue, crew.trouble, _Ending(crew, place, self._private))
+        # the thread that looks for outcomes knows nothing of us: so that it can end when nobody else does, either
+        weakref.finalize(self, self._futures.close)
+        atexit.register(_shut_down, weakref.ref(self))
+
+    # -- handing out -------------------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture:
+        """The call ``fn(*args, **kwargs)``, made by some worker: its future, whose `id` others may `attach` to.
+
+        Raises RuntimeError after `shutdown`, `BrokenExecutor` once an initializer failed, and `RemoteError` if the
+        call can't be pickled.
+        """
+        self._check_open()
+        payload = call.pack(fn, args, kwargs, self._terms)
+        return self._hand_out(lambda: [self.queue.put(payload)], 1)[0]
+
+    def submit_as(self, id: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture:
+        """`submit` under an id of your own: whoever submits it again, even another client later, gets the future of
+        the same call, which is not made again once it was answered."""
+        self._check_open()
+        payload = call.pack(fn, args, kwargs, self._terms)
+        self._grow(1)
+        return self._futures.attach(self.queue.put(payload, id=id))
+
+    def attach(self, id: str) -> TaskFuture:
+        """The future of a call that somebody submitted before, also one who died. KeyError for an id never given."""
+        self._check_open()
+        self._grow(1)
+        return self._futures.attach(id)
+
+    def _check_open(self) -> None:
+        if self._crew.spoiled:
+            raise BrokenExecutor(str(self._crew.trouble()))
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _hand_out(self, put: Callable[[], list[str]], count: int) -> list[TaskFuture]:
+        self._grow(count)
+        futures = self._futures.add(put)
+        if self._progress is not None:
+            self._progress.watch(futures)
+        return futures
+
+    def _grow(self, calls: int) -> None:
+        if self._submitted < self.max_workers:
+            self._submitted += calls
+            self._crew.grow(self._submitted)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """``map(fn, *iterables)``, made by the workers, in order. `TimeoutError` after `timeout` seconds.
+
+        Everything is submitted at once, several calls in a task (`chunksize`; None: chosen by how many there are). With
+        a `buffersize` the iterables may be endless: no more than so many calls are ahead of what was asked for.
+        """
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        self._check_open()
+        engine = self.queue.engine
+        deadline = None if timeout is None else engine.now() + timeout
+        calls = iter(zip(*iterables, strict=False))
+        if buffersize is not None:
+            size = chunksize or 1
+            pending = deque(self._submit_chunks(fn, _chunks(islice(calls, buffersize), size)))
+            rest = _chunks(calls, size)
+            return self._results(pending, deadline, lambda: self._submit_chunks(fn, islice(rest, 1)))
+        everything = list(calls)
+        share = len(everything) // (CHUNKS * max(1, self.max_workers))
+        size = chunksize or max(1, min(share, LARGEST_CHUNK))
+        return self._results(deque(self._submit_chunks(fn, _chunks(iter(everything), size))), deadline, list)
+
+    def _submit_chunks(self, fn: Callable[..., T], chunks: Iterable[list[Any]]) -> list[TaskFuture]:
+        payloads = [call.pack(_each, (fn, chunk), {}, self._terms) for chunk in chunks]
+        return self._hand_out(lambda: self.queue.put_many(payloads), len(payloads)) if payloads else []
+
+    def _results(
+        self, pending: deque[TaskFuture], deadline: float | None, more: Callable[[], list[TaskFuture]]
+    ) -> Iterator[Any]:
+        now = self.queue.engine.now
+        try:
+            while pending:
+                values, error = pending.popleft().result(None if deadline is None else max(0.0, deadline - now()))
+                pending.extend(more())
+                values.reverse()
+                while values:
+                    yield values.pop()
+                if error is not None:
+                    raise error
+        finally:
+            for future in pending:
+                future.cancel()
+
+    # -- ending ------------------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """No more calls are accepted; with `cancel_futures`, those that nobody has begun are not made. With `wait`,
+        returns when all others are done and the workers started here have ended."""
+        self._closed = True
+        if cancel_futures:
+            for future in self._futures.pending():
+                future.cancel()
+        self._futures.close()
+        if wait:
+            self._futures.join()
+            if self._progress is not None:
+                self._progress.close()
+
+
+class _Ending:
+    """What is done once, when all futures are told and no more will come."""
+
+    def __init__(self, crew: Crew, place: Place, private: str | None) -> None:
+        self._crew = crew
+        self._place = place
+        self._private = private
+
+    def __call__(self) -> None:
+        self._crew.dismiss()
+        if self._private is not None:
+            if isinstance(self._place, PickleShareDB):
+                self._place.close()
+            remove_directory(self._private)
+
+
+def _shut_down(executor: weakref.ref[Executor]) -> None:
+    """When the interpreter ends."""
+    living = executor()
+    if living is not None:
+        living.shutdown()
+
+
+def _chunks(calls: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while chunk := list(islice(calls, size)):
+        yield chunk
+
+
+def _each(fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> tuple[list[Any], Exception | None]:
+    """What a chunk of a `map` comes to: the results, up to the first call that raised, and what that raised."""
+    results = []
+    for args in calls:
+        try:
+            results.append(fn(*args))
+        except Exception as error:
+            return results, error
+    return results, None

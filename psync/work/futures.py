@@ -1,0 +1,220 @@
+"""The futures of one client: each is told how its call ended, as soon as that is known.
+
+One thread of the client looks for all of them. It is woken when a task ends; it reads what was appended to the results
+since, so that a thousand answers cost little more than one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future, InvalidStateError
+from contextlib import suppress
+from typing import Any
+
+from psync.errors import TaskFailed
+from psync.store.category import MISSING
+from psync.sync.queue import WorkQueue
+from psync.sync.waiting import LOOK_FOR_DEAD
+from psync.work import call
+
+FEW = 16
+"""Futures that are looked for one by one; of more, all buckets of the results are looked through."""
+REST = 4
+"""When many are awaited, a look costs, and the interpreter is wanted by those who submit: so many times as long as it
+took, answers gather before the next."""
+SHORTEST_REST, LONGEST_REST = 0.0005, 0.02
+"""Seconds."""
+
+
+class TaskFuture(Future[Any]):
+    """A `concurrent.futures.Future` of a task; `id` is what `Executor.attach` takes, in whichever process."""
+
+    def __init__(self, futures: Futures, id: str) -> None:
+        super().__init__()
+        self.id = id
+        self._futures = futures
+
+    def cancel(self) -> bool:
+        """True if the call will not be made: nobody has begun it, and nobody will."""
+        if self.cancelled() or not self._futures.forget(self.id):
+            return self.cancelled()
+        if not self._futures.queue.cancel(self.id):
+            self._futures.await_again(self)
+            return False
+        super().cancel()
+        self.set_running_or_notify_cancel()
+        return True
+
+    def running(self) -> bool:
+        """Whether somebody is at it, at this moment."""
+        return not self.done() and self._futures.queue.state(self.id) == "claimed"
+
+    def answer(self, outcome: call.Outcome) -> None:
+        with suppress(InvalidStateError):  # cancelled a moment ago
+            if outcome.error is not None:
+                self.set_exception(outcome.error)
+            else:
+                self.set_result(outcome.value)
+
+
+class Futures:
+    """All futures of one client that are not done, and the thread that looks for their outcomes."""
+
+    def __init__(self, queue: WorkQueue, tend: Callable[[], str | None], ended: Callable[[], None]) -> None:
+        self.queue = queue
+        self._tend = tend
+        """Called now and then; says why no outcome will ever come, if that is so."""
+        self._ended = ended
+        """Called once when it is over: `close` was called, and nothing is awaited any more."""
+        self._awaited: dict[str, TaskFuture] = {}
+        self._adding = 0
+        """How many tasks are being put in whose ids are not known yet."""
+        self._early: dict[str, Any] = {}
+        """Letters that came while that was so."""
+        self._changed = threading.Condition()
+        self._closing = False
+        self._rest = threading.Event()
+        """Never set: waiting for it is to rest."""
+        self._thread: threading.Thread | None = None
+        self._arrivals = queue.results.arrivals()
+
+    def add(self, put: Callable[[], list[str]]) -> list[TaskFuture]:
+        """The futures of the tasks that `put` puts in and returns the ids of."""
+        with self._changed:
+            self._adding += 1
+        futures = []
+        try:
+            futures = [TaskFuture(self, id) for id in put()]
+        finally:
+            with self._changed:
+                self._adding -= 1
+                early = [(future, self._early.pop(future.id, MISSING)) for future in futures]
+                for future, letter in early:
+                    if letter is MISSING:
+                        self._await(future)
+        for future, letter in early:
+            if letter is not MISSING:
+                future.answer(call.unseal(letter))
+        return futures
+
+    def attach(self, id: str) -> TaskFuture:
+        """The future of a task that was put in before, by whomever. KeyError if there is none."""
+        with self._changed:
+            future = self._awaited.get(id)
+            if future is not None:
+                return future
+        if self.queue.state(id) is None:
+            raise KeyError(id)
+        future = TaskFuture(self, id)
+        self.await_again(future)
+        return future
+
+    def await_again(self, future: TaskFuture) -> None:
+        """Its letter may have come while nobody looked for it."""
+        with self._changed:
+            self._await(future)
+        letter = self.queue.results.letter(future.id)
+        if letter is not MISSING and self.forget(future.id):
+            future.answer(call.unseal(letter))
+
+    def _await(self, future: TaskFuture) -> None:
+        """With the lock."""
+        self._awaited[future.id] = future
+        if self._thread is None:
+            name = f"psync futures of {self.queue.name}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+        elif len(self._awaited) == 1:
+            self._changed.notify()
+
+    def forget(self, id: str) -> bool:
+        """True for the one who may tell the future of it how that ended."""
+        with self._changed:
+            return self._awaited.pop(id, None) is not None
+
+    def pending(self) -> list[TaskFuture]:
+        with self._changed:
+            return list(self._awaited.values())
+
+    def close(self) -> None:
+        """No more futures are added; the thread ends when it has told all."""
+        with self._changed:
+            self._closing = True
+            alone = self._thread is None
+            self._changed.notify()
+        if alone:
+            self._ended()
+
+    def join(self) -> None:
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    # -- the thread --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._await_work():
+                self._look_until_idle()
+        finally:
+            self._ended()
+
+    def _await_work(self) -> bool:
+        """True once something is awaited; False when nothing will be."""
+        with self._changed:
+            while not self._awaited and not self._closing:
+                self._changed.wait()
+            return bool(self._awaited)
+
+    def _look_until_idle(self) -> None:
+        engine = self.queue.engine
+        next_look = 0.0
+        with engine.watch([f"{self.queue._where}/final"]) as watch:
+            while self._awaited:
+                begun = engine.now()
+                found = self._look()
+                now = engine.now()
+                if now >= next_look:
+                    self._look_for_dead()
+                    next_look = now + LOOK_FOR_DEAD
+                elif not found:
+                    watch.pause(next_look - now)
+                elif len(self._awaited) > FEW:
+                    self._rest.wait(min(LONGEST_REST, max(SHORTEST_REST, REST * (now - begun))))
+
+    def _look(self) -> int:
+        """Tell all futures whose outcome has come; how many."""
+        awaited = list(self._awaited)
+        buckets = self._arrivals.buckets_of(awaited) if len(awaited) <= FEW else None
+        told = 0
+        for id, letter in self._arrivals.new(buckets):
+            with self._changed:
+                future = self._awaited.pop(id, None)
+                if future is None and self._adding:
+                    self._early[id] = letter
+            if future is not None:
+                future.answer(call.unseal(letter))
+                told += 1
+        return told
+
+    def _look_for_dead(self) -> None:
+        """What brings no letter: tasks that ended dead, letters that came before their future, a spoiled crew."""
+        self.queue.recover()
+        if (trouble := self._tend()) is not None:
+            for lost in self.pending():
+                self._fail(lost, BrokenExecutor(trouble))
+        with self._changed:
+            if not self._adding:
+                self._early.clear()  # others' letters
+        for dead in self.queue.dead():
+            future = self._awaited.get(dead.id)
+            if future is not None:
+                try:
+                    self.queue.results.get(dead.id, timeout=0)
+                except TaskFailed as error:
+                    self._fail(future, error)
+
+    def _fail(self, future: TaskFuture, error: Exception) -> None:
+        if self.forget(future.id):
+            future.answer(call.Outcome(None, error))

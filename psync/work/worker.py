@@ -1,0 +1,101 @@
+"""Who makes the calls: takes a task, makes its call, answers; until told to stop.
+
+A worker that is told to stop finishes the call it is at. Told a second time, it stops at once; the task then goes to
+somebody else, as that of any worker that ends.
+"""
+
+from __future__ import annotations
+
+import queue as stdlib
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from psync.errors import QueueClosed, StaleClaim
+from psync.sync.queue import WorkQueue
+from psync.sync.task import Task
+from psync.work import call
+
+
+class Stopped(SystemExit):
+    """The worker was told to stop while it had nothing to do, or for the second time."""
+
+
+class Worker:
+    """Makes the calls of a queue's tasks, one after the other, in the thread that runs `run`."""
+
+    def __init__(self, queue: WorkQueue) -> None:
+        self._queue = queue
+        self._name = queue._engine.describe(queue._engine.owner())
+        self._busy = False
+        self.stopping = False
+        self.made = 0
+        """Calls made so far."""
+
+    def stop(self) -> None:
+        """Make no more calls. For a signal handler: raises `Stopped` if there is nothing to finish, or at the second
+        time."""
+        again, self.stopping = self.stopping, True
+        if again or not self._busy:
+            raise Stopped(0)
+
+    def run(self, *, idle: float | None = None, most: int | None = None, drain: bool = False) -> int:
+        """Work until told to stop, or for `most` calls, or until nothing came for `idle` seconds, or (`drain`) until
+        nothing is left to do, or until the queue is closed and worked off. Returns how many calls were made.
+        """
+        try:
+            while not self.stopping:
+                for task in self._queue:
+                    self._do(task)
+                    if self.stopping or self.made == most:
+                        return self.made
+                if drain:
+                    break
+                self._do(self._queue.get(timeout=idle))
+                if self.made == most:
+                    break
+        except (stdlib.Empty, QueueClosed, Stopped):
+            pass
+        return self.made
+
+    def _do(self, task: Task) -> None:
+        self._busy = True
+        try:
+            self._answer(task)
+        except StaleClaim:
+            pass  # it was given to another worker meanwhile, whose answer counts
+        finally:
+            self._busy = False
+            self.made += 1
+
+    def _answer(self, task: Task) -> None:
+        payload = task.value
+        outcome = call.make(payload, self._name)
+        if outcome.error is not None:
+            terms = call.terms_of(payload)
+            if task.attempt <= terms.retries:
+                task.retry(outcome.error.__cause__, delay=terms.pause)
+                return
+        task.done(call.seal(outcome))
+
+
+@contextmanager
+def stopped_by_signals(worker: Worker) -> Iterator[None]:
+    """SIGTERM and SIGINT tell the worker to stop. Only in a main thread."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        worker.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def tell_main_thread(number: int) -> None:
+    """The signal `number` for this process's main thread, which may be asleep."""
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
