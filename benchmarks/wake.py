@@ -47,7 +47,9 @@ def _turns(shared: Any, turns: int, pause: float) -> tuple[list[float], list[flo
     writer.start()
     shared.open()
     took: tuple[list[float], list[float]] = ([], [])
+    lower = getattr(shared, "lower", lambda: None)
     for turn in range(turns):
+        lower()
         mine.send(turn)
         sent = shared.wait(turn, 10.0)
         took[turn % 2].append(time.perf_counter() - sent)

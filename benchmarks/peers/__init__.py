@@ -5,7 +5,7 @@ An adapter has those of these that its library has, and nothing more:
     Store(folder)      set get keys clear incr forget close        a mapping of str to python values
     Category(folder)   fill hset hget hdict hcompress close        one dict that grows
     Signal(folder)     open wait send send_elsewhere               someone waits for a name to get a value
-    Flag(folder)       open wait send send_elsewhere               someone waits for a flag to go up
+    Flag(folder)       open lower wait send send_elsewhere         someone waits for a flag to go up
     Queue(folder)      open put take fill close                    `take` claims, and acknowledges where it can
     Lock(folder)       open acquire release close
     Semaphore(folder, value), Barrier(folder, parties)             open acquire release close; open wait close

@@ -30,7 +30,12 @@ class Signal:
         self.other.set()
 
 
-Flag = Signal
+class Flag(Signal):
+    def wait(self, turn: int, timeout: float) -> float | None:
+        return float(self.sent.value) if self.event.wait(timeout) else None
+
+    def lower(self) -> None:
+        self.event.clear()
 
 
 class Barrier:

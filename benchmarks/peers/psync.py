@@ -76,10 +76,10 @@ class Flag:
         self.other = psync.Event(db, "other")
 
     def wait(self, turn: int, timeout: float) -> float | None:
-        if not self.event.wait(timeout):
-            return None
+        return float(self.sent.value) if self.event.wait(timeout) else None
+
+    def lower(self) -> None:
         self.event.clear()
-        return float(self.sent.value)
 
     def send(self, turn: int) -> None:
         self.sent.value = time.perf_counter()
