@@ -5,7 +5,8 @@
     run(act, fault=Torn(7))         kill -9 in the middle of the 7th call, a write, where a page of the file ends
     run(act, fault=Fail(7, ENOSPC)) the 7th call says ENOSPC and was not made (what gives back does it: close, unlock)
     run(act, fault=Short(7))        the 7th call, a write, stops at the last page boundary, and says so
-    run(act, fault=Pause(7, look))  look() runs here while the child stands before the 7th call
+    run(act, fault=Pause(7, look))  look() runs here while the child stands before the 7th call; `asleep` runs when it
+                                    waits for somebody instead of coming to that call
 
 Only calls between two marks count: the child makes a senseless `prctl` before and after `act`, so what the
 interpreter does to get there is left out, as is what it does for its own memory (`UNCOUNTED`). Threads and processes
@@ -23,6 +24,7 @@ import pickle
 import platform
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +32,8 @@ from typing import Any
 from tests.crash.syscalls import DESCRIPTORS, PATHS, UNCOUNTED, name_of
 
 PAGE = 4096
+ASLEEP = 40
+"""So many looks in a row, a millisecond apart, at a process that sleeps: it waits for somebody."""
 _TRACEME, _CONT, _GETREGS, _SETREGS, _SYSCALL = 0, 7, 12, 13, 24
 _SETOPTIONS, _GET_SYSCALL_INFO = 0x4200, 0x420E
 _OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x100000  # SYSGOOD, FORK, VFORK, CLONE, EXITKILL
@@ -99,6 +103,7 @@ class Short:
 class Pause:
     n: int
     look: Callable[[], object]
+    asleep: Callable[[], object] | None = None
 
 
 Fault = Kill | Torn | Fail | Short | Pause
@@ -121,6 +126,15 @@ class Run:
 
     def __str__(self) -> str:
         return f"call {len(self.calls)}, {self.calls[-1]}" if self.calls else "no call"
+
+
+def sleeps(pid: int) -> bool:
+    """Whether the process waits in a system call for something to happen."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] == b"S"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class ChildBroke(AssertionError):
@@ -230,7 +244,7 @@ class _Tracer:
         self._ptrace(_SYSCALL, self.child)
         while True:
             try:
-                thread, status = os.waitpid(-self.child, _WALL)
+                thread, status = self._next_stop()
             except ChildProcessError:
                 return
             if os.WIFSTOPPED(status):
@@ -238,6 +252,18 @@ class _Tracer:
                     self._stopped(thread, status)
                 except ProcessLookupError:
                     pass  # killed meanwhile: its end is reported by the next wait
+
+    def _next_stop(self) -> tuple[int, int]:
+        asleep = self.fault.asleep if isinstance(self.fault, Pause) else None
+        if asleep is None:
+            return os.waitpid(-self.child, _WALL)
+        looks = 0
+        while (stop := os.waitpid(-self.child, _WALL | os.WNOHANG)) == (0, 0):
+            looks = looks + 1 if sleeps(self.child) else 0
+            if looks % ASLEEP == ASLEEP - 1:
+                asleep()
+            time.sleep(0.001 if looks else 0.0001)
+        return stop
 
     def _stopped(self, thread: int, status: int) -> None:
         deliver = 0
