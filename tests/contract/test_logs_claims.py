@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
+from psync.engine import Engine
 from psync.engine.contract import LONGEST_LEASE, Log, Mark, Sealed, State, as_lease
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
 from tests.contract.payloads import pickle_of
-from tests.contract.stands import Stand
+from tests.contract.stands import DirectoryStand, Stand
 
 # -- many at a time --------------------------------------------------------------------------------
 
@@ -112,6 +116,10 @@ def test_a_sealed_log_takes_no_more_and_gives_what_it_has(stand: Stand) -> None:
         with pytest.raises(Sealed):
             handle.append([b"y"], Mark(State.DELAYED))
     assert log.append([]) == []
+    late = stand.other().log(LOG)
+    assert len(late.take(OTHER, 9)) == 1 and late.sealed
+    (claim,) = late.claims()
+    assert late.settle(claim.position, claim.mark, Mark(State.WAITING, 0))
     record = other.take(ME)[0]
     assert give_back(log, record) and done(log, log.take(ME)[0]) and log.finished()
     other.seal(False)
@@ -129,3 +137,21 @@ def test_a_note_is_seen_by_who_takes(stand: Stand) -> None:
     late = stand.other().log(LOG)
     late.counts()
     assert late.noted == 5 * 2**61 + 1
+
+
+def test_what_was_read_ahead_is_never_what_a_killed_append_left(disk: DirectoryStand) -> None:
+    """A taker reads more than it needs; what lies behind the end of the log then comes to be something else."""
+    log = disk.engine.log(LOG)
+    log.append([b"1" * 20, b"2" * 20])
+
+    def append_half(engine: Engine) -> None:
+        half = engine.log(LOG)
+        half._tail.save = lambda: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[attr-defined]
+        half.append([b"never" * 4])
+
+    with pytest.raises(EOFError):
+        disk.killed(append_half)
+    taker = disk.other().log(LOG)
+    assert [record.payload[:1] for record in taker.take(ME)] == [b"1"]
+    log.append([b"3" * 20])
+    assert [taker.take(ME)[0].payload[:1] for _ in range(2)] == [b"2", b"3"]

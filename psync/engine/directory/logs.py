@@ -13,8 +13,9 @@ dead. What begins DELAYED is marked before it exists; should it never come to ex
 marks behind the end, and who appends next cuts them off.
 
 append: flock, pread, pwrite, pwrite, unlock. take: flock, pread, pread, pread, pwrite, pwrite, unlock, of one or of
-many that lie in a row; one more pread when all that was known of is taken. settle of one's own: pread, pwrite; of what
-has a lease: flock, pread, pread, pwrite, unlock. Inodes are made and freed once in a segment.
+many that lie in a row; one pread less when the record was read ahead, one more when all that was known of is taken.
+settle of one's own: pread, pwrite; of what has a lease: flock, pread, pread, pwrite, unlock. Inodes are made and freed
+once in a segment.
 """
 
 from __future__ import annotations
@@ -248,7 +249,7 @@ class DirectoryLog(Log):
                     return self._reckon(front) or changed
             changed = True
             if position != front[FRONT]:
-                record, size, mark = self._taken.claim(position, base, owner, beat, lease)
+                record, size, mark = self._taken.claim(position, end, base, owner, beat, lease)
                 if record is None:
                     self._pass_by(front, mark, hinted=True)
             else:
@@ -259,7 +260,7 @@ class DirectoryLog(Log):
                         front[FRONT] += size
                         front[TAKEN] += len(taken) - before
                         continue
-                record, size, mark = self._taken.claim(position, base, owner, beat, lease)
+                record, size, mark = self._taken.claim(position, end, base, owner, beat, lease)
                 if record is None:
                     self._pass_by(front, mark, hinted=False)
                 front[FRONT] += size

@@ -162,10 +162,10 @@ class Segments:
         return True
 
     def claim(
-        self, position: int, tail: int, owner: int, beat: int, lease: float
+        self, position: int, end: int, tail: int, owner: int, beat: int, lease: float
     ) -> tuple[Record | None, int, Mark | None]:
-        """pread, pwrite: the record, if it was WAITING and is CLAIMED now; its size (0 if it is gone); its mark if it is
-        something else. One pread more if the record was not read ahead: a record never changes."""
+        """pread, pwrite: the record, if it was WAITING and is CLAIMED now; its size (0 if it is gone); its mark if it
+        is something else. One pread more if the record was not read ahead: a record never changes."""
         found = self._find(position, tail)
         if found is None:
             return None, 0, None
@@ -174,7 +174,8 @@ class Segments:
         at = position - begin
         if not 0 <= at < len(data):
             at = 0
-            data = os.pread(fd, _AHEAD, offset)
+            # nothing from behind the end: what a killed append left there looks right, and will be something else
+            data = os.pread(fd, min(self._next_base(position, tail, end) - position, _AHEAD), offset)
             self._ahead = position, data
         start = at + HEAD
         length, crc = _HEAD.unpack_from(data, at) if start <= len(data) else (0, -1)
