@@ -190,7 +190,9 @@ class Schedule:
             self._running.ready = ready
 
     def pass_time(self, seconds: float) -> None:
+        """Who runs has spun for so long; nobody needs to hurry for that."""
         self.time += seconds
+        self.limit += seconds
 
     def _wake(self) -> None:
         for actor in self.actors:

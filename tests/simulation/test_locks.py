@@ -167,6 +167,31 @@ def test_readers_go_in_together() -> None:
     assert isinstance(first_failure(scenario)[1], AssertionError)
 
 
+def test_no_reader_that_comes_later_goes_in_before_a_writer_that_waits() -> None:
+    def scenario(schedule: Schedule) -> None:
+        written = 0
+
+        def read(engine: MemoryEngine) -> None:
+            lock = ReadWriteLock(engine, "book")
+            for _ in range(3):
+                before, waits = written, writer.sleeping and writer.pending[0] == "pause"
+                with lock.reader:
+                    assert written > before or not waits
+
+        def write(engine: MemoryEngine) -> None:
+            nonlocal written
+            for _ in range(2):
+                with ReadWriteLock(engine, "book").writer:
+                    written += 1
+
+        schedule.actor(read)
+        writer = schedule.actor(write)
+        schedule.actor(read)
+        schedule.run()
+
+    explore(scenario, 500)
+
+
 def test_a_writer_that_gives_up_lets_the_readers_in() -> None:
     def scenario(schedule: Schedule) -> None:
         readers, writers = Room(schedule), Room(schedule)
@@ -188,7 +213,7 @@ def test_a_writer_that_gives_up_lets_the_readers_in() -> None:
             schedule.actor(job)
         schedule.run()
 
-    explore(scenario, 1000, kills=1, pace=0.01, limit=2.0, turns=60)
+    explore(scenario, 500, kills=1, pace=0.01, limit=2.0, turns=60)
 
 
 # -- what was planted is found -----------------------------------------------------------------------

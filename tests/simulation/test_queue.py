@@ -37,18 +37,22 @@ class Work:
     def queue(self, engine: MemoryEngine) -> WorkQueue:
         return WorkQueue(engine, "jobs", **self.options)
 
-    def actors(self, *putters: Any) -> None:
-        """Who puts; the last of them closes the queue."""
+    def putters(self, *putters: Any) -> None:
+        """Who puts; the last of them closes the queue when all is done."""
         self.putting = len(putters)
         for putter in putters:
-            self.schedule.actor(lambda engine, putter=putter: self._close_after(engine, putter), mortal=False)
+            self.schedule.actor(lambda engine, putter=putter: self._put(engine, putter), mortal=False)
 
-    def _close_after(self, engine: MemoryEngine, putter: Any) -> None:
-        jobs = self.queue(engine)
-        putter(jobs)
+    def _put(self, engine: MemoryEngine, putter: Any) -> None:
+        putter(self.queue(engine))
         self.putting -= 1
         if not self.putting:
-            jobs.close()
+            self.close(engine)
+
+    def close(self, engine: MemoryEngine) -> None:
+        jobs = self.queue(engine)
+        jobs.join()
+        jobs.close()
 
     def work(self, engine: MemoryEngine) -> None:
         """Until the queue is closed, and worked off."""
@@ -100,7 +104,7 @@ def work_off(schedule: Schedule) -> None:
     def put_named(jobs: WorkQueue) -> None:
         work.put[jobs.put(4, id="four")] = 4
 
-    work.actors(put_two, put_named, put_named)
+    work.putters(put_two, put_named, put_named)
     schedule.actor(work.work, mortal=False)
     schedule.actor(work.work)
     schedule.actor(lambda engine: work.collect(engine, ["four"]), mortal=False)
@@ -183,7 +187,7 @@ def test_a_worker_that_was_stopped_while_it_looked_for_the_dead_soon_looks_again
         schedule.run()
         work.check()
 
-    explore(scenario, 500, kills=1, stops=1, turns=25)
+    explore(scenario, 500, kills=1, stops=1, limit=0.25, turns=25)
 
 
 def late(schedule: Schedule) -> None:
@@ -191,7 +195,6 @@ def late(schedule: Schedule) -> None:
     work = Work(schedule)
     jobs = work.queue(schedule.engine)
     work.put[jobs.put(1, id="one")] = 1
-    jobs.close()
 
     def give_back(engine: MemoryEngine) -> None:
         try:
@@ -203,8 +206,8 @@ def late(schedule: Schedule) -> None:
         with pytest.raises(StaleClaim):
             task.done("late")
 
-    schedule.actor(give_back)
-    schedule.actor(work.work)
+    for job in (give_back, work.work, work.close):
+        schedule.actor(job)
     schedule.actor(lambda engine: work.collect(engine, ["one"]))
     schedule.run()
     work.check()
@@ -218,7 +221,6 @@ def test_a_task_that_fails_too_often_is_dead_and_who_waits_for_it_hears_of_it() 
     def scenario(schedule: Schedule) -> None:
         jobs = WorkQueue(schedule.engine, "jobs", max_attempts=2)
         jobs.put(1, id="one")
-        jobs.close()
         attempts: list[int] = []
 
         def fail(engine: MemoryEngine) -> None:
@@ -233,86 +235,16 @@ def test_a_task_that_fails_too_often_is_dead_and_who_waits_for_it_hears_of_it() 
             with pytest.raises(Exception, match="failed after 2 attempts"):
                 WorkQueue(engine, "jobs").results.get("one")
 
-        for job in (fail, wait, fail):
+        def close(engine: MemoryEngine) -> None:
+            jobs = WorkQueue(engine, "jobs")
+            jobs.join()
+            jobs.close()
+
+        for job in (fail, wait, fail, close):
             schedule.actor(job)
         schedule.run()
         (dead,) = jobs.dead()
         assert attempts == [1, 2] == [past.number for past in dead.history]
-
-    explore(scenario, 500)
-
-
-def test_what_has_a_higher_priority_and_was_there_before_is_taken_before() -> None:
-    def scenario(schedule: Schedule) -> None:
-        there: set[tuple[int, str]] = set()
-        taken: set[str] = set()
-
-        def put(engine: MemoryEngine) -> None:
-            jobs = WorkQueue(engine, "jobs")
-            for priority in (0, 5, -5, 5):
-                there.add((priority, jobs.put(priority, priority=priority)))
-
-        def take(engine: MemoryEngine) -> None:
-            jobs = WorkQueue(engine, "jobs")
-            for _ in range(4):
-                before = {(priority, id) for priority, id in there if id not in taken}
-                task = jobs.get()
-                taken.add(task.id)
-                assert all(priority <= task.value for priority, id in before if id != task.id)
-                task.done()
-
-        schedule.actor(put)
-        schedule.actor(take)
-        schedule.run()
-
-    explore(scenario, 500)
-
-
-def test_a_delayed_task_comes_when_it_is_due_and_not_before() -> None:
-    def scenario(schedule: Schedule) -> None:
-        due: dict[int, float] = {}
-
-        def put(engine: MemoryEngine) -> None:
-            jobs = WorkQueue(engine, "jobs")
-            for number, delay in enumerate((0.3, 0.1, 0.0)):
-                due[number] = engine.now() + delay
-                jobs.put(number, delay=delay)
-
-        def take(engine: MemoryEngine) -> None:
-            task = WorkQueue(engine, "jobs").get()
-            assert engine.now() >= due[task.value]
-            task.done()
-
-        for job in (put, take, take, take):
-            schedule.actor(job, mortal=job is not put)
-        schedule.run()
-        assert schedule.time < 0.31
-
-    explore(scenario, 500, limit=0.31)
-
-
-def test_no_more_wait_in_a_bounded_queue_than_it_has_room_for_and_room_wakes_who_puts() -> None:
-    def scenario(schedule: Schedule) -> None:
-        got: list[int] = []
-
-        def put(engine: MemoryEngine, first: int) -> None:
-            jobs = WorkQueue(engine, "jobs", maxsize=1)
-            for number in range(first, first + 2):
-                jobs.put(number)
-
-        def take(engine: MemoryEngine) -> None:
-            jobs = WorkQueue(engine, "jobs", maxsize=1)
-            for _ in range(2):
-                assert jobs.qsize() <= 1
-                task = jobs.get()
-                got.append(task.value)
-                task.done()
-
-        for first in 0, 2:
-            schedule.actor(lambda engine, first=first: put(engine, first))
-            schedule.actor(take)
-        schedule.run()
-        assert sorted(got) == [0, 1, 2, 3]
 
     explore(scenario, 500)
 
