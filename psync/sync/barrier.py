@@ -168,13 +168,13 @@ class Barrier(Primitive):
 
     # -- breaking ----------------------------------------------------------------------------------------
 
-    def _break(self, number: int, why: str, gone: Owners = ()) -> _Round:
-        """The round is broken, unless it is over."""
+    def _break(self, number: int | None, why: str, gone: Owners = ()) -> _Round:
+        """The round (None: whichever it is now) is broken, unless it is over."""
         who = names_of(self._engine, dict.fromkeys(gone))
         me = self._engine.owner()
 
         def break_(now: _Round) -> _Round:
-            if not _is_open(now, number):
+            if not _is_open(now, now.number if number is None else number):
                 return now
             concerned = tuple(dict.fromkeys((me, *now.arrived, *now.before)))
             return now._replace(broken=(why, who, concerned), acting=False)
@@ -185,8 +185,7 @@ class Barrier(Primitive):
 
     def abort(self) -> None:
         """Break the barrier: who waits, and who arrives until it is `reset`, gets a `BrokenBarrierError`."""
-        why = f"it was aborted by {self._engine.describe(self._engine.owner())}"
-        self._break(self._shared.look().number, why)
+        self._break(None, f"it was aborted by {self._engine.describe(self._engine.owner())}")
 
     def reset(self) -> None:
         """An empty barrier again, whether or not it was broken; who waits gets a `BrokenBarrierError`."""
