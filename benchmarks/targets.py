@@ -78,6 +78,7 @@ GOALS = (
     within("wake", "idle CPU", 0.2),
     stays("wake", "write beside 16 waiters", "write alone", 2),
     *(beats("queues", flow, peer, times) for flow in FLOWS for peer, times in FLOW_PEERS),
+    *(beats("queues", f"{flow}, in a loop", "multiprocessing", 2) for flow in FLOWS),
     stays("queues", "put, get and done at 1M", "put, get and done at 1k", 1.5),
     within("queues", "first get at 1M", 1),
     *(beats("barrier", round_, peer, 1 / times) for round_ in ROUNDS for peer, times in ROUND_PEERS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Iterator
 
 import psync
 
@@ -144,6 +145,13 @@ class Queue:
         task = self.queue.get()
         task.done()
         return task.value  # type: ignore[no-any-return]
+
+    def each(self) -> Iterator[bytes]:
+        while True:  # the loop ends whenever the queue is drained
+            for task in self.queue:
+                value = task.value
+                task.done()
+                yield value
 
     def fill(self, items: list[bytes]) -> None:
         self.queue.put_many(items)
