@@ -7,7 +7,7 @@ import pytest
 from psync.engine import MemoryEngine
 from psync.sync import BoundedSemaphore, Counter, Semaphore
 from tests.simulation.actor import Stuck
-from tests.simulation.explore import explore, first_failure
+from tests.simulation.explore import Scenario, explore, first_failure
 from tests.simulation.plants import look_before_watching, never_announce, read_then_write
 from tests.simulation.schedule import Schedule
 from tests.simulation.witness import Room
@@ -155,21 +155,21 @@ def test_a_killed_add_is_counted_once_or_not_at_all() -> None:
 
 
 @pytest.mark.parametrize("scenario", [two_at_a_time, signals, all_count])
-def test_what_is_read_and_then_written_is_found(monkeypatch: pytest.MonkeyPatch, scenario: object) -> None:
+def test_what_is_read_and_then_written_is_found(monkeypatch: pytest.MonkeyPatch, scenario: Scenario) -> None:
     read_then_write(monkeypatch)
-    first_failure(scenario)  # type: ignore[arg-type]
+    first_failure(scenario)
 
 
 @pytest.mark.parametrize("scenario", [two_at_a_time, signals, all_count])
-def test_who_looks_before_it_watches_is_found(monkeypatch: pytest.MonkeyPatch, scenario: object) -> None:
+def test_who_looks_before_it_watches_is_found(monkeypatch: pytest.MonkeyPatch, scenario: Scenario) -> None:
     look_before_watching(monkeypatch)
-    assert isinstance(first_failure(scenario)[1], Stuck)  # type: ignore[arg-type]
+    assert isinstance(first_failure(scenario)[1], Stuck)
 
 
 @pytest.mark.parametrize("scenario", [two_at_a_time, signals])
-def test_a_release_that_tells_nobody_is_found(monkeypatch: pytest.MonkeyPatch, scenario: object) -> None:
+def test_a_release_that_tells_nobody_is_found(monkeypatch: pytest.MonkeyPatch, scenario: Scenario) -> None:
     never_announce(monkeypatch)
-    assert isinstance(first_failure(scenario)[1], Stuck)  # type: ignore[arg-type]
+    assert isinstance(first_failure(scenario)[1], Stuck)
 
 
 class Hasty(Semaphore):

@@ -10,7 +10,7 @@ from psync.engine import MemoryEngine
 from psync.errors import BrokenBarrierError
 from psync.sync import Barrier, DoubleBarrier
 from tests.simulation.actor import Actor, Stuck
-from tests.simulation.explore import explore, first_failure
+from tests.simulation.explore import Scenario, explore, first_failure
 from tests.simulation.plants import look_before_watching, never_announce, read_then_write
 from tests.simulation.schedule import Schedule
 
@@ -219,15 +219,15 @@ def test_all_are_inside_together_and_nobody_leaves_before_the_others_want_to() -
 
 
 @pytest.mark.parametrize("scenario", [rounds, in_and_out])
-def test_what_is_read_and_then_written_is_found(monkeypatch: pytest.MonkeyPatch, scenario: object) -> None:
+def test_what_is_read_and_then_written_is_found(monkeypatch: pytest.MonkeyPatch, scenario: Scenario) -> None:
     read_then_write(monkeypatch)
-    first_failure(scenario)  # type: ignore[arg-type]
+    first_failure(scenario)
 
 
 @pytest.mark.parametrize("scenario", [rounds, in_and_out])
-def test_who_looks_before_it_watches_is_found(monkeypatch: pytest.MonkeyPatch, scenario: object) -> None:
+def test_who_looks_before_it_watches_is_found(monkeypatch: pytest.MonkeyPatch, scenario: Scenario) -> None:
     look_before_watching(monkeypatch)
-    assert isinstance(first_failure(scenario)[1], Stuck)  # type: ignore[arg-type]
+    assert isinstance(first_failure(scenario)[1], Stuck)
 
 
 def test_a_last_one_that_tells_nobody_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from psync.engine import MemoryEngine
 from psync.sync import Condition, Event, Latch, Lock
 from tests.simulation.actor import Actor, Stuck
-from tests.simulation.explore import explore, first_failure
+from tests.simulation.explore import Scenario, explore, first_failure
 from tests.simulation.plants import look_before_watching, never_announce, read_then_write
 from tests.simulation.schedule import Schedule
 
@@ -204,9 +204,9 @@ def test_nobody_passes_a_latch_early_and_everybody_passes_it_then() -> None:
 
 
 @pytest.mark.parametrize("scenario", [ping_pong, hand_out, two_conditions, count_down])
-def test_who_looks_before_it_watches_is_found(monkeypatch: pytest.MonkeyPatch, scenario: object) -> None:
+def test_who_looks_before_it_watches_is_found(monkeypatch: pytest.MonkeyPatch, scenario: Scenario) -> None:
     look_before_watching(monkeypatch)
-    assert isinstance(first_failure(scenario)[1], Stuck)  # type: ignore[arg-type]
+    assert isinstance(first_failure(scenario)[1], Stuck)
 
 
 def test_what_is_read_and_then_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
