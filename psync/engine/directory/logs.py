@@ -22,115 +22,37 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
 
-from psync.engine.contract import FINAL, WAITING, Counts, Log, Mark, Record, Sealed, State
-from psync.engine.directory.block import Block
-from psync.engine.directory.entries import Entries
-from psync.engine.directory.files import refused
-from psync.engine.directory.kept import Kept
-from psync.engine.directory.names import Layout
-from psync.engine.directory.segments import SEGMENT, Segments, encode
-from psync.engine.directory.whole import Whole
+from psync.engine.contract import FINAL, WAITING, Counts, Mark, Record, Sealed, State
+from psync.engine.directory.log_files import (
+    APPENDED,
+    ARRIVED,
+    BASE,
+    DELAYED,
+    END,
+    FRONT,
+    LATER,
+    LOW,
+    MARKED,
+    NOTE,
+    RETAKEN,
+    RETURNED,
+    ROOM,
+    SEALED,
+    SKIPPED,
+    TAKEN,
+    LogFiles,
+    in_words,
+)
+from psync.engine.directory.segments import SEGMENT, encode
 from psync.engine.seal import Unreadable
-from psync.errors import CorruptValue, PsyncError
 
-END, BASE, APPENDED, LATER, MARKED, SEALED = range(6)
-"""In ``tail``: where the log ends, where its last segment begins, how many records were ever appended, and how many of
-them DELAYED; up to where there may be marks, if that is behind the end; whether it is sealed."""
-FRONT, LOW, TAKEN, RETURNED, RETAKEN, SKIPPED, ARRIVED, DELAYED, NOTE = range(9)
-"""In ``front``: the first record never taken, the first that may be unfinished, how many were passed; how many entries
-`returned` has, and where the first unused one is; how many records were settled untaken and are still to be passed;
-how many of those appended DELAYED were passed or are not so any more; how many entries `delayed` has; `Log.note`."""
-
-ROOM = 512
-"""So many entries can be put before those of `returned`: what was taken and never used goes back to its place."""
 _WAITING, _CLAIMED, _DELAYED = State.WAITING, State.CLAIMED, State.DELAYED
-_Verb = TypeVar("_Verb", bound=Callable[..., Any])
 
 
-def _in_words(verb: _Verb) -> _Verb:
-    """A verb whose failures become psync's errors, after everything is unlocked."""
-
-    @functools.wraps(verb)
-    def worded(self: DirectoryLog, *args: Any) -> Any:
-        try:
-            return verb(self, *args)
-        except BaseException as error:
-            if (worded := self._failed(error)) is error:
-                raise
-            raise worded from error
-
-    return cast(_Verb, worded)
-
-
-class DirectoryLog(Log):
+class DirectoryLog(LogFiles):
     """One log of a directory. Threads may share it; a forked child opens the files anew."""
-
-    def __init__(
-        self,
-        name: str,
-        layout: Layout,
-        *,
-        whole: Whole,
-        mine: Callable[[], int],
-        changed: Callable[[], None],
-        finished: Callable[[], None],
-        kept: Kept,
-    ) -> None:
-        self._name = name
-        self._layout = layout
-        self._mine = mine
-        self._changed = changed
-        self._finished = finished
-        opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 6, whole.make, opened)
-        self._front = Block(layout.log(name, "front"), 9, whole.make, opened)
-        # appending and taking go on beside each other, so each has descriptors of its own
-        self._written = Segments(layout, name)
-        self._taken = Segments(layout, name)
-        self._settling = threading.Lock()
-        self._own = Segments(layout, name)
-        self._returned = Entries(layout.log(name, "returned"))
-        self._later = Entries(layout.log(name, "delayed"))
-        self._reach = 0, 0, 0
-        """END, BASE and LATER when a taker last looked. One tuple: threads share it."""
-
-    def _failed(self, error: BaseException) -> BaseException:
-        """What to raise for it, after everything is unlocked."""
-        self.spoil()
-        if isinstance(error, PsyncError) or not isinstance(error, OSError | Unreadable):
-            return error
-        return self._words(error)
-
-    def _words(self, error: OSError | Unreadable) -> PsyncError:
-        path = os.path.dirname(self._tail.path)
-        if isinstance(error, OSError):
-            return refused(error, self._name, path)
-        return CorruptValue(
-            f"the log {self._name!r} is damaged ({error}); it is still at {path}",
-            key=self._name,
-            path=path,
-            reason=str(error),
-        )
-
-    def spoil(self) -> None:
-        self._tail.spoil()
-        self._front.spoil()
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        with contextlib.ExitStack() as entered:
-            for block in (self._tail, self._front):
-                try:
-                    block.enter()
-                except (OSError, Unreadable) as error:
-                    raise self._words(error) from error
-                entered.callback(block.leave)
-            yield
 
     # -- appending -----------------------------------------------------------------------------------
 
@@ -140,7 +62,7 @@ class DirectoryLog(Log):
         try:
             positions = self._append(payloads, mark)
         except BaseException as error:
-            if (worded := self._failed(error)) is error:
+            if (worded := self.failed(error)) is error:
                 raise
             raise worded from error
         self._changed()
@@ -192,19 +114,7 @@ class DirectoryLog(Log):
         finally:
             self._front.leave()
 
-    def _look(self) -> tuple[int, int, int]:
-        """END, BASE and LATER; what was appended before this call is counted in."""
-        tail = self._tail.peek()
-        self._reach = reach = tail[END], tail[BASE], tail[LATER]
-        self.sealed = bool(tail[SEALED])
-        return reach
-
-    def _reaching(self, position: int) -> tuple[int, int, int]:
-        """The same, if it has to be looked up because `position` lies beyond what is known."""
-        reach = self._reach
-        return reach if position < reach[0] else self._look()
-
-    @_in_words
+    @in_words
     def seal(self, sealed: bool = True) -> None:
         tail = self._tail.enter()
         try:
@@ -231,7 +141,7 @@ class DirectoryLog(Log):
             finally:
                 self._front.leave()
         except BaseException as error:
-            if (worded := self._failed(error)) is error:
+            if (worded := self.failed(error)) is error:
                 raise
             raise worded from error
         return taken
@@ -300,7 +210,7 @@ class DirectoryLog(Log):
         front[RETAKEN] += 1
         return position
 
-    @_in_words
+    @in_words
     def note(self, change: Callable[[int], int]) -> None:
         front = self._front.enter()
         try:
@@ -325,7 +235,7 @@ class DirectoryLog(Log):
             else:
                 settled = self._settle_locked(position, held, new, before)
         except BaseException as error:
-            if (worded := self._failed(error)) is error:
+            if (worded := self.failed(error)) is error:
                 raise
             raise worded from error
         if settled:
@@ -382,7 +292,7 @@ class DirectoryLog(Log):
 
     # -- looking -------------------------------------------------------------------------------------
 
-    @_in_words
+    @in_words
     def read(self, position: int) -> Record | None:
         self._front.enter()
         try:
@@ -391,7 +301,7 @@ class DirectoryLog(Log):
         finally:
             self._front.leave()
 
-    @_in_words
+    @in_words
     def claims(self) -> list[Record]:
         front = self._front.enter()
         try:
@@ -408,7 +318,7 @@ class DirectoryLog(Log):
         finally:
             self._front.leave()
 
-    @_in_words
+    @in_words
     def delayed(self) -> list[tuple[int, Mark]]:
         front = self._front.enter()
         try:
@@ -430,7 +340,7 @@ class DirectoryLog(Log):
         finally:
             self._front.leave()
 
-    @_in_words
+    @in_words
     def finished(self) -> bool:
         front = self._front.enter()
         try:
@@ -452,7 +362,7 @@ class DirectoryLog(Log):
             self._taken.clear(front[LOW], reach[1])
         return low != front[LOW]
 
-    @_in_words
+    @in_words
     def counts(self) -> Counts:
         front = self._front.enter()
         try:
@@ -463,27 +373,3 @@ class DirectoryLog(Log):
             return Counts(max(0, waiting), tail[APPENDED], tail[END], bool(tail[SEALED]))
         finally:
             self._front.leave()
-
-    # -- descriptors ---------------------------------------------------------------------------------
-
-    def close_if_idle(self) -> bool:
-        if not self._tail.close_if_idle():
-            return False
-        if not self._front.close_if_idle() or not self._settling.acquire(blocking=False):
-            return False
-        try:
-            self._close()
-        finally:
-            self._settling.release()
-        return True
-
-    def _close(self) -> None:
-        for files in (self._returned, self._later, self._written, self._taken, self._own):
-            files.close()
-
-    def after_fork(self) -> None:
-        """In a child: what is open shares its locks with the parent, so it is given up."""
-        self._tail.after_fork()
-        self._front.after_fork()
-        self._settling = threading.Lock()
-        self._close()

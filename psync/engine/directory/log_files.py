@@ -1,0 +1,148 @@
+"""What one log of a directory has open, how it is locked, and how its failures are worded. The verbs are in `logs`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
+
+from psync.engine.contract import Log
+from psync.engine.directory.block import Block
+from psync.engine.directory.entries import Entries
+from psync.engine.directory.files import refused
+from psync.engine.directory.kept import Kept
+from psync.engine.directory.names import Layout
+from psync.engine.directory.segments import Segments
+from psync.engine.directory.whole import Whole
+from psync.engine.seal import Unreadable
+from psync.errors import CorruptValue, PsyncError
+
+END, BASE, APPENDED, LATER, MARKED, SEALED = range(6)
+"""In ``tail``: where the log ends, where its last segment begins, how many records were ever appended, and how many of
+them DELAYED; up to where there may be marks, if that is behind the end; whether it is sealed."""
+FRONT, LOW, TAKEN, RETURNED, RETAKEN, SKIPPED, ARRIVED, DELAYED, NOTE = range(9)
+"""In ``front``: the first record never taken, the first that may be unfinished, how many were passed; how many entries
+`returned` has, and where the first unused one is; how many records were settled untaken and are still to be passed;
+how many of those appended DELAYED were passed or are not so any more; how many entries `delayed` has; `Log.note`."""
+
+ROOM = 512
+"""So many entries can be put before those of `returned`: what was taken and never used goes back to its place."""
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
+
+
+def in_words(verb: _Verb) -> _Verb:
+    """A verb whose failures become psync's errors, after everything is unlocked."""
+
+    @functools.wraps(verb)
+    def worded(self: LogFiles, *args: Any) -> Any:
+        try:
+            return verb(self, *args)
+        except BaseException as error:
+            if (worded := self.failed(error)) is error:
+                raise
+            raise worded from error
+
+    return cast(_Verb, worded)
+
+
+class LogFiles(Log):
+    """The files of one log. Threads may share it; a forked child opens the files anew."""
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        *,
+        whole: Whole,
+        mine: Callable[[], int],
+        changed: Callable[[], None],
+        finished: Callable[[], None],
+        kept: Kept,
+    ) -> None:
+        self._name = name
+        self._layout = layout
+        self._mine = mine
+        self._changed = changed
+        self._finished = finished
+        opened = functools.partial(kept.opened, self)
+        self._tail = Block(layout.log(name, "tail"), 6, whole.make, opened)
+        self._front = Block(layout.log(name, "front"), 9, whole.make, opened)
+        # appending and taking go on beside each other, so each has descriptors of its own
+        self._written = Segments(layout, name)
+        self._taken = Segments(layout, name)
+        self._settling = threading.Lock()
+        self._own = Segments(layout, name)
+        self._returned = Entries(layout.log(name, "returned"))
+        self._later = Entries(layout.log(name, "delayed"))
+        self._reach = 0, 0, 0
+        """END, BASE and LATER when a taker last looked. One tuple: threads share it."""
+
+    def failed(self, error: BaseException) -> BaseException:
+        """What to raise for it, after everything is unlocked."""
+        self.spoil()
+        if isinstance(error, PsyncError) or not isinstance(error, OSError | Unreadable):
+            return error
+        return self._words(error)
+
+    def _words(self, error: OSError | Unreadable) -> PsyncError:
+        path = os.path.dirname(self._tail.path)
+        if isinstance(error, OSError):
+            return refused(error, self._name, path)
+        return CorruptValue(
+            f"the log {self._name!r} is damaged ({error}); it is still at {path}",
+            key=self._name,
+            path=path,
+            reason=str(error),
+        )
+
+    def spoil(self) -> None:
+        self._tail.spoil()
+        self._front.spoil()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        with contextlib.ExitStack() as entered:
+            for block in (self._tail, self._front):
+                try:
+                    block.enter()
+                except (OSError, Unreadable) as error:
+                    raise self._words(error) from error
+                entered.callback(block.leave)
+            yield
+
+    def _look(self) -> tuple[int, int, int]:
+        """END, BASE and LATER; what was appended before this call is counted in."""
+        tail = self._tail.peek()
+        self._reach = reach = tail[END], tail[BASE], tail[LATER]
+        self.sealed = bool(tail[SEALED])
+        return reach
+
+    def _reaching(self, position: int) -> tuple[int, int, int]:
+        """The same, if it has to be looked up because `position` lies beyond what is known."""
+        reach = self._reach
+        return reach if position < reach[0] else self._look()
+
+    def close_if_idle(self) -> bool:
+        if not self._tail.close_if_idle():
+            return False
+        if not self._front.close_if_idle() or not self._settling.acquire(blocking=False):
+            return False
+        try:
+            self._close()
+        finally:
+            self._settling.release()
+        return True
+
+    def _close(self) -> None:
+        for files in (self._returned, self._later, self._written, self._taken, self._own):
+            files.close()
+
+    def after_fork(self) -> None:
+        """In a child: what is open shares its locks with the parent, so it is given up."""
+        self._tail.after_fork()
+        self._front.after_fork()
+        self._settling = threading.Lock()
+        self._close()
