@@ -1,54 +1,74 @@
-"""Bugs to plant into every primitive, so that a test can say that the schedules find them."""
+"""Bugs to plant under every primitive, so that a test can say that the schedules find them.
+
+Each makes the engine keep less than its contract. That is what a primitive does which uses the verbs in the wrong way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from psync.engine import Engine
-from psync.store import codec, db
-from psync.store.waiting import NOT_YET
-from psync.sync import mailbox
-from psync.sync.shared import Shared
-from psync.sync.waiting import Waiter
+from psync.engine.contract import Mark, Update
+from psync.engine.memory.log import MemoryLog
+from psync.engine.memory.waiting import MemoryWatch
 from tests.simulation.actor import SteppedEngine
 
 
 def read_then_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the parties share is changed by a read and a write, and others come in between."""
 
-    def change(self: Shared[Any], function: Callable[[Any], Any]) -> Any:
-        register: Any = self._register
-        before = self.look()
-        after = function(before)
-        if after is not before:
-            register._engine.write(register._name, codec.dumps(tuple(after)))
-        return after
+    def update(self: SteppedEngine, name: str, function: Update) -> bytes | None:
+        cell = self.read(name)
+        old = None if cell is None else cell.payload
+        new = function(old)
+        if new is not None and new is not old:
+            self.write(name, new)
+        return new
 
-    monkeypatch.setattr(Shared, "change", change)
+    monkeypatch.setattr(SteppedEngine, "update", update)
 
 
 def look_before_watching(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits looks, and only then begins to watch: what changes in between wakes nobody."""
+    enter, pause = MemoryWatch.__enter__, MemoryWatch.pause
 
-    def until(self: Waiter, look: Callable[[], Any], timeout: float | None, look_for_dead: Any = None) -> Any:
-        return wait_for(self._engine, self._names, look, timeout, "")
+    def late(self: MemoryWatch, timeout: float | None) -> None:
+        with enter(self):
+            pause(self, timeout)
 
-    def wait_for(
-        engine: Engine, names: Sequence[str], look: Callable[[], Any], timeout: float | None, awaited: str
-    ) -> Any:
-        while (found := look()) is NOT_YET:
-            with engine.watch(names) as watch:
-                watch.pause(timeout)
-        return found
-
-    monkeypatch.setattr(Waiter, "until", until)
-    monkeypatch.setattr(db, "wait_for", wait_for)
-    monkeypatch.setattr(mailbox, "wait_for", wait_for)
+    monkeypatch.setattr(MemoryWatch, "__enter__", lambda self: self)
+    monkeypatch.setattr(MemoryWatch, "pause", late)
 
 
 def never_announce(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is told of a change by `Engine.announce`."""
     monkeypatch.setattr(SteppedEngine, "announce", lambda self, name: None)
+
+
+def answer_without_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer is written before it is known whether the claim still holds."""
+    settle = MemoryLog.settle
+
+    def early(
+        self: MemoryLog, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None
+    ) -> bool:
+        if before is not None:
+            before()
+        return settle(self, position, held, new)
+
+    monkeypatch.setattr(MemoryLog, "settle", early)
+
+
+def answer_after_the_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task is done first, and then its answer is written: whoever dies in between has lost it."""
+    settle = MemoryLog.settle
+
+    def late(self: MemoryLog, position: int, held: Mark, new: Mark, before: Callable[[], Any] | None = None) -> bool:
+        settled = settle(self, position, held, new)
+        if settled and before is not None:
+            before()
+        return settled
+
+    monkeypatch.setattr(MemoryLog, "settle", late)

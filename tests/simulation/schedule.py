@@ -264,7 +264,8 @@ class Schedule:
             self._trace.append((self.time, thread, "is killed at", thread.pending[0]))
         if threads:
             threads[0].engine.die()
-            self.limit = max(self.limit, self.time + FOUND_DEAD)
+            all_go_on = max(self.time, *(actor.stopped for actor in self.actors))
+            self.limit = max(self.limit, all_go_on + FOUND_DEAD)
 
     def _stop(self, actor: Actor) -> None:
         seconds = self.random.choice(STOPS)

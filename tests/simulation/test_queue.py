@@ -12,10 +12,9 @@ from psync.engine.contract import State
 from psync.engine.memory.log import MemoryLog
 from psync.errors import QueueClosed, StaleClaim
 from psync.sync import Task, WorkQueue
-from psync.sync.claims import Claims
-from psync.sync.ledger import id_in
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import explore, first_failure
+from tests.simulation.plants import answer_after_the_mark, answer_without_claim, look_before_watching
 from tests.simulation.schedule import Schedule
 
 Run = tuple[str, int]
@@ -253,21 +252,12 @@ def test_a_task_that_fails_too_often_is_dead_and_who_waits_for_it_hears_of_it() 
 
 
 def test_an_answer_that_is_written_without_its_claim_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Claims.finish
-
-    def finish(self: Claims, level: Any, record: Any, id: str, result: Any) -> bool:
-        self._results._letters.set(id, result)
-        return right(self, level, record, id, result)
-
-    monkeypatch.setattr(Claims, "finish", finish)
+    answer_without_claim(monkeypatch)
     assert not isinstance(first_failure(late)[1], Stuck)
 
 
-def test_an_answer_that_is_not_looked_for_after_a_death_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def return_(self: Claims, level: Any, record: Any, why: str) -> bool:
-        return self.set_back(level, record, *id_in(record.payload, level, record.position), why)
-
-    monkeypatch.setattr(Claims, "_return", return_)
+def test_an_answer_that_is_written_after_its_mark_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_after_the_mark(monkeypatch)
     assert not isinstance(first_failure(work_off, kills=1, turns=150)[1], Stuck)
 
 
@@ -288,12 +278,6 @@ def test_a_task_that_is_looked_at_before_it_is_claimed_is_found(monkeypatch: pyt
     assert not isinstance(first_failure(work_off)[1], Stuck)
 
 
-def test_who_takes_before_it_watches_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wait(self: WorkQueue, take: Any, ended: Any, timeout: float | None) -> Any:
-        while not (found := take()) and not ended():
-            with self._engine.watch([self._where, self._where + "/final"]) as watch:
-                watch.pause(timeout)
-        return found
-
-    monkeypatch.setattr(WorkQueue, "_await", wait)
+def test_who_looks_before_it_watches_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    look_before_watching(monkeypatch)
     assert isinstance(first_failure(work_off)[1], Stuck)
