@@ -203,7 +203,7 @@ def late(schedule: Schedule) -> None:
         work.runs.add((task.id, task.attempt))
         task.retry()
         with pytest.raises(StaleClaim):
-            task.done("late")
+            task.done(("late", None))
 
     for job in (give_back, work.work, work.close):
         schedule.actor(job)
