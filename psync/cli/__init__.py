@@ -1,7 +1,8 @@
 """The `psync` command: each sub command has its own file here; this one finds it and turns errors into exit codes.
 
-Exit codes: 0 it is done; 1 it said no or failed (the reason is on stderr, without a traceback);
-2 it was called wrongly; 130 it was interrupted. This floor is the only one that prints.
+Exit codes: 0 it is done; 1 it said no, failed, or what was asked for is not there (the reason is on stderr, without a
+traceback); 2 it was called wrongly; 124 it did not come about in time; 130 it was interrupted. This floor is the only
+one that prints.
 """
 
 from __future__ import annotations
@@ -12,23 +13,35 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from psync.errors import PsyncError
+from psync.errors import LockTimeout, PsyncError, WaitTimeout
 
 COMMANDS = {
+    "get": "print a value",
+    "set": "store a value",
+    "del": "remove keys",
+    "ls": "list the keys",
+    "wait": "wait until keys are there, or gone",
+    "compress": "fold a hashed category into one file",
     "dump": "print every key and value, as Python literals",
     "load": "read what dump printed and store it",
     "test": "try out a directory: do processes that share it see each other's values?",
 }
 
-EPILOG = "exit codes: 0 done, 1 refused or failed, 2 wrong use, 130 interrupted"
+EPILOG = "exit codes: 0 done, 1 refused, failed or not there, 2 wrong use, 124 not in time, 130 interrupted"
+TIMED_OUT, INTERRUPTED = 124, 130
 
 
 class Failure(Exception):
     """The command can't do what was asked; its text is all that the user gets to see."""
 
 
+class WrongUse(Exception):
+    """The command was called wrongly, in a way that argparse does not see; the text says what to do."""
+
+
 class Command(Protocol):
-    """What the module of a sub command has."""
+    """What the module of a sub command has. With a true `TAKES_COMMAND` in it, too, what follows the first ``--`` is
+    not parsed, and is `args.command`, a list: empty if there is nothing."""
 
     def options(self, parser: argparse.ArgumentParser) -> None: ...
 
@@ -37,16 +50,27 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None, prog: str = "psync") -> int:
     """Run one command line (`sys.argv` when None) and return its exit code; nothing is raised for what a user does."""
+    given = sys.argv[1:] if argv is None else list(argv)
     try:
-        chosen = _parser(prog).parse_args(sys.argv[1:] if argv is None else list(argv))
-        command = _command(chosen.command)
-        title = f"{prog} {chosen.command}"
-        parser = argparse.ArgumentParser(prog=title, description=COMMANDS[chosen.command], epilog=EPILOG)
+        name = _parser(prog).parse_args(given[:1]).command
+        command = _command(name)
+        parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=COMMANDS[name], epilog=EPILOG)
         command.options(parser)
-        args = parser.parse_args(chosen.arguments)
+        own, following = _split(given[1:]) if getattr(command, "TAKES_COMMAND", False) else (given[1:], [])
+        args = parser.parse_args(own)
+        args.command = following
+        try:
+            return _guarded(command, args, parser.prog)
+        except WrongUse as error:
+            parser.error(str(error))
     except SystemExit as end:  # how argparse answers --help and wrong use, all said already
         return end.code if isinstance(end.code, int) else 2
-    return _guarded(command, args, title)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before the first ``--``, and what behind."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:end], arguments[end + 1 :]
 
 
 def _guarded(command: Command, args: argparse.Namespace, title: str) -> int:
@@ -59,14 +83,14 @@ def _guarded(command: Command, args: argparse.Namespace, title: str) -> int:
         return 1
     except (Failure, PsyncError, OSError) as error:
         print(f"{title}: {error}", file=sys.stderr)
-        return 1
+        return TIMED_OUT if isinstance(error, WaitTimeout | LockTimeout) else 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return code
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    lines = [f"  {name:8}{text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:10}{text}" for name, text in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} [-h] command ...",
@@ -75,20 +99,44 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of the commands above")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
 def _command(name: str) -> Command:
     """The module behind a command, imported only when it is asked for: `psync --help` must be quick."""
-    if name == "dump":
-        from psync.cli import dump
+    match name:
+        case "get":
+            from psync.cli import get
 
-        return dump
-    if name == "load":
-        from psync.cli import load
+            return get
+        case "set":
+            from psync.cli import assign
 
-        return load
+            return assign
+        case "del":
+            from psync.cli import delete
+
+            return delete
+        case "ls":
+            from psync.cli import ls
+
+            return ls
+        case "wait":
+            from psync.cli import wait
+
+            return wait
+        case "compress":
+            from psync.cli import compress
+
+            return compress
+        case "dump":
+            from psync.cli import dump
+
+            return dump
+        case "load":
+            from psync.cli import load
+
+            return load
     from psync.cli import test
 
     return test

@@ -30,10 +30,41 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert said.err == ""
 
 
+REST = {
+    "get": ["key"],
+    "set": ["key", "value"],
+    "del": ["key"],
+    "wait": ["key", "--timeout", "0"],
+    "compress": ["category"],
+    "lock": ["name", "--", "true"],
+    "barrier": ["name", "--parties", "1"],
+    "put": ["queue", "value"],
+    "results": ["queue"],
+}
+"""What a command needs behind the directory, to do something."""
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         [],
+        ["--no-such-option", "get"],
+        ["get"],
+        ["get", "."],
+        ["get", ".", "key", "--json", "--literal"],
+        ["set", ".", "key"],
+        ["set", ".", "key", "--json", "{"],
+        ["set", ".", "key", "--json", "NaN"],
+        ["set", ".", "key", "--literal", "open('x')"],
+        ["set", ".", "key", "--literal", "'" + "x" * 1000],
+        ["del", "."],
+        ["ls", ".", "*", "*"],
+        ["wait", "."],
+        ["wait", ".", "key", "--timeout", "-1"],
+        ["wait", ".", "key", "--timeout", "nan"],
+        ["wait", ".", "key", "--timeout", "soon"],
+        ["wait", ".", "key", "--gone", "--any"],
+        ["compress", "."],
         ["no-such-command"],
         ["dump", "--no-such-option"],
         ["dump", "one", "two"],
@@ -42,7 +73,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         ["test", ".", "--processes", "0"],
         ["test", ".", "--rounds", "many"],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments)[:40],
 )
 def test_wrong_use_is_explained_and_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
@@ -56,7 +87,7 @@ def test_a_directory_that_is_a_file_is_refused_in_words(root: Path) -> None:
     file = root / "file"
     file.write_text("text")
     for command in COMMANDS:
-        ran = psync(command, file, typed="[]")
+        ran = psync(command, file, *REST.get(command, []), typed="[]")
         assert ran.code == 1
         assert ran.err.startswith(f"psync {command}: ")
         assert str(file) in ran.err

@@ -1,0 +1,59 @@
+"""What several commands take: a directory, seconds, numbers, and how a value is written."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from psync.cli import Failure
+from psync.store import PickleShareDB
+
+
+def directory(parser: argparse.ArgumentParser, *, made: bool) -> None:
+    text = "the shared directory, made if it is not there" if made else "the shared directory"
+    parser.add_argument("directory", metavar="DIR", help=text)
+
+
+def existing(path: str) -> PickleShareDB:
+    """The store there; `Failure` if there is no such directory. To look makes none: the name may be mistyped."""
+    if not Path(path).expanduser().is_dir():
+        raise Failure(f"{path} is not a directory")
+    return PickleShareDB(path)
+
+
+def timeout(parser: argparse.ArgumentParser, says: str) -> None:
+    parser.add_argument("--timeout", type=seconds, metavar="S", help=f"{says} (default: wait for ever)")
+
+
+def seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return number
+
+
+def above(least: float) -> Callable[[str], float]:
+    """The type of an option that is a number above `least`."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number above {least:g}")
+        return value
+
+    return read
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)

@@ -1,0 +1,34 @@
+"""``psync del DIR KEY...``: remove keys."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from psync.cli import arguments
+from psync.store.keys import check
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Remove keys. Those that are not there are named on stderr, and the exit code is 1 then; of several who remove "
+        "a key at once, one gets 0."
+    )
+    arguments.directory(parser, made=False)
+    parser.add_argument("keys", nargs="+", metavar="KEY")
+    parser.add_argument("-f", "--force", action="store_true", help="a key that is not there is no failure")
+
+
+def run(args: argparse.Namespace) -> int:
+    for key in args.keys:
+        check(key)
+    code = 0
+    with arguments.existing(args.directory) as db:
+        for key in args.keys:
+            try:
+                del db[key]
+            except KeyError:
+                if not args.force:
+                    print(f"psync del: there is no key {key!r} in {args.directory}", file=sys.stderr)
+                    code = 1
+    return code
