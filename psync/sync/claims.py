@@ -12,6 +12,7 @@ between is found by looking for the letter.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from psync.engine.contract import Alive, Engine, Mark, Record, State
@@ -25,10 +26,16 @@ from psync.sync.results import Results
 from psync.sync.task import NOTHING, Attempt
 from psync.sync.waiting import LOOK_FOR_DEAD
 
+SELDOM = 3 * LOOK_FOR_DEAD
+"""Seconds between two looks that take long; a process that was stopped in one is not to take it for slow."""
 OFTEN_SEEN = 2
 """So many looks before must have found a claim unchanged whose lease ran out."""
 _NOBODY = codec.dumps(None)
 _mark = Mark._make
+
+
+class _Ended(Exception):
+    """There is an answer, or a grave, though the mark says that somebody is at work."""
 
 
 class Claims:
@@ -106,9 +113,21 @@ class Claims:
         return level.settle(position, mark, new, lambda: self._results.write(id, ops))
 
     def set_back(
-        self, level: Level, record: Record, id: str, tried: int, why: str, *, delay: float = 0.0, for_good: bool = False
+        self,
+        level: Level,
+        record: Record,
+        id: str,
+        tried: int,
+        why: str,
+        *,
+        delay: float = 0.0,
+        for_good: bool = False,
+        check: Callable[[], object] | None = None,
     ) -> bool:
-        """Give a claimed task back, perhaps for later, or bury it if its attempts are used up."""
+        """Give a claimed task back, perhaps for later, or bury it if its attempts are used up.
+
+        `check` is called while the claim can't change; if it raises, nothing is done.
+        """
         position, mark, payload = record
         if for_good or mark.attempt >= self._max_attempts:
             new = Mark(State.DEAD, mark.attempt)
@@ -118,6 +137,8 @@ class Claims:
             new = Mark(State.WAITING, mark.attempt)
 
         def remember() -> None:
+            if check is not None:
+                check()
             self._ledger.remember(id, Attempt(tried + mark.attempt, self._engine.describe(mark.owner), why))
             if new.state is State.DEAD:
                 self._ledger.bury(id, Place(level.priority, position), payload)
@@ -156,7 +177,7 @@ class Claims:
             self._engine.delete(f"{self._holders}/{owner:016x}")
         self.looked = True
         now = self._engine.now()
-        self.next_look = now + max(LOOK_FOR_DEAD, SPARINGLY * (now - begun))
+        self.next_look = now + max(LOOK_FOR_DEAD, min(SPARINGLY * (now - begun), SELDOM))
         return returned
 
     def _look_through(self, dead: set[int], now: float) -> int:
@@ -165,7 +186,8 @@ class Claims:
         for level in self._levels.all():
             claims = level.log.claims()
             read = self._engine.now()
-            for record in claims:
+            # what was begun first, then the others from the last to the first, as each is the first to be taken again
+            for record in sorted(claims, key=lambda claim: (claim.mark.beat == 0, -claim.position)):
                 mark = record.mark
                 if mark.owner in dead:
                     returned += self._return(level, record, "its worker died")
@@ -180,19 +202,21 @@ class Claims:
         return returned
 
     def _return(self, level: Level, record: Record, why: str) -> bool:
-        """What a dead worker held goes where it would have gone; True if it can be taken again."""
-        if not record.mark.beat:
-            return self.give_up(level, record)
-        id, tried = id_in(record.payload, level, record.position)
-        final = None
-        if self._results.letter(id) is not MISSING:
-            final = State.DONE  # it died between its answer and its mark
-        elif self._ledger.is_dead_at(id, Place(level.priority, record.position)):
-            final = State.DEAD
-        if final is not None:
-            level.settle(record.position, record.mark, Mark(final, record.mark.attempt))
-            return False
-        return self.set_back(level, record, id, tried, why)
+        """What somebody can't end any more goes where it would have gone; True if it can be taken again."""
+        position, mark, payload = record
+        id, tried = id_in(payload, level, position)
+        place = Place(level.priority, position)
 
-    def until_next_look(self) -> float:
-        return max(0.001, self.next_look - self._engine.now())
+        def check() -> None:
+            # only now: till here it may have been about to end
+            if self._results.letter(id) is not MISSING or self._ledger.is_dead_at(id, place):
+                raise _Ended
+
+        try:
+            if not mark.beat:
+                return level.settle(position, mark, Mark(State.WAITING, mark.attempt - 1), check)
+            return self.set_back(level, record, id, tried, why, check=check)
+        except _Ended:  # between its answer and its mark
+            final = State.DEAD if self._ledger.is_dead_at(id, place) else State.DONE
+            level.settle(position, mark, Mark(final, mark.attempt))
+            return False

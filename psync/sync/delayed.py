@@ -16,7 +16,9 @@ from psync.sync.levels import Levels
 LONGEST = 1e9
 """Seconds (30 years)."""
 SPARINGLY = 20
-"""A look takes at most this part of the time until the next one."""
+"""So many times as long as a look took is the pause until the next one,"""
+LONGEST_PAUSE = 0.75
+"""but not more seconds than this."""
 
 
 def until_later(engine: Engine, delay: float, attempt: int = 0) -> Mark:
@@ -48,7 +50,7 @@ class Delays:
         if begun >= min(self._next_look, self._next_due):
             self._next_due = begun + self._look(begun)
             now = self._engine.now()
-            self._next_look = now + SPARINGLY * (now - begun)
+            self._next_look = now + min(SPARINGLY * (now - begun), LONGEST_PAUSE)
             begun = now
         return max(0.001, self._next_due - begun)
 

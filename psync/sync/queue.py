@@ -4,31 +4,29 @@ A queue is a log below ``.psync/queue/`` (one more for each priority that is use
 mark says how far it has come. The facts that decide: a task exists once the log ends behind it; it is mine when its
 mark names me; it is done when its mark says so, and it only gets there from *my* mark. Results are a mailbox.
 
-Beside this file: `levels` (priorities), `delayed`, `claims` (how they end, and what becomes of the dead), `batches`,
-`ledger` (what is known of a task by its id), `results`, and `task`.
+Beside this file: `intake` and `taker` (in and out), `levels` (priorities), `delayed`, `claims` (how they end, and what
+becomes of the dead), `batches`, `ledger` (what is known of a task by its id), `results`, and `task`.
 """
 
 from __future__ import annotations
 
-import queue
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import rejoined
-from psync.engine.contract import WAITING, Mark, Record, Sealed, State, as_lease
-from psync.errors import QueueClosed, WaitTimeout
+from psync.engine.contract import Mark, Record, Sealed, State, as_lease
+from psync.errors import WaitTimeout
 from psync.store import codec
-from psync.sync.batches import InHand, Pace
+from psync.sync.batches import InHand
 from psync.sync.claims import Claims
-from psync.sync.delayed import Delays, until_later
-from psync.sync.ledger import Ledger, id_in, unpack
-from psync.sync.levels import BOUNDED, Level, Levels, Place
+from psync.sync.intake import Intake, closed_error
+from psync.sync.ledger import Ledger
+from psync.sync.levels import Levels
 from psync.sync.place import Place as Anywhere
 from psync.sync.place import Primitive
 from psync.sync.results import Results
+from psync.sync.taker import Taker
 from psync.sync.task import Attempt, DeadTask, Task
-from psync.sync.waiting import LOOK_FOR_DEAD
 
 
 class QueueStatistics(NamedTuple):
@@ -93,8 +91,9 @@ class WorkQueue(Primitive):
             lease=kept,
             max_attempts=max_attempts,
         )
-        self._delays = Delays(self._engine, self._levels)
+        self._intake = Intake(self._engine, self._where, name, self._levels, self._ledger, maxsize)
         self._in_hand = InHand(self._claims)
+        self._taker = Taker(self, self._engine, self._where, self._levels, self._ledger, self._claims, self._in_hand)
         self._engine.at_leaving(self._in_hand.give_back)
 
     def _arguments(self) -> tuple[Any, ...]:
@@ -131,10 +130,10 @@ class WorkQueue(Primitive):
             try:
                 return f"#{self._log.append([codec.dumps((None, value))])[0]:x}"
             except Sealed:
-                raise self._closed_error() from None
+                raise closed_error(self.name) from None
         if id is not None and (not isinstance(id, str) or not id or id.startswith("#")):
             raise ValueError(f"a task's id must be a str that is not empty and does not begin with '#', not {id!r}")
-        return self._put([codec.dumps((id, value))], id, priority, delay, block, timeout)[0]
+        return self._intake.put([codec.dumps((id, value))], id, priority, delay, block, timeout)[0]
 
     def put_many(
         self,
@@ -152,51 +151,7 @@ class WorkQueue(Primitive):
         payloads = [codec.dumps((None, value)) for value in values]
         if 0 < self.maxsize < len(payloads):
             raise ValueError(f"{len(payloads)} tasks at once never fit into a queue with maxsize {self.maxsize}")
-        return self._put(payloads, None, priority, delay, block, timeout) if payloads else []
-
-    def _put(
-        self, payloads: list[bytes], id: str | None, priority: int, delay: float, block: bool, timeout: float | None
-    ) -> list[str]:
-        if timeout is not None and timeout < 0:
-            raise ValueError(f"timeout must not be negative: {timeout!r}")
-        level = self._levels.level(priority)
-        mark = until_later(self._engine, delay) if delay else WAITING
-        try:
-            if id is None and not priority and not self.maxsize:
-                return [Place(0, position).id for position in self._log.append(payloads, mark)]
-            ids = self._put_held(level, payloads, id, mark)
-            if ids is None:
-                ids = self._await_room(lambda: self._put_held(level, payloads, id, mark), block, timeout)
-            return ids
-        except Sealed:
-            raise self._closed_error() from None
-
-    def _put_held(self, level: Level, payloads: list[bytes], id: str | None, mark: Mark) -> list[str] | None:
-        """The ids of what was put; None if there is no room. Raises `Sealed`."""
-        with self._log.held():
-            if id is not None and self._ledger.is_known(id):
-                return [id]
-            if self._log.counts().sealed:
-                raise Sealed
-            if self.maxsize > 0 and self._levels.waiting() + len(payloads) > self.maxsize:
-                return None
-            # the record first: if we die before the id is known, whoever takes the record makes it known
-            places = [Place(level.priority, position) for position in level.append(payloads, mark)]
-            if id is None:
-                return [place.id for place in places]
-            self._ledger.set_place(id, places[0])
-            return [id]
-
-    def _await_room(self, put: Callable[[], list[str] | None], block: bool, timeout: float | None) -> list[str]:
-        deadline = None if timeout is None else self._engine.now() + timeout
-        if block:
-            self._log.note(lambda note: note | BOUNDED)  # who takes says so from now on
-            with self._engine.watch([self._where + "/room"]) as watch:
-                while (left := LOOK_FOR_DEAD if deadline is None else deadline - self._engine.now()) > 0:
-                    if (ids := put()) is not None:
-                        return ids
-                    watch.pause(min(left, LOOK_FOR_DEAD))
-        raise queue.Full
+        return self._intake.put(payloads, None, priority, delay, block, timeout) if payloads else []
 
     def close(self) -> None:
         """No more tasks are accepted, by anybody, until `reopen`: to put raises `QueueClosed`.
@@ -215,12 +170,6 @@ class WorkQueue(Primitive):
         """True from `close` to `reopen`, whoever called them."""
         return self._log.counts().sealed
 
-    def _closed_error(self) -> QueueClosed:
-        return QueueClosed(
-            f"the queue {self.name!r} was closed: it takes no more tasks; reopen() lets it take some again",
-            queue=self.name,
-        )
-
     # -- taking out ------------------------------------------------------------------------------------
 
     def get(self, block: bool = True, timeout: float | None = None) -> Task:
@@ -229,7 +178,7 @@ class WorkQueue(Primitive):
 
         flock, pread, pread, pread, pwrite, pwrite, unlock when a task is waiting.
         """
-        return self._take() or self._wait(self._take, block, timeout)
+        return self._taker.get(block, timeout)
 
     def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> list[Task]:
         """Up to `n` tasks, and at least one, claimed at once. Raises as `get` does.
@@ -239,37 +188,7 @@ class WorkQueue(Primitive):
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n!r}")
-        return self._take_many(n) or self._wait(lambda: self._take_many(n), block, timeout)
-
-    def _wait(self, take: Callable[[], Any], block: bool, timeout: float | None) -> Any:
-        if timeout is not None and timeout < 0:
-            raise ValueError(f"timeout must not be negative: {timeout!r}")
-        found = self._await(take, self._is_over, timeout if block else 0.0)
-        if found:
-            return found
-        if self._is_over():
-            raise self._closed_error()
-        raise queue.Empty
-
-    def _is_over(self) -> bool:
-        return self._log.sealed and self._levels.finished()
-
-    def _await(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
-        """What `take` returns, once that is true; or what is not, when it has `ended`, or after `timeout` seconds."""
-        deadline = None if timeout is None else self._engine.now() + timeout
-        # a get has no need to hear of each task that ends: that a closed queue is worked off it learns soon enough
-        names = [self._where] if ended == self._is_over else [self._where, self._where + "/final"]
-        with self._engine.watch(names) as watch:
-            if not self._claims.looked:
-                self.recover()
-            while True:
-                next_due = self._delays.look()
-                if (found := take()) or ended():
-                    return found
-                left = LOOK_FOR_DEAD if deadline is None else deadline - self._engine.now()
-                if left <= 0:
-                    return found
-                watch.pause(min(left, next_due, LOOK_FOR_DEAD))
+        return self._taker.get_many(n, block, timeout)
 
     def __iter__(self) -> Iterator[Task]:
         """Take tasks until the queue is drained: none is waiting, and none is being worked on that could come back.
@@ -277,94 +196,7 @@ class WorkQueue(Primitive):
         Short tasks are claimed several at a time, as many as take about 2 ms, at most 32, and no more than this
         process's share of those that wait; slow ones (1 ms or more) one at a time.
         """
-        now = self._engine.now
-        pace, hand, level = Pace(), deque[Record](), self._main
-        self._in_hand.loops += 1
-        try:
-            while True:
-                if hand:
-                    record = hand.popleft()
-                    task = self._begun(level, record) if self._in_hand.remove(level, record) else None
-                elif pace.size == 1 or (share := self._share(pace.size)) == 1:
-                    task = self._take() or self._await(self._take, self._levels.finished, None)
-                    if task is None:
-                        return
-                else:
-                    level, records = self._claim(share, beat=0)
-                    hand.extend(records)
-                    if not records:
-                        pace.size = 1
-                    continue
-                if task is not None:
-                    began = now()
-                    yield task
-                    if pace.took(now() - began) and hand:
-                        self._in_hand.give_back_these(level, hand)
-        finally:
-            self._in_hand.loops -= 1
-            self._in_hand.give_back_these(level, hand)
-
-    def _share(self, wanted: int) -> int:
-        if not self._claims.looked:
-            self.recover()
-        others = self._claims.workers + self._in_hand.loops - 1
-        return max(1, min(wanted, self._levels.waiting() // others))
-
-    def _claim(self, limit: int, beat: int) -> tuple[Level, list[Record]]:
-        if self._engine.now() >= self._claims.next_look:
-            self._look()
-        level, records = self._claims.take(limit, beat)
-        if not beat:
-            self._in_hand.add(level, records)
-        return level, records
-
-    def _take(self) -> Task | None:
-        """A task, begun; None if there is none."""
-        while True:
-            level, records = self._claim(1, beat=1)
-            if not records:
-                return None
-            task = self._opened(level, records[0])
-            if task is not None:
-                return task
-
-    def _take_many(self, n: int) -> list[Task]:
-        """Tasks that are not begun."""
-        while True:
-            level, records = self._claim(n, beat=0)
-            opened = [self._opened(level, record) for record in records]
-            tasks = [task for task in opened if task is not None]
-            if tasks or not records:
-                return tasks
-
-    def _begun(self, level: Level, record: Record) -> Task | None:
-        """The task in a record claimed before; None if it was given away since, or is not to be worked on."""
-        going = self._claims.beat(level, record) if self._claims.is_mine(record) else None
-        return None if going is None else self._opened(level, going)
-
-    def _opened(self, level: Level, record: Record) -> Task | None:
-        """The task in a record just claimed; None if it is not to be worked on."""
-        try:
-            try:
-                id, value, tried = unpack(record.payload)
-            except Exception as error:
-                self._refuse(level, record, error)
-                return None
-            if id is None:
-                return Task(self, level, record, Place(level.priority, record.position).id, value, 0)
-            if self._ledger.is_twin(id, Place(level.priority, record.position)):
-                self._in_hand.remove(level, record)
-                level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
-                return None
-            return Task(self, level, record, id, value, tried)
-        except BaseException:
-            self._claims.give_up_quietly(level, record)  # whoever asked for it hears of an error instead
-            raise
-
-    def _refuse(self, level: Level, record: Record, error: Exception) -> None:
-        self._in_hand.remove(level, record)
-        id, tried = id_in(record.payload, level, record.position)
-        self._claims.set_back(level, record, id, tried, f"can't be unpickled here: {error!r}")
+        return self._taker.loop()
 
     # -- what a task says ------------------------------------------------------------------------------
 
@@ -391,11 +223,6 @@ class WorkQueue(Primitive):
 
     # -- the dead --------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """What every process that takes or waits does now and then."""
-        self.recover()
-        self._delays.look()
-
     def recover(self) -> int:
         """Give back the tasks of workers that are dead, and those whose lease ran out; returns how many. Every worker
         does it by itself, often."""
@@ -419,7 +246,7 @@ class WorkQueue(Primitive):
                 if (wanted is None or id in wanted) and self._ledger.revive(id, place, payload)
             ]
         except Sealed:
-            raise self._closed_error() from None
+            raise closed_error(self.name) from None
 
     def cancel(self, id: str) -> bool:
         """True for the one who took a waiting (or delayed) task out: it is dead, and nobody will work on it."""
@@ -464,11 +291,10 @@ class WorkQueue(Primitive):
         begun = self._engine.now()
 
         def look() -> bool:
-            if self._engine.now() >= self._claims.next_look:
-                self._look()
+            self._taker.look_now_and_then()
             return self._levels.finished()
 
-        if not self._await(look, lambda: False, timeout):
+        if not self._taker.wait(look, lambda: False, timeout):
             raise WaitTimeout(
                 f"queue {self.name!r} was not worked off within {timeout:g} seconds: {self.statistics()}; "
                 "are workers running?",

@@ -199,9 +199,9 @@ def test_jumps_of_the_wall_clock_change_nothing(monkeypatch: Any, root: Path) ->
 
     with PickleShareDB(root) as db:
         jobs = WorkQueue(db, "jobs", lease=0.3)
+        begun = time.monotonic()
         jobs.put("later", delay=0.4)
         jobs.put("held")
-        begun = time.monotonic()
         held = jobs.get()
         for jump in (10**18, -(10**18)):
             monkeypatch.setattr(clock, "wall_ns", lambda jump=jump: 1_800_000_000_000_000_000 + jump)
@@ -651,3 +651,25 @@ def iterated(jobs: WorkQueue) -> list[Any]:
         tasks.append(task)
         task.done()
     return tasks
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_answer_stays_though_its_worker_dies_before_the_mark(begun: bool) -> None:
+    engine = MemoryEngine(clock=ManualClock(autojump=0.002))
+    jobs = WorkQueue(engine, "jobs")
+    id = jobs.put("x")
+    dying = engine.as_owner()
+    (task,) = WorkQueue(dying, "jobs").get_many(1)
+    if begun:
+        task.value
+    write = task._queue.results.write
+
+    def write_and_die(id: str, ops: bytes) -> None:
+        write(id, ops)
+        dying.die()
+
+    task._queue.results.write = write_and_die  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        task.done("answer")
+    jobs.join(timeout=10)
+    assert jobs.results.get(id, timeout=0) == "answer" and jobs.empty() and jobs.history(id) == []

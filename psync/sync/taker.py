@@ -1,0 +1,184 @@
+"""How tasks come out of a queue: one, several, or one after the other, as soon as there are any.
+
+Whoever waits also does what keeps a queue going: it gives back what the dead held, and lets be taken what is due.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from psync.engine.contract import Engine, Mark, Record, State
+from psync.sync.batches import InHand, Pace
+from psync.sync.claims import Claims
+from psync.sync.delayed import Delays
+from psync.sync.intake import closed_error
+from psync.sync.ledger import Ledger, id_in, unpack
+from psync.sync.levels import Level, Levels, Place
+from psync.sync.task import Task
+from psync.sync.waiting import LOOK_FOR_DEAD
+
+if TYPE_CHECKING:
+    from psync.sync.queue import WorkQueue
+
+
+class Taker:
+    """Takes tasks of one queue for this process."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        engine: Engine,
+        where: str,
+        levels: Levels,
+        ledger: Ledger,
+        claims: Claims,
+        in_hand: InHand,
+    ) -> None:
+        self._queue = queue
+        self._engine = engine
+        self._where = where
+        self._levels = levels
+        self._main = levels.main
+        self._log = levels.main.log
+        self._ledger = ledger
+        self._claims = claims
+        self._in_hand = in_hand
+        self._delays = Delays(engine, levels)
+
+    def get(self, block: bool, timeout: float | None) -> Task:
+        """See `WorkQueue.get`."""
+        task: Task = self._take() or self._wait(self._take, block, timeout)
+        return task
+
+    def get_many(self, n: int, block: bool, timeout: float | None) -> list[Task]:
+        """See `WorkQueue.get_many`."""
+        return self._take_many(n) or self._wait(lambda: self._take_many(n), block, timeout)
+
+    def look_now_and_then(self) -> None:
+        """What every process that takes or waits does for all."""
+        if self._engine.now() >= self._claims.next_look:
+            self._claims.recover()
+            self._delays.look()
+
+    def _wait(self, take: Callable[[], Any], block: bool, timeout: float | None) -> Any:
+        if timeout is not None and timeout < 0:
+            raise ValueError(f"timeout must not be negative: {timeout!r}")
+        found = self.wait(take, self._is_over, timeout if block else 0.0)
+        if found:
+            return found
+        if self._is_over():
+            raise closed_error(self._queue.name)
+        raise queue.Empty
+
+    def _is_over(self) -> bool:
+        return self._log.sealed and self._levels.finished()
+
+    def wait(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
+        """What `take` returns, once that is true; or what is not, when it has `ended`, or after `timeout` seconds."""
+        deadline = None if timeout is None else self._engine.now() + timeout
+        # a get has no need to hear of each task that ends: that a closed queue is worked off it learns soon enough
+        names = [self._where] if ended == self._is_over else [self._where, self._where + "/final"]
+        with self._engine.watch(names) as watch:
+            if not self._claims.looked:
+                self._claims.recover()
+            while True:
+                next_due = self._delays.look()
+                if (found := take()) or ended():
+                    return found
+                left = LOOK_FOR_DEAD if deadline is None else deadline - self._engine.now()
+                if left <= 0:
+                    return found
+                watch.pause(min(left, next_due, LOOK_FOR_DEAD))
+
+    def loop(self) -> Iterator[Task]:
+        """See `WorkQueue.__iter__`."""
+        now = self._engine.now
+        pace, hand, level = Pace(), deque[Record](), self._main
+        self._in_hand.loops += 1
+        try:
+            while True:
+                if hand:
+                    record = hand.popleft()
+                    task = self._begun(level, record) if self._in_hand.remove(level, record) else None
+                elif pace.size == 1 or (share := self._share(pace.size)) == 1:
+                    task = self._take() or self.wait(self._take, self._levels.finished, None)
+                    if task is None:
+                        return
+                else:
+                    level, records = self._claim(share, beat=0)
+                    hand.extend(records)
+                    if not records:
+                        pace.size = 1
+                    continue
+                if task is not None:
+                    began = now()
+                    yield task
+                    if pace.took(now() - began) and hand:
+                        self._in_hand.give_back_these(level, hand)
+        finally:
+            self._in_hand.loops -= 1
+            self._in_hand.give_back_these(level, hand)
+
+    def _share(self, wanted: int) -> int:
+        if not self._claims.looked:
+            self._claims.recover()
+        others = self._claims.workers + self._in_hand.loops - 1
+        return max(1, min(wanted, self._levels.waiting() // others))
+
+    def _claim(self, limit: int, beat: int) -> tuple[Level, list[Record]]:
+        self.look_now_and_then()
+        level, records = self._claims.take(limit, beat)
+        if not beat:
+            self._in_hand.add(level, records)
+        return level, records
+
+    def _take(self) -> Task | None:
+        """A task, begun; None if there is none."""
+        while True:
+            level, records = self._claim(1, beat=1)
+            if not records:
+                return None
+            task = self._opened(level, records[0])
+            if task is not None:
+                return task
+
+    def _take_many(self, n: int) -> list[Task]:
+        """Tasks that are not begun."""
+        while True:
+            level, records = self._claim(n, beat=0)
+            opened = [self._opened(level, record) for record in records]
+            tasks = [task for task in opened if task is not None]
+            if tasks or not records:
+                return tasks
+
+    def _begun(self, level: Level, record: Record) -> Task | None:
+        """The task in a record claimed before; None if it was given away since, or is not to be worked on."""
+        going = self._claims.beat(level, record) if self._claims.is_mine(record) else None
+        return None if going is None else self._opened(level, going)
+
+    def _opened(self, level: Level, record: Record) -> Task | None:
+        """The task in a record just claimed; None if it is not to be worked on."""
+        try:
+            try:
+                id, value, tried = unpack(record.payload)
+            except Exception as error:
+                self._refuse(level, record, error)
+                return None
+            if id is None:
+                return Task(self._queue, level, record, Place(level.priority, record.position).id, value, 0)
+            if self._ledger.is_twin(id, Place(level.priority, record.position)):
+                self._in_hand.remove(level, record)
+                level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
+                return None
+            return Task(self._queue, level, record, id, value, tried)
+        except BaseException:
+            self._claims.give_up_quietly(level, record)  # whoever asked for it hears of an error instead
+            raise
+
+    def _refuse(self, level: Level, record: Record, error: Exception) -> None:
+        self._in_hand.remove(level, record)
+        id, tried = id_in(record.payload, level, record.position)
+        self._claims.set_back(level, record, id, tried, f"can't be unpickled here: {error!r}")
