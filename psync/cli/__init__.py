@@ -22,6 +22,7 @@ COMMANDS = {
     "ls": "list the keys",
     "wait": "wait until keys are there, or gone",
     "compress": "fold a hashed category into one file",
+    "lock": "run a command while holding a lock",
     "dump": "print every key and value, as Python literals",
     "load": "read what dump printed and store it",
     "test": "try out a directory: do processes that share it see each other's values?",
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "psync") -> int:
             parser.error(str(error))
     except SystemExit as end:  # how argparse answers --help and wrong use, all said already
         return end.code if isinstance(end.code, int) else 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -84,8 +87,6 @@ def _guarded(command: Command, args: argparse.Namespace, title: str) -> int:
     except (Failure, PsyncError, OSError) as error:
         print(f"{title}: {error}", file=sys.stderr)
         return TIMED_OUT if isinstance(error, WaitTimeout | LockTimeout) else 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
     return code
 
 
@@ -102,7 +103,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _command(name: str) -> Command:
+def _command(name: str) -> Command:  # noqa: PLR0912 (a table)
     """The module behind a command, imported only when it is asked for: `psync --help` must be quick."""
     match name:
         case "get":
@@ -129,6 +130,10 @@ def _command(name: str) -> Command:
             from psync.cli import compress
 
             return compress
+        case "lock":
+            from psync.cli import lock
+
+            return lock
         case "dump":
             from psync.cli import dump
 
