@@ -15,12 +15,12 @@ The floors, each importing only those below it::
 The walk of a task, from the call to the answer::
 
     executor.submit(f, x)     work/executor.py: the call as bytes (work/call.py) is the value of a task
-    queue.put(value)          sync/queue.py: pickled, appended to a log
+    queue.put(value)          sync/queue.py, intake.py: pickled, appended to a log
       Log.append              engine/directory/logs.py: the record, then where the log ends; that write decides
         Wake.notify           engine/directory/wake.py: is a flag up? then touch a file, and inotify wakes a worker
-    queue.get()               the worker leaves word that it lives (engine/directory/owners.py: a file it keeps locked)
+    queue.get()               sync/taker.py: the worker leaves word that it lives (engine/directory/owners.py: a file it keeps locked)
       Log.take                the record's mark becomes "claimed by me": one write of 16 bytes, in place
-    task.done(result)
+    task.done(result)         sync/claims.py
       Log.settle              while the mark is certain to be mine:
         Bucket.append         engine/directory/buckets.py: the letter, at the end of a growing pickle
                               and the mark becomes "done"
@@ -32,9 +32,9 @@ What a task can be, and who moves it on. What a *claim holder* does needs the cl
     state     on disk                        leaves it by
     WAITING   mark 0, attempts so far        a worker's take -> CLAIMED; cancel -> DEAD
     DELAYED   mark says until when           when that has come, anybody -> WAITING; cancel -> DEAD
-    CLAIMED   mark names the worker          done -> DONE; retry -> WAITING or DELAYED, or DEAD after the last one;
-                                             fail -> DEAD; its worker proven dead, or its lease over: anybody -> as
-                                             retry (DONE if the letter is there)
+    CLAIMED   mark names the worker, and     done -> DONE; retry -> WAITING or DELAYED, or DEAD after the last one;
+              whether it has begun           fail -> DEAD; its worker proven dead, or its lease over: anybody -> as
+                                             retry, or as never taken if not begun (DONE if the letter is there)
     DONE      mark; a letter, if any         never; the segment is removed when all in it is DONE or DEAD
     DEAD      mark; a grave with history     revive: put once more under the same id
 
