@@ -91,7 +91,7 @@ class Executor(StandardExecutor):
         self._futures = Futures(self.queue, crew.trouble, _Ending(crew, place, self._private))
         # the thread that looks for outcomes knows nothing of us: so that it can end when nobody else does, either
         weakref.finalize(self, self._futures.close)
-        atexit.register(_shut_down, weakref.ref(self))
+        _at_work.add(self)
 
     # -- handing out -------------------------------------------------------------------------------------
 
@@ -221,11 +221,14 @@ class _Ending:
             remove_directory(self._private)
 
 
-def _shut_down(executor: weakref.ref[Executor]) -> None:
-    """When the interpreter ends."""
-    living = executor()
-    if living is not None:
-        living.shutdown()
+_at_work: weakref.WeakSet[Executor] = weakref.WeakSet()
+
+
+@atexit.register
+def _shut_down() -> None:
+    """When the interpreter ends: as with the standard's executors, what was submitted is done first."""
+    for executor in list(_at_work):
+        executor.shutdown()
 
 
 def _chunks(calls: Iterator[Any], size: int) -> Iterator[list[Any]]:
