@@ -5,8 +5,8 @@
     run(act, fault=Torn(7))         kill -9 in the middle of the 7th call, a write, where a page of the file ends
     run(act, fault=Fail(7, ENOSPC)) the 7th call says ENOSPC and was not made (what gives back does it: close, unlock)
     run(act, fault=Short(7))        the 7th call, a write, stops at the last page boundary, and says so
-    run(act, fault=Pause(7, look))  look() runs here while the child stands before the 7th call; `asleep` runs when it
-                                    waits for somebody instead of coming to that call
+    run(act, fault=Pause(7, look))  look() runs here while the child stands before the 7th call
+    run(act, asleep=look)           look() runs here whenever the child has slept for a while: it waits for somebody
 
 Only calls between two marks count: the child makes a senseless `prctl` before and after `act`, so what the
 interpreter does to get there is left out, as is what it does for its own memory (`UNCOUNTED`). Threads and processes
@@ -32,7 +32,7 @@ from typing import Any
 from tests.crash.syscalls import DESCRIPTORS, PATHS, UNCOUNTED, name_of
 
 PAGE = 4096
-ASLEEP = 40
+ASLEEP = 15
 """So many looks in a row, a millisecond apart, at a process that sleeps: it waits for somebody."""
 _TRACEME, _CONT, _GETREGS, _SETREGS, _SYSCALL = 0, 7, 12, 13, 24
 _SETOPTIONS, _GET_SYSCALL_INFO = 0x4200, 0x420E
@@ -103,7 +103,6 @@ class Short:
 class Pause:
     n: int
     look: Callable[[], object]
-    asleep: Callable[[], object] | None = None
 
 
 Fault = Kill | Torn | Fail | Short | Pause
@@ -158,6 +157,7 @@ def run(
     ready: Callable[[], object] | None = None,
     after: Callable[[Any, BaseException | None], object] | None = None,
     fault: Fault | None = None,
+    asleep: Callable[[], object] | None = None,
     seconds: int = 20,
 ) -> Run:
     """``act(ready())`` in a child, watched, then ``after(ready's result, act's error)``, not watched.
@@ -169,7 +169,7 @@ def run(
         child = os.fork()
         if child == 0:
             _child(act, ready, after, report, seconds)
-        tracer = _Tracer(child, fault, every_path=fault is None)
+        tracer = _Tracer(child, fault, asleep, every_path=fault is None)
         tracer.trace()
         told = os.pread(report, os.fstat(report).st_size, 0)
     finally:
@@ -222,9 +222,10 @@ def _child(act: Any, ready: Any, after: Any, report: int, seconds: int) -> None:
 class _Tracer:
     """Follows one child to its end."""
 
-    def __init__(self, child: int, fault: Fault | None, every_path: bool) -> None:
+    def __init__(self, child: int, fault: Fault | None, asleep: Callable[[], object] | None, every_path: bool) -> None:
         self.child = child
         self.fault = fault
+        self.asleep = asleep
         self.every_path = every_path
         self.run = Run([])
         self.watching = False
@@ -254,14 +255,13 @@ class _Tracer:
                     pass  # killed meanwhile: its end is reported by the next wait
 
     def _next_stop(self) -> tuple[int, int]:
-        asleep = self.fault.asleep if isinstance(self.fault, Pause) else None
-        if asleep is None:
+        if self.asleep is None:
             return os.waitpid(-self.child, _WALL)
         looks = 0
         while (stop := os.waitpid(-self.child, _WALL | os.WNOHANG)) == (0, 0):
             looks = looks + 1 if sleeps(self.child) else 0
             if looks % ASLEEP == ASLEEP - 1:
-                asleep()
+                self.asleep()
             time.sleep(0.001 if looks else 0.0001)
         return stop
 

@@ -18,10 +18,10 @@ PATIENCE = 2.0
 
 
 class Second:
-    """Another process, ready to act: ``act(ready())``, of which `act` begins when it is told to `go`."""
+    """A process that acts when it is told to, ``act(ready())``, and lives until it is asked what came of it."""
 
     def __init__(self, act: Callable[[Any], Any], ready: Callable[[], Any]) -> None:
-        self.begun = self.done = self.waited = False
+        self.begun = self.waited = self._gone = False
         self._told = os.memfd_create("told")
         self._wait, self._go = os.pipe()
         self._pid = os.fork()
@@ -34,42 +34,49 @@ class Second:
         signal.alarm(20)
         try:
             thing = ready()
-            os.pwrite(self._told, b"?", 0)  # ready; what is told later begins otherwise
+            os.pwrite(self._told, b"?", 0)  # ready; what is told later is longer
             os.read(self._wait, 1)
             told = pickle.dumps((True, act(thing)))
         except BaseException:
             told = pickle.dumps((False, traceback.format_exc()))
         os.pwrite(self._told, told, 0)
+        os.read(self._wait, 1)
         os._exit(0)
 
+    def _said(self) -> int:
+        return os.fstat(self._told).st_size
+
     def ready(self) -> None:
-        while os.fstat(self._told).st_size == 0:
+        while not self._said():
             time.sleep(0.0005)
 
+    @property
+    def done(self) -> bool:
+        return self._said() > 1
+
     def go(self) -> None:
-        """Let it act, and return when it has ended, or sleeps: it `waited` then, and must end later."""
+        """Let it act; return when that is done, or when it sleeps: then it `waited`, and must come to an end later."""
         if not self.begun:
             self.begun = True
             os.write(self._go, b"!")
         deadline = time.monotonic() + PATIENCE
         asleep = 0
         while not self.done and time.monotonic() < deadline and asleep < ASLEEP:
-            self.done = os.waitpid(self._pid, os.WNOHANG) != (0, 0)
             asleep = asleep + 1 if sleeps(self._pid) else 0
             time.sleep(0.001)
         self.waited = not self.done
 
     def end(self) -> tuple[bool, Any]:
-        """It ends by itself, or by its alarm: whether it raised nothing, and what it returned, or its traceback."""
-        if not self.done:
-            _, status = os.waitpid(self._pid, 0)
-            self.done = True
-            assert os.waitstatus_to_exitcode(status) == 0, "who was beside waited on after the other one was done"
-        fine, told = pickle.loads(os.pread(self._told, os.fstat(self._told).st_size, 0))
+        """It ends by itself, or by its alarm: whether it raised nothing; what it returned, or its traceback."""
+        os.write(self._go, b"!")
+        _, status = os.waitpid(self._pid, 0)
+        self._gone = True
+        assert os.waitstatus_to_exitcode(status) == 0, "who was beside waited on after the other one was done"
+        fine, told = pickle.loads(os.pread(self._told, self._said(), 0))
         return fine, told
 
     def close(self) -> None:
-        if not self.done:
+        if not self._gone:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
         for descriptor in (self._told, self._wait, self._go):
