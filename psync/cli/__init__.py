@@ -23,6 +23,7 @@ COMMANDS = {
     "wait": "wait until keys are there, or gone",
     "compress": "fold a hashed category into one file",
     "lock": "run a command while holding a lock",
+    "barrier": "wait until so many have come",
     "dump": "print every key and value, as Python literals",
     "load": "read what dump printed and store it",
     "test": "try out a directory: do processes that share it see each other's values?",
@@ -134,6 +135,10 @@ def _command(name: str) -> Command:  # noqa: PLR0912 (a table)
             from psync.cli import lock
 
             return lock
+        case "barrier":
+            from psync.cli import barrier
+
+            return barrier
         case "dump":
             from psync.cli import dump
 

@@ -4,7 +4,8 @@ A round is open while parties arrive. The fact that decides: the change of the s
 begins the next round (with an `action`: the change after the action). Who waits sees that its round is over.
 
 Who took part in the round before is expected in this one. Whoever waits looks now and then for parties that ended: if
-those who are left can't fill the round, the barrier is broken, and says who is gone. What only processes left behind
+those who are left can't fill the round, the barrier is broken, and says who is gone. Who has left (`leave`) is not
+expected, and may end; somebody else may come in its place. What only processes left behind
 that have all ended (an earlier run) counts for nothing: whoever arrives then begins anew.
 """
 
@@ -143,13 +144,27 @@ class Barrier(Primitive):
 
         now = self._waiter.until(look, timeout, lambda: self._look_for_dead(number, me))
         if now is NOT_YET:
-            why = f"somebody waited {some_seconds(timeout)}"
-            now = self._break(number, why)
+            now = self._break(number, f"somebody waited {some_seconds(timeout)}{self._how_many(me)}")
         if (broken := _fate(now, number)) is None:
             return counted
         if counted:
             self._shared.change(lambda now: _told(now, number, me))
         raise self._error(number, broken)
+
+    def _how_many(self, me: int) -> str:
+        """What somebody who waited too long can tell of the others."""
+        now = self._shared.look()
+        if now.acting or now.broken is not None:
+            return ""
+        missing = Counter(now.before if me in now.before else ()) - Counter(now.arrived)
+        names = "; ".join(names_of(self._engine, missing))
+        return f", when only {len(now.arrived)} of {now.parties} had come{names and f', and not {names}'}"
+
+    def leave(self) -> None:
+        """This party has gone on from its last round: it may end, and is not missed in the next one, to which anybody
+        may come in its place. Does nothing if it took no part in the last round. flock, fstat, pread, pwrite."""
+        me = self._engine.owner()
+        self._shared.change(lambda now: now._replace(before=_less(now.before, me)) if me in now.before else now)
 
     def _go_on(self, number: int, me: int) -> None:
         """The last one is here: run the action, if there is one, and let everybody go on."""

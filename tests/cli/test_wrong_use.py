@@ -70,6 +70,8 @@ REST = {
         ["lock", ".", "name", "--"],
         ["lock", ".", "name", "true"],
         ["lock", ".", "name", "--timeout", "x", "--", "true"],
+        ["barrier", ".", "name"],
+        ["barrier", ".", "name", "--parties", "0"],
         ["no-such-command"],
         ["dump", "--no-such-option"],
         ["dump", "one", "two"],

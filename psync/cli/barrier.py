@@ -1,0 +1,48 @@
+"""``psync barrier DIR NAME --parties N``: wait until so many have come."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from psync.cli import TIMED_OUT, WrongUse, arguments
+from psync.errors import BrokenBarrierError
+from psync.store import PickleShareDB
+from psync.sync import Barrier
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Wait until N have come to the barrier NAME, each with this command (or psync.Barrier in a Python program); "
+        "then all go on, and the barrier is ready for the next N. If one who waits is killed or does not wait any "
+        "longer, it is broken, and nobody who waits goes on; when they all have ended, who comes next begins anew."
+    )
+    parser.epilog = (
+        "exit codes: 0 all have come, 1 the barrier was broken (stderr says why, and who died), 2 wrong use, 124 the "
+        "others did not come in time, 130 interrupted"
+    )
+    arguments.directory(parser, made=True)
+    parser.add_argument("name", metavar="NAME", help="the name of the barrier")
+    parser.add_argument(
+        "-n", "--parties", type=arguments.count, required=True, metavar="N", help="how many have to come"
+    )
+    arguments.timeout(parser, "break the barrier after S seconds")
+
+
+def run(args: argparse.Namespace) -> int:
+    with PickleShareDB(args.directory) as db:
+        barrier = Barrier(db, args.name, args.parties)
+        begun = db.engine.now()
+        try:
+            barrier.wait(args.timeout)
+        except KeyboardInterrupt:
+            barrier.abort()  # at once, and with our name; who is killed is found out
+            raise
+        except ValueError as error:
+            raise WrongUse(str(error)) from None
+        except BrokenBarrierError as error:
+            in_time = args.timeout is None or db.engine.now() - begun < args.timeout
+            print(f"psync barrier: {str(error).partition('. When all parties')[0]}", file=sys.stderr)
+            return 1 if in_time else TIMED_OUT
+        barrier.leave()  # whoever comes to the next round is another process: nobody should wait for this one
+    return 0
