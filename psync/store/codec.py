@@ -23,9 +23,36 @@ DAMAGE = (
 
 loads = pickle.loads
 
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
+MANY = 500
+"""Members of a container from which on it is pickled by a pickler that is kept."""
+LARGEST = 4 << 20
+"""Bytes: who made a larger pickle is not kept, for it holds about as much memory."""
+_kept: list[tuple[pickle.Pickler, io.BytesIO]] = []  # taken and given back by single calls, so threads need no lock
+
 
 def dumps(value: Any) -> bytes:
+    if type(value) in _CONTAINERS and len(value) >= MANY:
+        return _dumps_many(value)
     return pickle.dumps(value, 5)
+
+
+def _dumps_many(value: Any) -> bytes:
+    """The same bytes, a megabyte of rows in less than half the time: a pickler that is new each time has a new memo
+    table, and that is memory which the kernel gives and takes back page by page."""
+    try:
+        pickler, buffer = _kept.pop()
+    except IndexError:
+        buffer = io.BytesIO()
+        pickler = pickle.Pickler(buffer, 5)
+    pickler.dump(value)  # if it raises, the pickler is dropped
+    data = buffer.getvalue()
+    if len(data) <= LARGEST:
+        pickler.clear_memo()  # at once: it keeps what was pickled alive
+        buffer.seek(0)
+        buffer.truncate()
+        _kept.append((pickler, buffer))
+    return data
 
 
 def dumps_whole(value: Any) -> bytes:
