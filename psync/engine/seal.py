@@ -2,8 +2,9 @@
 
 The trick: opcodes that push a number and pop it again change nothing for whoever unpickles.
 
-* A **cell** is ``PROTO 5, crc POP, length POP, rest of the pickle``. The head has a fixed length, so
-  that one ``pwrite`` replaces a value in place and whatever a longer one left behind is ignored.
+* A **cell** is ``PROTO 5, crc POP, length POP`` and then the pickle (whose own PROTO says nothing new). The
+  head has a fixed length, so that one ``pwrite`` replaces a value in place and whatever a longer one
+  left behind is ignored.
 * A **bucket** is one pickled dict that grows: ``PROTO 5, EMPTY_DICT, flags POP, items..., crc POP, STOP``.
   An append writes ``items, crc POP, STOP`` behind the old STOP and then flips that one byte, the old
   STOP, to the first byte of the items. The checksum covers all bytes before it, so it chains, and
@@ -22,7 +23,6 @@ CELL = struct.Struct("<3sI3sQc")
 """``\\x80\\x05J`` crc ``0\\x8a\\x08`` length ``0``: PROTO, BININT, POP, LONG1, POP."""
 CELL_HEAD = CELL.size
 _pack, _unpack = CELL.pack, CELL.unpack_from
-_MUCH = 1 << 15
 _CELL_MARKS = tuple(zip((0, 1, 2, 7, 8, 9, 18), b"\x80\x05J0\x8a\x080", strict=True))
 
 BUCKET_HEAD = 6
@@ -36,18 +36,34 @@ class Unreadable(Exception):
 
 
 def seal(payload: bytes) -> bytes:
-    """The bytes to store for one complete pickle (which must start with PROTO, as protocols 2 to 5 do)."""
-    body = payload[2:]
-    return _pack(b"\x80\x05J", crc32(body), b"0\x8a\x08", len(body), b"0") + body
+    """The bytes to store for one complete pickle."""
+    return _pack(b"\x80\x05J", crc32(payload), b"0\x8a\x08", len(payload), b"0") + payload
 
 
-Parts = tuple[bytes, memoryview]
+Parts = tuple[bytes, bytes]
 
 
 def seal_parts(payload: bytes) -> Parts:
     """The same in two parts, without a copy: for large values."""
-    body = memoryview(payload)[2:]
-    return _pack(b"\x80\x05J", crc32(body), b"0\x8a\x08", len(body), b"0"), body
+    return _pack(b"\x80\x05J", crc32(payload), b"0\x8a\x08", len(payload), b"0"), payload
+
+
+class Seal(NamedTuple):
+    """What the head of a cell says about the pickle behind it."""
+
+    length: int
+    crc: int
+
+    def fits(self, payload: bytes) -> bool:
+        return len(payload) == self.length and crc32(payload) == self.crc
+
+
+def announced(head: bytes) -> Seal | None:
+    """The seal that begins with these bytes, if it is one."""
+    if len(head) < CELL_HEAD:
+        return None
+    proto, crc, middle, length, end = _unpack(head)
+    return Seal(length, crc) if proto == b"\x80\x05J" and middle == b"0\x8a\x08" and end == b"0" else None
 
 
 def unseal(data: bytes) -> bytes | None:
@@ -57,11 +73,10 @@ def unseal(data: bytes) -> bytes | None:
         if proto == b"\x80\x05J" and middle == b"0\x8a\x08" and end == b"0":
             if length > len(data) - CELL_HEAD:
                 raise Unreadable(f"{length} bytes were written and {len(data) - CELL_HEAD} are there")
-            # slicing a view costs more than copying a little, and less than copying much
-            body = (data if length < _MUCH else memoryview(data))[CELL_HEAD : CELL_HEAD + length]
-            if crc32(body) != crc:
+            payload = data[CELL_HEAD : CELL_HEAD + length]
+            if crc32(payload) != crc:
                 raise Unreadable("the checksum does not fit the bytes")
-            return b"".join((b"\x80\x05", body))
+            return payload
     if is_bucket(data):
         return data[: committed(data).end]
     if data[:2] == b"\x80\x05" and ((6 <= len(data) <= 65536 and data[2] != 0x95) or data[2:3] == b"J"):

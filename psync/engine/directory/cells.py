@@ -28,6 +28,7 @@ from psync.engine.directory.files import (
     IN_PLACE,
     READ,
     Temporary,
+    close,
     is_regular,
     let_go,
     open_locked,
@@ -38,10 +39,12 @@ from psync.engine.directory.files import (
 from psync.engine.directory.names import Layout, may_be_bucket
 from psync.engine.directory.probe import Abilities
 from psync.engine.directory.whole import Whole
-from psync.engine.seal import CELL_HEAD, Parts, Unreadable, seal, seal_parts, unseal
+from psync.engine.seal import CELL_HEAD, Parts, Unreadable, announced, seal, seal_parts, unseal
 
 SMALL = IN_PLACE - CELL_HEAD
 """Bytes of a pickle that, with its seal, is written in place: a page, which a `pwrite` writes whole or not."""
+MUCH = 1 << 16
+"""Bytes of a file whose payload is read where it begins, because to cut off the head is to copy it."""
 RECENT = 2_000_000_000
 """Nanoseconds: of a file that was changed longer ago no writer is still in the middle of its `pwrite`, and no later
 change can get the same time stamp, whatever the clock's tick."""
@@ -57,22 +60,23 @@ class Cells:
         self._can = can
         self._whole = whole
         self._in_place = not can.network and not whole.sync_file
+        self._recent = False
+        """Whether what was read last was RECENT: a guess about what is read next."""
 
     # -- reading -------------------------------------------------------------------------------------
 
     def read(self, path: str, known: Cell | None) -> Cell | None:
-        """stat when `known` is current; else open, fstat, pread, close."""
+        """stat when `known` is current; else open, fstat, pread, close; of what was changed just now also flock, flock.
+
+        What is MUCH takes another pread. So does, once in a while, a change from old files to new ones fstat.
+        """
         try:
             if known is not None:
-                status = os.stat(path, follow_symlinks=False)
+                status = os.lstat(path)
                 if (status.st_ctime_ns, status.st_size, status.st_ino) == known.version:
                     return known
             for _ in range(4):
-                fd = os.open(path, READ)
-                try:
-                    cell = self._load(fd)
-                finally:
-                    let_go(fd)
+                cell = self._load(os.open(path, READ))
                 if cell is not None:
                     return cell
             return self._read_locked(path)
@@ -82,26 +86,30 @@ class Cells:
             return None
 
     def _load(self, fd: int) -> Cell | None:
-        """The cell in an open file; None if it has to be read under the lock, or once more.
+        """The cell in an open file, which is closed; None if it has to be read under the lock, or once more.
 
         The kernel gives a file its new time stamp before it copies the new bytes. So of a file that was changed just
         now the stamp may be that of bytes which are not there yet: it counts only if no writer was at work.
         """
-        status = os.fstat(fd)
-        if status.st_mode & _KIND != _REGULAR:
-            raise IsADirectoryError
-        known = True
-        if status.st_ctime_ns + RECENT > clock.wall_ns():
-            known = self._can.fine_times and _lock_shared(fd)
-            status = os.fstat(fd)
-        size = status.st_size
-        data = os.pread(fd, size, 0)
-        if len(data) < size:
-            data = read_all(fd, size)
+        locked = False
         try:
-            payload = unseal(data)
-        except Unreadable:
-            return None
+            tried = self._recent and self._can.fine_times
+            if tried:
+                locked = _lock_shared(fd)
+            status = os.fstat(fd)
+            if status.st_mode & _KIND != _REGULAR:
+                raise IsADirectoryError
+            self._recent = status.st_ctime_ns + RECENT > clock.wall_ns()
+            if self._recent and not tried and self._can.fine_times:
+                locked = _lock_shared(fd)
+                status = os.fstat(fd)
+            known = locked or not self._recent
+            payload = _sealed(fd, status.st_size)
+        finally:
+            if locked:
+                let_go(fd)
+            else:
+                close(fd)
         return None if payload is None else Cell(payload, self._version(status, known))
 
     def _version(self, status: os.stat_result, known: bool) -> Version:
@@ -270,6 +278,22 @@ def _is_sound(data: bytes) -> bool:
     except Unreadable:
         return False
     return True
+
+
+def _sealed(fd: int, size: int) -> bytes | None:
+    """The payload in an open file; None if no seal fits what was read."""
+    if size >= MUCH:
+        found = announced(os.pread(fd, CELL_HEAD, 0))
+        if found is not None and found.length <= size - CELL_HEAD:
+            payload = read_all(fd, found.length, CELL_HEAD)
+            return payload if found.fits(payload) else None
+    data = os.pread(fd, size, 0)
+    if len(data) < size:
+        data = read_all(fd, size)
+    try:
+        return unseal(data)
+    except Unreadable:
+        return None
 
 
 def _lock_shared(fd: int) -> bool:
