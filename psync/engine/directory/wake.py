@@ -85,7 +85,7 @@ class Wake:
         flags = self._mapped or self._flags()
         if flags is None or not self._inotify:
             return _Polling()
-        return _Woken(self, flags, sorted(set(map(slot_of, names))) if len(names) > 1 else [slot_of(names[0])])
+        return _Woken(self, flags, [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names))))
 
     def listen(self, instance: Inotify, slots: list[int]) -> None:
         """`instance` hears from now on when one of `slots` is touched. No system call if it did before."""
