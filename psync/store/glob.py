@@ -47,13 +47,13 @@ class _Segment:
         self.any_depth = text == "**"
         self.all = text.strip("*") == ""
         self.literal = None if _magic(text) else text
-        match = re.compile(fnmatch.translate(text)).match
         self.keep: Callable[[Iterable[str]], Iterable[str]]
         if self.all:
             self.keep = iter
         elif self.literal is not None:
             self.keep = lambda names: (text,) if text in names else ()
         else:
+            match = re.compile(fnmatch.translate(text)).match
             self.keep = lambda names: filter(match, names)
 
 
@@ -73,8 +73,7 @@ def _walk(entries: Entries, segments: list[_Segment]) -> Iterator[str]:
                 names = [name for name in names if name != HIDDEN]
                 folders = [name for name in folders if name != HIDDEN]
             if last in states:
-                for name in segments[last].keep(names):
-                    yield prefix + name
+                yield from [prefix + name for name in segments[last].keep(names)]
         todo += _next(segments, prefix, folders, states)
 
 
