@@ -1,0 +1,44 @@
+"""Many tasks with ids of their own, put in at once: each exists once, however often and by whomever it is put.
+
+The fact that decides, as with one (see `ledger`): the record is there first, then its id is known. Killed in between,
+whoever takes the record makes the id known; should the task have been put again by then, one of the two is worked on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from psync.engine.contract import Sealed
+from psync.errors import QueueClosed
+from psync.store import codec
+from psync.sync.levels import Place
+from psync.sync.queue import WorkQueue
+
+MANY = 2000
+"""So many ids pay for an `hupdate`, which begins slowly."""
+
+
+def put_named(queue: WorkQueue, values: Mapping[str, Any]) -> list[str]:
+    """Put the tasks of `values` (id: value) in that nobody put before; returns their ids. Raises `QueueClosed`.
+
+    One append for all, and an `hset` for each; of very many, one `hupdate`.
+    """
+    ledger, log = queue._ledger, queue._log
+    payloads = {id: codec.dumps((id, value)) for id, value in values.items()}
+    try:
+        with log.held():
+            new = [id for id in payloads if not ledger.is_known(id)]
+            positions = log.append([payloads[id] for id in new])
+            places = [Place(0, position) for position in positions]
+            if len(new) < MANY:
+                for id, place in zip(new, places, strict=True):
+                    ledger.set_place(id, place)
+            else:
+                ledger._ids.update({id: tuple(place) for id, place in zip(new, places, strict=True)})
+    except Sealed:
+        raise QueueClosed(
+            f"the queue {queue.name!r} was closed: it takes no more tasks; reopen() lets it take some again",
+            queue=queue.name,
+        ) from None
+    return new
