@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from itertools import islice
 from typing import Protocol
 
 from psync.engine import forks
@@ -27,7 +28,7 @@ class Kept:
         """`handle` has opened a descriptor: another one may have to go."""
         with self._lock:
             self._open[id(handle)] = handle
-            surplus = [*self._open.values()][: max(0, len(self._open) - self._limit)]
+            surplus = list(islice(self._open.values(), max(0, len(self._open) - self._limit)))
         for one in surplus:
             if one is not handle and one.close_if_idle():
                 with self._lock:
