@@ -62,6 +62,34 @@ def myself(since: float) -> Identity:
     return Identity(boot_id(), pid_namespace(), pid, start_ticks(pid) or 0, os.uname().nodename, since)
 
 
+class Usage(NamedTuple):
+    """What a process has used."""
+
+    cpu: float
+    """Seconds of processor time."""
+    memory: int
+    """Bytes that are in memory now."""
+    seconds: float
+    """How long it runs."""
+
+
+def usage(identity: Identity) -> Usage | None:
+    """None for a process that is not certainly a living one of this host."""
+    if examine(identity) is not Alive.YES:
+        return None
+    import time
+
+    import psutil
+
+    try:
+        process = psutil.Process(identity.pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return Usage(times.user + times.system, process.memory_info().rss, time.time() - process.create_time())
+    except psutil.Error:
+        return None
+
+
 def examine(identity: Identity) -> Alive:
     """What the table of processes says about a process that may be another host's."""
     if not identity.boot or identity.boot != boot_id() or identity.namespace != pid_namespace():

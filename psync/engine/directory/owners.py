@@ -79,6 +79,14 @@ class Owners:
         except (OSError, ValueError):
             return f"a process that is gone ({owner:016x})"
 
+    def identity(self, owner: int) -> Identity | None:
+        """None if there is no such owner here (any more)."""
+        try:
+            with open(self._layout.owner(owner), "rb") as file:
+                return _identity(file.read())
+        except (OSError, ValueError, TypeError):
+            return None
+
     def sweep(self) -> int:
         """Remove the files of dead owners; what they claimed counts as a dead owner's all the same."""
         removed = 0

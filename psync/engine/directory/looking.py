@@ -1,0 +1,236 @@
+"""An engine for who only looks: it opens for reading, makes no file, locks nothing that others wait for, mends nothing.
+
+So it sees a moment that may be half over: a count may be off by what happens meanwhile. Every verb that would change
+something raises `StoreFailed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from typing import Any, NamedTuple, NoReturn
+
+from psync.engine import leaving
+from psync.engine.contract import Alive, Mark, State
+from psync.engine.directory.block import Block
+from psync.engine.directory.buckets import DirectoryBucket, _Open
+from psync.engine.directory.engine import KEPT, DirectoryEngine
+from psync.engine.directory.entries import Entries
+from psync.engine.directory.files import READ, refused
+from psync.engine.directory.kept import Kept
+from psync.engine.directory.log_files import DELAYED
+from psync.engine.directory.logs import DirectoryLog
+from psync.engine.directory.names import OWN, Layout
+from psync.engine.directory.owners import Owners
+from psync.engine.directory.probe import NETWORK, Abilities, file_system_type
+from psync.engine.directory.segments import Segments
+from psync.engine.directory.together import Together
+from psync.engine.directory.wake import Wake
+from psync.engine.directory.whole import Whole
+from psync.engine.owner import Identity, Usage, usage
+from psync.engine.seal import Unreadable
+from psync.errors import StoreFailed
+
+
+class Process(NamedTuple):
+    """One process that works in the directory, or did."""
+
+    owner: int
+    identity: Identity | None
+    """None if its file can't be read."""
+    alive: Alive
+    usage: Usage | None
+    """None for what is not a living process of this host."""
+
+
+def is_used(root: str | os.PathLike[str]) -> bool:
+    """True if psync ever worked in the directory `root`."""
+    return os.path.isdir(f"{os.path.abspath(os.path.expanduser(os.fspath(root)))}/{OWN}")
+
+
+class LookingEngine(DirectoryEngine):
+    """The reading verbs on a directory that psync works in (see `is_used`)."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
+        self.durability, self.wakeups = "process", "poll"
+        self.layout = Layout(self.root)
+        try:
+            kind = file_system_type(self.root)
+        except OSError as error:
+            raise refused(error, str(root), self.root) from error
+        network = kind in NETWORK or kind.startswith("fuse")
+        self.can = Abilities(kind, network, unnamed=False, fine_times=False, writable=False)
+        self._whole = Whole(self.layout, self.can, sync_file=False, sync_name=False)
+        self._owners = Owners(self.layout)
+        self._together = Together(self.layout, sync=False)
+        self._wake = Wake(self.layout, self._whole, announce=False, inotify=False)
+        self._kept = Kept(KEPT)
+        self._buckets = {}
+        self._logs = {}
+        self._registers = {}
+        self._mutexes = {}
+        self._farewells = leaving.Farewells()
+        self._lock = threading.Lock()
+
+    def bucket(self, name: str) -> DirectoryBucket:
+        kept = self._buckets.get(name)
+        if kept is None:
+            kept = self._buckets[name] = _SeenBucket(
+                name,
+                self.layout,
+                self._whole,
+                changed=_nothing,
+                damaged=self._damaged,
+                together=self._together,
+                kept=self._kept,
+            )
+        return kept
+
+    def log(self, name: str) -> DirectoryLog:
+        log = self._logs.get(name)
+        if log is None:
+            log = self._logs[name] = _SeenLog(
+                name,
+                self.layout,
+                whole=self._whole,
+                mine=lambda: 0,
+                changed=_nothing,
+                finished=_nothing,
+                kept=self._kept,
+            )
+        return log
+
+    def processes(self) -> list[Process]:
+        """All that registered here and did not leave in order."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self.layout.owners)):
+                owner = int(name, 16)
+                identity, alive = self._owners.identity(owner), self.alive(owner)
+                used = usage(identity) if identity is not None and alive is not Alive.NO else None
+                found.append(Process(owner, identity, alive, used))
+        return found
+
+    def set_aside(self, name: str, reason: str, seen: object = None) -> None:
+        """Damaged bytes stay where they are."""
+
+    def _refuse(self, *args: Any, **options: Any) -> NoReturn:
+        raise StoreFailed(
+            "this engine only looks", key="", errno=errno.EROFS, strerror=os.strerror(errno.EROFS), filename=self.root
+        )
+
+    write = create = delete = pop = move = update = append_all = guard = _refuse
+    owner = sweep = announce = _refuse
+
+
+def _nothing() -> None:
+    """Nobody is told anything."""
+
+
+class _SeenBucket(DirectoryBucket):
+    def _attach(self) -> tuple[_Open, os.stat_result] | None:
+        file = self._open
+        if file is not None:
+            status = os.fstat(file.fd)
+            if status.st_nlink:
+                return file, status
+            self._close()
+        try:
+            fd = os.open(self._path, READ)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        self._open = file = _Open(fd, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        self._kept.opened(self)
+        return file, os.fstat(fd)
+
+    def _attach_locked(self) -> tuple[_Open, os.stat_result] | None:
+        """Without the lock: the end of a bucket that somebody is in the middle of is looked for instead."""
+        return self._attach()
+
+
+class _SeenBlock(Block):
+    """Its numbers are all 0 where there is no file yet."""
+
+    def __init__(self, path: str, count: int) -> None:
+        super().__init__(path, count, make=_cannot_make, opened=_nothing)
+
+    def peek(self) -> list[int]:
+        try:
+            fd = os.open(self.path, READ)
+        except FileNotFoundError:
+            return [0] * len(self.values)
+        try:
+            for _ in range(100):
+                with contextlib.suppress(Unreadable):  # a writer was in the middle of it
+                    return self._unpack(os.pread(fd, self._size, 0))
+            return self._unpack(os.pread(fd, self._size, 0))
+        finally:
+            os.close(fd)
+
+    enter = peek
+
+    def leave(self) -> None:
+        """It was not entered."""
+
+
+class _SeenSegments(Segments):
+    def _file(self, base: int, *, create: bool = False) -> int:
+        return self._opened(self._files, base, self._layout.segment(self._log, base))
+
+    def _mark_file(self, base: int) -> int:
+        try:
+            return self._opened(self._marks, base, self._layout.marks(self._log, base))
+        except FileNotFoundError:
+            return self._opened(self._marks, base, os.devnull)  # nothing is marked: nothing is in there
+
+    def _opened(self, files: dict[int, int], base: int, path: str) -> int:
+        fd = files.get(base)
+        if fd is None:
+            fd = os.open(path, READ)
+            if len(files) >= 4:
+                os.close(files.pop(next(iter(files))))
+            files[base] = fd
+            if base not in self._bases:
+                self._bases = sorted([*self._bases, base])
+        return fd
+
+
+class _SeenEntries(Entries):
+    def _file(self) -> int:
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self._path, READ)
+            except FileNotFoundError:
+                self._fd = os.open(os.devnull, READ)
+        return self._fd
+
+
+class _SeenLog(DirectoryLog):
+    def __init__(self, name: str, layout: Layout, **options: Any) -> None:
+        super().__init__(name, layout, **options)
+        self._tail = _SeenBlock(self._tail.path, len(self._tail.values))
+        self._front = _SeenBlock(self._front.path, len(self._front.values))
+        self._taken = _SeenSegments(layout, name)
+        self._later = _SeenEntries(layout.log(name, "delayed"))
+        options["kept"].opened(self)
+
+    def delayed(self) -> list[tuple[int, Mark]]:
+        end, base, _ = self._look()
+        found: dict[int, Mark] = {}
+        for position in self._later.first(self._front.peek()[DELAYED]):
+            mark = self._taken.mark(position, base) if position < end and position not in found else None
+            if mark is not None and mark.state is State.DELAYED:
+                found[position] = mark
+        return list(found.items())
+
+    def finished(self) -> bool:
+        end, base, _ = self._look()
+        states = (state for _, state, _ in self._taken.scan(0, end, base))
+        return all(state in (State.DONE, State.DEAD) for state in states)
+
+
+def _cannot_make(path: str, data: bytes) -> NoReturn:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

@@ -1,0 +1,178 @@
+"""All that is in a directory at a glance: queues, locks, barriers and the like, and the processes at them.
+
+Nothing is changed by it, not even a file made: it goes through an engine that only looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from psync.engine.contract import Alive
+from psync.engine.directory.looking import LookingEngine, Process
+from psync.errors import PsyncError
+from psync.sync.barrier import Barrier, BarrierStatistics
+from psync.sync.condition import Condition
+from psync.sync.counter import Counter
+from psync.sync.double_barrier import DoubleBarrier
+from psync.sync.event import Event
+from psync.sync.group import Group, GroupStatistics
+from psync.sync.latch import Latch
+from psync.sync.ledger import id_in
+from psync.sync.queue import QueueStatistics, WorkQueue
+from psync.sync.read_write_lock import ReadWriteLock
+from psync.sync.semaphore import BoundedSemaphore, Semaphore, SemaphoreStatistics
+
+OWN = ".psync"
+_PARTS = {"log", "results", "ids", "history", "dead", "holders", "p"}
+"""Folders within a queue's."""
+
+
+class Claim(NamedTuple):
+    """A task that somebody has."""
+
+    id: str
+    attempt: int
+    begun: bool
+    """False if it is only reserved."""
+    who: str
+    owner: int
+
+
+class Queue(NamedTuple):
+    name: str
+    counts: QueueStatistics
+    claims: tuple[Claim, ...]
+
+
+class Held(NamedTuple):
+    """A lock that is held, or an election that was won."""
+
+    kind: str
+    name: str
+    who: str
+
+
+class Named(NamedTuple):
+    """A primitive of some kind, and what its `statistics` saw."""
+
+    kind: str
+    name: str
+    seen: Any
+
+
+class Trouble(NamedTuple):
+    """What can't be read."""
+
+    name: str
+    why: str
+
+
+class Overview(NamedTuple):
+    root: str
+    queues: tuple[Queue, ...]
+    barriers: tuple[tuple[str, BarrierStatistics], ...]
+    """By name; double barriers too."""
+    held: tuple[Held, ...]
+    semaphores: tuple[tuple[str, SemaphoreStatistics], ...]
+    groups: tuple[tuple[str, GroupStatistics], ...]
+    others: tuple[Named, ...]
+    processes: tuple[Process, ...]
+    troubles: tuple[Trouble, ...]
+
+
+class Observer:
+    """Looks at one directory, again and again."""
+
+    def __init__(self, root: str) -> None:
+        self._engine = LookingEngine(root)
+        self._troubles: list[Trouble] = []
+
+    def look(self) -> Overview:
+        self._troubles = []
+        return Overview(
+            self._engine.root,
+            tuple(self._queues()),
+            (*self._each("barrier", lambda name: Barrier(self._engine, name, 1).statistics()), *self._double()),
+            tuple(self._held()),
+            (
+                *self._each("semaphore", lambda name: Semaphore(self._engine, name).statistics()),
+                *self._each("bounded", lambda name: BoundedSemaphore(self._engine, name).statistics()),
+            ),
+            tuple(self._each("group", lambda name: Group(self._engine, name).statistics())),
+            tuple(self._others()),
+            tuple(self._engine.processes()),
+            tuple(self._troubles),
+        )
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _each(self, kind: str, look: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
+        """(name, what `look` finds) for all of a kind whose state is a register."""
+        for where in sorted(self._engine.list(f"{OWN}/{kind}", hidden=True)):
+            name = where.removeprefix(f"{OWN}/{kind}/")
+            found = self._tried(f"{kind} {name}", lambda: look(name))  # noqa: B023
+            if found is not None:
+                yield name, found
+
+    def _tried(self, what: str, look: Callable[[], Any]) -> Any:
+        """What `look` finds; None if that fails: what is damaged must not hide the rest."""
+        try:
+            return look()
+        except (PsyncError, OSError) as error:
+            self._troubles.append(Trouble(what, str(error)))
+        except Exception as error:  # unpickling runs what the value asks for; a missing class is the usual one
+            self._troubles.append(Trouble(what, f"can't be unpickled here: {type(error).__name__}: {error}"))
+        return None
+
+    # -- kinds -------------------------------------------------------------------------------------------
+
+    def _double(self) -> Iterator[tuple[str, BarrierStatistics]]:
+        yield from self._each("double", lambda name: DoubleBarrier(self._engine, name, 1).statistics())
+
+    def _others(self) -> Iterator[Named]:
+        kinds: dict[str, Callable[[str], Any]] = {
+            "rwlock": lambda name: ReadWriteLock(self._engine, name),
+            "condition": lambda name: Condition(self._engine, name),
+            "event": lambda name: Event(self._engine, name),
+            "latch": lambda name: Latch(self._engine, name, 0),
+            "counter": lambda name: Counter(self._engine, name),
+        }
+        for kind, make in kinds.items():
+            for name, seen in self._each(kind, lambda name: make(name).statistics()):  # noqa: B023
+                yield Named(kind, name, seen)
+
+    def _held(self) -> Iterator[Held]:
+        for file in sorted(self._engine.entries(f"{OWN}/locks")[0]):
+            kind, _, name = unquote(file, errors="surrogateescape").partition("/")
+            owner = self._engine.mutex(f"{kind}/{name}").holder()
+            if owner:
+                yield Held(kind, name, self._engine.describe(owner))
+
+    def _queues(self) -> Iterator[Queue]:
+        waiting = [""]
+        while waiting:
+            name = waiting.pop()
+            where = f"{OWN}/queue/{name}".rstrip("/")
+            folders = self._engine.entries(where)[1]
+            is_queue = bool(name) and "log" in folders
+            below = sorted(set(folders) - _PARTS if is_queue else folders, reverse=True)
+            waiting += [f"{name}/{folder}".lstrip("/") for folder in below]
+            if is_queue and (queue := self._tried(f"queue {name}", lambda: self._queue(name))) is not None:  # noqa: B023
+                yield queue
+
+    def _queue(self, name: str) -> Queue:
+        queue = WorkQueue(self._engine, name)
+        holders = self._engine.entries(f"{OWN}/queue/{name}/holders")[0]
+        living = sum(self._engine.alive(int(holder, 16)) is not Alive.NO for holder in holders)
+        claims = []
+        for level in queue._levels.all():
+            for record in level.log.claims():
+                id, tried = id_in(record.payload, level, record.position)
+                mark = record.mark
+                who = self._engine.describe(mark.owner)
+                who += " (dead)" * (self._engine.alive(mark.owner) is Alive.NO)
+                claims.append(Claim(id, tried + mark.attempt, mark.beat > 0, who, mark.owner))
+        return Queue(name, queue.statistics()._replace(workers=living), tuple(claims))
