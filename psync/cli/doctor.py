@@ -1,0 +1,93 @@
+"""``psync doctor DIR``: what works in a directory, what stands in the way, and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psync.cli import Failure
+from psync.cli.arguments import directory
+
+if TYPE_CHECKING:
+    from psync.engine.directory.trials import Finding
+
+FEW = 10
+"""So many of a kind are named."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Examine a directory: its file system and mount options, who may change it, whether names, links, locks, "
+        "shared memory and wake-ups work there (tried out in a fresh folder, which is removed), free space; what psync "
+        "promises there; and what killed processes or damage have left. Each finding is ok, a note, or wrong, with a "
+        "remedy."
+    )
+    parser.epilog = "exit codes: 0 all is well, 1 something stands in the way, 2 wrong use"
+    directory(parser, made=False)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    path = Path(args.directory).expanduser()
+    if not path.is_dir():
+        raise Failure(f"{args.directory} is not a directory")
+    found = []
+    for finding in findings(str(path.absolute())):
+        found.append(finding)
+        if not args.json:
+            state = "WRONG" if finding.state == "wrong" else finding.state
+            print(f"{state:7} {finding.what}: {finding.says}")
+            if finding.remedy:
+                print(f"        remedy: {finding.remedy}")
+    wrong = sum(finding.state == "wrong" for finding in found)
+    if args.json:
+        print(
+            json.dumps({"directory": str(path), "well": not wrong, "findings": [f._asdict() for f in found]}, indent=2)
+        )
+    else:
+        print(f"{args.directory}: {f'{wrong} things stand in the way' if wrong else 'all is well'}")
+    return 1 if wrong else 0
+
+
+def findings(root: str) -> Iterator[Finding]:
+    from psync.engine.directory.looking import is_used
+    from psync.engine.directory.trials import NOTE, Finding, examine
+
+    yield from examine(root)
+    if not is_used(root):
+        yield Finding("psync", NOTE, "nobody has used this directory yet")
+        return
+    yield from _left_behind(root)
+
+
+def _left_behind(root: str) -> Iterator[Finding]:
+    from psync.engine.directory.remains import remains
+    from psync.engine.directory.trials import NOTE, OK, WRONG, Finding
+
+    left = remains(root)
+    yield Finding("at work", OK, f"{len(left.living)} processes{_named(left.living)}")
+    if left.unknown:
+        yield Finding("unknown", NOTE, f"{len(left.unknown)} processes of which nothing is known{_named(left.unknown)}")
+    if left.stale:
+        says = f"{len(left.stale)} processes ended without leaving{_named(left.stale)}"
+        yield Finding("stale owners", NOTE, says, "none needed: whoever works here next clears it away")
+    if left.litter:
+        says = f"{len(left.litter)} files of writers that were killed{_named(left.litter)}"
+        yield Finding("litter", NOTE, says, "none needed: whoever opens the directory next clears it away")
+    for entry in left.quarantined:
+        yield Finding(
+            "quarantine",
+            WRONG,
+            f"{entry.name!r} was damaged ({entry.reason}); its {entry.size} bytes are kept at {entry.path}",
+            "set it again, or restore it from a backup; then remove that file and the .why beside it",
+        )
+
+
+def _named(names: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    more = f", and {len(names) - FEW} more" if len(names) > FEW else ""
+    return f": {'; '.join(names[:FEW])}{more}"
