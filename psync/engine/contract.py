@@ -439,6 +439,9 @@ class Engine(ABC):
     spin: float
     """Seconds for which it pays to look again and again, giving way in between, before a `pause`; 0: not at all."""
 
+    helpers: bool = True
+    """Whether there may be threads beside the caller's own: not where a test owns the time, or draws who goes on."""
+
     grace: float
     """Seconds after which a `pause` returns by itself, to look for what nobody announced."""
 

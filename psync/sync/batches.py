@@ -1,13 +1,18 @@
 """How many tasks an iteration claims at once: as many as are worked off in a moment, and no more than its share.
 
 What was claimed and is not begun is in hand: it goes back at once when a task turns out to be slow, when the loop is
-left, or the engine is closed. A forked child has none of it. Not promised: that what is in hand is not kept waiting
-by the one task that is being worked on, should that be the first slow one.
+left, or the engine is closed. So that nothing waits for a slow task that is still being worked on, a thread looks after
+the hands of a process's loops. It is there only while there is something in them, or was a moment ago. Who begins a
+task, or gives it back, is who removes it from what is in hand. A forked child has none of it.
+
+Not promised: that the thread comes to its turn beside a task that never lets go of the interpreter.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
+from collections.abc import Callable
 
 from psync.engine import forks
 from psync.engine.contract import Record
@@ -20,6 +25,10 @@ MOMENT = 0.002
 """Seconds: as much work as is claimed at once."""
 SLOW = 0.001
 """Seconds: a task that takes so long is followed by one that is claimed alone."""
+PATIENCE = 0.05
+"""Seconds: what is in hand waits no longer for the task that is being worked on."""
+LINGER = 0.2
+"""Seconds for which the thread stays when there is nothing to look after."""
 
 
 class Pace:
@@ -44,23 +53,61 @@ class Pace:
         return False
 
 
+class Hand:
+    """What one loop claimed and has not begun, in order. The loop takes from the left, a giver from the right."""
+
+    __slots__ = ("began", "claims")
+
+    def __init__(self) -> None:
+        self.claims = deque[tuple[Level, Record]]()
+        self.began = 0.0
+        """When the loop came by last, by the engine's clock."""
+
+
 class InHand:
     """The claims of this process on one queue's tasks that are not begun."""
 
-    def __init__(self, claims: Claims) -> None:
+    def __init__(self, claims: Claims, now: Callable[[], float], *, helpers: bool) -> None:
         self._claims = claims
-        self._all: dict[tuple[int, int], tuple[Level, Record]] = {}
+        self._now = now
+        self._helpers = helpers
+        """Whether there may be a thread beside those of the caller."""
+        self._all: dict[int, tuple[Level, Record]] = {}
+        """By `id` of the record, which is kept alive here: each is in it once."""
+        self._hands: set[Hand] = set()
         self.loops = 0
         """How many iterations go on in this process."""
+        self._keeper: _Keeper | None = None
+        self._starting = threading.Lock()
         forks.remember(self)
 
     def add(self, level: Level, records: list[Record]) -> None:
         for record in records:
-            self._all[level.priority, record.position] = level, record
+            self._all[id(record)] = level, record
 
-    def remove(self, level: Level, record: Record) -> bool:
+    def fill(self, hand: Hand, level: Level, records: list[Record]) -> None:
+        """`records`, just added, are in a loop's hand, and looked after."""
+        hand.began = self._now()
+        hand.claims.extend([(level, record) for record in records])
+        self._hands.add(hand)
+        if self._keeper is None:
+            self._keep()
+
+    def _keep(self) -> None:
+        with self._starting:
+            if self._keeper is None and self._helpers:
+                self._keeper = _Keeper(self)
+                self._keeper.start()
+
+    def unkept(self) -> None:
+        """The keeper ends. It looks once more after it has said so: a loop that does not see that is seen."""
+        self._keeper = None
+        if any(hand.claims for hand in list(self._hands)):
+            self._keep()
+
+    def remove(self, record: Record) -> bool:
         """True for the one who may begin the task, or give it back."""
-        return self._all.pop((level.priority, record.position), None) is not None
+        return self._all.pop(id(record), None) is not None
 
     def give_back(self) -> None:
         """All of it."""
@@ -69,12 +116,59 @@ class InHand:
             if level is not None and record is not None:
                 self._claims.give_up_quietly(level, record)
 
-    def give_back_these(self, level: Level, records: deque[Record]) -> None:
-        while records:
-            record = records.pop()
-            if self.remove(level, record):
+    def leave(self) -> None:
+        """The engine is about to be closed."""
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.left.set()
+        self.give_back()
+        if keeper is not None and keeper is not threading.current_thread():
+            keeper.join(PATIENCE)  # it may be giving something back
+
+    def give_back_from(self, hand: Hand) -> None:
+        claims = hand.claims
+        while claims:
+            try:
+                level, record = claims.pop()
+            except IndexError:  # the loop was faster
+                return
+            if self.remove(record):
                 self._claims.give_up_quietly(level, record)
+
+    def drop(self, hand: Hand) -> None:
+        """The loop is over."""
+        self.give_back_from(hand)
+        self._hands.discard(hand)
+
+    def look_after(self) -> bool:
+        """Give back what waits for a slow task; True if anything is in a hand still."""
+        kept = False
+        for hand in list(self._hands):
+            if hand.claims:
+                if self._now() - hand.began >= PATIENCE:
+                    self.give_back_from(hand)
+                else:
+                    kept = True
+        return kept
 
     def after_fork(self) -> None:
         self._all.clear()
+        self._hands.clear()
         self.loops = 0
+        self._keeper = None
+        self._starting = threading.Lock()
+
+
+class _Keeper(threading.Thread):
+    """Looks after the hands of one queue's loops."""
+
+    def __init__(self, in_hand: InHand) -> None:
+        super().__init__(name="psync keeper of what is in hand", daemon=True)
+        self._in_hand = in_hand
+        self.left = threading.Event()
+
+    def run(self) -> None:
+        idle = 0.0
+        while idle < LINGER and not self.left.wait(PATIENCE / 2):
+            idle = 0.0 if self._in_hand.look_after() else idle + PATIENCE / 2
+        self._in_hand.unkept()

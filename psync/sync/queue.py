@@ -20,7 +20,7 @@ from psync.store import codec
 from psync.sync.batches import InHand
 from psync.sync.claims import Claims
 from psync.sync.intake import Intake, closed_error
-from psync.sync.ledger import Ledger
+from psync.sync.ledger import Ledger, id_in
 from psync.sync.levels import Levels
 from psync.sync.place import Place as Anywhere
 from psync.sync.place import Primitive
@@ -92,9 +92,9 @@ class WorkQueue(Primitive):
             max_attempts=max_attempts,
         )
         self._intake = Intake(self._engine, self._where, name, self._levels, self._ledger, maxsize)
-        self._in_hand = InHand(self._claims)
+        self._in_hand = InHand(self._claims, self._engine.now, helpers=self._engine.helpers)
         self._taker = Taker(self, self._engine, self._where, self._levels, self._ledger, self._claims, self._in_hand)
-        self._engine.at_leaving(self._in_hand.give_back)
+        self._engine.at_leaving(self._in_hand.leave)
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.name, self.lease, self.max_attempts, self.maxsize
@@ -201,7 +201,7 @@ class WorkQueue(Primitive):
     # -- what a task says ------------------------------------------------------------------------------
 
     def _go_on(self, task: Task, record: Record) -> Record:
-        self._in_hand.remove(task._level, record)
+        self._in_hand.remove(record)
         going = self._claims.beat(task._level, record)
         if going is None:
             raise self._claims.stale(record, task.id, self.name)
@@ -210,14 +210,14 @@ class WorkQueue(Primitive):
     def _finish(self, task: Task, result: Any) -> None:
         record = task._record
         if not record.mark.beat:
-            self._in_hand.remove(task._level, record)
+            self._in_hand.remove(record)
         if not self._claims.finish(task._level, record, task.id, result):
             raise self._claims.stale(record, task.id, self.name)
 
     def _set_back(self, task: Task, why: str, *, delay: float = 0.0, for_good: bool = False) -> None:
         record = task._record
         if not record.mark.beat:
-            self._in_hand.remove(task._level, record)
+            self._in_hand.remove(record)
         if not self._claims.set_back(task._level, record, task.id, task._tried, why, delay=delay, for_good=for_good):
             raise self._claims.stale(record, task.id, self.name)
 
@@ -256,9 +256,11 @@ class WorkQueue(Primitive):
         if place is None or level is None or record is None or record.mark.state not in (State.WAITING, State.DELAYED):
             return False
         me = self._engine.describe(self._engine.owner())
+        _, tried = id_in(record.payload, level, record.position)
 
         def remember() -> None:
-            self._ledger.remember(id, Attempt(record.mark.attempt, me, "cancelled"))
+            # an attempt of its own, the next: killed before the mark, the one who makes that attempt says how it went
+            self._ledger.remember(id, Attempt(tried + record.mark.attempt + 1, me, "cancelled"))
             self._ledger.bury(id, place, record.payload)
 
         return level.settle(record.position, record.mark, Mark(State.DEAD, record.mark.attempt), remember)

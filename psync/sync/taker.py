@@ -6,12 +6,11 @@ Whoever waits also does what keeps a queue going: it gives back what the dead he
 from __future__ import annotations
 
 import queue
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import Engine, Mark, Record, State
-from psync.sync.batches import InHand, Pace
+from psync.sync.batches import Hand, InHand, Pace
 from psync.sync.claims import Claims
 from psync.sync.delayed import Delays
 from psync.sync.intake import closed_error
@@ -95,32 +94,37 @@ class Taker:
 
     def loop(self) -> Iterator[Task]:
         """See `WorkQueue.__iter__`."""
-        now = self._engine.now
-        pace, hand, level = Pace(), deque[Record](), self._main
-        self._in_hand.loops += 1
+        now, in_hand = self._engine.now, self._in_hand
+        pace, hand = Pace(), Hand()
+        claims = hand.claims
+        in_hand.loops += 1
         try:
             while True:
-                if hand:
-                    record = hand.popleft()
-                    task = self._begun(level, record) if self._in_hand.remove(level, record) else None
+                if claims:
+                    try:
+                        level, record = claims.popleft()
+                    except IndexError:  # it was given back at this moment
+                        continue
+                    task = self._begun(level, record) if in_hand.remove(record) else None
                 elif pace.size == 1 or (share := self._share(pace.size)) == 1:
                     task = self._take() or self.wait(self._take, self._levels.finished, None)
                     if task is None:
                         return
                 else:
                     level, records = self._claim(share, beat=0)
-                    hand.extend(records)
-                    if not records:
+                    if records:
+                        in_hand.fill(hand, level, records)
+                    else:
                         pace.size = 1
                     continue
                 if task is not None:
-                    began = now()
+                    hand.began = began = now()
                     yield task
-                    if pace.took(now() - began) and hand:
-                        self._in_hand.give_back_these(level, hand)
+                    if pace.took(now() - began) and claims:
+                        in_hand.give_back_from(hand)
         finally:
-            self._in_hand.loops -= 1
-            self._in_hand.give_back_these(level, hand)
+            in_hand.loops -= 1
+            in_hand.drop(hand)
 
     def _share(self, wanted: int) -> int:
         if not self._claims.looked:
@@ -170,7 +174,7 @@ class Taker:
             if id is None:
                 return Task(self._queue, level, record, Place(level.priority, record.position).id, value, 0)
             if self._ledger.is_twin(id, Place(level.priority, record.position)):
-                self._in_hand.remove(level, record)
+                self._in_hand.remove(record)
                 level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
                 return None
             return Task(self._queue, level, record, id, value, tried)
@@ -179,6 +183,6 @@ class Taker:
             raise
 
     def _refuse(self, level: Level, record: Record, error: Exception) -> None:
-        self._in_hand.remove(level, record)
+        self._in_hand.remove(record)
         id, tried = id_in(record.payload, level, record.position)
         self._claims.set_back(level, record, id, tried, f"can't be unpickled here: {error!r}")

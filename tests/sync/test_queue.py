@@ -383,6 +383,55 @@ def test_a_batch_is_no_more_than_a_fair_share() -> None:
         assert looked.running <= 1 + (looked.waiting + looked.running) // 4
 
 
+@pytest.mark.parametrize("kind", ["memory", "directory"])
+def test_nothing_that_is_in_hand_waits_for_a_slow_task(kind: str, root: Path) -> None:
+    """Time is the real one here."""
+    engine: Engine = MemoryEngine() if kind == "memory" else DirectoryEngine(root)
+    other: Engine = engine.as_owner() if isinstance(engine, MemoryEngine) else DirectoryEngine(root)
+    jobs, others = WorkQueue(engine, "jobs"), WorkQueue(other, "jobs")
+    jobs.put_many(["slow" if number == 16 else number for number in range(41)])
+    ended: dict[Any, tuple[float, int]] = {}
+    at_it, enough = threading.Event(), threading.Event()
+
+    def work(jobs: WorkQueue) -> None:
+        for task in jobs:
+            if task.value == "slow":
+                at_it.set()
+                enough.wait(10)
+            ended[task.value] = time.monotonic(), task.attempt
+            task.done()
+
+    crew = [threading.Thread(target=work, args=(each,)) for each in (jobs, others)]
+    crew[0].start()
+    assert at_it.wait(10)
+    crew[1].start()
+    deadline = time.monotonic() + 5
+    while len(ended) < 40 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    short_ones = dict(ended)
+    enough.set()
+    for thread in crew:
+        thread.join(10)
+    assert sorted(short_ones) == [number for number in range(41) if number != 16]
+    assert {attempt for _, attempt in ended.values()} == {1} and len(ended) == 41
+    engine.close()
+    other.close()
+
+
+def test_the_keeper_of_what_is_in_hand_ends_with_the_engine(root: Path) -> None:
+    with PickleShareDB(root) as db:
+        jobs = WorkQueue(db, "jobs")
+        jobs.put_many(range(64))
+        for task in jobs:
+            task.done()
+            if jobs._in_hand._keeper is not None:
+                break
+        keeper = jobs._in_hand._keeper
+    if keeper is not None:  # else each task was slow
+        keeper.join(1)
+        assert not keeper.is_alive()
+
+
 # -- close, reopen, room ---------------------------------------------------------------------------
 
 
@@ -580,6 +629,41 @@ def test_who_waits_for_the_result_of_a_revived_task_gets_the_new_one(place: Plac
     jobs.get().done("yes")
     thread.join(10)
     assert got == ["yes"]
+
+
+def test_a_cancelled_task_is_dead_and_nobody_works_on_it(place: Place) -> None:
+    jobs, others = place.jobs(), place.others()
+    ids = [jobs.put("a"), jobs.put("b", id="own", priority=3), jobs.put("c", delay=500), jobs.put("d")]
+    assert [others.state(id) for id in ids] == ["waiting", "waiting", "delayed", "waiting"]
+    assert [others.cancel(id) for id in ids[:3]] == [True] * 3
+    assert [jobs.cancel(id) for id in (*ids[:3], "nobody", "#ffff")] == [False] * 5
+    assert [jobs.state(id) for id in ids] == ["dead"] * 3 + ["waiting"] and jobs.state("nobody") is None
+    assert sorted(task.value for task in jobs.dead()) == ["a", "b", "c"] and jobs.qsize() == 1
+    with pytest.raises(TaskFailed, match="cancelled"):
+        jobs.results.get(ids[0], timeout=0)
+    task = others.get(block=False)
+    assert task.value == "d" and jobs.state(ids[3]) == "claimed" and not jobs.cancel(ids[3])
+    task.done("answer")
+    assert jobs.state(ids[3]) == "done" and not jobs.cancel(ids[3])
+    jobs.join(timeout=5)
+    assert jobs.revive(["own"]) == ["own"] and jobs.state("own") == "waiting" and jobs.get().value == "b"
+
+
+def test_to_cancel_leaves_the_attempts_before_it_in_the_history(place: Place) -> None:
+    jobs = place.jobs(max_attempts=9)
+    id = jobs.put("x")
+    for _ in range(2):
+        jobs.get().retry("no luck")
+    assert jobs.cancel(id)
+    told = [(1, "no luck"), (2, "no luck"), (3, "cancelled")]
+    assert [(past.number, past.error) for past in jobs.history(id)] == told
+    jobs.revive()
+    task = jobs.get()
+    assert task.attempt == 4
+    task.retry("again")
+    assert place.others().cancel(id)
+    told += [(4, "again"), (5, "cancelled")]
+    assert [(past.number, past.error) for past in jobs.history(id)] == told
 
 
 # -- the rest --------------------------------------------------------------------------------------

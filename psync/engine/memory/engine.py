@@ -35,6 +35,7 @@ class MemoryEngine(Engine):
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._space = Space(clock or MonotonicClock())
+        self.helpers = clock is None
         self._me = self._pid = 0
         self._farewells = leaving.Farewells()
 
