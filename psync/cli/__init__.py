@@ -24,6 +24,12 @@ COMMANDS = {
     "compress": "fold a hashed category into one file",
     "lock": "run a command while holding a lock",
     "barrier": "wait until so many have come",
+    "put": "hand out tasks",
+    "run": "run a command for each line of input",
+    "results": "print what tasks came to",
+    "status": "show queues, locks, barriers and who is at them",
+    "top": "show the same, live",
+    "doctor": "examine a directory: what works there, what stands in the way?",
     "dump": "print every key and value, as Python literals",
     "load": "read what dump printed and store it",
     "test": "try out a directory: do processes that share it see each other's values?",
@@ -139,6 +145,30 @@ def _command(name: str) -> Command:  # noqa: PLR0912 (a table)
             from psync.cli import barrier
 
             return barrier
+        case "put":
+            from psync.cli import put
+
+            return put
+        case "results":
+            from psync.cli import results
+
+            return results
+        case "run":
+            from psync.cli import run
+
+            return run
+        case "status":
+            from psync.cli import status
+
+            return status
+        case "top":
+            from psync.cli import top
+
+            return top
+        case "doctor":
+            from psync.cli import doctor
+
+            return doctor
         case "dump":
             from psync.cli import dump
 

@@ -24,6 +24,11 @@ def existing(path: str) -> PickleShareDB:
     return PickleShareDB(path)
 
 
+def anywhere(parser: argparse.ArgumentParser) -> None:
+    """Options may stand between the others, as in ``ls DIR -l GLOB``: argparse takes no GLOB there by itself."""
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[assignment, method-assign]
+
+
 def timeout(parser: argparse.ArgumentParser, says: str) -> None:
     parser.add_argument("--timeout", type=seconds, metavar="S", help=f"{says} (default: wait for ever)")
 

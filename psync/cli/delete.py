@@ -14,6 +14,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "Remove keys. Those that are not there are named on stderr, and the exit code is 1 then; of several who remove "
         "a key at once, one gets 0."
     )
+    arguments.anywhere(parser)
     arguments.directory(parser, made=False)
     parser.add_argument("keys", nargs="+", metavar="KEY")
     parser.add_argument("-f", "--force", action="store_true", help="a key that is not there is no failure")

@@ -25,9 +25,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         "number larger than that of every holder before (not with --shared)."
     )
     parser.epilog = (
-        "exit codes: that of the command, or 128 + n if the signal n ended it; 127 there is no such command, 126 it "
-        "can't be run; 124 the lock was not to be had in time (stderr says who has it); 1 psync failed, 2 wrong use, "
-        "130 interrupted while waiting. For codes: 0 done"
+        "exit codes: 0 to 255 that of the command (128 + n if the signal n ended it, 127 if there is no such command, "
+        "126 if it can't be run); 124 the lock was not to be had in time (stderr says who has it), 1 psync failed, 2 "
+        "wrong use, 130 interrupted while it waited"
     )
     arguments.directory(parser, made=True)
     parser.add_argument("name", metavar="NAME", help="the name of the lock")

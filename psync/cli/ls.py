@@ -18,6 +18,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "List the keys, or those that match GLOB: *, ? and [...] within a segment, ** any depth (quote it from the "
         "shell). No key at all is no failure. No value is read."
     )
+    arguments.anywhere(parser)
     arguments.directory(parser, made=False)
     parser.add_argument("glob", nargs="?", metavar="GLOB")
     parser.add_argument("-l", "--long", action="store_true", help="with bytes on the disk and time of the last change")

@@ -20,6 +20,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "keys: one object). With --any: until one of them is; prints the key, a tab, and the value. With --gone: until "
         "none of them is there; prints nothing. Exit code 124 if that was not so in time."
     )
+    arguments.anywhere(parser)
     arguments.directory(parser, made=True)
     parser.add_argument("keys", nargs="+", metavar="KEY")
     arguments.timeout(parser, "wait at most S seconds")

@@ -1,0 +1,152 @@
+"""``psync results DIR QUEUE [ID...]``: what tasks came to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from psync.cli import TIMED_OUT, Failure, arguments, text
+from psync.errors import TaskFailed, WaitTimeout
+from psync.sync import WorkQueue
+from psync.work import call
+
+LOOK_FOR_DEAD = 1.0
+"""Seconds between two looks whether those who work on the tasks have died."""
+
+
+class Answer(NamedTuple):
+    id: str
+    value: Any = None
+    error: Exception | None = None
+    """Why there is no value."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Print the results of the tasks with these ids, in that order, each on a line; without ids, those of all tasks "
+        "that have one, each behind its id and a tab. A task that failed, or is not done, is named on stderr, and the "
+        "exit code is 1 then. With --calls: the queue is an executor's (``jobs``, if it was given no other name), and "
+        "what its calls returned or raised is shown. Results are unpickled: look only at what you trust."
+    )
+    parser.epilog = (
+        "exit codes: 0 done, 1 a task failed, is not done (without --wait), or was never put in, 2 wrong use, 124 not "
+        "in time, 130 interrupted"
+    )
+    arguments.anywhere(parser)
+    arguments.directory(parser, made=False)
+    parser.add_argument("queue", metavar="QUEUE", help="the name of the queue")
+    parser.add_argument("ids", nargs="*", metavar="ID")
+    parser.add_argument("-w", "--wait", action="store_true", help="until these tasks, or all of the queue, are done")
+    arguments.timeout(parser, "wait (--wait is implied) at most S seconds")
+    parser.add_argument("--calls", action="store_true", help="the tasks are the calls of an executor")
+    parser.add_argument("--json", action="store_true", help='a line {"id": ..., "result" or "error": ...} for each')
+
+
+def run(args: argparse.Namespace) -> int:
+    code = 0
+    with arguments.existing(args.directory) as db:
+        queue = WorkQueue(db, args.queue)
+        for answer in answers(queue, args):
+            try:
+                show(opened(answer) if args.calls else answer, args)
+            except (TaskFailed, Failure) as error:
+                code = max(code, 1)
+                complain(answer.id, one_line(error), args)
+            except WaitTimeout as error:
+                code = TIMED_OUT
+                complain(answer.id, str(error), args)
+    return code
+
+
+def answers(queue: WorkQueue, args: argparse.Namespace) -> Iterator[Answer]:
+    wait = args.wait or args.timeout is not None
+    if not args.ids:
+        return of_all(queue, args.timeout, wait)
+    deadline = math.inf if args.timeout is None else queue.engine.now() + args.timeout
+    return of_ids(queue, args.ids, deadline if wait else None)
+
+
+def show(answer: Answer, args: argparse.Namespace) -> None:
+    if answer.error is not None:
+        raise answer.error
+    what = f"the result of {answer.id!r}"
+    if args.json:
+        print(text.as_json({"id": answer.id, "result": answer.value}, what))
+    elif len(args.ids) == 1:
+        text.show(answer.value, what, text.PLAIN)
+    else:
+        before = "" if args.ids else f"{answer.id}\t"
+        text.say(before + text.shown(answer.value, what, text.PLAIN), what)
+
+
+def complain(id: str, error: str, args: argparse.Namespace) -> None:
+    print(f"psync results: {error}", file=sys.stderr)
+    if args.json and id:
+        print(json.dumps({"id": id, "error": error}))
+
+
+def of_ids(queue: WorkQueue, ids: list[str], deadline: float | None) -> Iterator[Answer]:
+    for id in ids:
+        try:
+            with text.unpickled(f"the result of {id!r}"):
+                yield Answer(id, letter_of(queue, id, deadline))
+        except (TaskFailed, WaitTimeout, Failure) as error:
+            yield Answer(id, error=error)
+
+
+def letter_of(queue: WorkQueue, id: str, deadline: float | None) -> Any:
+    """The result, once it is there. Raises `Failure`, or, if it could have come later, `WaitTimeout`."""
+    if queue.state(id) is None:
+        raise Failure(f"no task {id!r} was ever put into the queue {queue.name!r}")
+    while True:
+        left = 0.0 if deadline is None else max(0.0, deadline - queue.engine.now())
+        try:
+            return queue.results.get(id, timeout=min(left, LOOK_FOR_DEAD))
+        except WaitTimeout:
+            if left <= LOOK_FOR_DEAD:
+                kind = Failure if deadline is None else WaitTimeout
+                raise kind(f"the task {id!r} is not done: it is {queue.state(id)}") from None
+        queue.recover()  # a task whose last worker died is dead as soon as somebody looks
+
+
+def of_all(queue: WorkQueue, timeout: float | None, wait: bool) -> Iterator[Answer]:
+    late: WaitTimeout | None = None
+    if wait:
+        try:
+            queue.join(timeout)
+        except WaitTimeout as error:
+            late = error
+    with text.unpickled("a result"):
+        for id, letter in queue.results.collect(timeout=0):
+            yield Answer(id, letter)
+    for dead in queue.dead():
+        try:
+            queue.results.get(dead.id, timeout=0)
+        except TaskFailed as error:
+            yield Answer(dead.id, error=error)
+        except WaitTimeout:
+            continue  # revived since
+    if late is not None:
+        yield Answer("", error=late)
+
+
+def opened(answer: Answer) -> Answer:
+    """What the call came to whose outcome is in the letter."""
+    if answer.error is not None:
+        return answer
+    if not isinstance(answer.value, bytes):
+        return answer._replace(error=Failure(f"the result of {answer.id!r} is not that of a call: leave out --calls"))
+    outcome = call.unseal(answer.value)
+    if outcome.error is None:
+        return answer._replace(value=outcome.value)
+    return answer._replace(error=Failure(f"the call {answer.id!r} raised {outcome.error!r} ({outcome.worker})"))
+
+
+def one_line(error: Exception) -> str:
+    """Of a traceback only the end: what was raised."""
+    begin, then, last = str(error).partition("; the last time: ")
+    return " ".join(f"{begin}{then}{last.strip().rpartition(chr(10))[2]}".split())
