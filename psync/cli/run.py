@@ -113,7 +113,7 @@ def _admit(db: PickleShareDB, queue: WorkQueue, crew: Group, jobs: Jobs, *, resu
     with Lock(db, f"run/{queue.name}"):
         alone = not crew.members()
         used = queue.statistics().put
-        if used and alone and not resume:
+        if used and alone and jobs and not resume:
             raise Failure(
                 f"the queue {queue.name!r} in {db.root} was used before, for {used} jobs, and nobody works on it now: "
                 "--resume runs what was not done, --queue NAME begins another one"
