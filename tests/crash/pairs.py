@@ -16,7 +16,7 @@ import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from psync.engine import DirectoryEngine
@@ -188,13 +188,14 @@ def _of(other: Second, where: str) -> Any:
 # -- killed instead --------------------------------------------------------------------------------
 
 
-def die_everywhere(pair: Pair, folder: object) -> int:
-    """The first side is killed before each of its calls in turn; the second one acts before, or after. How many times.
+def die_everywhere(pair: Pair, folder: object, orders: Sequence[bool] = (True, False)) -> int:
+    """The first side is killed before each of its calls in turn. The second one acts before that, and in another row of
+    strikes after it. How many times.
 
     Here who waits does look for the dead. What the first one said is None when it was killed.
     """
     points = 0
-    for before in (True, False):
+    for before in orders:
         for n in places():
             with directory(folder) as path:
                 if not _die(pair, n, Stage(path), before=before):

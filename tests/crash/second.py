@@ -48,6 +48,7 @@ class Second:
 
     def ready(self) -> None:
         while not self._said():
+            assert os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, "it never got ready"
             time.sleep(0.0005)
 
     @property
