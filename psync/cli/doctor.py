@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             json.dumps({"directory": str(path), "well": not wrong, "findings": [f._asdict() for f in found]}, indent=2)
         )
     else:
-        print(f"{args.directory}: {f'{wrong} things stand in the way' if wrong else 'all is well'}")
+        print(f"{args.directory}: {_verdict(wrong)}")
     return 1 if wrong else 0
 
 
@@ -91,3 +91,9 @@ def _named(names: tuple[str, ...]) -> str:
         return ""
     more = f", and {len(names) - FEW} more" if len(names) > FEW else ""
     return f": {'; '.join(names[:FEW])}{more}"
+
+
+def _verdict(wrong: int) -> str:
+    if not wrong:
+        return "all is well"
+    return "1 thing stands in the way" if wrong == 1 else f"{wrong} things stand in the way"

@@ -56,7 +56,7 @@ def _show(observer: status.Observer, interval: float) -> None:
         before, then = overview, now
         height, width = termios.tcgetwinsize(sys.stdout)
         head = f"psync top {overview.root}, every {interval:g} s; q ends"
-        body = [line[: width] for line in [head, "", *lines]]
+        body = [line[: width - 1] for line in [head, "", *lines]]
         if len(body) > height:
             body = [*body[: height - 1], f"... {len(body) - height + 1} lines more"]
         sys.stdout.write(HOME + "\n".join(line + END_OF_LINE for line in body) + REST)

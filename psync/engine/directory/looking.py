@@ -16,6 +16,7 @@ from psync.engine import leaving
 from psync.engine.contract import Alive, Mark, State
 from psync.engine.directory.block import Block
 from psync.engine.directory.buckets import DirectoryBucket, _Open
+from psync.engine.directory.cells import Cells
 from psync.engine.directory.engine import KEPT, DirectoryEngine
 from psync.engine.directory.entries import Entries
 from psync.engine.directory.files import READ, refused
@@ -64,6 +65,7 @@ class LookingEngine(DirectoryEngine):
         network = kind in NETWORK or kind.startswith("fuse")
         self.can = Abilities(kind, network, unnamed=False, fine_times=False, writable=False)
         self._whole = Whole(self.layout, self.can, sync_file=False, sync_name=False)
+        self._cells = Cells(self.layout, self.can, self._whole)
         self._owners = Owners(self.layout)
         self._together = Together(self.layout, sync=False)
         self._wake = Wake(self.layout, self._whole, announce=False, inotify=False)
@@ -152,10 +154,10 @@ class _SeenBucket(DirectoryBucket):
 
 
 class _SeenBlock(Block):
-    """Its numbers are all 0 where there is no file yet."""
+    """Another block, read without its lock; its numbers are all 0 where there is no file yet."""
 
-    def __init__(self, path: str, count: int) -> None:
-        super().__init__(path, count, make=_cannot_make, opened=_nothing)
+    def __init__(self, block: Block) -> None:
+        self.__dict__.update(block.__dict__)
 
     def peek(self) -> list[int]:
         try:
@@ -211,8 +213,8 @@ class _SeenEntries(Entries):
 class _SeenLog(DirectoryLog):
     def __init__(self, name: str, layout: Layout, **options: Any) -> None:
         super().__init__(name, layout, **options)
-        self._tail = _SeenBlock(self._tail.path, len(self._tail.values))
-        self._front = _SeenBlock(self._front.path, len(self._front.values))
+        self._tail = _SeenBlock(self._tail)
+        self._front = _SeenBlock(self._front)
         self._taken = _SeenSegments(layout, name)
         self._later = _SeenEntries(layout.log(name, "delayed"))
         options["kept"].opened(self)
@@ -230,7 +232,3 @@ class _SeenLog(DirectoryLog):
         end, base, _ = self._look()
         states = (state for _, state, _ in self._taken.scan(0, end, base))
         return all(state in (State.DONE, State.DEAD) for state in states)
-
-
-def _cannot_make(path: str, data: bytes) -> NoReturn:
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

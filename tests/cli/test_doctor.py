@@ -1,0 +1,108 @@
+"""``psync doctor DIR`` says what works there, what stands in the way, and what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from psync import CorruptValue, PickleShareDB
+from tests.cli.shell import ENVIRON, psync
+from tests.cli.test_status import snapshot
+
+TRIALS = (
+    "file system, space, directory, parents, rename, hard links, unnamed files, locks, locks of the dead, "
+    "shared memory, time stamps, wake-ups, inotify, descriptors, promise"
+).split(", ")
+KILLED = """
+import os, signal, sys
+from psync.engine.directory.files import Temporary
+from psync import DirectoryEngine
+engine = DirectoryEngine(sys.argv[1])
+engine.owner()
+Temporary(engine.layout.tmp, b"half written", sync=False)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def findings(root: Path, code: int = 0) -> dict[str, dict[str, str]]:
+    ran = psync("doctor", root, "--json")
+    told = json.loads(ran.out)
+    assert (ran.code, ran.err, told["well"]) == (code, "", code == 0), ran.out
+    return {each["what"]: each for each in told["findings"]}
+
+
+def test_a_good_directory_is_well_and_left_as_it_was(root: Path) -> None:
+    found = findings(root)
+    assert [*found] == [*TRIALS, "psync"]
+    assert {each["state"] for each in found.values()} <= {"ok", "note"}
+    assert [found[trial]["state"] for trial in ("rename", "hard links", "locks", "locks of the dead")] == ["ok"] * 4
+    assert list(root.iterdir()) == []
+    ran = psync("doctor", root)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.endswith(f"{root}: all is well\n")
+
+
+def test_one_that_is_used_is_left_as_it_was_too(root: Path) -> None:
+    with PickleShareDB(root) as db:
+        db["a"] = 1
+        db.engine.owner()
+        before = {name: what[0] for name, what in snapshot(root).items()}
+        found = findings(root)
+        assert {name: what[0] for name, what in snapshot(root).items()} == before
+        assert found["at work"]["says"].startswith(f"1 processes: pid {os.getpid()} on ")
+
+
+def test_what_killed_processes_left_is_named_and_no_trouble(root: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(root)], env=ENVIRON, check=False)
+    assert killed.returncode == -9
+    found = findings(root)
+    assert found["stale owners"]["says"].startswith("1 processes ended without leaving: pid ")
+    assert found["litter"]["says"].startswith("1 files of writers that were killed: ")
+    with PickleShareDB(root) as db:  # which clears it away, as was said
+        assert db.keys() == []
+    assert {"stale owners", "litter"}.isdisjoint(findings(root))
+
+
+def test_damage_is_told_with_its_reason_and_a_remedy(root: Path) -> None:
+    with PickleShareDB(root) as db:
+        db["a/b"] = [1, 2, 3]
+        (root / "a/b").write_bytes((root / "a/b").read_bytes()[:-2] + b"??")
+        with pytest.raises(CorruptValue):
+            db.uncache()
+            db["a/b"]
+    entry = findings(root, 1)["quarantine"]
+    assert "'a/b' was damaged (the checksum does not fit the bytes)" in entry["says"]
+    assert ".psync/quarantine/" in entry["says"]
+    assert "then remove that file" in entry["remedy"]
+
+
+def test_who_else_could_write_there_is_told(root: Path) -> None:
+    (root / "open").mkdir()
+    (root / "open").chmod(0o777)
+    entry = findings(root / "open", 1)["directory"]
+    assert "mode 0777: others can write to it" in entry["says"]
+    assert entry["remedy"] == f"chmod go-w '{root}/open'"
+    (root / "open" / "below").mkdir(mode=0o700)
+    assert findings(root / "open" / "below", 1)["parents"]["state"] == "wrong"
+    (root / "open").chmod(0o1777)
+    assert findings(root / "open" / "below")["parents"]["state"] == "ok"
+    ran = psync("doctor", root / "open")
+    assert (ran.code, ran.out.splitlines()[-1]) == (1, f"{root}/open: 1 thing stands in the way")
+    assert "WRONG   directory: " in ran.out and "        remedy: chmod go-w" in ran.out
+
+
+def test_a_link_is_followed_and_told(root: Path) -> None:
+    (root / "real").mkdir(mode=0o700)
+    (root / "link").symlink_to("real")
+    assert findings(root / "link")["links"]["says"] == f"{root}/link is {os.path.realpath(root)}/real"
+
+
+def test_wrong_use(root: Path) -> None:
+    ran = psync("doctor", root / "none")
+    assert (ran.code, ran.out, ran.err) == (1, "", f"psync doctor: {root}/none is not a directory\n")
+    assert psync("doctor").code == psync("doctor", root, "--no-such").code == 2
