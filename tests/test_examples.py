@@ -70,3 +70,36 @@ def test_fan_out_loses_nothing_of_the_standard_library(tmp_path: Path) -> None:
     words, files = fan_out(tmp_path, "--workers", 3, "--kill")
     assert files == len(chosen)
     assert words > 100 * files
+
+
+def ran(*command: object, path: Path | None = None) -> str:
+    """What the command printed; it must succeed and complain of nothing but what `psync run` sums up."""
+    environ = {**os.environ, "PYTHONPATH": str(PROJECT), "PATH": os.pathsep.join([str(path or ""), os.environ["PATH"]])}
+    done = subprocess.run(
+        [*map(str, command)], cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert [line for line in done.stderr.splitlines() if not line.startswith("psync run: ")] == []
+    return done.stdout
+
+
+def test_what_two_sweeps_compute_is_collected_by_another_script(root: Path) -> None:
+    python = [sys.executable, "-W", "error"]
+    sweeps = [subprocess.Popen([*python, "examples/sweep.py", root], cwd=PROJECT, stdout=subprocess.PIPE) for _ in "12"]
+    collected = ran(*python, "examples/collect.py", root)
+    assert collected.count("\n") == 17
+    assert collected.endswith("16 points, all as they should be\n")
+    for sweep in sweeps:
+        assert sweep.communicate(timeout=60)[0] == b"all 16 points are computed\n"
+        assert sweep.returncode == 0
+    assert ran(*python, "examples/sweep.py", root) == "all 16 points are computed\n"
+
+
+def test_a_pipeline_of_shell_commands_counts_every_word(folder: Path, tmp_path: Path) -> None:
+    (folder / "binary").unlink()
+    command = tmp_path / "bin" / "psync"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m psync "$@"\n')
+    command.chmod(0o755)
+    said = ran("sh", "examples/pipeline.sh", folder, path=command.parent)
+    assert said == f"4950 words in 99 files under {folder}\nthe counts agree\n"

@@ -172,7 +172,7 @@ def _sum_up(runner: Runner, queue: WorkQueue, jobs: Jobs, seconds: float) -> int
         parts.append(f"{max(0, elsewhere)} skipped (done before, or by others)")
     if len(dead) > runner.failed:
         parts.append(f"{len(dead) - runner.failed} failed elsewhere")
-    print(f"psync run: {', '.join(parts)}, {seconds:.2f} s", file=sys.stderr)
+    sys.stderr.write(f"psync run: {', '.join(parts)}, {seconds:.2f} s\n")  # at once: others may write there, too
     if runner.interrupted:
         return 130
     return 1 if runner.failed or dead else 0
