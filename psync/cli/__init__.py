@@ -27,6 +27,7 @@ COMMANDS = {
     "put": "hand out tasks",
     "run": "run a command for each line of input",
     "results": "print what tasks came to",
+    "worker": "make the calls that executors hand out",
     "status": "show queues, locks, barriers and who is at them",
     "top": "show the same, live",
     "doctor": "examine a directory: what works there, what stands in the way?",
@@ -153,6 +154,10 @@ def _command(name: str) -> Command:  # noqa: PLR0912 (a table)
             from psync.cli import results
 
             return results
+        case "worker":
+            from psync.cli import worker
+
+            return worker
         case "run":
             from psync.cli import run
 

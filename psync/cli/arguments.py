@@ -26,7 +26,7 @@ def existing(path: str) -> PickleShareDB:
 
 def anywhere(parser: argparse.ArgumentParser) -> None:
     """Options may stand between the others, as in ``ls DIR -l GLOB``: argparse takes no GLOB there by itself."""
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[assignment, method-assign]
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 
 
 def timeout(parser: argparse.ArgumentParser, says: str) -> None:

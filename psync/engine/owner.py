@@ -1,4 +1,4 @@
-"""Who am I, and is that one alive? The one door to the table of processes.
+"""Who am I, is that one alive, and how much is used? The one door to the table of processes.
 
 A process is a random number of 64 bits with a file that it keeps locked as long as it lives. A lock
 that can be had proves that the process is gone, at once and across pid namespaces of a host. Where
@@ -108,3 +108,17 @@ def examine(identity: Identity) -> Alive:
     if ticks is None:
         return Alive.UNKNOWN
     return Alive.YES if ticks == identity.ticks else Alive.NO
+
+
+def memory() -> int:
+    """Bytes of memory that this process has in use (its resident set)."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def load() -> float:
+    """How many processes of this host want to run (the average of the last minute), for each of its processors."""
+    import psutil
+
+    return float(psutil.getloadavg()[0]) / (psutil.cpu_count() or 1)

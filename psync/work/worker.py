@@ -9,14 +9,17 @@ from __future__ import annotations
 import queue as stdlib
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from types import FrameType
 
-from psync.errors import QueueClosed, StaleClaim
+from psync.errors import QueueClosed, StaleClaim, WaitTimeout
 from psync.sync.queue import WorkQueue
 from psync.sync.task import Task
 from psync.work import call
+
+HOLD = 1.0
+"""Seconds, at most, between two looks of a worker that may be held back."""
 
 
 class Stopped(SystemExit):
@@ -41,24 +44,67 @@ class Worker:
         if again or not self._busy:
             raise Stopped(0)
 
-    def run(self, *, idle: float | None = None, most: int | None = None, drain: bool = False) -> int:
+    def run(
+        self,
+        *,
+        idle: float | None = None,
+        most: int | None = None,
+        drain: bool = False,
+        hold: Callable[[], bool] | None = None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Work until told to stop, or for `most` calls, or until nothing came for `idle` seconds, or (`drain`) until
         nothing is left to do, or until the queue is closed and worked off. Returns how many calls were made.
+
+        While `hold` says so, no call is begun; it is asked before each, and now and then. `enough` is asked after each
+        call, and ends it.
         """
+        if self.stopping:
+            return self.made
+        taken = self._several(idle, drain) if hold is None else self._one_by_one(idle, drain, hold)
         try:
-            while not self.stopping:
-                for task in self._queue:
+            with closing(taken):
+                for task in taken:
                     self._do(task)
-                    if self.stopping or self.made == most:
-                        return self.made
-                if drain:
-                    break
-                self._do(self._queue.get(timeout=idle))
-                if self.made == most:
-                    break
+                    if enough() or self.stopping or self.made == most:
+                        break
         except (stdlib.Empty, QueueClosed, Stopped):
             pass
         return self.made
+
+    def _several(self, idle: float | None, drain: bool) -> Generator[Task, None, None]:
+        """The tasks, short ones claimed several at a time."""
+        while True:
+            yield from self._queue
+            if drain:
+                return
+            yield self._queue.get(timeout=idle)
+
+    def _one_by_one(self, idle: float | None, drain: bool, hold: Callable[[], bool]) -> Generator[Task, None, None]:
+        """The tasks, each claimed while `hold` has just said no; who is held back holds none."""
+        now, rest = self._queue.engine.now, threading.Event()
+        since = now()
+        while True:
+            if hold():
+                rest.wait(HOLD)
+                since = now()
+                continue
+            left = HOLD if idle is None else max(0.0, since + idle - now())
+            try:
+                task = self._queue.get(timeout=min(left, HOLD))
+            except stdlib.Empty:
+                if left < HOLD or (drain and self._is_drained()):
+                    return
+            else:
+                yield task
+                since = now()
+
+    def _is_drained(self) -> bool:
+        try:
+            self._queue.join(timeout=0)
+        except WaitTimeout:
+            return False
+        return True
 
     def _do(self, task: Task) -> None:
         self._busy = True
@@ -75,7 +121,7 @@ class Worker:
         outcome = call.make(payload, self._name)
         if outcome.error is not None:
             terms = call.terms_of(payload)
-            if task.attempt <= terms.retries:
+            if task.attempt <= terms.retries and task.attempt < self._queue.max_attempts:
                 task.retry(outcome.error.__cause__, delay=terms.pause)
                 return
         task.done(call.seal(outcome))
