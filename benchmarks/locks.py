@@ -38,8 +38,8 @@ def semaphore(bench: Bench) -> dict[str, float]:
     return {"semaphore pair": 1e6 * _pairs(bench.peer.Semaphore(bench.folder, 4), _amount(bench))}
 
 
-WORK = range(400)
-"""Its sum takes some microseconds."""
+WORK = range(1000)
+"""Its sum takes about ten microseconds."""
 
 
 def _rival(gate: Callable[[], Any], lock: Any, counter: Any, seconds: float) -> int:

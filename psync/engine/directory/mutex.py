@@ -25,10 +25,14 @@ from psync.engine.directory.kept import Kept
 
 LOOK_FOR_DEAD = 0.1
 """Seconds between two tries of who waits for a limited time: the kernel frees a dead holder's lock and tells nobody."""
+TRIES = 8
+"""How often who finds it taken tries again before it sleeps, giving way in between: mostly it is let go of sooner than
+a process has fallen asleep and been woken."""
+AT_ONCE = LOCK_EX | LOCK_NB
 LOOKING = 0.05
 """Seconds, at most, for which somebody who only looks (see `holder`) may keep others out."""
 _HEAD = b"\x80\x05C\x10"  # pickled bytes, so that every pickle reader can open what rests here
-_NUMBERS = struct.Struct("@QQ")  # native: each number is stored by one instruction, which no kill can tear
+_NUMBERS = struct.Struct("@QQ")
 _TOKEN, _HOLDER = len(_HEAD), len(_HEAD) + 8
 _NUMBER = struct.Struct("@Q")
 _BLANK = _HEAD + bytes(_NUMBERS.size) + b"."
@@ -39,32 +43,37 @@ class Numbers:
 
     def __init__(self, fd: int, *, mapped: bool) -> None:
         self._fd = fd
-        self._map = mmap.mmap(fd, len(_BLANK)) if mapped else None
+        self._words: memoryview | None = None
+        """The two, as they are in memory: each is stored by one instruction, which no kill can tear."""
+        if mapped:
+            self._words = memoryview(mmap.mmap(fd, len(_BLANK)))[_TOKEN : _TOKEN + _NUMBERS.size].cast("Q")
 
     def take(self, holder: int) -> int:
         """While locked: the next token, which is `holder`'s."""
-        if self._map is not None:
-            token: int = _NUMBER.unpack_from(self._map, _TOKEN)[0] + 1
-            _NUMBERS.pack_into(self._map, _TOKEN, token, holder)
+        words = self._words
+        if words is not None:
+            token: int = words[0] + 1
+            words[0] = token
+            words[1] = holder
             return token
         token = _NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _TOKEN))[0] + 1
         os.pwrite(self._fd, _NUMBERS.pack(token, holder), _TOKEN)
         return token
 
     def holder(self) -> int:
-        if self._map is not None:
-            return int(_NUMBER.unpack_from(self._map, _HOLDER)[0])
+        if self._words is not None:
+            return self._words[1]
         return int(_NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _HOLDER))[0])
 
     def give_back(self) -> None:
-        if self._map is not None:
-            _NUMBER.pack_into(self._map, _HOLDER, 0)
+        if self._words is not None:
+            self._words[1] = 0
         else:
             os.pwrite(self._fd, bytes(_NUMBER.size), _HOLDER)
 
     def close(self) -> None:
-        if self._map is not None:
-            self._map.close()
+        if self._words is not None:
+            self._words.release()  # and with it, for nothing else refers to it, the map
 
 
 class DirectoryMutex(Mutex):
@@ -85,6 +94,7 @@ class DirectoryMutex(Mutex):
         self._path = path
         self._make = make
         self._mapped = mapped
+        self._tries = TRIES if mapped else 0  # where a server is asked each time, once is enough
         self._me = me
         self._alive = alive
         self._watch = watch
@@ -97,7 +107,7 @@ class DirectoryMutex(Mutex):
 
     def acquire(self, timeout: float | None = None) -> bool:
         """flock when it is free."""
-        deadline = 0.0
+        deadline = None
         if timeout is None:
             self._threads.acquire()
         else:
@@ -106,11 +116,12 @@ class DirectoryMutex(Mutex):
                 return False
         try:
             numbers = self._numbers or self._open()
-            if timeout is None:
-                flock(self._fd, LOCK_EX)
-            elif not (self._try() or self._wait(numbers, deadline)):
-                self._threads.release()
-                return False
+            try:
+                flock(self._fd, AT_ONCE)
+            except BlockingIOError:
+                if not self._wait(numbers, deadline):
+                    self._threads.release()
+                    return False
             self.token = numbers.take(self._me())
         except BaseException as error:
             if self._fd >= 0:
@@ -140,7 +151,14 @@ class DirectoryMutex(Mutex):
                 self._kept.opened(self)
                 return self._numbers
 
-    def _wait(self, numbers: Numbers, deadline: float) -> bool:
+    def _wait(self, numbers: Numbers, deadline: float | None) -> bool:
+        for _ in range(self._tries if deadline is None or deadline > clock.monotonic() else 0):
+            os.sched_yield()
+            if self._try():
+                return True
+        if deadline is None:
+            flock(self._fd, LOCK_EX)
+            return True
         with self._watch() as watch:
             while not self._try():
                 left = deadline - clock.monotonic()
@@ -154,7 +172,7 @@ class DirectoryMutex(Mutex):
 
     def _try(self) -> bool:
         try:
-            flock(self._fd, LOCK_EX | LOCK_NB)
+            flock(self._fd, AT_ONCE)
         except BlockingIOError:
             return False
         return True

@@ -36,6 +36,8 @@ FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.0005, 0.05, 1.5
 """Seconds: a polling watch pauses so long at first, at most, and by what factor longer each time."""
 
 _HEAD = b"\x80\x05B" + struct.pack("<I", SLOTS)  # the flags are one pickled bytes object
+_FLAGS = len(_HEAD)
+"""Where they begin."""
 _NOTHING = b"\x80\x05N."  # a pickled None
 _BLANK = _HEAD + bytes(SLOTS) + b"."
 
@@ -71,15 +73,18 @@ class Wake:
     def notify(self, name: str) -> None:
         """Something about `name` has changed: wake who waits for it. One look into memory if nobody does."""
         flags = self._mapped or self._flags()
-        if flags is not None and flags.find(b"\x01", len(_HEAD)) >= 0:
+        if flags is not None and flags.find(b"\x01", _FLAGS) >= 0:
             self.notify_slot(slot_of(name))
 
     def notify_slot(self, slot: int) -> None:
+        """The same of a name's slot. utime if somebody waits."""
         flags = self._mapped or self._flags()
-        if flags is not None and flags[len(_HEAD) + slot]:
-            flags[len(_HEAD) + slot] = 0
-            with contextlib.suppress(OSError):  # the change is made; who waits looks again by itself
+        if flags is not None and flags[_FLAGS + slot]:
+            flags[_FLAGS + slot] = 0
+            try:
                 os.utime(self._layout.slot(slot))
+            except OSError:
+                pass  # the change is made; who waits looks again by itself
 
     def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
         flags = self._mapped or self._flags()
@@ -134,7 +139,7 @@ class _Woken(Watch):
 
     def _raise_flags(self) -> None:
         for slot in self._slots:
-            self._all[len(_HEAD) + slot] = 1
+            self._all[_FLAGS + slot] = 1
 
     def pause(self, timeout: float | None) -> None:
         instance = self._instance
