@@ -39,6 +39,13 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="begin no call while the host's load average, for each of its processors, is above N",
     )
+    parser.add_argument(
+        "--attempts",
+        type=arguments.count,
+        default=3,
+        metavar="N",
+        help="begin a call N times at most, if its workers die or it is to be made again when it raises (3)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     memory = None if args.max_rss is None else args.max_rss * MEGABYTE
     if not sys.flags.safe_path:
         sys.path.append(str(Path.cwd()))
-    shift = Shift(args.directory, args.queue, size, Conditions(args.idle, args.drain, memory, args.max_load))
+    conditions = Conditions(args.idle, args.drain, memory, args.max_load, args.attempts)
+    shift = Shift(args.directory, args.queue, size, conditions)
     tell(f"{size} {'processes work' if size > 1 else 'process works'} on {args.queue!r} in {args.directory}")
     shift.run()
     why = f"; stopped {'at once ' * shift.killed}by {signal.Signals(shift.signal).name}" if shift.signal else ""

@@ -1,7 +1,8 @@
 """Floor 3: calls that travel: who hands them out (`executor`), who makes them (`worker`), and what is sent (`call`).
 
 `runner` runs commands, as `commands` makes them of lines; `overview` looks at all that is in a directory.
-Beside them: `futures` tells each future how its call ended, `crew` starts workers, `progress` counts. A call is a task
+Beside them: `futures` tells each future how its call ended, `crew` starts workers, `shift` keeps them up for
+the shell, `progress` counts. A call is a task
 of a `WorkQueue`, and its outcome that task's result. This floor may start processes and set signal handlers; files,
 locks and clocks it leaves to the floors below.
 """

@@ -23,7 +23,6 @@ from psync.sync.queue import WorkQueue
 from psync.work.worker import Worker
 
 STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-HELD_BACK = {signal.SIGCHLD, *STOPPING}
 THROUGH, FAILED = 1, 2
 """How a worker ended: it is through, or the store refused it something. (Exit codes are its calls' to choose.)"""
 AT_ONCE = 0.3
@@ -44,6 +43,8 @@ class Conditions(NamedTuple):
     """Bytes above which a worker process is replaced, when it has ended its call."""
     max_load: float | None = None
     """Of the host, for each processor: above it, no call is begun."""
+    attempts: int = 3
+    """So often a call is begun at most."""
 
 
 class Shift:
@@ -53,7 +54,7 @@ class Shift:
         self._directory = directory
         self._name = name
         self._conditions = conditions
-        self._queue = WorkQueue(PickleShareDB(directory), name)
+        self._queue = WorkQueue(PickleShareDB(directory), name, max_attempts=conditions.attempts)
         self._context = multiprocessing.get_context("fork")
         self._made = self._context.RawArray("q", size)
         self._ended = self._context.RawArray("b", size)
@@ -63,6 +64,8 @@ class Shift:
         self._begun: dict[int, int] = {}
         """Calls made in each seat before its worker began."""
         self._before: set[int] = set()
+        self._stopping = {number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN}
+        """Not SIGHUP under `nohup`, say."""
         self._told = 0.0
         self.signal: int | None = None
         """What told us to stop."""
@@ -80,12 +83,13 @@ class Shift:
         """Until all workers are through, or told to stop. For a process with one thread."""
         queue, now = self._queue, self._queue.engine.now
         children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        held_back = {signal.SIGCHLD, *self._stopping}
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
         try:
             while self._seats or self._vacant:
                 self._fill(now())
-                came = signal.sigtimedwait(HELD_BACK, REST if self._vacant else LOOK)
-                if came is not None and came.si_signo in STOPPING:
+                came = signal.sigtimedwait(held_back, REST if self._vacant else LOOK)
+                if came is not None and came.si_signo in self._stopping:
                     self._stop(came.si_signo, now())
                 self._clear(now())
         finally:
@@ -148,8 +152,9 @@ class Shift:
         if parent is not None and parent.pid is not None:
             end_with(parent.pid, signal.SIGTERM)
         try:
-            worker = Worker(WorkQueue(PickleShareDB(self._directory), self._name))
-            _listen(worker, self._before)
+            queue = WorkQueue(PickleShareDB(self._directory), self._name, max_attempts=self._conditions.attempts)
+            worker = Worker(queue)
+            _listen(worker, self._stopping, self._before)
             conditions = self._conditions
             enough = self._counted(seat, conditions.max_memory)
             worker.run(idle=conditions.idle, drain=conditions.drain, hold=_held(conditions.max_load), enough=enough)
@@ -175,13 +180,13 @@ def _held(limit: float | None) -> Callable[[], bool] | None:
     return None if limit is None else lambda: owner.load() > limit
 
 
-def _listen(worker: Worker, mask: set[int]) -> None:
+def _listen(worker: Worker, stopping: set[signal.Signals], mask: set[int]) -> None:
     """Stop when told, however often: it is not for us to leave a call unfinished, who keeps us kills us then."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         if not worker.stopping:
             worker.stop()
 
-    for number in STOPPING:
+    for number in (signal.SIGTERM, *stopping):
         signal.signal(number, stop)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -165,6 +166,34 @@ time.sleep(100)
         out, err = held.communicate(timeout=PATIENCE)
         assert (held.returncode, out, err) == (3, f"told {int(number)}\n", "")
     assert is_free(root)
+
+
+def test_a_key_of_the_terminal_reaches_the_command_once(root: Path) -> None:
+    program = """
+import signal, time
+told = []
+signal.signal(signal.SIGINT, lambda number, frame: told.append(number))
+print("in", flush=True)
+while not told:
+    time.sleep(0.02)
+time.sleep(0.5)
+print("told", len(told), flush=True)
+"""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execve(sys.executable, [*PSYNC, "lock", str(root), "door", "--", sys.executable, "-c", program], ENVIRON)
+    try:
+        said = b""
+        while b"in" not in said:
+            said += os.read(terminal, 1000)
+        os.write(terminal, b"\x03")
+        while b"told" not in said:
+            said += os.read(terminal, 1000)
+        assert b"told 1" in said
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
 
 
 def test_a_command_that_a_signal_ends_ends_as_the_shell_has_it(root: Path) -> None:

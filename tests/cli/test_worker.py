@@ -136,6 +136,32 @@ def test_a_worker_that_dies_or_leaves_is_replaced(client: Executor, shared: Path
         assert end_of(running)[0] == 0
 
 
+def test_a_call_that_raises_is_made_again_as_often_as_both_sides_allow(shared: Path) -> None:
+    with Executor(shared, max_workers=0, retries=4) as client:
+        few, many = client.submit(divmod, 1, 0), client.submit(divmod, 2, 0)
+        with worker(shared, "-j", "1", "--drain") as running:
+            assert end_of(running) == (0, "6 calls made")
+        assert isinstance(few.exception(PATIENCE), ZeroDivisionError)
+        assert isinstance(many.exception(PATIENCE), ZeroDivisionError)
+        client.submit(divmod, 3, 0)
+        with worker(shared, "-j", "1", "--drain", "--attempts", "9") as running:
+            assert end_of(running) == (0, "5 calls made")
+        client.queue.engine.close()
+
+
+def test_under_nohup_it_outlives_its_terminal(shared: Path) -> None:
+    command = ["nohup", sys.executable, "-m", "psync", "worker", str(shared), "-j", "1"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=ENVIRON, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as one:
+        assert one.stderr
+        assert "work" in one.stderr.readline()
+        one.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert one.poll() is None
+        one.terminate()
+        assert "0 calls made; stopped by SIGTERM\n" in one.communicate(timeout=PATIENCE)[1]
+
+
 def test_a_closed_queue_is_worked_off(client: Executor, shared: Path) -> None:
     future = client.submit(abs, -1)
     client.queue.close()
