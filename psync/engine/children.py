@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import signal
 from collections.abc import Sequence
 from types import TracebackType
@@ -54,6 +53,8 @@ class _Running(NamedTuple):
 
 def find_program(name: str) -> str | None:
     """Where the program lies; None if there is none."""
+    import shutil  # which imports much
+
     return shutil.which(name)
 
 

@@ -42,6 +42,9 @@ class Ledger:
     def is_twin(self, id: str, place: Place) -> bool:
         """True if `id` is another record's: who put this one, or revived it, died before the id was known to be here,
         and perhaps it was put again."""
+        known = self._ids.get(id, fast_only=True)
+        if known is not MISSING and Place(*known) == place:
+            return False  # as it nearly always is; that changes only when the task is dead
         with self._levels.main.log.held():
             known = self._ids.get(id, fast_only=True)
             if known is MISSING:

@@ -9,7 +9,6 @@ is one, for the shell.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from zlib import crc32
 
@@ -45,6 +44,8 @@ class Template:
 
     def _put(self, which: str | None, line: str, number: int) -> str:
         text = filled(which, line, number)
+        import shlex  # only who needs it pays for it
+
         return shlex.quote(text) if self._quoted and self.for_shell and which != "#" else text
 
     def named(self, lines: Iterable[str]) -> Jobs:

@@ -20,8 +20,8 @@ from psync.sync.mailbox import Mailbox
 from psync.sync.queue import WorkQueue
 from psync.sync.task import Task
 
-BRIEF = 0.02
-"""Seconds: after a command that took no longer, as many as run at once are claimed ahead."""
+BRIEF, AHEAD = 0.02, 4
+"""Seconds: after a command that took no longer, so many times as many as run at once are claimed ahead."""
 SLOW = 0.1
 """Seconds without the end of a command, after which what was claimed ahead goes back to those who may have a hand
 free."""
@@ -64,7 +64,7 @@ class Runner:
         self._at: dict[int, tuple[Task, str, list[str]]] = {}
         """What runs, by the number of its start."""
         self._started = 0
-        self._ahead = self._slots
+        self._ahead = AHEAD * slots
         self._next_look = 0.0
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -114,7 +114,7 @@ class Runner:
                 return None
             idle = not len(children)
             try:
-                if not idle and self._queue.empty():
+                if self._queue.empty() and (not idle or self._is_over()):
                     raise stdlib.Empty
                 self._hand.extend(self._queue.get_many(self._share(children), timeout=LOOK[1] if idle else 0.0))
             except (stdlib.Empty, QueueClosed):
@@ -144,7 +144,7 @@ class Runner:
 
     def _settle(self, ended: Ended, told: bool) -> Outcome | None:
         """Say how a command ended; None if that is not the last word."""
-        self._ahead = self._slots if ended.seconds <= BRIEF else 0
+        self._ahead = AHEAD * self._slots if ended.seconds <= BRIEF else 0
         task, line, command = self._at.pop(ended.key)
         try:
             if ended.code and told:
