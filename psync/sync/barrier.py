@@ -280,9 +280,12 @@ class Barrier(Primitive):
 
     @property
     def n_waiting(self) -> int:
-        """How many have arrived, and wait."""
+        """How many have arrived, and wait. The dead don't."""
         now = self._shared.look()
-        return len(now.arrived) if now.broken is None else 0
+        if now.broken is not None:
+            return 0
+        dead = set(dead_of(self._engine, set(now.arrived)))
+        return sum(owner not in dead for owner in now.arrived)
 
     @property
     def broken(self) -> bool:
@@ -306,7 +309,7 @@ class Barrier(Primitive):
         now = self._shared.look()
         if now.broken is not None:
             return f"broken in round {now.number}: {now.broken[0]}"
-        return f"round {now.number}, {len(now.arrived)} of {self._parties} waiting"
+        return f"round {now.number}, {self.n_waiting} of {self._parties} waiting"
 
 
 def _is_open(now: _Round, number: int) -> bool:

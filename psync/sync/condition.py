@@ -170,10 +170,16 @@ class Condition(Primitive):
 
     def statistics(self) -> ConditionStatistics:
         """A look that changes nothing."""
-        return ConditionStatistics(names_of(self._engine, (owner for _, owner in self._shared.look().waiting)))
+        return ConditionStatistics(names_of(self._engine, self._waiting()))
+
+    def _waiting(self) -> list[int]:
+        """The owners of those who wait, in line; the dead don't."""
+        owners = [owner for _, owner in self._shared.look().waiting]
+        dead = set(dead_of(self._engine, set(owners)))
+        return [owner for owner in owners if owner not in dead]
 
     def _state(self) -> str:
-        return f"{len(self._shared.look().waiting)} waiting, {self._lock!r}"
+        return f"{len(self._waiting())} waiting, {self._lock!r}"
 
 
 class _OwnLock(RLock):

@@ -126,34 +126,43 @@ class ReadWriteLock(Primitive):
             self._engine.announce(self._freed)
 
     def _free_the_dead(self) -> None:
+        dead = self._dead(self._shared.look())
+        if dead:
+            self._shared.change(lambda inside: _without(inside, dead))
+            self._engine.announce(self._freed)
+
+    def _dead(self, inside: _Inside) -> set[int]:
+        return set(dead_of(self._engine, {inside.writer, *inside.readers, *inside.waiting} - {0}))
+
+    def _look(self) -> _Inside:
+        """How it stands: the dead are not inside."""
         inside = self._shared.look()
-        dead = set(dead_of(self._engine, {inside.writer, *inside.readers, *inside.waiting} - {0}))
-        if not dead:
-            return
-
-        def rest(held: Held) -> Held:
-            return {owner: count for owner, count in held.items() if owner not in dead}
-
-        def free(inside: _Inside) -> _Inside:
-            writer = 0 if inside.writer in dead else inside.writer
-            return _Inside(writer, rest(inside.readers), rest(inside.waiting))
-
-        self._shared.change(free)
-        self._engine.announce(self._freed)
+        return _without(inside, self._dead(inside))
 
     def statistics(self) -> ReadWriteStatistics:
         """A look that changes nothing."""
-        inside = self._shared.look()
+        inside = self._look()
         writer = self._engine.describe(inside.writer) if inside.writer else None
         return ReadWriteStatistics(
             writer, names_of(self._engine, inside.readers), names_of(self._engine, inside.waiting)
         )
 
     def _state(self) -> str:
-        inside = self._shared.look()
+        inside = self._look()
         if inside.writer:
             return f"written by {self._engine.describe(inside.writer)}"
         return f"{sum(inside.readers.values())} reading, {sum(inside.waiting.values())} waiting to write"
+
+
+def _without(inside: _Inside, dead: set[int]) -> _Inside:
+    """`inside`, without `dead`."""
+    if not dead:
+        return inside
+
+    def rest(held: Held) -> Held:
+        return {owner: count for owner, count in held.items() if owner not in dead}
+
+    return _Inside(0 if inside.writer in dead else inside.writer, rest(inside.readers), rest(inside.waiting))
 
 
 class View:
@@ -177,7 +186,7 @@ class View:
 
     def locked(self) -> bool:
         """Whether anybody is inside in this role, at this moment."""
-        inside = self._lock._shared.look()
+        inside = self._lock._look()
         return bool(inside.readers if self._role == "reader" else inside.writer)
 
     def __enter__(self) -> bool:

@@ -122,16 +122,20 @@ class Semaphore(Primitive):
 
     def _free_the_dead(self) -> None:
         dead = dead_of(self._engine, self._shared.look().held)
-        if not dead:
-            return
+        if dead:
+            self._shared.change(lambda permits: self._without(permits, dead))
+            self._engine.announce(self._freed)
 
-        def free(permits: _Permits) -> _Permits:
-            back = sum(permits.held.get(owner, 0) for owner in dead)
-            held = {owner: count for owner, count in permits.held.items() if owner not in dead}
-            return _Permits(max(permits.free, min(permits.free + back, self._value)), held)
+    def _without(self, permits: _Permits, dead: list[int]) -> _Permits:
+        """`permits`, with those free that `dead` held."""
+        back = sum(permits.held.get(owner, 0) for owner in dead)
+        held = {owner: count for owner, count in permits.held.items() if owner not in dead}
+        return _Permits(max(permits.free, min(permits.free + back, self._value)), held)
 
-        self._shared.change(free)
-        self._engine.announce(self._freed)
+    def _look(self) -> _Permits:
+        """How it stands: what the dead hold is there to be had."""
+        permits = self._shared.look()
+        return self._without(permits, dead_of(self._engine, permits.held))
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -143,7 +147,7 @@ class Semaphore(Primitive):
 
     def get_value(self) -> int:
         """How many permits are free, at this moment."""
-        return self._shared.look().free
+        return self._look().free
 
     def locked(self) -> bool:
         """True if no permit is free, at this moment."""
@@ -151,11 +155,11 @@ class Semaphore(Primitive):
 
     def statistics(self) -> SemaphoreStatistics:
         """A look that changes nothing."""
-        permits = self._shared.look()
+        permits = self._look()
         return SemaphoreStatistics(permits.free, names_of(self._engine, permits.held))
 
     def _state(self) -> str:
-        permits = self._shared.look()
+        permits = self._look()
         return f"{permits.free} free, {sum(permits.held.values())} held"
 
 
