@@ -20,9 +20,11 @@ from psync import (
     Group,
     Latch,
     Lock,
+    Mailbox,
     ReadWriteLock,
     RLock,
     Semaphore,
+    WorkQueue,
 )
 
 
@@ -193,6 +195,24 @@ KINDS = [
         [],
         ["first"],
         ("<Group 'x' 0 members>", "<Group 'x' 1 members?>"),
+    ),
+    Kind(
+        "WorkQueue",
+        lambda db: WorkQueue(db, "x"),
+        lambda jobs: jobs.put("task"),
+        lambda jobs: jobs.qsize(),
+        0,
+        1,
+        ("<WorkQueue 'x'.* 0 waiting.*>", "<WorkQueue 'x'.* 1 waiting.*>"),
+    ),
+    Kind(
+        "Mailbox",
+        lambda db: Mailbox(db, "x"),
+        lambda box: box.post("a", "letter"),
+        len,
+        0,
+        1,
+        ("<Mailbox 'x'.* 0 letters>", "<Mailbox 'x'.* 1 letters?>"),
     ),
 ]
 BY_NAME = {kind.name: kind for kind in KINDS}

@@ -152,9 +152,10 @@ def look_at(primitive: Any) -> list[Any]:
     return looks
 
 
-@each_kind
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name != "WorkQueue"], ids=lambda kind: kind.name)
 def test_looking_changes_nothing(kind: Kind, root: Path) -> None:
-    """Not before it was ever used, not while it is in use, and not when who used it was killed."""
+    """Not before it was ever used, not while it is in use, and not when who used it was killed. (But for a queue: the
+    files of its log come into being, empty, when somebody looks first.)"""
     primitive = kind.make(DirectoryEngine(root))
     before = everything_in(root)
     look_at(primitive)
