@@ -29,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Print the results of the tasks with these ids, in that order, each on a line; without ids, those of all tasks "
         "that have one, each behind its id and a tab. A task that failed, or is not done, is named on stderr, and the "
-        "exit code is 1 then. With --calls: the queue is an executor's (``jobs``, if it was given no other name), and "
+        "exit code is 1 then. With --calls: the queue is an executor's (jobs, if it was given no other name), and "
         "what its calls returned or raised is shown. Results are unpickled: look only at what you trust."
     )
     parser.epilog = (
