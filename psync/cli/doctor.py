@@ -73,7 +73,12 @@ def _left_behind(root: str) -> Iterator[Finding]:
         yield Finding("unknown", NOTE, f"{len(left.unknown)} processes of which nothing is known{_named(left.unknown)}")
     if left.stale:
         says = f"{len(left.stale)} processes ended without leaving{_named(left.stale)}"
-        yield Finding("stale owners", NOTE, says, "none needed: whoever works here next clears it away")
+        yield Finding(
+            "stale owners",
+            NOTE,
+            says,
+            "none needed: they count for nothing; PickleShareDB(DIR).sweep() clears them away",
+        )
     if left.litter:
         says = f"{len(left.litter)} files of writers that were killed{_named(left.litter)}"
         yield Finding("litter", NOTE, says, "none needed: whoever opens the directory next clears it away")

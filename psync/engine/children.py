@@ -22,7 +22,6 @@ from typing import NamedTuple
 from psync.engine import clock
 
 STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-HELD_BACK = {signal.SIGCHLD, *STOPPING}
 MERCY = 2.0
 """Seconds between telling a program that its time is over and killing it."""
 NOT_FOUND, NOT_ALLOWED, TIMED_OUT = 127, 126, 124
@@ -76,7 +75,9 @@ class Children:
         self._failed: list[Ended] = []
         self._paths: dict[str, str] = {}
         self._environment = dict(os.environb)
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        # what `nohup`, or a shell for what runs in its background, told us to ignore stops nobody
+        self._held_back = {signal.SIGCHLD, *(each for each in STOPPING if signal.getsignal(each) != signal.SIG_IGN)}
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self._held_back)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._warden, self._leash = self._engage()
 
@@ -150,10 +151,10 @@ class Children:
             return found
         if self._limit is not None:
             timeout = min(timeout, self._enforce(self._limit))
-        came = signal.sigtimedwait(HELD_BACK, max(timeout, 0.0))
+        came = signal.sigtimedwait(self._held_back, max(timeout, 0.0))
         while came is not None and came.si_signo in STOPPING:
             self.told += 1
-            came = signal.sigtimedwait(HELD_BACK, 0)
+            came = signal.sigtimedwait(self._held_back, 0)
         self._reap(found)
         return found
 

@@ -222,6 +222,22 @@ def test_told_to_stop_it_tells_its_commands_and_gives_them_back(root: Path, numb
     assert WorkQueue(root / "db", "run").qsize() == 2
 
 
+def test_a_signal_that_it_was_told_to_ignore_stops_nobody(root: Path) -> None:
+    wait = f"touch {root}/on; while test ! -e {root}/go; do sleep 0.01; done; echo {{}}"
+    command = f"trap '' HUP; exec {sys.executable} -m psync run {root}/db -- '{wait}'"
+    with subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRON) as ran:
+        assert ran.stdin is not None
+        ran.stdin.write(b"1\n")
+        ran.stdin.close()
+        wait_for((root / "on").exists)
+        ran.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+        (root / "go").touch()
+        assert ran.stdout is not None
+        assert ran.stdout.read() == b"1\n"
+    assert ran.returncode == 0
+
+
 def test_told_twice_it_kills_them(root: Path) -> None:
     deaf = f"trap '' TERM; touch {root}/on{{}}; while true; do sleep 0.05; done"
     with running(root / "db", "-j1", "--", deaf, typed="1\n") as ran:
