@@ -1,6 +1,6 @@
 """How many tasks an iteration claims at once: as many as are worked off in a moment, and no more than its share.
 
-What was claimed and is not begun is in hand: it goes back at once when a task turns out to be slow, when the loop is
+What was claimed and is not begun is in hand: it goes back at once when tasks turn out to be slow, when the loop is
 left, or the engine is closed. So that nothing waits for a slow task that is still being worked on, a thread looks after
 the hands of a process's loops. It is there only while there is something in them, or was a moment ago. Who begins a
 task, or gives it back, is who removes it from what is in hand. A forked child has none of it.
@@ -24,7 +24,7 @@ MOST = 32
 MOMENT = 0.002
 """Seconds: as much work as is claimed at once."""
 SLOW = 0.001
-"""Seconds: a task that takes so long is followed by one that is claimed alone."""
+"""Seconds: a task that takes so long is followed by batches that are small again; two in a row by nothing in hand."""
 PATIENCE = 0.05
 """Seconds: what is in hand waits no longer for the task that is being worked on."""
 LINGER = 0.2
@@ -38,18 +38,25 @@ class Pace:
         self.size = 1
         self._spent = 0.0
         self._count = 0
+        self._stalled = False
+        """Whether the last task was slow."""
 
     def took(self, seconds: float) -> bool:
-        """A task was worked on for so long; True if that was slow."""
+        """A task was worked on for so long; True if what is in hand should not wait for another like it.
+
+        One slow task among short ones may have been made so by somebody else who wanted the processor.
+        """
         if seconds >= SLOW:
-            self.size, self._spent, self._count = 1, 0.0, 0
-            return True
+            again = self._stalled or seconds >= PATIENCE
+            self.size, self._spent, self._count, self._stalled = 1, 0.0, 0, True
+            return again
         self._spent += seconds
         self._count += 1
         if self._count >= self.size:
             fitting = MOMENT * self._count / self._spent if self._spent > 0 else MOST
             self.size = max(1, min(2 * self.size, MOST, int(fitting)))
             self._spent, self._count = 0.0, 0
+        self._stalled = False
         return False
 
 

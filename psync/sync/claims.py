@@ -12,6 +12,7 @@ between is found by looking for the letter.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,9 @@ SELDOM = 3 * LOOK_FOR_DEAD
 OFTEN_SEEN = 2
 """So many looks before must have found a claim unchanged whose lease ran out."""
 _NOBODY = codec.dumps(None)
-_mark = Mark._make
+_mark = functools.partial(tuple.__new__, Mark)
+_record = functools.partial(tuple.__new__, Record)
+_DONE, _WAITING = State.DONE, State.WAITING
 
 
 class _Ended(Exception):
@@ -89,24 +92,18 @@ class Claims:
         self._owner = owner
 
     def beat(self, level: Level, record: Record) -> Record | None:
-        """The claim goes on, and shows it; None if it was given away. pread, pwrite; with a lease under a lock."""
-        mark = record.mark
+        """The claim goes on, and shows it; None if it was given away. pwrite; with a lease under a lock."""
+        position, mark, payload = record
         state, attempt, owner, beat, lease = mark
-        on = _mark((state, attempt, owner, beat % 255 + 1, lease))
-        if not level.settle(record.position, mark, on):
-            return None
-        return Record(record.position, on, record.payload)
-
-    def is_mine(self, record: Record) -> bool:
-        """False in a forked child, for what its parent claimed."""
-        return record.mark.owner == self._engine.owner()
+        on: Mark = _mark((state, attempt, owner, beat % 255 + 1, lease))
+        return _record((position, on, payload)) if level.settle(position, mark, on) else None
 
     # -- ending claims ---------------------------------------------------------------------------------
 
     def finish(self, level: Level, record: Record, id: str, result: Any) -> bool:
         """False if the claim was given away: then nothing was changed. So with the others here."""
         position, mark, _ = record
-        new = _mark((State.DONE, mark.attempt, 0, 0, 0.0))
+        new: Mark = _mark((_DONE, mark[1], 0, 0, 0.0))
         if result is NOTHING:
             return level.settle(position, mark, new)
         ops = codec.item(id, result)

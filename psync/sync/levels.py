@@ -42,9 +42,11 @@ def place_of(id: str) -> Place | None:
 class Level:
     """The tasks of one priority."""
 
-    __slots__ = ("append", "log", "priority", "settle")
+    __slots__ = ("append", "ids", "log", "priority", "settle")
 
     def __init__(self, priority: int, log: Log) -> None:
+        self.ids = f"#p{priority}." if priority else "#"
+        """What the ids that tasks are given begin with."""
         self.priority = priority
         self.log = log
         self.append = log.append

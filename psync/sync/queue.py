@@ -124,7 +124,7 @@ class WorkQueue(Primitive):
         has passed. Raises `QueueClosed`; `queue.Full` if the queue has a `maxsize` and there is no room, at once
         or (`block`) within `timeout` seconds.
 
-        One append: flock, pread, pwrite, pwrite, unlock. Killed, the task is there whole or not at all.
+        One append: flock, pwrite, pwrite, unlock. Killed, the task is there whole or not at all.
         """
         if id is None and not priority and not delay and not self.maxsize:
             try:
@@ -176,7 +176,7 @@ class WorkQueue(Primitive):
         """The next task, claimed by this process. Raises `queue.Empty` if none comes within `timeout` seconds, and
         `QueueClosed` if none will ever come.
 
-        flock, pread, pread, pread, pwrite, pwrite, unlock when a task is waiting.
+        flock, pread, pwrite, pwrite, unlock when a task is waiting, and now and then a pread of what lies ahead.
         """
         return self._taker.get(block, timeout)
 
@@ -194,7 +194,8 @@ class WorkQueue(Primitive):
         """Take tasks until the queue is drained: none is waiting, and none is being worked on that could come back.
 
         Short tasks are claimed several at a time, as many as take about 2 ms, at most 32, and no more than this
-        process's share of those that wait; slow ones (1 ms or more) one at a time.
+        process's share of those that wait; slow ones (1 ms or more) one at a time. What was claimed and is not begun
+        goes back when a task takes longer than 50 ms, so nothing waits for a slow one while others have nothing to do.
         """
         return self._taker.loop()
 

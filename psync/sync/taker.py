@@ -46,6 +46,7 @@ class Taker:
         self._claims = claims
         self._in_hand = in_hand
         self._delays = Delays(engine, levels)
+        self._now = engine.now
 
     def get(self, block: bool, timeout: float | None) -> Task:
         """See `WorkQueue.get`."""
@@ -111,7 +112,7 @@ class Taker:
                     if task is None:
                         return
                 else:
-                    level, records = self._claim(share, beat=0)
+                    level, records = self._claim(share)
                     if records:
                         in_hand.fill(hand, level, records)
                     else:
@@ -132,17 +133,19 @@ class Taker:
         others = self._claims.workers + self._in_hand.loops - 1
         return max(1, min(wanted, self._levels.waiting() // others))
 
-    def _claim(self, limit: int, beat: int) -> tuple[Level, list[Record]]:
+    def _claim(self, limit: int) -> tuple[Level, list[Record]]:
         self.look_now_and_then()
-        level, records = self._claims.take(limit, beat)
-        if not beat:
-            self._in_hand.add(level, records)
+        level, records = self._claims.take(limit, beat=0)
+        self._in_hand.add(level, records)
         return level, records
 
     def _take(self) -> Task | None:
         """A task, begun; None if there is none."""
+        claims = self._claims
         while True:
-            level, records = self._claim(1, beat=1)
+            if self._now() >= claims.next_look:
+                self.look_now_and_then()
+            level, records = claims.take(1, 1)
             if not records:
                 return None
             task = self._opened(level, records[0])
@@ -152,7 +155,7 @@ class Taker:
     def _take_many(self, n: int) -> list[Task]:
         """Tasks that are not begun."""
         while True:
-            level, records = self._claim(n, beat=0)
+            level, records = self._claim(n)
             opened = [self._opened(level, record) for record in records]
             tasks = [task for task in opened if task is not None]
             if tasks or not records:
@@ -160,7 +163,7 @@ class Taker:
 
     def _begun(self, level: Level, record: Record) -> Task | None:
         """The task in a record claimed before; None if it was given away since, or is not to be worked on."""
-        going = self._claims.beat(level, record) if self._claims.is_mine(record) else None
+        going = self._claims.beat(level, record)
         return None if going is None else self._opened(level, going)
 
     def _opened(self, level: Level, record: Record) -> Task | None:
@@ -172,7 +175,7 @@ class Taker:
                 self._refuse(level, record, error)
                 return None
             if id is None:
-                return Task(self._queue, level, record, Place(level.priority, record.position).id, value, 0)
+                return Task(self._queue, level, record, f"{level.ids}{record.position:x}", value, 0)
             if self._ledger.is_twin(id, Place(level.priority, record.position)):
                 self._in_hand.remove(record)
                 level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))

@@ -84,14 +84,14 @@ class Task:
     def touch(self) -> None:
         """Show that it is being worked on: a lease begins anew.
 
-        pread, pwrite; with a lease: flock, pread, pread, pwrite, unlock.
+        pwrite; with a lease: flock, pread, pwrite, unlock.
         """
         self._record = self._queue._go_on(self, self._record)
 
     def done(self, result: Any = NOTHING) -> None:
         """Finished; `result`, if given, is in the queue's `results` from now on, exactly once.
 
-        pread, pwrite; with a lease: flock, pread, pread, pwrite, unlock. A result is one `hset` more.
+        pwrite; with a lease: flock, pread, pwrite, unlock. A result is one `hset` more.
         """
         self._queue._finish(self, result)
         self.settled = True

@@ -1,11 +1,13 @@
 """A few numbers in a file that many change: always under the file's lock, always all of them by one write.
 
 Who only wants to know them reads without the lock, and again if it met a half-made write. The fact that decides: one
-`pwrite` of less than a page at offset 0 (whole or not at all under SIGKILL).
+`pwrite` of less than a page at offset 0 (whole or not at all under SIGKILL). Where only this host writes, the file is
+mapped into memory, and to read costs no system call; else (a network file system) each reading is a `pread`.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import threading
@@ -20,41 +22,73 @@ _MAGIC = b"psync#1\n"
 _CRC = struct.Struct("<I")
 
 
+class _Read:
+    """What `mmap` shows of a file, by a `pread` each time."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = os.dup(fd)
+        self._size = size
+
+    def __getitem__(self, part: slice) -> bytes:
+        if self._fd < 0:
+            raise ValueError("it is closed")
+        return os.pread(self._fd, self._size, 0)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
 class Block:
     """The numbers in one file, which is kept open. Threads may share it; who has the lock may take it again."""
 
-    def __init__(self, path: str, count: int, make: Callable[[str, bytes], object], opened: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        count: int,
+        make: Callable[[str, bytes], object],
+        opened: Callable[[], None],
+        *,
+        mapped: bool = False,
+    ) -> None:
         self.path = path
         self.values = [0] * count
         """As they are while the block is entered; change them and `save`."""
         self.depth = 0
         self._struct = struct.Struct(f"<8s{count}Q")
+        self._pack = self._struct.pack
         self._size = self._struct.size + _CRC.size
         self._make = make
         self._opened = opened
+        self._mapped = mapped
         self._threads = threading.RLock()
         self._fd = -1
-        # who peeks has a descriptor of its own, so that it never waits for a thread that waits for another process
-        self._peeking = threading.Lock()
-        self._peek_fd = -1
+        # to look takes a descriptor of its own, so that nobody who only looks waits for a thread that waits for others
+        self._looking = threading.Lock()
+        self._page: mmap.mmap | _Read | None = None
+        self._peeked = b"", self.values
+        """What was read at the last `peek`, and what that stands for. One tuple: threads share it."""
         self._raw = b""
         """The bytes that `values` were read from or written to; b"" when they must be read again."""
 
     def enter(self) -> list[int]:
-        """Lock the block, for threads and processes, and return its values. flock, pread."""
+        """Lock the block, for threads and processes, and return its values. flock; a pread where it is not mapped."""
         self._threads.acquire()
         try:
             if not self.depth:
-                if self._fd < 0:
-                    self._fd = self._open()
-                flock(self._fd, LOCK_EX)
+                fd = self._fd
+                if fd < 0:
+                    fd = self._fd = self._open()
+                flock(fd, LOCK_EX)
                 try:
-                    raw = os.pread(self._fd, self._size, 0)
+                    page = self._page or self._show()
+                    raw = page[:]
                     if raw != self._raw:  # somebody else was here
                         self.values = self._unpack(raw)
                         self._raw = raw
                 except BaseException:
-                    flock(self._fd, LOCK_UN)
+                    flock(fd, LOCK_UN)
                     raise
             self.depth += 1
         except BaseException:
@@ -74,8 +108,8 @@ class Block:
 
     def save(self) -> None:
         """While entered."""
-        body = self._struct.pack(_MAGIC, *self.values)
-        raw = body + _CRC.pack(crc32(body))
+        body = self._pack(_MAGIC, *self.values)
+        raw = body + crc32(body).to_bytes(4, "little")
         self._raw = b""
         os.pwrite(self._fd, raw, 0)
         self._raw = raw
@@ -85,21 +119,26 @@ class Block:
         self._raw = b""
 
     def peek(self) -> list[int]:
-        """The values at some moment during the call, without the lock. pread."""
+        """The values at some moment during the call, without the lock; not to be changed. No system call; a pread where
+        it is not mapped."""
         if self.depth and self._threads.acquire(blocking=False):
             try:
                 if self.depth:
                     return self.values
             finally:
                 self._threads.release()
-        with self._peeking:
-            if self._peek_fd < 0:
-                self._peek_fd = self._open()
-            for _ in range(100):
-                try:
-                    return self._unpack(os.pread(self._peek_fd, self._size, 0))
-                except Unreadable:
-                    continue  # a writer was in the middle of it
+        for _ in range(100):
+            try:
+                raw = (self._page or self._show())[:]
+                last, values = self._peeked
+                if raw != last:
+                    values = self._unpack(raw)
+                    self._peeked = raw, values
+                return values
+            except Unreadable:
+                continue  # a writer was in the middle of it
+            except ValueError:
+                continue  # it was closed meanwhile, to make room for others
         self.enter()
         try:
             return list(self.values)
@@ -123,6 +162,21 @@ class Block:
             self._opened()
             return fd
 
+    def _show(self) -> mmap.mmap | _Read:
+        """What the file holds, to be looked at. Raises `Unreadable`."""
+        fd = self._open()
+        try:
+            with self._looking:
+                if self._page is None and self._mapped:
+                    self._page = mmap.mmap(fd, self._size, access=mmap.ACCESS_READ)
+                elif self._page is None:
+                    self._page = _Read(fd, self._size)
+                return self._page
+        except ValueError as error:
+            raise Unreadable(f"{self.path} is too short") from error
+        finally:
+            os.close(fd)
+
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
             return False
@@ -137,14 +191,14 @@ class Block:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
-        with self._peeking:
-            if self._peek_fd >= 0:
-                os.close(self._peek_fd)
-            self._peek_fd = -1
+        with self._looking:
+            if self._page is not None:
+                self._page.close()
+            self._page = None
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
         self._threads = threading.RLock()
-        self._peeking = threading.Lock()
+        self._looking = threading.Lock()
         self.depth = 0
         self._close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -248,9 +249,10 @@ class DirectoryEngine(Engine):
                     self.layout,
                     whole=self._whole,
                     mine=lambda: self._owners.number,
-                    changed=lambda: self._wake.notify_slot(slot),
-                    finished=lambda: self._wake.notify_slot(final),
+                    changed=functools.partial(self._wake.notify_slot, slot),
+                    finished=functools.partial(self._wake.notify_slot, final),
                     kept=self._kept,
+                    mapped=not self.can.network,
                 )
             return log
 

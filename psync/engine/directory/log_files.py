@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
-from psync.engine.contract import Log
+from psync.engine.contract import Log, Mark
 from psync.engine.directory.block import Block
 from psync.engine.directory.entries import Entries
 from psync.engine.directory.files import refused
@@ -61,6 +61,7 @@ class LogFiles(Log):
         changed: Callable[[], None],
         finished: Callable[[], None],
         kept: Kept,
+        mapped: bool = False,
     ) -> None:
         self._name = name
         self._layout = layout
@@ -68,8 +69,8 @@ class LogFiles(Log):
         self._changed = changed
         self._finished = finished
         opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 6, whole.make, opened)
-        self._front = Block(layout.log(name, "front"), 9, whole.make, opened)
+        self._tail = Block(layout.log(name, "tail"), 6, whole.make, opened, mapped=mapped)
+        self._front = Block(layout.log(name, "front"), 9, whole.make, opened, mapped=mapped)
         # appending and taking go on beside each other, so each has descriptors of its own
         self._written = Segments(layout, name)
         self._taken = Segments(layout, name)
@@ -77,6 +78,10 @@ class LogFiles(Log):
         self._own = Segments(layout, name)
         self._returned = Entries(layout.log(name, "returned"))
         self._later = Entries(layout.log(name, "delayed"))
+        self._mapped = mapped
+        self._claimed: dict[int, Mark] = {}
+        """The marks without a lease that this process made and has not changed since, by position: as long as it lives
+        nobody else touches them, and so they need not be read. Kept only where no server can lose our locks."""
         self._reach = 0, 0, 0
         """END, BASE and LATER when a taker last looked. One tuple: threads share it."""
 
@@ -137,6 +142,7 @@ class LogFiles(Log):
         return True
 
     def _close(self) -> None:
+        self._claimed.clear()
         for files in (self._returned, self._later, self._written, self._taken, self._own):
             files.close()
 

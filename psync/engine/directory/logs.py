@@ -8,14 +8,16 @@ Who appends locks ``tail``, who takes locks ``front``, so they don't wait for ea
 record exists once ``tail`` says that the log ends behind it; it is whose its mark says. What ``front`` says is a hint
 that a killed taker leaves behind the marks: the next one steps over what is marked already.
 
-A record that is mine, without a lease, I settle without a lock: anybody else may touch it only with a proof that I am
-dead. What begins DELAYED is marked before it exists; should it never come to exist, ``tail`` knows that there may be
-marks behind the end, and who appends next cuts them off.
+A record that is mine, without a lease, I settle without a lock, and without reading its mark if I know how I left it:
+anybody else may touch it only with a proof that I am dead, and as long as I live there is none: it is that my own file
+can be locked. (On a network file system a server can lose my lock; there the mark is read.) What begins DELAYED is
+marked before it exists; should it never come to exist, ``tail`` knows that there may be marks behind the end, and who
+appends next cuts them off.
 
-append: flock, pread, pwrite, pwrite, unlock. take: flock, pread, pread, pread, pwrite, pwrite, unlock, of one or of
-many that lie in a row; one pread less when the record was read ahead, one more when all that was known of is taken.
-settle of one's own: pread, pwrite; of what has a lease: flock, pread, pread, pwrite, unlock. Inodes are made and freed
-once in a segment.
+append: flock, pwrite, pwrite, unlock. take: flock, pread, pwrite, pwrite, unlock; one pread more, of many that lie in a
+row too, when the records were not read ahead. settle of one's own: pwrite; of what has a lease: flock, pread, pwrite,
+unlock. On a network file system a pread more after each flock, and before each settle of one's own. Inodes are made and
+freed once in a segment.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ from psync.engine.directory.log_files import (
 from psync.engine.directory.segments import SEGMENT, encode
 from psync.engine.seal import Unreadable
 
-_WAITING, _CLAIMED, _DELAYED = State.WAITING, State.CLAIMED, State.DELAYED
+_WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
 
 
 class DirectoryLog(LogFiles):
@@ -80,17 +82,22 @@ class DirectoryLog(LogFiles):
             if tail[MARKED] > begin:
                 self._written.cut_marks(begin, base)
                 tail[MARKED] = 0
-            positions = []
-            records = []
-            for payload in payloads:
-                positions.append(end)
-                record = encode(payload, end)
-                records.append(record)
-                end += len(record)
-            data = records[0] if len(records) == 1 else b"".join(records)
+            if len(payloads) == 1:
+                positions = [begin]
+                data = encode(payloads[0], begin)
+                end += len(data)
+            else:
+                positions, records = [], []
+                for payload in payloads:
+                    positions.append(end)
+                    record = encode(payload, end)
+                    records.append(record)
+                    end += len(record)
+                data = b"".join(records)
             if mark is WAITING or mark.state is _WAITING:
                 self._written.write(data, begin, base)
-                tail[END], tail[BASE], tail[APPENDED] = end, base, tail[APPENDED] + len(records)
+                tail[END], tail[BASE] = end, base
+                tail[APPENDED] += len(positions)
                 self._tail.save()
             else:
                 self._append_delayed(tail, data, positions, end, base, mark)
@@ -132,7 +139,9 @@ class DirectoryLog(LogFiles):
         try:
             front = self._front.enter()
             try:
-                if self._advance(front, owner, beat, lease, limit, taken):
+                if (limit == 1 and self._take_next(front, owner, beat, lease, taken)) or self._advance(
+                    front, owner, beat, lease, limit, taken
+                ):
                     self._front.save()
                 self.noted = front[NOTE]
             except BaseException:
@@ -144,7 +153,26 @@ class DirectoryLog(LogFiles):
             if (worded := self.failed(error)) is error:
                 raise
             raise worded from error
+        if self._mapped and not lease:
+            for position, mark, _ in taken:
+                self._claimed[position] = mark
         return taken
+
+    def _take_next(self, front: list[int], owner: int, beat: int, lease: float, taken: list[Record]) -> bool:
+        """`_advance` by one record, if the next one is as they mostly are; else False, and nothing has happened."""
+        position = front[FRONT]
+        end, base, _ = self._reach
+        if position >= end or front[RETAKEN] != front[RETURNED]:
+            return False
+        record, size, _ = self._taken.claim(position, end, base, owner, beat, lease)
+        if record is None:
+            return False
+        taken.append(record)
+        front[FRONT] = position + size
+        front[TAKEN] += 1
+        if position // SEGMENT != (position + size) // SEGMENT:
+            self._raise_low(front, self._look(), position + size)
+        return True
 
     def _advance(self, front: list[int], owner: int, beat: int, lease: float, limit: int, taken: list[Record]) -> bool:
         """Claim records into `taken`; True if `front` has changed."""
@@ -224,14 +252,14 @@ class DirectoryLog(LogFiles):
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
         was, _, owner, _, lease = held
         state, _, new_owner, _, _ = new
-        if was in FINAL or position < 0:
-            return False
+        final = state is _DONE or state is _DEAD
         try:
-            if was is _CLAIMED and not lease and (state in FINAL or new_owner == owner) and owner == self._mine():
+            if was is _CLAIMED and not lease and (final or new_owner == owner) and owner == self._mine():
                 # Only this process may touch the record, as long as it lives; so only its threads are kept out.
                 with self._settling:
-                    end, base, _ = self._reaching(position)
-                    settled = position < end and self._own.exchange_mark(position, base, held, new, before)
+                    settled = self._settle_own(position, held, new, before)
+            elif was in FINAL or position < 0:
+                return False
             else:
                 settled = self._settle_locked(position, held, new, before)
         except BaseException as error:
@@ -239,11 +267,28 @@ class DirectoryLog(LogFiles):
                 raise
             raise worded from error
         if settled:
-            if state in FINAL:
+            if final:
                 self._finished()
             elif state is not _CLAIMED:
                 self._changed()
         return settled
+
+    def _settle_own(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
+        known = self._claimed.get(position)
+        reach = self._reach
+        if position >= reach[0]:
+            reach = self._look()
+        if known is None:
+            return 0 <= position < reach[0] and self._own.exchange_mark(position, reach[1], held, new, before)
+        if known is not held and known != held:
+            return False
+        if before is not None:
+            before()
+        del self._claimed[position]  # should the write fail, the mark is read next time
+        self._own.write_mark(position, reach[1], new)
+        if new[0] is _CLAIMED:
+            self._claimed[position] = new
+        return True
 
     def _settle_locked(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
         front = self._front.enter()
@@ -255,6 +300,7 @@ class DirectoryLog(LogFiles):
             elif new.state is _DELAYED:
                 before = functools.partial(self._hint_delayed, front, [position], before)
             with self._settling:
+                self._claimed.pop(position, None)
                 end, base, _ = self._reaching(position)
                 if position >= end or not self._taken.exchange_mark(position, base, held, new, before):
                     return False
@@ -354,10 +400,7 @@ class DirectoryLog(LogFiles):
     def _raise_low(self, front: list[int], reach: tuple[int, int, int], limit: int) -> bool:
         """Step over what is final, up to `limit`, and remove segments that hold nothing else; True if it was a step."""
         low = front[LOW]
-        for _, state, size in self._taken.scan(low, limit, reach[1]):
-            if state not in FINAL:
-                break
-            front[LOW] += size
+        front[LOW] = self._taken.final_up_to(low, limit, reach[1])
         if low // SEGMENT != front[LOW] // SEGMENT:
             self._taken.clear(front[LOW], reach[1])
         return low != front[LOW]

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import os
 import struct
 from collections.abc import Callable, Iterator
 from zlib import crc32
 
-from psync.engine.contract import Mark, Record, State
+from psync.engine.contract import FINAL, Mark, Record, State
 from psync.engine.directory.files import CHANGE, read_all, with_folder, write_all
 from psync.engine.directory.names import MODE, Layout, segment_base
 from psync.engine.seal import Unreadable
 
 MARK = struct.Struct("<BIQBe")
 _HEAD = struct.Struct("<II8x")
+_LENGTH = struct.Struct("<I")
 HEAD = _HEAD.size
 ALIGN = 32
 """Records begin at multiples of this, so half of their offsets are multiples of a mark's 16 bytes."""
@@ -35,12 +37,18 @@ _CLAIMED = State.CLAIMED
 _RUN = 1 << 16
 _AHEAD = 1 << 14
 _FRESH = bytes(MARK.size)
+_FILLING = tuple(bytes(size) for size in range(ALIGN))
+_NOT_AHEAD = 0, b"", -1, 0
+_NOT_LOOKED_INTO = 0, 0, -1, -1
+new_mark = functools.partial(tuple.__new__, Mark)
+"""A `Mark` of a tuple, without a look at it."""
+new_record = functools.partial(tuple.__new__, Record)
 
 
 def encode(payload: bytes, position: int) -> bytes:
     """A record as it lies in the file. Its checksum covers the position: bytes of elsewhere don't fit."""
-    crc = crc32(payload, position & 0xFFFFFFFF)
-    return _HEAD.pack(len(payload), crc) + payload + bytes(-(HEAD + len(payload)) % ALIGN)
+    length = len(payload)
+    return _HEAD.pack(length, crc32(payload, position & 0xFFFFFFFF)) + payload + _FILLING[-(HEAD + length) % ALIGN]
 
 
 def size_of(length: int) -> int:
@@ -70,8 +78,11 @@ class Segments:
         """Every segment that begins below this is in `_bases` (or was cleared away since)."""
         self._files: dict[int, int] = {}
         self._marks: dict[int, int] = {}
-        self._ahead = 0, b""
-        """What begins at a position, as far as it was read for those who take one after the other."""
+        self._ahead = _NOT_AHEAD
+        """What begins at a position, as far as it was read for those who take one after the other; its file of marks,
+        and the position that its segment begins at."""
+        self._last = _NOT_LOOKED_INTO
+        """What was last looked into: its segment's beginning, up to where that is sure to reach, and its files."""
 
     def _file(self, base: int, *, create: bool = False) -> int:
         fd = self._files.get(base)
@@ -82,7 +93,7 @@ class Segments:
             else:
                 fd = os.open(path, CHANGE)
             if len(self._files) >= 4:
-                os.close(self._files.pop(next(iter(self._files))))
+                self._forget(next(iter(self._files)))
             self._files[base] = fd
             if base not in self._bases:
                 bisect.insort(self._bases, base)
@@ -94,21 +105,27 @@ class Segments:
             path = self._layout.marks(self._log, base)
             fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
             if len(self._marks) >= 4:
-                os.close(self._marks.pop(next(iter(self._marks))))
+                self._forget(next(iter(self._marks)))
             self._marks[base] = fd
         return fd
 
     def _find(self, position: int, tail: int) -> tuple[int, int, int] | None:
         """(segment, marks, offset in the segment) of what lies at `position`; None if it was cleared away."""
+        base, stop, fd, marks = self._last
+        if base <= position < stop:
+            return fd, marks, position - base
         if position >= tail:
-            fd = self._files.get(tail) or self._file(tail, create=True)
-            return fd, self._marks.get(tail) or self._mark_file(tail), position - tail
+            fd, marks = self._file(tail, create=True), self._mark_file(tail)
+            self._last = tail, tail + SEGMENT, fd, marks  # no segment is shorter
+            return fd, marks, position - tail
         if position >= self._complete:
             self._list()
         while at := bisect.bisect_right(self._bases, position):
             base = self._bases[at - 1]
             try:
-                return self._file(base), self._mark_file(base), position - base
+                fd, marks = self._file(base), self._mark_file(base)
+                self._last = base, self._next_base(position, tail, tail), fd, marks
+                return fd, marks, position - base
             except FileNotFoundError:
                 self._list()
                 if base in self._bases:
@@ -127,7 +144,10 @@ class Segments:
         self._complete = self._bases[-1] if self._bases else 0
 
     def write(self, data: bytes, position: int, tail: int) -> None:
-        write_all(self._file(tail, create=True), data, position - tail)
+        fd = self._files.get(tail) or self._file(tail, create=True)
+        written = os.pwrite(fd, data, position - tail)
+        if written != len(data):
+            write_all(fd, data[written:], position - tail + written)
 
     def set_marks(self, positions: list[int], end: int, tail: int, mark: Mark) -> None:
         """Before there are any records at `positions`, which lie in the last segment, up to `end`: what marks them."""
@@ -145,15 +165,11 @@ class Segments:
         self, position: int, tail: int, held: Mark, new: Mark, before: Callable[[], object] | None
     ) -> bool:
         """pread, pwrite: the mark goes from `held` to `new`, after `before`; False if it is not `held`."""
-        marks = self._marks.get(tail) if position >= tail else None
-        if marks is not None:
-            offset = (position - tail) >> 1
-        else:
-            found = self._find(position, tail)
-            if found is None:
-                return False
-            _, marks, offset = found
-            offset >>= 1
+        found = self._find(position, tail)
+        if found is None:
+            return False
+        _, marks, offset = found
+        offset >>= 1
         if (os.pread(marks, 16, offset) or _FRESH) != pack_mark(*held):
             return False
         if before is not None:
@@ -161,38 +177,56 @@ class Segments:
         os.pwrite(marks, pack_mark(*new), offset)
         return True
 
+    def write_mark(self, position: int, tail: int, mark: Mark) -> None:
+        """pwrite: the mark of the record at `position`, whatever it was."""
+        base, stop, _, marks = self._last
+        if base <= position < stop:
+            offset = position - base
+        else:
+            found = self._find(position, tail)
+            if found is None:
+                raise Unreadable(f"the record at {position} was cleared away before it was final")
+            _, marks, offset = found
+        os.pwrite(marks, pack_mark(*mark), offset >> 1)
+
     def claim(
         self, position: int, end: int, tail: int, owner: int, beat: int, lease: float
     ) -> tuple[Record | None, int, Mark | None]:
         """pread, pwrite: the record, if it was WAITING and is CLAIMED now; its size (0 if it is gone); its mark if it
         is something else. One pread more if the record was not read ahead: a record never changes."""
-        found = self._find(position, tail)
-        if found is None:
-            return None, 0, None
-        fd, marks, offset = found
-        begin, data = self._ahead
+        begin, data, marks, base = self._ahead
         at = position - begin
-        if not 0 <= at < len(data):
-            at = 0
+        if at < 0 or at + HEAD > len(data):
+            found = self._find(position, tail)
+            if found is None:
+                return None, 0, None
+            fd, marks, at = found
+            base = position - at
             # nothing from behind the end: what a killed append left there looks right, and will be something else
-            data = os.pread(fd, min(self._next_base(position, tail, end) - position, _AHEAD), offset)
-            self._ahead = position, data
+            data = os.pread(fd, min(self._next_base(position, tail, end) - position, _AHEAD), at)
+            self._ahead = position, data, marks, base
+            at = 0
         start = at + HEAD
         length, crc = _HEAD.unpack_from(data, at) if start <= len(data) else (0, -1)
         payload = data[start : start + length]
         if len(payload) != length or crc32(payload, position & 0xFFFFFFFF) != crc:
-            payload = _load(fd, offset, position)  # it is not read so far, or has come since, or is damaged
-            self._ahead = 0, b""
-        size = (HEAD + len(payload) + ALIGN - 1) & -ALIGN
-        raw = os.pread(marks, 16, offset >> 1)
+            self._ahead = _NOT_AHEAD
+            found = self._find(position, tail)
+            if found is None:
+                return None, 0, None
+            fd, marks, at = found
+            payload = _load(fd, at, position)  # it is not read so far, or has come since, or is damaged
+            length = len(payload)
+        size = (HEAD + length + ALIGN - 1) & -ALIGN
+        offset = (position - base) >> 1
+        raw = os.pread(marks, 16, offset)
         attempt = 1
         if raw and raw != _FRESH:
             if raw[0]:
                 return None, size, unpack_mark(raw, position)
             attempt += MARK.unpack(raw)[1]
-        mark = Mark(_CLAIMED, attempt, owner, beat, lease)
-        os.pwrite(marks, pack_mark(*mark), offset >> 1)
-        return Record(position, mark, payload), size, None
+        os.pwrite(marks, pack_mark(_CLAIMED, attempt, owner, beat, lease), offset)
+        return new_record((position, new_mark((_CLAIMED, attempt, owner, beat, lease)), payload)), size, None
 
     def claim_run(
         self, position: int, end: int, tail: int, limit: int, owner: int, beat: int, lease: float, taken: list[Record]
@@ -219,9 +253,10 @@ class Segments:
                 break
             if crc32(payload, (position + at) & 0xFFFFFFFF) != crc:
                 break
-            taken.append(Record(position + at, mark, payload))  # before it is so: what fails is undone
+            taken.append(new_record((position + at, mark, payload)))  # before it is so: what fails is undone
             written += new
-            written += bytes((size >> 1) - 16)
+            if size > ALIGN:
+                written += bytes((size >> 1) - 16)
             at += size
             limit -= 1
         if at:
@@ -265,6 +300,24 @@ class Segments:
             if not at:
                 return
 
+    def final_up_to(self, begin: int, end: int, tail: int) -> int:
+        """Up to where from `begin` on, at most `end`, all records are final."""
+        position = begin
+        stretch = 4096
+        while position < end and (found := self._find(position, tail)) is not None:
+            fd, marks, offset = found
+            data = os.pread(fd, min(stretch, min(end, self._next_base(position, tail, end)) - position), offset)
+            states = os.pread(marks, len(data) >> 1, offset >> 1)
+            stretch = min(2 * stretch, _STRETCH)
+            at = 0
+            last = min(len(data) - HEAD, 2 * len(states) - 1)
+            while at <= last and states[at >> 1] in FINAL:
+                at += (HEAD + _LENGTH.unpack_from(data, at)[0] + ALIGN - 1) & -ALIGN
+            position += at
+            if not at or (at <= len(data) - HEAD):
+                break
+        return position
+
     def clear(self, low: int, tail: int) -> None:
         """Remove the segments that end before `low`: each of their records is final."""
         self._list()
@@ -281,18 +334,19 @@ class Segments:
                     os.unlink(f"{self._folder}/{name}")
 
     def _forget(self, base: int) -> None:
+        self._ahead, self._last = _NOT_AHEAD, _NOT_LOOKED_INTO
         for files in (self._files, self._marks):
             fd = files.pop(base, None)
             if fd is not None:
                 os.close(fd)
 
     def close(self) -> None:
+        self._ahead, self._last = _NOT_AHEAD, _NOT_LOOKED_INTO
         for files in (self._files, self._marks):
             while files:
                 os.close(files.popitem()[1])
         self._bases.clear()
         self._complete = 0
-        self._ahead = 0, b""
 
 
 def _load(fd: int, offset: int, position: int) -> bytes:
