@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
 def findings(root: str) -> Iterator[Finding]:
     from psync.engine.directory.looking import is_used
-    from psync.engine.directory.trials import NOTE, Finding, examine
+    from psync.engine.directory.premises import examine
+    from psync.engine.directory.trials import NOTE, Finding
 
     yield from examine(root)
     if not is_used(root):

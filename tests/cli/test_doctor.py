@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from psync import CorruptValue, PickleShareDB
+from psync.engine.directory.premises import Mount, network_options, promise
 from tests.cli.shell import ENVIRON, psync
 from tests.cli.test_status import snapshot
 
@@ -94,6 +95,18 @@ def test_who_else_could_write_there_is_told(root: Path) -> None:
     ran = psync("doctor", root / "open")
     assert (ran.code, ran.out.splitlines()[-1]) == (1, f"{root}/open: 1 thing stands in the way")
     assert "WRONG   directory: " in ran.out and "        remedy: chmod go-w" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [("rw,hard,vers=4.2", 0), ("rw,hard,local_lock=flock", 1), ("rw,soft,nolock", 2), ("rw,soft,local_lock=none", 1)],
+)
+def test_how_a_network_file_system_is_mounted_matters(options: str, wrong: int) -> None:
+    mount = Mount("nfs4", "server:/export", "/mnt", tuple(options.split(",")))
+    found = [*network_options(mount), promise(mount)]
+    assert [each.state for each in found] == ["wrong"] * wrong + ["note"]
+    assert all(each.remedy for each in found[:-1])
+    assert "nothing is promised among hosts" in found[-1].says
 
 
 def test_a_link_is_followed_and_told(root: Path) -> None:

@@ -1,0 +1,153 @@
+"""What a directory is, before anything is tried in it: its file system and mount, who may change it, space, limits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from psync.engine.directory.probe import NETWORK
+from psync.engine.directory.trials import NOTE, OK, WRONG, Finding, tried
+
+ROOMY = 64 << 20
+"""Bytes that should be free."""
+DESCRIPTORS = 512
+"""Files that psync may have open at once."""
+
+
+class Mount(NamedTuple):
+    kind: str
+    source: str
+    where: str
+    options: tuple[str, ...]
+
+    @property
+    def network(self) -> bool:
+        return self.kind in NETWORK or self.kind.startswith("fuse")
+
+
+def examine(root: str) -> Iterator[Finding]:
+    """All there is to say about the directory `root`. Raises OSError if it can't be looked at."""
+    mount = mount_of(root)
+    yield _file_system(root, mount)
+    yield from network_options(mount)
+    yield _space(root, mount)
+    yield from _people(root)
+    yield from tried(root)
+    yield _inotify_limits()
+    yield _descriptors()
+    yield promise(mount)
+
+
+# -- looking -----------------------------------------------------------------------------------------
+
+
+def mount_of(root: str) -> Mount:
+    """What the kernel's table of mounts says of the file system that `root` is on."""
+    device, here = os.stat(root).st_dev, os.path.realpath(root)
+    wanted, best = f"{os.major(device)}:{os.minor(device)}", Mount("", "", "", ())
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            left, _, right = line.partition(" - ")
+            fields, (kind, source, options) = left.split(), right.split()[:3]
+            where = fields[4].replace(r"\040", " ")
+            inside = f"{here}/".startswith(where.rstrip("/") + "/")
+            if fields[2] == wanted and inside and len(where) >= len(best.where):
+                merged = dict.fromkeys([*fields[5].split(","), *options.split(",")])
+                best = Mount(kind, source, where, tuple(merged))
+    return best
+
+
+def _file_system(root: str, mount: Mount) -> Finding:
+    if not mount.kind:
+        return Finding("file system", NOTE, "the kernel does not tell its type")
+    says = f"{mount.kind}, {mount.source} mounted at {mount.where} ({','.join(mount.options)})"
+    if "ro" in mount.options:
+        return Finding("file system", WRONG, says, "mount it for writing, or choose another directory")
+    return Finding("file system", OK, says)
+
+
+def network_options(mount: Mount) -> Iterator[Finding]:
+    if not mount.network:
+        return
+    bad = {"nolock", "local_lock=all", "local_lock=flock"} & set(mount.options)
+    if bad:
+        yield Finding(
+            "network", WRONG, f"locks are kept from other hosts ({', '.join(sorted(bad))})", "mount it without that"
+        )
+    if "soft" in mount.options:
+        yield Finding("network", WRONG, "a slow server counts as an error (soft)", "mount it with `hard`")
+
+
+def _space(root: str, mount: Mount) -> Finding:
+    space = os.statvfs(root)
+    free = space.f_bavail * space.f_frsize
+    says = f"{free / 1e9:.1f} GB free, {space.f_favail} inodes free" if space.f_files else f"{free / 1e9:.1f} GB free"
+    full = free < ROOMY or (space.f_files > 0 and space.f_favail < 10_000)
+    return Finding("space", WRONG if full else OK, says, "free some, on this file system" if full else "")
+
+
+def _people(root: str) -> Iterator[Finding]:
+    """Who may change the directory, or put another one in its place."""
+    here = os.path.realpath(root)
+    if here != root:
+        yield Finding("links", NOTE, f"{root} is {here}")
+    status = os.stat(here)
+    yield _owner("directory", here, status, os.getuid())
+    parent = os.path.dirname(here)
+    wrong = []
+    while True:
+        status = os.stat(parent)
+        finding = _owner("parents", parent, status, os.getuid(), sticky=True)
+        if finding.state == WRONG:
+            wrong.append(finding)
+        if parent == "/":
+            break
+        parent = os.path.dirname(parent)
+    yield from wrong
+    if not wrong:
+        yield Finding("parents", OK, "nobody else can put another directory in its place")
+
+
+def _owner(what: str, path: str, status: os.stat_result, me: int, *, sticky: bool = False) -> Finding:
+    mode = stat.S_IMODE(status.st_mode)
+    says = f"{path} belongs to user {status.st_uid}, mode {mode:04o}"
+    if status.st_uid not in (0, me):
+        return Finding(what, WRONG, says, "what others put there runs as you when it is read: use a directory of yours")
+    if mode & 0o022 and not (sticky and mode & stat.S_ISVTX):
+        return Finding(
+            what, WRONG, f"{says}: others can write to it, and what they write runs as you", f"chmod go-w '{path}'"
+        )
+    return Finding(what, OK, says)
+
+
+def _inotify_limits() -> Finding:
+    limits = {}
+    for name in ("max_user_instances", "max_user_watches"):
+        try:
+            with open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
+                limits[name] = int(file.read())
+        except (OSError, ValueError):
+            return Finding("inotify", NOTE, "the kernel does not tell its limits")
+    says = ", ".join(f"{name} {limit}" for name, limit in limits.items())
+    return Finding("inotify", OK if limits["max_user_instances"] >= 64 else NOTE, says)
+
+
+def _descriptors() -> Finding:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    few = 0 <= soft < DESCRIPTORS
+    return Finding("descriptors", WRONG if few else OK, f"{soft} for each process", "raise `ulimit -n`" if few else "")
+
+
+def promise(mount: Mount) -> Finding:
+    if mount.network:
+        return Finding(
+            "promise",
+            NOTE,
+            "a network file system: all is kept for the processes of one host, which look again and again instead of "
+            "being woken; nothing is promised among hosts",
+        )
+    return Finding("promise", OK, "all that the README promises: atomic, safe from kill -9, woken by the kernel")
