@@ -17,6 +17,9 @@ from psync.errors import RemoteError
 from psync.store import codec
 
 
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+
+
 class Terms(NamedTuple):
     """What is agreed about a call beside the call itself."""
 
@@ -51,13 +54,23 @@ class RemoteTraceback(Exception):
 def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], terms: Terms) -> bytes:
     """The call as bytes. Raises `RemoteError` if something of it can't be pickled."""
     try:
-        return codec.dumps_whole((function, args, kwargs, tuple(terms)))
+        return _dumps((function, args, kwargs, tuple(terms)), function)
     except Exception as error:
         raise RemoteError(
             f"{function!r} with its arguments can't be sent to a worker: {error}. What is defined in a module can; "
             "for lambdas and for what is defined in __main__, install cloudpickle",
             worker=None,
         ) from error
+
+
+def _dumps(whole: tuple[Any, ...], part: Any) -> bytes:
+    """`codec.dumps_whole` where only `part` may be of ``__main__``; quicker if it is not."""
+    if type(part) in _PLAIN or getattr(part, "__module__", "__main__") != "__main__":
+        try:
+            return codec.dumps(whole)
+        except Exception:
+            pass  # there is a way, perhaps
+    return codec.dumps_whole(whole)
 
 
 def terms_of(payload: bytes) -> Terms:
@@ -75,7 +88,10 @@ def make(payload: bytes, worker: str) -> Outcome:
     except Exception as error:
         return _failed(error, worker, "the call can't be unpickled by this worker: are its modules installed there?")
     try:
-        with _limited(Terms(*terms).timeout):
+        timeout = Terms(*terms).timeout
+        if timeout is None:
+            return Outcome(function(*args, **kwargs), None, worker)
+        with _limited(timeout):
             return Outcome(function(*args, **kwargs), None, worker)
     except Exception as error:
         return _failed(error, worker)
@@ -91,9 +107,9 @@ def _failed(error: Exception, worker: str, note: str = "") -> Outcome:
 
 
 @contextmanager
-def _limited(seconds: float | None) -> Iterator[None]:
+def _limited(seconds: float) -> Iterator[None]:
     """Raise TimeoutError in the block after `seconds`. Only where signals can be had: in a main thread."""
-    if seconds is None or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -114,7 +130,8 @@ def seal(outcome: Outcome) -> bytes:
     cause = outcome.error.__cause__ if outcome.error is not None else None
     text = str(cause) if cause is not None else ""
     try:
-        return codec.dumps_whole((outcome.value, outcome.error, text, outcome.worker))
+        whole = outcome.value, outcome.error, text, outcome.worker
+        return _dumps(whole, outcome.value) if outcome.error is None else codec.dumps_whole(whole)
     except Exception as trouble:
         what = f"the exception {outcome.error!r}" if outcome.error is not None else f"a {type(outcome.value).__name__}"
         told = RemoteError(

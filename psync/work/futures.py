@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, InvalidStateError
-from contextlib import suppress
 from typing import Any
 
 from psync.errors import TaskFailed
@@ -51,11 +50,13 @@ class TaskFuture(Future[Any]):
         return not self.done() and self._futures.queue.state(self.id) == "claimed"
 
     def answer(self, outcome: call.Outcome) -> None:
-        with suppress(InvalidStateError):  # cancelled a moment ago
+        try:
             if outcome.error is not None:
                 self.set_exception(outcome.error)
             else:
                 self.set_result(outcome.value)
+        except InvalidStateError:
+            pass  # cancelled a moment ago
 
 
 class Futures:
@@ -72,7 +73,8 @@ class Futures:
         """How many tasks are being put in whose ids are not known yet."""
         self._early: dict[str, Any] = {}
         """Letters that came while that was so."""
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # `close` may be called by the garbage collector, wherever that comes in
+        self._changed = threading.Condition(self._lock)
         self._closing = False
         self._rest = threading.Event()
         """Never set: waiting for it is to rest."""
@@ -81,26 +83,27 @@ class Futures:
 
     def add(self, put: Callable[[], list[str]]) -> list[TaskFuture]:
         """The futures of the tasks that `put` puts in and returns the ids of."""
-        with self._changed:
+        with self._lock:
             self._adding += 1
-        futures = []
+        futures: list[TaskFuture] = []
+        early: list[tuple[TaskFuture, Any]] = []
         try:
             futures = [TaskFuture(self, id) for id in put()]
         finally:
-            with self._changed:
+            with self._lock:
                 self._adding -= 1
-                early = [(future, self._early.pop(future.id, MISSING)) for future in futures]
-                for future, letter in early:
-                    if letter is MISSING:
+                for future in futures:
+                    if self._early and (letter := self._early.pop(future.id, MISSING)) is not MISSING:
+                        early.append((future, letter))
+                    else:
                         self._await(future)
         for future, letter in early:
-            if letter is not MISSING:
-                future.answer(call.unseal(letter))
+            future.answer(call.unseal(letter))
         return futures
 
     def attach(self, id: str) -> TaskFuture:
         """The future of a task that was put in before, by whomever. KeyError if there is none."""
-        with self._changed:
+        with self._lock:
             future = self._awaited.get(id)
             if future is not None:
                 return future
@@ -112,7 +115,7 @@ class Futures:
 
     def await_again(self, future: TaskFuture) -> None:
         """Its letter may have come while nobody looked for it."""
-        with self._changed:
+        with self._lock:
             self._await(future)
         letter = self.queue.results.letter(future.id)
         if letter is not MISSING and self.forget(future.id):
@@ -130,16 +133,16 @@ class Futures:
 
     def forget(self, id: str) -> bool:
         """True for the one who may tell the future of it how that ended."""
-        with self._changed:
+        with self._lock:
             return self._awaited.pop(id, None) is not None
 
     def pending(self) -> list[TaskFuture]:
-        with self._changed:
+        with self._lock:
             return list(self._awaited.values())
 
     def close(self) -> None:
         """No more futures are added; the thread ends when it has told all."""
-        with self._changed:
+        with self._lock:
             self._closing = True
             alone = self._thread is None
             self._changed.notify()
@@ -189,10 +192,12 @@ class Futures:
         buckets = self._arrivals.buckets_of(awaited) if len(awaited) <= FEW else None
         told = 0
         for id, letter in self._arrivals.new(buckets):
-            with self._changed:
-                future = self._awaited.pop(id, None)
-                if future is None and self._adding:
-                    self._early[id] = letter
+            future = self._awaited.pop(id, None)  # a single call, so it decides who tells the future
+            if future is None:
+                with self._lock:
+                    future = self._awaited.pop(id, None)
+                    if future is None and self._adding:
+                        self._early[id] = letter
             if future is not None:
                 future.answer(call.unseal(letter))
                 told += 1
