@@ -66,6 +66,8 @@ class Claims:
         self._ledger = ledger
         self._results = results
         self._max_attempts = max_attempts
+        self._who = engine.owner
+        self._take = levels.take
         self._owner = 0
         self.next_look = engine.now() + LOOK_FOR_DEAD
         self.looked = False
@@ -76,10 +78,10 @@ class Claims:
 
     def take(self, limit: int, beat: int) -> tuple[Level, list[Record]]:
         """Claim up to `limit` tasks of one priority; begun, if `beat` is not 0."""
-        owner = self._engine.owner()
+        owner = self._who()
         if owner != self._owner:
             self._register(owner)
-        level, records = self._levels.take(owner, limit, beat, self.lease)
+        level, records = self._take(owner, limit, beat, self.lease)
         if self._main.noted & BOUNDED and records:
             self._engine.announce(self._where + "/room")
         return level, records

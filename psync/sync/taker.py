@@ -97,7 +97,7 @@ class Taker:
         """See `WorkQueue.__iter__`."""
         now, in_hand = self._engine.now, self._in_hand
         pace, hand = Pace(), Hand()
-        claims = hand.claims
+        claims, beat, opened = hand.claims, self._claims.beat, self._opened
         in_hand.loops += 1
         try:
             while True:
@@ -106,7 +106,9 @@ class Taker:
                         level, record = claims.popleft()
                     except IndexError:  # it was given back at this moment
                         continue
-                    task = self._begun(level, record) if in_hand.remove(record) else None
+                    going = beat(level, record) if in_hand.remove(record) else None
+                    # else it was given away since
+                    task = None if going is None else opened(level, going)
                 elif pace.size == 1 or (share := self._share(pace.size)) == 1:
                     task = self._take() or self.wait(self._take, self._levels.finished, None)
                     if task is None:
@@ -160,11 +162,6 @@ class Taker:
             tasks = [task for task in opened if task is not None]
             if tasks or not records:
                 return tasks
-
-    def _begun(self, level: Level, record: Record) -> Task | None:
-        """The task in a record claimed before; None if it was given away since, or is not to be worked on."""
-        going = self._claims.beat(level, record)
-        return None if going is None else self._opened(level, going)
 
     def _opened(self, level: Level, record: Record) -> Task | None:
         """The task in a record just claimed; None if it is not to be worked on."""

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from psync.errors import RemoteError
 from psync.store import codec
 
-
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 

@@ -1,0 +1,112 @@
+"""The verbs of a log that look: at one record, at all that are claimed or delayed, at how many there are.
+
+They lock ``front``, so that what they see is of one moment. What they change is only hints; segments in which all is
+final are removed.
+"""
+
+from __future__ import annotations
+
+from psync.engine.contract import Counts, Mark, Record, State
+from psync.engine.directory.log_files import (
+    APPENDED,
+    ARRIVED,
+    DELAYED,
+    END,
+    FRONT,
+    LATER,
+    LOW,
+    NOTE,
+    RETAKEN,
+    RETURNED,
+    SEALED,
+    SKIPPED,
+    TAKEN,
+    LogFiles,
+    in_words,
+)
+from psync.engine.directory.segments import SEGMENT
+
+_WAITING, _CLAIMED, _, _, _DELAYED = State
+
+
+class LogLooks(LogFiles):
+    """What can be seen of one log."""
+
+    @in_words
+    def read(self, position: int) -> Record | None:
+        self._front.enter()
+        try:
+            end, base, _ = self._look()
+            return self._taken.read(position, base) if 0 <= position < end else None
+        finally:
+            self._front.leave()
+
+    @in_words
+    def claims(self) -> list[Record]:
+        front = self._front.enter()
+        try:
+            end, base, _ = self._look()
+            found = []
+            for position, state, _ in self._taken.scan(front[LOW], end, base):
+                if state is _CLAIMED:
+                    record = self._taken.read(position, base)
+                    if record is not None:
+                        found.append(record)
+                elif state is _WAITING and position >= front[FRONT]:
+                    break  # nobody was ever further than this
+            return found
+        finally:
+            self._front.leave()
+
+    @in_words
+    def delayed(self) -> list[tuple[int, Mark]]:
+        front = self._front.enter()
+        try:
+            count = front[DELAYED]
+            if not count:
+                return []
+            end, base, _ = self._look()
+            found: dict[int, Mark] = {}
+            for position in self._later.first(count):
+                mark = self._taken.mark(position, base) if position < end and position not in found else None
+                if mark is not None and mark.state is _DELAYED:
+                    found[position] = mark
+            if count > 2 * len(found) + 64 or not found:
+                # those that count move to the beginning, in order: killed in the middle, each is there or still there
+                self._later.put(0, list(found))
+                front[DELAYED] = len(found)
+                self._front.save()
+            return list(found.items())
+        finally:
+            self._front.leave()
+
+    @in_words
+    def finished(self) -> bool:
+        front = self._front.enter()
+        try:
+            reach = self._look()
+            if self._raise_low(front, reach, reach[0]):
+                self._front.save()
+            return front[LOW] == reach[0]
+        finally:
+            self._front.leave()
+
+    def _raise_low(self, front: list[int], reach: tuple[int, int, int], limit: int) -> bool:
+        """Step over what is final, up to `limit`, and remove segments that hold nothing else; True if it was a step."""
+        low = front[LOW]
+        front[LOW] = self._taken.final_up_to(low, limit, reach[1])
+        if low // SEGMENT != front[LOW] // SEGMENT:
+            self._taken.clear(front[LOW], reach[1])
+        return low != front[LOW]
+
+    @in_words
+    def counts(self) -> Counts:
+        front = self._front.enter()
+        try:
+            tail = self._tail.peek()
+            self.noted, self.sealed = front[NOTE], bool(tail[SEALED])
+            waiting = tail[APPENDED] - front[TAKEN] + front[RETURNED] - front[RETAKEN] - front[SKIPPED]
+            waiting -= tail[LATER] - front[ARRIVED]
+            return Counts(max(0, waiting), tail[APPENDED], tail[END], bool(tail[SEALED]))
+        finally:
+            self._front.leave()
