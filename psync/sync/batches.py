@@ -125,12 +125,14 @@ class InHand:
 
     def leave(self) -> None:
         """The engine is about to be closed."""
+        self.give_back()
+        for hand in list(self._hands):
+            hand.claims.clear()
         keeper = self._keeper
         if keeper is not None:
             keeper.left.set()
-        self.give_back()
-        if keeper is not None and keeper is not threading.current_thread():
-            keeper.join(PATIENCE)  # it may be giving something back
+            if keeper is not threading.current_thread():
+                keeper.join(1.0)  # it may be giving something back
 
     def give_back_from(self, hand: Hand) -> None:
         claims = hand.claims
@@ -176,6 +178,8 @@ class _Keeper(threading.Thread):
 
     def run(self) -> None:
         idle = 0.0
-        while idle < LINGER and not self.left.wait(PATIENCE / 2):
-            idle = 0.0 if self._in_hand.look_after() else idle + PATIENCE / 2
-        self._in_hand.unkept()
+        try:
+            while idle < LINGER and not self.left.wait(PATIENCE / 2):
+                idle = 0.0 if self._in_hand.look_after() else idle + PATIENCE / 2
+        finally:
+            self._in_hand.unkept()

@@ -427,6 +427,7 @@ def test_the_keeper_of_what_is_in_hand_ends_with_the_engine(root: Path) -> None:
             if jobs._in_hand._keeper is not None:
                 break
         keeper = jobs._in_hand._keeper
+    assert jobs._in_hand._keeper is None
     if keeper is not None:  # else each task was slow
         keeper.join(1)
         assert not keeper.is_alive()
