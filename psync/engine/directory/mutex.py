@@ -114,23 +114,29 @@ class DirectoryMutex(Mutex):
             deadline = clock.monotonic() + timeout
             if not self._threads.acquire(timeout=max(timeout, 0)):
                 return False
+        had = True
         try:
             numbers = self._numbers or self._open()
             try:
                 flock(self._fd, AT_ONCE)
             except BlockingIOError:
-                if not self._wait(numbers, deadline):
-                    self._threads.release()
-                    return False
-            self.token = numbers.take(self._me())
+                had = self._wait(numbers, deadline)
+            if had:
+                self.token = numbers.take(self._me())
         except BaseException as error:
+            # The handler of a signal may have raised when the lock was ours already, and the file said so.
+            self.token = 0
             if self._fd >= 0:
+                if self._numbers is not None and self._try():
+                    self._numbers.give_back()
                 flock(self._fd, LOCK_UN)
             self._threads.release()
             if isinstance(error, OSError):
                 raise refused(error, os.path.basename(self._path), self._path) from error
             raise
-        return True
+        if not had:
+            self._threads.release()
+        return had
 
     def _open(self) -> Numbers:
         with forks.put_off:
@@ -180,10 +186,12 @@ class DirectoryMutex(Mutex):
     def release(self) -> None:
         if not self.token or self._numbers is None:
             raise RuntimeError("a mutex that is not held can't be released")
-        self.token = 0
         self._numbers.give_back()
-        flock(self._fd, LOCK_UN)
-        self._threads.release()
+        self.token = 0
+        try:
+            flock(self._fd, LOCK_UN)
+        finally:  # though a signal's handler may raise: by single calls, which it can't come into
+            self._threads.release()
         self._changed()
 
     def holder(self) -> int:
@@ -218,8 +226,8 @@ class DirectoryMutex(Mutex):
             self._numbers.close()
             self._numbers = None
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # before it is closed, so that nobody closes another file of this number
+            os.close(fd)
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # half made, or the interpreter is going down

@@ -128,8 +128,8 @@ class DirectoryRegister(Register):
             with self._threads:
                 page = self._map if self._map is not None and self._writable else self._open(create=True)
                 assert page is not None
-                flock(self._fd, LOCK_EX)
                 try:
+                    flock(self._fd, LOCK_EX)
                     old = self._value(page)
                     callers = True
                     new = function(old)
@@ -138,7 +138,12 @@ class DirectoryRegister(Register):
                         return old
                     self._put(page, new)
                 finally:
-                    self._unlock()
+                    try:
+                        flock(
+                            self._fd, LOCK_UN
+                        )  # here, and not in a function, into which a signal's handler could come
+                    except OSError:
+                        self._close()  # which unlocks it too
         except OSError as error:
             if callers:
                 raise
@@ -204,12 +209,6 @@ class DirectoryRegister(Register):
                 self._kept.opened(self)
                 return self._map
 
-    def _unlock(self) -> None:
-        try:
-            flock(self._fd, LOCK_UN)
-        except OSError:
-            self._close()  # which unlocks it too
-
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
             return False
@@ -222,8 +221,8 @@ class DirectoryRegister(Register):
             self._map.close()
             self._map = None
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # before it is closed, so that nobody closes another file of this number
+            os.close(fd)
         self._writable = True
 
     def after_fork(self) -> None:

@@ -1,0 +1,101 @@
+"""A signal whose handler raises (Ctrl-C, an alarm) may come at any moment: nothing stays locked that nobody holds."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psync import Counter, Lock, RLock
+from tests.support import scaled
+from tests.sync.people import Other, Talk, another
+
+
+class Struck(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """SIGALRM raises `Struck`."""
+
+    def strike(*_: object) -> None:
+        raise Struck
+
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def until_struck(work: Callable[[], object], chance: random.Random) -> None:
+    with contextlib.suppress(Struck):
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00005, 0.0008))
+        while True:
+            work()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def tries(root: Path, kind: Any) -> Callable[[Talk], None]:
+    """Another process that says, of each name it hears, whether it can have the lock."""
+
+    def work(talk: Talk) -> None:
+        while True:
+            lock = kind(root, talk.hear())
+            had = lock.acquire(timeout=0)
+            if had:
+                lock.release()
+            talk.say(had)
+
+    return work
+
+
+def could_have(other: Other, name: str) -> bool:
+    other.tell(name)
+    return bool(other.hear())
+
+
+@pytest.mark.parametrize("kind", [Lock, RLock], ids=lambda kind: kind.__name__)
+def test_a_lock_whose_holder_was_interrupted_is_free_or_can_be_released(kind: Any, root: Path) -> None:
+    chance = random.Random(7)
+    with another(tries(root, kind)) as other, handled():
+        for number in range(scaled(200)):
+            lock = kind(root, str(number))
+
+            def hold(lock: Any = lock) -> None:
+                with lock:
+                    pass
+
+            hold()
+            until_struck(hold, chance)
+            held = lock.token != 0
+            assert lock.locked() == held
+            assert could_have(other, lock.name) == (not held)
+            if held:  # it was struck before `release` had begun
+                lock._mutex.release()
+                assert not lock.locked() and could_have(other, lock.name)
+
+
+def test_a_count_that_was_interrupted_keeps_nobody_from_counting(root: Path) -> None:
+    counter, chance = Counter(root, "x"), random.Random(8)
+    counter.add()
+
+    def count(talk: Talk) -> None:
+        theirs = Counter(root, "x")
+        while True:
+            talk.hear()
+            talk.say(theirs.add())
+
+    with another(count) as other, handled():
+        for _ in range(scaled(200)):
+            until_struck(counter.add, chance)
+            before = counter.value
+            other.tell()
+            assert other.hear() == before + 1 == counter.value
