@@ -169,7 +169,7 @@ def test_who_looks_never_keeps_out_who_would_take_a_dead_holders_mutex(disk: Dir
     def take() -> int:
         try:
             lost = 0
-            for _ in range(scaled(40)):
+            for _ in range(scaled(20)):
                 assert disk.killed(hold)
                 time.sleep(0.002)  # let them look
                 mine = disk.engine.mutex("m")

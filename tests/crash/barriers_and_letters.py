@@ -75,7 +75,7 @@ def _steps(me: int) -> Side:
 _tally = itertools.count().__next__
 BARRIERS = [
     Pair("wait beside wait", meets(0), meets(1), _opposite),
-    Pair("wait beside wait, three rounds", meets(0, 3), meets(1, 3), _opposite),
+    Pair("wait beside wait, twice", meets(0, 2), meets(1, 2), _opposite),
     Pair("wait beside wait, with an action", meets(0, 1, _tally), meets(1, 1, _tally), _opposite),
     Pair("wait beside abort", on(Barrier, _wait_in_vain, 2), on(Barrier, Barrier.abort, 2), said(("broken", None))),
     Pair(

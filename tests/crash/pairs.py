@@ -30,7 +30,7 @@ from tests.support import SCALE
 
 FOR_EVER = 1000.0
 """Seconds."""
-LONG = 20
+LONG = 12
 """Calls of one side."""
 
 
@@ -117,7 +117,7 @@ def stand_still_everywhere(pair: Pair, folder: object) -> Stood:
 
 def places() -> Iterator[int]:
     """Every call, but of a long row only some of the later ones."""
-    return itertools.chain(range(1, LONG), itertools.count(LONG, max(1, round(3 / SCALE))))
+    return itertools.chain(range(1, LONG), itertools.count(LONG, max(1, round(5 / SCALE))))
 
 
 def _stand_still(pair: Pair, still: int, n: int, stage: Stage, stood: Stood) -> bool:
