@@ -52,8 +52,22 @@ class TestEvent(OnPsync, lock_tests.EventTests):
 
 
 class TestCondition(OnPsync, lock_tests.ConditionTests):
+    test_acquire = None  # makes locks of threading's
+
     def condtype(self, lock: Any = None) -> Condition:
         return self.made(Condition, lock)
+
+    def test_its_own_lock_can_be_taken_again_and_another_one_not(self) -> None:
+        condition = self.condtype()
+        assert condition.acquire() and condition.acquire()
+        condition.release()
+        condition.release()
+        lock = self.made(Lock)
+        condition = self.condtype(lock)
+        assert condition.acquire() and not lock.acquire(False)
+        condition.release()
+        assert lock.acquire(False) and not condition.acquire(False)
+        lock.release()
 
 
 class TestConditionOnLock(OnPsync, lock_tests.ConditionTests):
