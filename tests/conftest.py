@@ -28,6 +28,11 @@ from tests.support import scaled
 settings.register_profile("psync", deadline=None, max_examples=scaled(100), print_blob=True)
 settings.load_profile("psync")
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""Who starts the tests in the background has SIGINT ignored, and so would every process that they start."""
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+"""Else each of the hundreds of processes compiles psync anew."""
+
 PATIENCE = 1.0
 """What was told to end may take a moment: pauses double up to this, in seconds."""
 
