@@ -187,9 +187,9 @@ print("told", len(told), flush=True)
         while b"in" not in said:
             said += os.read(terminal, 1000)
         os.write(terminal, b"\x03")
-        while b"told" not in said:
+        while b"told" not in said or not said.endswith(b"\n"):
             said += os.read(terminal, 1000)
-        assert b"told 1" in said
+        assert b"told 1\r\n" in said
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
