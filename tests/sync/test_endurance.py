@@ -87,14 +87,12 @@ def contend(root: Path, make: Callable[[Path], Any], timeout: float | None) -> l
     return served
 
 
-@pytest.mark.parametrize("timeout", [None, 60.0], ids=["for ever", "60 seconds"])
-def test_of_sixteen_that_want_a_lock_each_gets_a_tenth_of_the_luckiest_or_more(
-    root: Path, timeout: float | None
-) -> None:
-    served = contend(root, lambda db: Lock(db, "x"), timeout)
+def test_of_sixteen_that_want_a_lock_each_gets_a_tenth_of_the_luckiest_or_more(root: Path) -> None:
+    served = contend(root, lambda db: Lock(db, "x"), None)
     assert min(served) * 10 >= max(served)
 
 
-@pytest.mark.parametrize("kind", ["Semaphore", "writer"])
-def test_of_sixteen_that_want_to_be_inside_nobody_is_forgotten(root: Path, kind: str) -> None:
-    assert min(contend(root, EXCLUSIVE_BY_NAME[kind].make, None)) > 0
+@pytest.mark.parametrize("kind", ["Lock", "Semaphore", "writer"])
+def test_of_sixteen_that_want_to_be_inside_for_a_limited_time_nobody_is_forgotten(root: Path, kind: str) -> None:
+    """They wait for wake-ups, and whoever comes just then may be faster: not promised is that each gets its share."""
+    assert min(contend(root, EXCLUSIVE_BY_NAME[kind].make, 60.0)) > 0
