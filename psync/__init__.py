@@ -18,7 +18,8 @@ The walk of a task, from the call to the answer::
     queue.put(value)          sync/queue.py, intake.py: pickled, appended to a log
       Log.append              engine/directory/logs.py: the record, then where the log ends; that write decides
         Wake.notify           engine/directory/wake.py: is a flag up? then touch a file, and inotify wakes a worker
-    queue.get()               sync/taker.py: the worker leaves word that it lives (engine/directory/owners.py: a file it keeps locked)
+    queue.get()               sync/taker.py: the worker leaves word that it lives (a file that it keeps locked:
+                              engine/directory/owners.py)
       Log.take                the record's mark becomes "claimed by me": one write of 16 bytes, in place
     task.done(result)         sync/claims.py
       Log.settle              while the mark is certain to be mine:
