@@ -20,6 +20,7 @@ T = TypeVar("T")
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Links are not followed and a FIFO does not hang us; a regular file ignores O_NONBLOCK."""
 CHANGE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+UNNAMED = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
 IN_PLACE = 4096
 """One `pwrite` of at most a page, within a page, is whole or not at all under SIGKILL."""
 
@@ -259,9 +260,15 @@ def link(source: str, path: str) -> bool:
 
 
 def link_unnamed(path: str, data: bytes | Parts, *, sync: bool) -> bool:
-    """`path` comes into being with `data` in it, unless there is one. Leaves nothing behind when killed."""
-    folder = os.path.dirname(path)
-    fd = with_folder(path, lambda: os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, MODE))
+    """`path` comes into being with `data` in it, unless there is one. Leaves nothing behind when killed.
+
+    open, pwrite, link, close.
+    """
+    folder = path[: path.rindex("/")] or "/"
+    try:
+        fd = os.open(folder, UNNAMED, MODE)
+    except FileNotFoundError:
+        fd = with_folder(path, lambda: os.open(folder, UNNAMED, MODE))
     try:
         fill(fd, data, sync=sync)
         # the directory descriptor makes os.link follow the link in /proc; the path is absolute, so it is not used
