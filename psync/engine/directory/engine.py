@@ -187,8 +187,9 @@ class DirectoryEngine(Engine):
             with os.scandir(path) as found:
                 for entry in found:
                     if entry.is_file(follow_symlinks=False):
-                        if not is_leftover(entry.name):
-                            names.append(entry.name)
+                        name = entry.name
+                        if name[0] != "." or not is_leftover(name):
+                            names.append(name)
                     elif entry.is_dir(follow_symlinks=False) and (folder or entry.name != OWN):
                         folders.append(entry.name)
         except (FileNotFoundError, NotADirectoryError):
