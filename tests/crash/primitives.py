@@ -132,13 +132,23 @@ def _set_and_clear(event: Event) -> None:
     event.clear()
 
 
-def _was_set_then_waits(event: Event) -> tuple[int, bool]:
-    return event.statistics().raised, event.wait()
+def _waits_and_tells_from_when_on(event: Event) -> tuple[bool, int]:
+    """How often it had been raised at the first look of the wait."""
+    looks: list[int] = []
+    look = event._shared.look
+
+    def noted() -> Any:
+        flag = look()
+        looks.append(flag.raised)
+        return flag
+
+    event._shared.look = noted  # type: ignore[method-assign]
+    return event.wait(), looks[0]
 
 
 def _no_pulse_is_missed(end: End) -> bool:
     """Who waits in vain has begun to wait after the pulse."""
-    raised_before, woken = end.said[1]
+    woken, raised_before = end.said[1]
     return woken is True and (raised_before == 2 or not end.rescued)
 
 
@@ -201,7 +211,7 @@ WAKING = [
     Pair(
         "an event is set and cleared beside one that waits",
         on(Event, _set_and_clear),
-        on(Event, _was_set_then_waits),
+        on(Event, _waits_and_tells_from_when_on),
         _no_pulse_is_missed,
         prepare=lambda stage: _set_and_clear(Event(stage.path, "x")),
         rescue=lambda stage: Event(stage.path, "x").set(),

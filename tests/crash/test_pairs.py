@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
 
 from psync import Counter, Event
 from tests.crash.barriers_and_letters import BARRIERS, REST
-from tests.crash.pairs import Pair, stand_still_everywhere
+from tests.crash.pairs import Pair, stand_still_between_lines, stand_still_everywhere
 from tests.crash.primitives import EXCLUSION, WAKING, on, said, two_visits
+from tests.support import SCALE
 
 pytestmark = pytest.mark.crash
 
@@ -20,6 +22,18 @@ def test_one_stands_still_at_every_call_while_the_other_goes_on(pair: Pair, root
     stood = stand_still_everywhere(pair, root)
     print(f"{pair.name}: {stood.points} places, {stood.waited} waits")
     assert stood.points
+
+
+CHOSEN = [
+    pair
+    for pair in [*EXCLUSION, *WAKING, *BARRIERS]
+    if pair.name in ("semaphore beside semaphore", "an event is set beside one that waits", "wait beside wait")
+]
+
+
+@pytest.mark.parametrize("pair", [*EXCLUSION, *WAKING, *BARRIERS] if SCALE >= 5 else CHOSEN, ids=lambda pair: pair.name)
+def test_one_stands_still_between_two_lines_while_the_other_goes_on(pair: Pair, root: Path) -> None:
+    assert stand_still_between_lines(pair, root, random.Random(pair.name), stride=max(2, round(50 / SCALE))).points
 
 
 # -- the machinery finds what it is there to find --------------------------------------------------

@@ -43,7 +43,7 @@ from psync.errors import CorruptValue, StoreFailed
 
 Durability = Literal["process", "file", "power"]
 Wakeups = Literal["auto", "inotify", "poll"]
-KEPT = 320
+KEPT = 280
 """Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
 SPIN = 0.0003
 """Seconds: about what two processes need to wake each other."""
