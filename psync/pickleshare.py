@@ -242,14 +242,22 @@ class PickleShareDB(Store):
             raise KeyError(key) from error
 
     def hcompress(self, hashroot: Any) -> None:
+        self._reading.now = True  # what can't be read stays where it is, and all the rest with it
         try:
+            self._category(hashroot).everything(_refuse)
             super().hcompress(hashroot)
         except CorruptValue as error:
             raise KeyError(error.key) from error
+        finally:
+            self._reading.now = False
 
     def _warn(self, error: CorruptValue) -> None:
         kept = f"kept at {error.quarantine}" if error.quarantine else "left where it is"
         print("Corrupt", error.key, kept, "- it can't be read")
+
+
+def _refuse(error: CorruptValue) -> None:
+    raise error
 
 
 def main() -> int:

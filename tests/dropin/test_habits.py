@@ -317,3 +317,15 @@ def test_an_unknown_command_is_refused_with_exit_code_2() -> None:
     ran = psync_command("explode", module=MODULE)
     assert ran.code == 2
     assert "explode" in ran.err
+
+
+def test_compressing_what_can_not_all_be_read_changes_nothing(db: PickleShareDB) -> None:
+    db.hset("cat", 1, "one")
+    db.hset("cat", 2, "two")
+    (db.root / "cat" / "01").write_bytes(b"\x80\x04 damaged")
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            db.hcompress("cat")
+        assert sorted(db.keys()) == ["cat/01", "cat/02"]
+    assert db.hget("cat", 2) == "two"
+    assert (db.root / "cat" / "01").read_bytes() == b"\x80\x04 damaged"
