@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from psync import Barrier, BrokenBarrierError, Condition, DoubleBarrier, Lock
-from tests.sync.people import Other, Talk, another, eventually, first_to_speak, others, soon
+from tests.sync.people import Other, Talk, another, eventually, others, soon
 
 
 def comes_each_time_it_is_told(root: Path, parties: int) -> Callable[[Talk], None]:
@@ -142,12 +142,14 @@ def test_a_barrier_breaks_when_the_one_that_runs_the_action_is_killed(root: Path
             talk.say("acting")
             time.sleep(100)
 
+        talk.hear()
         Barrier(root, "x", 2, action=action).wait()
 
-    with others(comes_each_time_it_is_told(root, 2), act) as (party, actor):
+    with another(comes_each_time_it_is_told(root, 2)) as party, another(act) as actor:
         party.tell()
-        first = first_to_speak([party, actor])
-        assert first is actor and actor.hear() == "acting"
+        until_waiting(Barrier(root, "x", 2), 1)
+        actor.tell()  # so it comes last
+        assert actor.hear() == "acting"
         assert party.is_silent(0.3)
         struck = actor.kill()
         error, when = party.hear()
