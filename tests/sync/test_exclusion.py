@@ -166,6 +166,7 @@ def test_any_thread_of_the_process_may_release_it_and_no_other_process(kind: Any
     def view() -> Any:
         return kind(root, "x") if kind is Lock else kind(root, "x").writer
 
+    kept = kind(root, "x")  # a process in which nobody has a handle any more is nobody there
     assert view().acquire()
 
     def refused(talk: Talk) -> None:
@@ -178,6 +179,7 @@ def test_any_thread_of_the_process_may_release_it_and_no_other_process(kind: Any
     in_threads([lambda: view().release()])
     assert view().acquire(blocking=False)
     view().release()
+    assert not (kept if kind is Lock else kept.writer).locked()
 
 
 def test_an_rlock_belongs_to_its_thread_and_is_free_when_each_acquire_had_its_release(root: Path) -> None:
