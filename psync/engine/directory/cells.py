@@ -61,7 +61,7 @@ class Cells:
         self._whole = whole
         self._in_place = not can.network and not whole.sync_file
         self._recent = False
-        """Whether what was read last was RECENT: a guess about what is read next."""
+        """Whether what was read last was RECENT: a guess about what is read next. Threads share it."""
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -99,11 +99,11 @@ class Cells:
             status = os.fstat(fd)
             if status.st_mode & _KIND != _REGULAR:
                 raise IsADirectoryError
-            self._recent = status.st_ctime_ns + RECENT > clock.wall_ns()
-            if self._recent and not tried and self._can.fine_times:
+            recent = self._recent = status.st_ctime_ns + RECENT > clock.wall_ns()
+            if recent and not tried and self._can.fine_times:
                 locked = _lock_shared(fd)
                 status = os.fstat(fd)
-            known = locked or not self._recent
+            known = locked or not recent
             payload = _sealed(fd, status.st_size)
         finally:
             if locked:
