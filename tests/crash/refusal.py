@@ -28,6 +28,7 @@ from tests.crash.harness import (
     unharmed,
 )
 from tests.crash.ptrace import Fail, Fault, Run, Short, run
+from tests.support import scaled
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.EACCES)
@@ -36,14 +37,14 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, er
 def refuse_everywhere(operation: Operation, folder: object, errnos: tuple[int, ...] = REFUSALS) -> Seen:
     """Each call is refused with each of `errnos`, each write also cut short; then the same process tries again.
 
-    A call of a long operation is refused with two of them, taken in turn.
+    A call of a long operation is refused with as many of them as PSYNC_TEST_SCALE says, taken in turn.
     """
     reference = undisturbed(operation, folder)
     seen = Seen()
     for n in itertools.count(1):
         reached = False
-        few = errnos if len(reference.calls) <= LONG else (errnos[n % len(errnos)], errnos[(n + 2) % len(errnos)])
-        faults: list[Fault] = [Fail(n, code) for code in few]
+        each = len(errnos) if len(reference.calls) <= LONG else min(scaled(1), len(errnos))
+        faults: list[Fault] = [Fail(n, errnos[(n + turn) % len(errnos)]) for turn in range(each)]
         if is_write(reference, n):
             faults.append(Short(n))
         for fault in faults:
