@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 from psync.engine import Engine, Root, rejoined, shared_engine
+from psync.errors import InvalidKey
 from psync.store import PickleShareDB
-from psync.store.keys import check
+from psync.store.keys import LONGEST_SEGMENT, check
 
 Place = PickleShareDB | Engine | Root
 
@@ -20,8 +22,22 @@ def engine_of(db: Place) -> Engine:
 
 
 def own_name(kind: str, name: str) -> str:
-    """The hidden name under which the primitive `name` of some kind keeps its state. Raises `InvalidKey`."""
-    return f".psync/{kind}/{check(name)}"
+    """The hidden name under which the primitive `name` of some kind keeps its state. Raises `InvalidKey`.
+
+    One segment whatever slashes `name` has, so that ``"a"`` is never the folder of ``"a/b"``.
+    """
+    segment = check(name).replace("%", "%25").replace("/", "%2F")
+    if (size := len(segment.encode("utf-8", "surrogateescape"))) > LONGEST_SEGMENT:
+        raise InvalidKey(
+            f"the name {name[:80]!r}... takes {size} bytes, a slash counting 3; the longest is {LONGEST_SEGMENT}",
+            key=name,
+        )
+    return f".psync/{kind}/{segment}"
+
+
+def given_name(segment: str) -> str:
+    """The name of which `own_name` made `segment`."""
+    return unquote(segment, errors="surrogateescape")
 
 
 class Primitive(ABC):

@@ -20,13 +20,12 @@ from psync.sync.event import Event
 from psync.sync.group import Group, GroupStatistics
 from psync.sync.latch import Latch
 from psync.sync.ledger import id_in
+from psync.sync.place import given_name, own_name
 from psync.sync.queue import QueueStatistics, WorkQueue
 from psync.sync.read_write_lock import ReadWriteLock
 from psync.sync.semaphore import BoundedSemaphore, Semaphore, SemaphoreStatistics
 
 OWN = ".psync"
-_PARTS = {"log", "results", "ids", "history", "dead", "holders", "p"}
-"""Folders within a queue's."""
 
 
 class Claim(NamedTuple):
@@ -112,7 +111,7 @@ class Observer:
     def _each(self, kind: str, look: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
         """(name, what `look` finds) for all of a kind whose state is a register."""
         for where in sorted(self._engine.list(f"{OWN}/{kind}", hidden=True)):
-            name = where.removeprefix(f"{OWN}/{kind}/")
+            name = given_name(where.removeprefix(f"{OWN}/{kind}/"))
             found = self._tried(f"{kind} {name}", lambda: look(name))  # noqa: B023
             if found is not None:
                 yield name, found
@@ -152,20 +151,14 @@ class Observer:
                 yield Held(kind, name, self._engine.describe(owner))
 
     def _queues(self) -> Iterator[Queue]:
-        waiting = [""]
-        while waiting:
-            name = waiting.pop()
-            where = f"{OWN}/queue/{name}".rstrip("/")
-            folders = self._engine.entries(where)[1]
-            is_queue = bool(name) and "log" in folders
-            below = sorted(set(folders) - _PARTS if is_queue else folders, reverse=True)
-            waiting += [f"{name}/{folder}".lstrip("/") for folder in below]
-            if is_queue and (queue := self._tried(f"queue {name}", lambda: self._queue(name))) is not None:  # noqa: B023
-                yield queue
+        for name in sorted(map(given_name, self._engine.entries(f"{OWN}/queue")[1])):
+            found = self._tried(f"queue {name}", lambda: self._queue(name))  # noqa: B023
+            if found is not None:
+                yield found
 
     def _queue(self, name: str) -> Queue:
         queue = WorkQueue(self._engine, name)
-        holders = self._engine.entries(f"{OWN}/queue/{name}/holders")[0]
+        holders = self._engine.entries(f"{own_name('queue', name)}/holders")[0]
         living = sum(self._engine.alive(int(holder, 16)) is not Alive.NO for holder in holders)
         claims = []
         for level in queue._levels.all():

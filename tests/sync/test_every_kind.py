@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from psync import Barrier, Counter, DirectoryEngine, Latch, Lock, MemoryEngine, PickleShareDB, Semaphore
+from psync import (
+    Barrier,
+    Counter,
+    DirectoryEngine,
+    Latch,
+    Lock,
+    Mailbox,
+    MemoryEngine,
+    PickleShareDB,
+    Semaphore,
+    WorkQueue,
+)
 from psync.sync.place import Primitive
 from psync.sync.read_write_lock import View
 from tests.concurrency.crew import in_threads
@@ -34,6 +45,28 @@ def test_handles_of_one_name_are_one_primitive_however_its_place_was_given(kind:
         assert (kind.look(mine), kind.look(theirs)) == (kind.before, kind.before)
         kind.change(theirs)
         assert (kind.look(mine), kind.look(theirs)) == (kind.after, kind.after)
+
+
+@pytest.mark.parametrize("names", [("a", "a/log"), ("a/b/00", "a/b"), ("a", "a%2Fb"), ("a/b", "a%2Fb")])
+@pytest.mark.parametrize(
+    ("make", "leave", "find"),
+    [
+        (Counter, Counter.add, lambda counter: counter.value),
+        (WorkQueue, WorkQueue.put, lambda queue: queue.get(timeout=0).value),
+        (Mailbox, lambda mailbox, number: mailbox.post("to", number), lambda mailbox: mailbox.get("to", timeout=0)),
+    ],
+)
+def test_a_name_is_no_folder_of_another(
+    make: Callable[[Path, str], Any],
+    leave: Callable[[Any, int], object],
+    find: Callable[[Any], int],
+    names: tuple[str, str],
+    root: Path,
+) -> None:
+    first, second = (make(root, name) for name in names)
+    leave(first, 1)
+    leave(second, 2)
+    assert (find(first), find(second)) == (1, 2)
 
 
 @each_kind

@@ -65,6 +65,12 @@ def test_a_name_may_be_anything_that_a_key_may_be(kind: str, root: Path) -> None
         assert repr(name) in repr(MAKERS[kind](root, name))
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_name_with_slashes_must_fit_into_one_file_name(kind: str, root: Path) -> None:
+    with pytest.raises(InvalidKey, match="a slash counting 3; the longest is 255"):
+        MAKERS[kind](root, "x" * 200 + "/" + "y" * 60)
+
+
 WRONG: dict[str, tuple[Callable[[Any], object], type[Exception], str]] = {
     "a barrier of nobody": (lambda db: Barrier(db, "x", 0), ValueError, "1 party or more, not 0"),
     "a barrier of half a party": (lambda db: Barrier(db, "x", 1.5), ValueError, r"not 1\.5"),  # type: ignore[arg-type]
