@@ -28,6 +28,11 @@ def _boot() -> int:
     return crc32(f"{which} {namespace}".encode() if which else os.urandom(8)) >> 8
 
 
+def number() -> int:
+    """This boot, as a number that is not 0."""
+    return _boot() or 1
+
+
 def due(seconds: float) -> int:
     """The moment in so many seconds; at most 30 years."""
     moment = math.ceil((clock.since_boot() + min(seconds, 1e9)) * 1000)

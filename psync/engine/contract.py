@@ -20,9 +20,18 @@ what a killed verb leaves besides (a temporary file) is invisible and swept late
 process may go on once the cause is gone. Stored bytes that fail their check raise
 ``CorruptValue`` and stay kept; they are never returned, never deleted, never "missing".
 
-*Durable.* Level ``"process"``: survives the death of any process. ``"file"``: the bytes are on
-the disk before they become visible. ``"power"``: so is the name. A verb that removes what it has
-just copied elsewhere (`Bucket.replace` with ``durable=True``) syncs the copy first at every level.
+*Durable.* What a verb did survives the death of any process. How much of a power cut, a handle's level says:
+
+* ``"process"``: whatever the kernel has not written by itself is lost, and a file it wrote in part can be damaged.
+  What fails its check is `CorruptValue`; what is no longer there may be the value before.
+* ``"file"``: bytes are on the disk before they become visible; nothing is torn, and no old value is destroyed.
+* ``"power"``: so are names, and the change itself: what a verb returned from is not lost.
+
+At every level a verb that removes what it has just copied elsewhere (`Bucket.replace` with ``durable=True``, `move`,
+`set_aside`) has the copy on the disk first. What could not be had there was not written: the verb raises `StoreFailed`,
+and goes to another file next time, as the kernel gives up what it could not write and is silent when asked again. What
+nobody needs after a power cut (mutexes, owners, who watches what) has no level. Of several processes whose changes of
+one log have to reach the disk, one asks for all.
 
 *Fresh.* A read that begins after a write has returned sees that write or a later one, on the same
 host. (Between hosts: see the engine.)
@@ -38,8 +47,9 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+Durability = Literal["process", "file", "power"]
 Version = tuple[int, ...]
 """Says whether a cell changed. Only equality means anything."""
 
@@ -322,6 +332,13 @@ class Watch(ABC):
 
 class Engine(ABC):
     """One directory (or one memory, or one server) full of names."""
+
+    def at(self, durability: Durability | None) -> Engine:
+        """The same names, changed at another level of durability (None: this one); where there are no levels, itself.
+
+        What has no level is shared: the owner, who waits, the mutexes. Close one of them, and all are closed.
+        """
+        return self
 
     # -- cells ---------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ import threading
 import weakref
 
 from psync.engine import forks
-from psync.engine.contract import Engine
+from psync.engine.contract import Durability, Engine
 from psync.engine.directory import DirectoryEngine
-from psync.engine.directory.engine import Durability, Wakeups
+from psync.engine.directory.engine import Wakeups
 
 __all__ = [
     "Durability",

@@ -39,7 +39,8 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     `root` may be an `Engine` instead. `durability`: ``"process"`` survives the death of any process; ``"file"`` has
     each value on the disk before it becomes visible, ``"power"`` its name too (both cost some hundred microseconds and
-    more). `wakeups`: ``"inotify"``, ``"poll"``, or ``"auto"``, which polls where inotify does not see all changes.
+    more). `categories` gives some hashed categories another level: ``{"accounts": "power"}``. `wakeups`: ``"inotify"``,
+    ``"poll"``, or ``"auto"``, which polls where inotify does not see all changes.
 
     Raises `InvalidKey` for what can't be a key, before any I/O; `StoreFull` and `StoreFailed` when the file system
     refuses, with the old value untouched; `CorruptValue` for a damaged file, which is kept in quarantine.
@@ -53,10 +54,13 @@ class PickleShareDB(MutableMapping[str, Any]):
         *,
         durability: Durability = "process",
         wakeups: Wakeups = "auto",
+        categories: Mapping[str, Durability] | None = None,
     ) -> None:
         self.engine = open_engine(root, durability=durability, wakeups=wakeups)
+        self._levels = dict(categories or {})
+        """The categories that have a durability of their own."""
         self._cache = Cache()
-        self._categories: dict[str, Category] = {}
+        self._categories = {name: self._new_category(name) for name in self._levels}
         self._modifying = threading.local()
 
     @property
@@ -73,8 +77,8 @@ class PickleShareDB(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.root)!r})"
 
-    def __reduce__(self) -> tuple[Callable[..., PickleShareDB], tuple[type[PickleShareDB], Engine]]:
-        return _reopen, (type(self), self.engine)
+    def __reduce__(self) -> tuple[Callable[..., PickleShareDB], tuple[Any, ...]]:
+        return _reopen, (type(self), self.engine, self._levels)
 
     # -- the mapping -----------------------------------------------------------------------------------
 
@@ -293,8 +297,11 @@ class PickleShareDB(MutableMapping[str, Any]):
     def _category(self, hashroot: str) -> Category:
         category = self._categories.get(hashroot)
         if category is None:
-            category = self._categories.setdefault(hashroot, Category(self.engine, check(hashroot)))
+            category = self._categories.setdefault(hashroot, self._new_category(hashroot))
         return category
+
+    def _new_category(self, hashroot: str) -> Category:
+        return Category(self.engine.at(self._levels.get(check(hashroot))), hashroot)
 
     def hset(self, hashroot: str, key: Any, value: Any) -> None:
         """Set one item of the category `hashroot`; `key`: anything hashable. Costs the same however many there are."""
@@ -376,5 +383,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         self.close()
 
 
-def _reopen(kind: type[PickleShareDB], engine: Engine) -> PickleShareDB:
-    return kind(engine)
+def _reopen(kind: type[PickleShareDB], engine: Engine, levels: dict[str, Durability]) -> PickleShareDB:
+    db = kind(engine)
+    db._levels = levels
+    return db

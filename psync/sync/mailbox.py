@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from psync.engine import Engine, rejoined
+from psync.engine import Durability, Engine, rejoined
 from psync.errors import WaitTimeout
 from psync.store.category import COMPRESSED, MISSING, Category
 from psync.store.codec import load_items
@@ -32,10 +32,12 @@ class Mailbox:
     (True, False)
     >>> box.get("question 7")
     42
+
+    `durability`: that of the letters posted through this handle, if it is not the store's (see `PickleShareDB`).
     """
 
-    def __init__(self, db: Place, name: str = "mail") -> None:
-        self._setup(db, name, own_name("mailbox", name))
+    def __init__(self, db: Place, name: str = "mail", *, durability: Durability | None = None) -> None:
+        self._setup(engine_of(db, durability), name, own_name("mailbox", name))
 
     def _setup(self, db: Place, name: str, where: str) -> None:
         self.name = name

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
-from psync.engine import Engine, Root, rejoined, shared_engine
+from psync.engine import Durability, Engine, Root, rejoined, shared_engine
 from psync.errors import InvalidKey
 from psync.store import PickleShareDB
 from psync.store.keys import LONGEST_SEGMENT, check
@@ -14,11 +14,13 @@ from psync.store.keys import LONGEST_SEGMENT, check
 Place = PickleShareDB | Engine | Root
 
 
-def engine_of(db: Place) -> Engine:
-    """The engine of `db`; of a path, the one that everybody in this process who names that path shares."""
-    if isinstance(db, PickleShareDB):
-        return db.engine
-    return db if isinstance(db, Engine) else shared_engine(db)
+def engine_of(db: Place, durability: Durability | None = None) -> Engine:
+    """The engine of `db`; of a path, the one that everybody in this process who names that path shares.
+
+    With a `durability`, at that level.
+    """
+    engine = db.engine if isinstance(db, PickleShareDB) else db if isinstance(db, Engine) else shared_engine(db)
+    return engine.at(durability)
 
 
 def own_name(kind: str, name: str) -> str:
@@ -48,10 +50,10 @@ class Primitive(ABC):
 
     _kind: ClassVar[str]
 
-    def __init__(self, db: Place, name: str) -> None:
+    def __init__(self, db: Place, name: str, durability: Durability | None = None) -> None:
         self.name = name
         self._where = own_name(self._kind, name)
-        self._engine = engine_of(db)
+        self._engine = engine_of(db, durability)
 
     @property
     def engine(self) -> Engine:

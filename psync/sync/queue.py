@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from psync.engine import rejoined
+from psync.engine import Durability, rejoined
 from psync.engine.contract import Mark, Record, Sealed, State, as_lease
 from psync.errors import WaitTimeout
 from psync.store import codec
@@ -58,7 +58,8 @@ class WorkQueue(Primitive):
     A task whose worker dies, or raises, is given to another, up to `max_attempts` times; then it is dead, with its
     history (`dead`). With a `lease` (seconds, up to 18 hours) a task is also taken from a worker that lives but has
     neither ended nor touched it for so long. With a `maxsize` above 0, a `put` through this handle waits for
-    room while that many tasks are waiting.
+    room while that many tasks are waiting. `durability`: that of all that is done through this handle, if it is not the
+    store's (see `PickleShareDB`); a put returns, and a task is seen by others, when it is as durable as that.
 
     What is promised is a result recorded once, not that only one worker ever runs a task, nor that it keeps its place
     when it is given back.
@@ -67,12 +68,19 @@ class WorkQueue(Primitive):
     _kind = "queue"
 
     def __init__(
-        self, db: Anywhere, name: str = "jobs", *, lease: float | None = None, max_attempts: int = 3, maxsize: int = 0
+        self,
+        db: Anywhere,
+        name: str = "jobs",
+        *,
+        lease: float | None = None,
+        max_attempts: int = 3,
+        maxsize: int = 0,
+        durability: Durability | None = None,
     ) -> None:
         if max_attempts < 1:
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts!r}")
         kept = 0.0 if lease is None else as_lease(lease)
-        super().__init__(db, name)
+        super().__init__(db, name, durability)
         self.lease = lease
         self.max_attempts = max_attempts
         self.maxsize = maxsize

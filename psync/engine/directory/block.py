@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable
-from fcntl import LOCK_EX, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
 from zlib import crc32
 
 from psync.engine.directory.files import CHANGE
@@ -72,15 +72,18 @@ class Block:
         self._raw = b""
         """The bytes that `values` were read from or written to; b"" when they must be read again."""
 
-    def enter(self) -> list[int]:
-        """Lock the block, for threads and processes, and return its values. flock; a pread where it is not mapped."""
+    def enter(self, how: int = LOCK_EX) -> list[int]:
+        """Lock the block, for threads and processes, and return its values. flock; a pread where it is not mapped.
+
+        With ``LOCK_EX | LOCK_NB`` for `how` it raises BlockingIOError if another process has it.
+        """
         self._threads.acquire()
         try:
             if not self.depth:
                 fd = self._fd
                 if fd < 0:
                     fd = self._fd = self._open()
-                flock(fd, LOCK_EX)
+                flock(fd, how)
                 try:
                     page = self._page or self._show()
                     raw = page[:]
@@ -95,6 +98,13 @@ class Block:
             self._threads.release()
             raise
         return self.values
+
+    def await_leaving(self) -> None:
+        """Return when who has the lock now has it no more; all who wait for that go on at the same time."""
+        with self._threads:
+            if not self.depth and self._fd >= 0:
+                flock(self._fd, LOCK_SH)
+                flock(self._fd, LOCK_UN)
 
     def leave(self) -> None:
         self.depth -= 1
@@ -147,6 +157,8 @@ class Block:
 
     def _unpack(self, raw: bytes) -> list[int]:
         body = raw[: self._struct.size]
+        if not any(raw):
+            return [0] * len(self.values)  # a power cut came before it was ever on the disk
         if len(raw) < self._size or _CRC.unpack_from(raw, self._struct.size)[0] != crc32(body) or body[:8] != _MAGIC:
             raise Unreadable(f"{self.path} does not fit its checksum")
         return list(self._struct.unpack(body)[1:])
@@ -168,6 +180,8 @@ class Block:
         try:
             with self._looking:
                 if self._page is None and self._mapped:
+                    if not os.fstat(fd).st_size:
+                        os.ftruncate(fd, self._size)  # as above
                     self._page = mmap.mmap(fd, self._size, access=mmap.ACCESS_READ)
                 elif self._page is None:
                     self._page = _Read(fd, self._size)

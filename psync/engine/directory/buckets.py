@@ -30,7 +30,6 @@ from psync.engine.directory.files import (
     read_all,
     refused,
     remove_empty,
-    sync_folder,
     write_all,
 )
 from psync.engine.directory.kept import Kept
@@ -59,12 +58,13 @@ _opened = itertools.count(1)
 class _Open:
     """A bucket file kept open: its descriptor, what identifies it, and how far its content is known to be good."""
 
-    __slots__ = ("fd", "flags", "identity", "known", "refusal")
+    __slots__ = ("failed", "fd", "flags", "identity", "known", "refusal")
 
     def __init__(self, fd: int, refusal: OSError | None = None) -> None:
         self.fd = fd
         self.identity = (next(_opened),)  # inode numbers are used again; this is not
         self.refusal = refusal  # why it is open for reading only
+        self.failed = False  # what was written could not be had on the disk
         self.known: End | None = None  # None until the head was seen to be a bucket's
         self.flags = 0
 
@@ -188,6 +188,9 @@ class DirectoryBucket(Bucket):
             try:
                 status = os.fstat(fd)
                 if status.st_nlink:
+                    if file.failed:
+                        file = self._renewed(file, status.st_size)
+                        status = os.fstat(file.fd)
                     return file, status
             except BaseException:
                 self._unlock(file)
@@ -319,24 +322,37 @@ class DirectoryBucket(Bucket):
         tail, end = extension(ops, known)
         at = known.end - 1
         try:
-            if at % PAGE + len(tail) <= PAGE:
+            if at % PAGE + len(tail) <= PAGE and not self._whole.sync_file:
                 if os.pwrite(file.fd, tail, at) != len(tail):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             else:
                 write_all(file.fd, tail[1:], known.end)
                 if self._whole.sync_file:
-                    os.fdatasync(file.fd)
+                    self._sync(file)
                 os.pwrite(file.fd, tail[:1], at)
-            if self._whole.sync_file:
-                os.fdatasync(file.fd)
+                if self._whole.sync_name:
+                    self._sync(file)
         except BaseException:
             self._undo(file, known)
             raise
         file.known = end
         return True
 
+    def _sync(self, file: _Open) -> None:
+        try:
+            os.fdatasync(file.fd)
+        except OSError:
+            file.failed = True
+            raise
+
+    def _renewed(self, file: _Open, size: int) -> _Open:
+        """While locked: a new file with the same in it, in place of one whose disk failed. Asked again, the kernel
+        would say that all is well, for it has given up what it could not write."""
+        data = read_all(file.fd, size)
+        return self._replace(file, data[: committed(data).end], durable=True) if is_bucket(data) else file
+
     def secure(self) -> None:
-        sync_folder(os.path.dirname(self._path))
+        self._whole.secure(self._path)
 
     def _replace(self, file: _Open, data: bytes, durable: bool) -> _Open:
         """While locked: the name goes to a new file, which is locked too; who waited for the old one finds it dead."""
@@ -380,7 +396,7 @@ class DirectoryBucket(Bucket):
         try:
             write_all(file.fd, tail[1:], known.end)
             if self._whole.sync_file:
-                os.fdatasync(file.fd)
+                self._sync(file)
         except BaseException:
             self._undo(file, known)
             raise
@@ -390,6 +406,8 @@ class DirectoryBucket(Bucket):
         file = self._open
         assert file is not None
         os.pwrite(file.fd, bytes((prepared[2],)), prepared[0] - 1)
+        if self._whole.sync_file:
+            self._sync(file)
 
     def abandon(self) -> None:
         file = self._open

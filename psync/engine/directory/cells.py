@@ -13,7 +13,6 @@ again, at last under the lock. A file without a checksum is always read under th
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import itertools
@@ -33,6 +32,7 @@ from psync.engine.directory.files import (
     let_go,
     open_locked,
     read_all,
+    rename_to_free,
     with_folder,
     write_all,
 )
@@ -205,9 +205,13 @@ class Cells:
                 cell = examine(read_all(fd, status.st_size), ())
                 before(cell)
             os.unlink(path)
+            try:
+                self._whole.renamed(path)
+            except BaseException:
+                self._whole.bring_back(path, fd)
+                raise
         finally:
             let_go(fd)
-        self._whole.renamed(path)
         return cell
 
     def update(self, path: str, function: Update) -> bytes | None:
@@ -239,7 +243,8 @@ class Cells:
             return False
         fd, status = found
         try:
-            copy = Temporary(self._tmp, read_all(fd, status.st_size), sync=self._whole.sync_file)
+            # on the disk at every level, because the file that it is a copy of is lost
+            copy = Temporary(self._tmp, read_all(fd, status.st_size), sync=True)
             try:
                 with_folder(new, lambda: rename_to_free(path, new))
             except BaseException:
@@ -249,6 +254,8 @@ class Cells:
             copy.replace(new)
         finally:
             let_go(fd)
+        self._whole.renamed(new)
+        self._whole.renamed(path)
         return True
 
     def set_aside(self, path: str, refuge: str, seen: Version | None) -> bool:
@@ -266,6 +273,7 @@ class Cells:
                 return False
             # a copy, because who waits for the lock of this file must find it dead
             Temporary(self._tmp, data, sync=True).link(refuge)
+            self._whole.secure(refuge)
             os.unlink(path)
             return True
         finally:
@@ -320,16 +328,3 @@ def examine(data: bytes, version: Version) -> Cell:
         return Cell(payload, version)
     foreign.check(data)
     return Cell(data, version, sealed=False)
-
-
-def rename_to_free(path: str, new: str) -> None:
-    """Rename, but never over something: `FileExistsError` then. Atomic where the file system can."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    at_cwd, noreplace = -100, 1
-    if libc.renameat2(at_cwd, os.fsencode(path), at_cwd, os.fsencode(new), noreplace) == 0:
-        return
-    code = ctypes.get_errno()
-    if code not in (errno.EINVAL, errno.ENOSYS):
-        raise OSError(code, os.strerror(code), path)
-    os.link(path, new, follow_symlinks=False)
-    os.unlink(path)

@@ -8,12 +8,13 @@ import fcntl
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, TypeVar
 
 from psync.engine import boot, clock, forks, leaving
-from psync.engine.contract import Alive, Cell, Engine, Log, Mutex, Register, Update, Version, Watch
+from psync.engine.contract import Alive, Cell, Durability, Engine, Log, Mutex, Register, Update, Version, Watch
 from psync.engine.directory.buckets import DirectoryBucket
 from psync.engine.directory.cells import Cells
 from psync.engine.directory.files import (
@@ -41,7 +42,6 @@ from psync.engine.register import CellRegister
 from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue, StoreFailed
 
-Durability = Literal["process", "file", "power"]
 Wakeups = Literal["auto", "inotify", "poll"]
 KEPT = 280
 """Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
@@ -66,8 +66,7 @@ class DirectoryEngine(Engine):
     def __init__(
         self, root: str | os.PathLike[str], *, durability: Durability = "process", wakeups: Wakeups = "auto"
     ) -> None:
-        if durability not in ("process", "file", "power"):
-            raise ValueError(f"durability must be 'process', 'file' or 'power', not {durability!r}")
+        check_level(durability)
         if wakeups not in ("auto", "inotify", "poll"):
             raise ValueError(f"wakeups must be 'auto', 'inotify' or 'poll', not {wakeups!r}")
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
@@ -81,23 +80,49 @@ class DirectoryEngine(Engine):
             raise refused(error, str(root), self.root) from error
         if self.can.network:
             self.spin = 0.0
-        self._whole = Whole(self.layout, self.can, sync_file=durability != "process", sync_name=durability == "power")
-        self._cells = Cells(self.layout, self.can, self._whole)
         self._owners = Owners(self.layout)
-        self._together = Together(self.layout, sync=self._whole.sync_file)
         inotify = wakeups == "inotify" or (wakeups == "auto" and not self.can.network)
+        self._set_level(durability)
         self._wake = Wake(self.layout, self._whole, announce=inotify or not self.can.network, inotify=inotify)
         self._kept = Kept(KEPT)
-        self._buckets: dict[str, DirectoryBucket] = {}
-        self._logs: dict[str, DirectoryLog] = {}
-        self._registers: dict[str, DirectoryRegister] = {}
         self._mutexes: dict[str, DirectoryMutex] = {}
         self._farewells = leaving.Farewells()
-        self._lock = threading.Lock()
+        self._first: DirectoryEngine | None = None
+        self._others: weakref.WeakValueDictionary[Durability, DirectoryEngine] = weakref.WeakValueDictionary()
+        """The engines at other levels: they keep this one, their `_first`, and use all of it that has no level."""
         forks.remember(self)
         with contextlib.suppress(OSError):  # somebody else's litter keeps nobody from working
             if self.can.writable and (os.listdir(self.layout.tmp) or os.path.exists(self.layout.pending)):
                 self.sweep()
+
+    def _set_level(self, durability: Durability) -> None:
+        """What of an engine has a level, and its handles."""
+        self.durability = durability
+        self._whole = Whole(self.layout, self.can, sync_file=durability != "process", sync_name=durability == "power")
+        self._cells = Cells(self.layout, self.can, self._whole)
+        self._together = Together(self.layout, self._whole)
+        self._buckets: dict[str, DirectoryBucket] = {}
+        self._logs: dict[str, DirectoryLog] = {}
+        self._registers: dict[str, DirectoryRegister] = {}
+        self._lock = threading.Lock()
+
+    def at(self, durability: Durability | None) -> DirectoryEngine:
+        first = self._first or self
+        if durability is None or durability == self.durability:
+            return self
+        check_level(durability)
+        if durability == first.durability:
+            return first
+        with first._lock:
+            other = first._others.get(durability)
+            if other is None:
+                other = object.__new__(DirectoryEngine)
+                other.__dict__.update(first.__dict__)
+                other._first = first
+                other._set_level(durability)
+                first._others[durability] = other
+                forks.remember(other)
+        return other
 
     def __repr__(self) -> str:
         return f"DirectoryEngine({self.root!r})"
@@ -274,6 +299,8 @@ class DirectoryEngine(Engine):
             return register
 
     def mutex(self, name: str) -> Mutex:
+        if self._first is not None:
+            return self._first.mutex(name)
         watched = ".psync/locks/" + name
         with self._lock:
             mutex = self._mutexes.get(name)
@@ -340,7 +367,7 @@ class DirectoryEngine(Engine):
             number = self._owners.mine()
         except OSError as error:
             raise refused(error, "this process", self.layout.owners) from error
-        leaving.remember(self)
+        leaving.remember(self._first or self)
         return number
 
     def at_leaving(self, farewell: Callable[[], object]) -> None:
@@ -398,7 +425,8 @@ class DirectoryEngine(Engine):
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # half made, or the interpreter is going down
-            self.close()
+            if self._first is None:
+                self.close()
 
     def after_fork(self) -> None:
         """In a child: nothing of the parent's is ours."""
@@ -413,6 +441,12 @@ class DirectoryEngine(Engine):
         )
         for each in handles:
             each.after_fork()
+
+
+def check_level(durability: str) -> None:
+    """Raises ValueError."""
+    if durability not in ("process", "file", "power"):
+        raise ValueError(f"durability must be 'process', 'file' or 'power', not {durability!r}")
 
 
 class _CallersOwn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -143,7 +144,10 @@ def let_go(fd: int) -> None:
 
 
 def close(fd: int) -> None:
-    """Close a descriptor after what mattered: whether that went well was known before."""
+    """Close a descriptor after what mattered: whether that went well was known before.
+
+    Only a network file system says at a close that it could not write; there, `Whole` asks before.
+    """
     try:
         os.close(fd)
     except OSError:
@@ -249,6 +253,19 @@ class Temporary:
     def discard(self) -> None:
         remove_quietly(self.path)
         let_go(self.fd)
+
+
+def rename_to_free(path: str, new: str) -> None:
+    """Rename, but never over something: `FileExistsError` then. Atomic where the file system can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_cwd, noreplace = -100, 1
+    if libc.renameat2(at_cwd, os.fsencode(path), at_cwd, os.fsencode(new), noreplace) == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(code, os.strerror(code), path)
+    os.link(path, new, follow_symlinks=False)
+    os.unlink(path)
 
 
 def link(source: str, path: str) -> bool:

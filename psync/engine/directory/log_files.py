@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from psync.engine.contract import Log, Mark
 from psync.engine.directory.block import Block
+from psync.engine.directory.commit import BASE, END, LATER, SEALED, Commit
 from psync.engine.directory.entries import Entries
 from psync.engine.directory.files import refused
 from psync.engine.directory.kept import Kept
@@ -20,9 +21,6 @@ from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue, PsyncError
 
-END, BASE, APPENDED, LATER, MARKED, SEALED = range(6)
-"""In ``tail``: where the log ends, where its last segment begins, how many records were ever appended, and how many of
-them DELAYED; up to where there may be marks, if that is behind the end; whether it is sealed."""
 FRONT, LOW, TAKEN, RETURNED, RETAKEN, SKIPPED, ARRIVED, DELAYED, NOTE = range(9)
 """In ``front``: the first record never taken, the first that may be unfinished, how many were passed; how many entries
 `returned` has, and where the first unused one is; how many records were settled untaken and are still to be passed;
@@ -39,6 +37,8 @@ def in_words(verb: _Verb) -> _Verb:
     @functools.wraps(verb)
     def worded(self: LogFiles, *args: Any) -> Any:
         try:
+            if not self._examined:
+                self._examine()
             return verb(self, *args)
         except BaseException as error:
             if (worded := self.failed(error)) is error:
@@ -69,13 +69,20 @@ class LogFiles(Log):
         self._changed = changed
         self._finished = finished
         opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 6, whole.make, opened, mapped=mapped)
+        self._tail = Block(layout.log(name, "tail"), 9, whole.make, opened, mapped=mapped)
         self._front = Block(layout.log(name, "front"), 9, whole.make, opened, mapped=mapped)
         # appending and taking go on beside each other, so each has descriptors of its own
-        self._written = Segments(layout, name)
-        self._taken = Segments(layout, name)
+        self._written = Segments(layout, name, whole.renamed)
+        self._taken = Segments(layout, name, whole.renamed)
         self._settling = threading.Lock()
-        self._own = Segments(layout, name)
+        self._own = Segments(layout, name, whole.renamed)
+        self._commit: Commit | None = None
+        """None if records and marks need not be on the disk."""
+        if whole.sync_file:
+            sync = Block(layout.log(name, "sync"), 3, whole.make, opened, mapped=mapped)
+            self._commit = Commit(sync, self._tail, Segments(layout, name, whole.renamed))
+        self._fails = 0
+        self._examined = False
         self._returned = Entries(layout.log(name, "returned"))
         self._later = Entries(layout.log(name, "delayed"))
         self._mapped = mapped
@@ -106,16 +113,33 @@ class LogFiles(Log):
     def spoil(self) -> None:
         self._tail.spoil()
         self._front.spoil()
+        if self._commit is not None:
+            self._commit.spoil()
+
+    def _examine(self) -> None:
+        """See `mending`."""
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         with contextlib.ExitStack() as entered:
+            try:
+                if not self._examined:
+                    self._examine()
+                if self._commit is not None:
+                    entered.enter_context(self._commit.alone())
+            except (OSError, Unreadable) as error:
+                raise self._words(error) from error
             for block in (self._tail, self._front):
                 try:
                     block.enter()
                 except (OSError, Unreadable) as error:
                     raise self._words(error) from error
                 entered.callback(block.leave)
+            if self._commit is not None:
+                try:
+                    self._commit.all()
+                except OSError as error:
+                    raise self._words(error) from error
             yield
 
     def _look(self) -> tuple[int, int, int]:
@@ -132,6 +156,8 @@ class LogFiles(Log):
 
     def close_if_idle(self) -> bool:
         if not self._tail.close_if_idle():
+            return False
+        if self._commit is not None and not self._commit.close_if_idle():
             return False
         if not self._front.close_if_idle() or not self._settling.acquire(blocking=False):
             return False
@@ -150,5 +176,7 @@ class LogFiles(Log):
         """In a child: what is open shares its locks with the parent, so it is given up."""
         self._tail.after_fork()
         self._front.after_fork()
+        if self._commit is not None:
+            self._commit.after_fork()
         self._settling = threading.Lock()
         self._close()

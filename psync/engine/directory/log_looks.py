@@ -7,29 +7,26 @@ segments in which all is final are removed.
 from __future__ import annotations
 
 from psync.engine.contract import Counts, Mark, Record, State
+from psync.engine.directory.commit import APPENDED, END, LATER, SEALED
 from psync.engine.directory.log_files import (
-    APPENDED,
     ARRIVED,
     DELAYED,
-    END,
     FRONT,
-    LATER,
     LOW,
     NOTE,
     RETAKEN,
     RETURNED,
-    SEALED,
     SKIPPED,
     TAKEN,
-    LogFiles,
     in_words,
 )
+from psync.engine.directory.mending import Mending
 from psync.engine.directory.segments import SEGMENT
 
 _WAITING, _CLAIMED, _, _, _DELAYED = State
 
 
-class LogLooks(LogFiles):
+class LogLooks(Mending):
     """What can be seen of one log."""
 
     @in_words

@@ -2,7 +2,8 @@
 
 On disk, in ``<name>/log/``: ``tail`` (where the log ends), ``front`` (how far it was taken), segments of records with
 their marks (see `segments`), and two files of hints: ``returned`` (positions that became WAITING again), ``delayed``
-(those that became DELAYED).
+(those that became DELAYED). At a durable level records (see `commit`) and marks reach the disk before a verb returns;
+the rest is found anew from them after a power cut (see `mending`).
 
 Who appends locks ``tail``, who takes locks ``front``, so they don't wait for each other. The facts that decide: a
 record exists once ``tail`` says that the log ends behind it; it is whose its mark says. What ``front`` says is a hint
@@ -27,26 +28,21 @@ import functools
 from collections.abc import Callable, Sequence
 
 from psync.engine.contract import FINAL, WAITING, Mark, Record, Sealed, State
+from psync.engine.directory.commit import APPENDED, BASE, END, LATER, MARKED, PENDING, PREPARED, SEALED, Commit
 from psync.engine.directory.log_files import (
-    APPENDED,
     ARRIVED,
-    BASE,
     DELAYED,
-    END,
     FRONT,
-    LATER,
-    MARKED,
     NOTE,
     RETAKEN,
     RETURNED,
     ROOM,
-    SEALED,
     SKIPPED,
     TAKEN,
     in_words,
 )
 from psync.engine.directory.log_looks import LogLooks
-from psync.engine.directory.segments import SEGMENT, encode
+from psync.engine.directory.segments import SEGMENT, Segments, encode
 from psync.engine.seal import Unreadable
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
@@ -61,7 +57,12 @@ class DirectoryLog(LogLooks):
         if not payloads:
             return []
         try:
-            positions = self._append(payloads, mark)
+            if not self._examined:
+                self._examine()
+            if self._commit is None:
+                positions = self._append(payloads, mark)
+            else:
+                positions = self._append_durably(self._commit, payloads, mark)
         except BaseException as error:
             if (worded := self.failed(error)) is error:
                 raise
@@ -69,12 +70,40 @@ class DirectoryLog(LogLooks):
         self._changed()
         return positions
 
+    def _append_durably(self, commit: Commit, payloads: Sequence[bytes], mark: Mark) -> list[int]:
+        if mark.state is not _WAITING:
+            with commit.alone():
+                self._tail.enter()
+                try:
+                    commit.all()
+                    self._look_for_failure(commit)
+                    return self._append(payloads, mark)
+                finally:
+                    self._tail.leave()
+        self._tail.enter()
+        try:
+            fails = self._look_for_failure(commit)
+            positions = self._append(payloads, mark)
+            end = self._tail.values[PREPARED]
+        finally:
+            self._tail.leave()
+        commit.wait(end, fails)
+        return positions
+
+    def _look_for_failure(self, commit: Commit) -> int:
+        """While ``tail`` is locked: how often the disk failed; since then, segments may have other files."""
+        fails = commit.fails()
+        if fails != self._fails:
+            self._written.close()
+            self._fails = fails
+        return fails
+
     def _append(self, payloads: Sequence[bytes], mark: Mark) -> list[int]:
         tail = self._tail.enter()
         try:
             if tail[SEALED]:
                 raise Sealed(self._name)
-            begin = end = tail[END]
+            begin = end = tail[PREPARED] or tail[END]
             base = tail[BASE]
             if end - base >= SEGMENT:
                 base = end
@@ -87,16 +116,26 @@ class DirectoryLog(LogLooks):
                 end += len(data)
             else:
                 positions, records = [], []
+                more = len(payloads)
                 for payload in payloads:
+                    more -= 1
                     positions.append(end)
-                    record = encode(payload, end)
+                    record = encode(payload, end, more)
                     records.append(record)
                     end += len(record)
                 data = b"".join(records)
             if mark is WAITING or mark.state is _WAITING:
                 self._written.write(data, begin, base)
-                tail[END], tail[BASE] = end, base
-                tail[APPENDED] += len(positions)
+                tail[BASE] = base
+                if self._commit is not None:
+                    tail[PREPARED] = end
+                    tail[PENDING] += len(positions)
+                else:
+                    tail[END] = end
+                    tail[APPENDED] += len(positions)
+                    if tail[PREPARED]:  # by others, for whom it is on the disk when they say so, but seen from now on
+                        tail[APPENDED] += tail[PENDING]
+                        tail[PREPARED] = tail[PENDING] = 0
                 self._tail.save()
             else:
                 self._append_delayed(tail, data, positions, end, base, mark)
@@ -114,7 +153,12 @@ class DirectoryLog(LogLooks):
             self._tail.save()
             self._written.set_marks(positions, end, base, mark)
             self._written.write(data, positions[0], base)
-            tail[END], tail[BASE], tail[APPENDED] = end, base, tail[APPENDED] + len(positions)
+            if self._commit is None:
+                tail[END], tail[BASE], tail[APPENDED] = end, base, tail[APPENDED] + len(positions)
+            else:
+                self._written.sync_marks(positions, base)
+                tail[PREPARED], tail[BASE], tail[PENDING] = end, base, len(positions)
+                self._commit.all()
             tail[LATER] += len(positions)
             self._tail.save()
         finally:
@@ -122,12 +166,15 @@ class DirectoryLog(LogLooks):
 
     @in_words
     def seal(self, sealed: bool = True) -> None:
-        tail = self._tail.enter()
-        try:
-            tail[SEALED] = int(sealed)
-            self._tail.save()
-        finally:
-            self._tail.leave()
+        with self._commit.alone() if self._commit is not None else contextlib.nullcontext():
+            tail = self._tail.enter()
+            try:
+                if self._commit is not None:
+                    self._commit.all()
+                tail[SEALED] = int(sealed)
+                self._tail.save()
+            finally:
+                self._tail.leave()
         self._changed()
         self._finished()
 
@@ -136,6 +183,8 @@ class DirectoryLog(LogLooks):
     def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
         taken: list[Record] = []
         try:
+            if not self._examined:
+                self._examine()
             front = self._front.enter()
             try:
                 if (limit == 1 and self._take_next(front, owner, beat, lease, taken)) or self._advance(
@@ -143,6 +192,8 @@ class DirectoryLog(LogLooks):
                 ):
                     self._front.save()
                 self.noted = front[NOTE]
+                if self._commit is not None:
+                    self._taken.sync_marks([record.position for record in taken], self._reach[1])
             except BaseException:
                 self._untake(taken)
                 raise
@@ -253,6 +304,8 @@ class DirectoryLog(LogLooks):
         state, _, new_owner, _, _ = new
         final = state is _DONE or state is _DEAD
         try:
+            if not self._examined:
+                self._examine()
             if was is _CLAIMED and not lease and (final or new_owner == owner) and owner == self._mine():
                 # Only this process may touch the record, as long as it lives; so only its threads are kept out.
                 with self._settling:
@@ -278,16 +331,30 @@ class DirectoryLog(LogLooks):
         if position >= reach[0]:
             reach = self._look()
         if known is None:
-            return 0 <= position < reach[0] and self._own.exchange_mark(position, reach[1], held, new, before)
+            if not 0 <= position < reach[0] or not self._own.exchange_mark(position, reach[1], held, new, before):
+                return False
+            if self._commit is not None:
+                self._sync_mark(self._own, position, reach[1], held)
+            return True
         if known is not held and known != held:
             return False
         if before is not None:
             before()
         del self._claimed[position]  # should the write fail, the mark is read next time
         self._own.write_mark(position, reach[1], new)
+        if self._commit is not None:
+            self._sync_mark(self._own, position, reach[1], held)
         if new[0] is _CLAIMED:
             self._claimed[position] = new
         return True
+
+    def _sync_mark(self, files: Segments, position: int, base: int, held: Mark) -> None:
+        """The record's mark is on the disk, or `held` again: to write that also makes the kernel try the page anew."""
+        try:
+            files.sync_marks([position], base)
+        except BaseException:
+            files.write_mark(position, base, held)
+            raise
 
     def _settle_locked(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
         front = self._front.enter()
@@ -303,6 +370,8 @@ class DirectoryLog(LogLooks):
                 end, base, _ = self._reaching(position)
                 if position >= end or not self._taken.exchange_mark(position, base, held, new, before):
                     return False
+                if self._commit is not None:
+                    self._sync_mark(self._taken, position, base, held)
             skipped = new.state in FINAL and (held.state is _WAITING or (ahead and held.state is _DELAYED))
             arrived = ahead and held.state is _DELAYED and not held.attempt
             if skipped or arrived or (held.state is _WAITING and new.state is _CLAIMED):

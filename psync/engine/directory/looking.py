@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
 from typing import Any, NamedTuple, NoReturn
 
 from psync.engine import leaving
-from psync.engine.contract import Alive, Mark, State
+from psync.engine.contract import Alive, Durability, Mark, State
 from psync.engine.directory.block import Block
 from psync.engine.directory.buckets import DirectoryBucket, _Open
-from psync.engine.directory.cells import Cells
 from psync.engine.directory.engine import KEPT, DirectoryEngine
 from psync.engine.directory.entries import Entries
 from psync.engine.directory.files import READ, refused
@@ -27,9 +25,7 @@ from psync.engine.directory.names import OWN, Layout
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import NETWORK, Abilities, file_system_type
 from psync.engine.directory.segments import Segments
-from psync.engine.directory.together import Together
 from psync.engine.directory.wake import Wake
-from psync.engine.directory.whole import Whole
 from psync.engine.owner import Identity, Usage, usage
 from psync.engine.seal import Unreadable
 from psync.errors import StoreFailed
@@ -56,7 +52,7 @@ class LookingEngine(DirectoryEngine):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
-        self.durability, self.wakeups = "process", "poll"
+        self.wakeups = "poll"
         self.layout = Layout(self.root)
         try:
             kind = file_system_type(self.root)
@@ -64,18 +60,16 @@ class LookingEngine(DirectoryEngine):
             raise refused(error, str(root), self.root) from error
         network = kind in NETWORK or kind.startswith("fuse")
         self.can = Abilities(kind, network, unnamed=False, fine_times=False, writable=False)
-        self._whole = Whole(self.layout, self.can, sync_file=False, sync_name=False)
-        self._cells = Cells(self.layout, self.can, self._whole)
+        self._set_level("process")
         self._owners = Owners(self.layout)
-        self._together = Together(self.layout, sync=False)
         self._wake = Wake(self.layout, self._whole, announce=False, inotify=False)
         self._kept = Kept(KEPT)
-        self._buckets = {}
-        self._logs = {}
-        self._registers = {}
         self._mutexes = {}
+        self._first = None
         self._farewells = leaving.Farewells()
-        self._lock = threading.Lock()
+
+    def at(self, durability: Durability | None) -> LookingEngine:
+        return self
 
     def bucket(self, name: str) -> DirectoryBucket:
         kept = self._buckets.get(name)
@@ -128,7 +122,7 @@ class LookingEngine(DirectoryEngine):
     owner = sweep = announce = _refuse
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Nobody is told anything."""
 
 
@@ -172,7 +166,8 @@ class _SeenBlock(Block):
         finally:
             os.close(fd)
 
-    enter = peek
+    def enter(self, how: int = 0) -> list[int]:
+        return self.peek()
 
     def leave(self) -> None:
         """It was not entered."""
@@ -215,9 +210,12 @@ class _SeenLog(DirectoryLog):
         super().__init__(name, layout, **options)
         self._tail = _SeenBlock(self._tail)
         self._front = _SeenBlock(self._front)
-        self._taken = _SeenSegments(layout, name)
+        self._taken = _SeenSegments(layout, name, _nothing)
         self._later = _SeenEntries(layout.log(name, "delayed"))
         options["kept"].opened(self)
+
+    def _examine(self) -> None:
+        """What is to be mended stays so."""
 
     def delayed(self) -> list[tuple[int, Mark]]:
         end, base, _ = self._look()

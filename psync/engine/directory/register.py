@@ -165,11 +165,19 @@ class DirectoryRegister(Register):
             if self._whole.sync_file:
                 os.fdatasync(self._fd)
         data = _encode(number + 1, at, new)
-        written = os.pwrite(self._fd, data, 0)
-        if written != len(data):
-            write_all(self._fd, data[written:], written)
-        if self._whole.sync_file:
+        if not self._whole.sync_file:
+            written = os.pwrite(self._fd, data, 0)
+            if written != len(data):
+                write_all(self._fd, data[written:], written)
+            return
+        before = page[:]
+        write_all(self._fd, data, 0)
+        try:
             os.fdatasync(self._fd)
+        except BaseException:
+            # written once more, because the kernel has given up what it could not write
+            write_all(self._fd, before, 0)
+            raise
 
     # -- the file ----------------------------------------------------------------------------------------
 

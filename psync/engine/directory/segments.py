@@ -1,10 +1,11 @@
 """The files that a log's records and marks lie in: finding, reading, scanning and clearing them. Who may do what is
 `logs`' matter.
 
-Records are in segments named by the position of their first one; a record is a head of 16 bytes (length, checksum), the
-payload, and filling up to 32. The marks of a segment are in a file of their own beside it, at half the offset of their
-record, so that no mark lies across the end of a page, and who appends never waits for the inode that takers write to.
-Its 16 bytes: state, attempt, owner, beat, lease (a half-precision float); one that was never written is zero: WAITING.
+Records are in segments named by the position of their first one; a record is a head of 16 bytes (length, checksum, how
+many more were appended with it), the payload, and filling up to 32. The marks of a segment are in a file of their own
+beside it, at half the offset of their record, so that no mark lies across the end of a page, and who appends never
+waits for the inode that takers write to. Its 16 bytes: state, attempt, owner, beat, lease (a half-precision float); one
+that was never written is zero: WAITING.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import contextlib
 import functools
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
 from psync.engine.contract import FINAL, Mark, Record, State
@@ -23,7 +24,7 @@ from psync.engine.directory.names import MODE, Layout, segment_base
 from psync.engine.seal import Unreadable
 
 MARK = struct.Struct("<BIQBe")
-_HEAD = struct.Struct("<II8x")
+_HEAD = struct.Struct("<III4x")
 _LENGTH = struct.Struct("<I")
 HEAD = _HEAD.size
 ALIGN = 32
@@ -45,10 +46,11 @@ new_mark = functools.partial(tuple.__new__, Mark)
 new_record = functools.partial(tuple.__new__, Record)
 
 
-def encode(payload: bytes, position: int) -> bytes:
-    """A record as it lies in the file. Its checksum covers the position: bytes of elsewhere don't fit."""
+def encode(payload: bytes, position: int, more: int = 0) -> bytes:
+    """A record as it lies in the file. Its checksum covers the position: neither bytes of elsewhere nor zeros fit."""
     length = len(payload)
-    return _HEAD.pack(length, crc32(payload, position & 0xFFFFFFFF)) + payload + _FILLING[-(HEAD + length) % ALIGN]
+    head = _HEAD.pack(length, crc32(payload, position + 1 & 0xFFFFFFFF), more)
+    return head + payload + _FILLING[-(HEAD + length) % ALIGN]
 
 
 def size_of(length: int) -> int:
@@ -69,9 +71,11 @@ def unpack_mark(raw: bytes, position: int) -> Mark:
 class Segments:
     """The segment files of one log. Not locked: the log does that."""
 
-    def __init__(self, layout: Layout, log: str) -> None:
+    def __init__(self, layout: Layout, log: str, lasting: Callable[[str], object]) -> None:
         self._layout = layout
         self._log = log
+        self._lasting = lasting
+        """Told of each file that is used, if names are to last."""
         self._folder = os.path.dirname(layout.segment(log, 0))
         self._bases: list[int] = []
         self._complete = 0
@@ -92,6 +96,7 @@ class Segments:
                 fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
             else:
                 fd = os.open(path, CHANGE)
+            self._lasting(path)
             if len(self._files) >= 4:
                 self._forget(next(iter(self._files)))
             self._files[base] = fd
@@ -104,6 +109,7 @@ class Segments:
         if fd is None:
             path = self._layout.marks(self._log, base)
             fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
+            self._lasting(path)
             if len(self._marks) >= 4:
                 self._forget(next(iter(self._marks)))
             self._marks[base] = fd
@@ -148,6 +154,80 @@ class Segments:
         written = os.pwrite(fd, data, position - tail)
         if written != len(data):
             write_all(fd, data[written:], position - tail + written)
+
+    def sync(self, begin: int, tail: int) -> None:
+        """What was written from position `begin` on is on the disk."""
+        if begin < tail:
+            self._list()
+        for base in [tail, *(base for base in self._bases if base < tail)]:
+            if base == tail or self._next_base(base, tail, tail) > begin:
+                os.fdatasync(self._file(base, create=base == tail))
+
+    def sync_marks(self, positions: Sequence[int], tail: int) -> None:
+        """The marks of the records at `positions` are on the disk."""
+        synced = set()
+        for position in positions:
+            found = self._find(position, tail)
+            if found is not None and found[1] not in synced:
+                os.fdatasync(found[1])
+                synced.add(found[1])
+
+    def cut(self, end: int, base: int) -> None:
+        """What lies behind `end` in the segment that begins at `base` is gone."""
+        os.ftruncate(self._file(base), end - base)
+
+    def begin_anew(self, base: int) -> None:
+        """Nothing in the segment that begins at `base` counts, nor will be asked for again: it gets another file."""
+        for path in (self._layout.segment(self._log, base), self._layout.marks(self._log, base)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        self.close()
+
+    # -- after the host was started anew ---------------------------------------------------------------
+
+    def bases(self) -> list[int]:
+        """Where the segments begin that there are."""
+        with contextlib.suppress(FileNotFoundError):
+            self._list()
+        return list(self._bases)
+
+    def follow(self, position: int) -> tuple[int, int]:
+        """Where the records end that lie in a row from `position` on, as far as they were appended whole, all or none;
+        and how many there are."""
+        end, count, seen = position, 0, 0
+        while at := bisect.bisect_right(self._bases, position):
+            base = self._bases[at - 1]
+            fd = self._file(base)
+            try:
+                length = len(_load(fd, position - base, position))
+            except Unreadable:
+                break
+            more = _HEAD.unpack(os.pread(fd, HEAD, position - base))[2]
+            position += size_of(length)
+            seen += 1
+            if not more:
+                end, count = position, seen
+        return end, count
+
+    def drop_behind(self, end: int) -> int:
+        """Nothing lies behind `end`, and nothing is marked there; where the last segment begins now."""
+        kept = [base for base in self._bases if base <= end]
+        for name in os.listdir(self._folder):
+            base = segment_base(name.removesuffix(".marks"))
+            if base is not None and base > end:
+                os.unlink(f"{self._folder}/{name}")
+        self.close()
+        base = kept[-1] if kept else end
+        self.cut_marks(end, base)
+        return base
+
+    def fill(self, payload: bytes, position: int, base: int) -> None:
+        """One record of zeros, which take no room."""
+        fd = self._file(base, create=True)
+        os.pwrite(fd, encode(payload, position)[:HEAD], position - base)
+        os.ftruncate(fd, position - base + size_of(len(payload)))
+
+    # -- marks -------------------------------------------------------------------------------------------
 
     def set_marks(self, positions: list[int], end: int, tail: int, mark: Mark) -> None:
         """Before there are any records at `positions`, which lie in the last segment, up to `end`: what marks them."""
@@ -207,9 +287,9 @@ class Segments:
             self._ahead = position, data, marks, base
             at = 0
         start = at + HEAD
-        length, crc = _HEAD.unpack_from(data, at) if start <= len(data) else (0, -1)
+        length, crc, _ = _HEAD.unpack_from(data, at) if start <= len(data) else (0, -1, 0)
         payload = data[start : start + length]
-        if len(payload) != length or crc32(payload, position & 0xFFFFFFFF) != crc:
+        if len(payload) != length or crc32(payload, position + 1 & 0xFFFFFFFF) != crc:
             self._ahead = _NOT_AHEAD
             found = self._find(position, tail)
             if found is None:
@@ -246,12 +326,12 @@ class Segments:
         written = bytearray()
         at = 0
         while limit and at + HEAD <= len(data):
-            length, crc = _HEAD.unpack_from(data, at)
+            length, crc, _ = _HEAD.unpack_from(data, at)
             size = size_of(length)
             payload = data[at + HEAD : at + HEAD + length]
             if len(payload) != length or any(old[at >> 1 : (at >> 1) + 16]):
                 break
-            if crc32(payload, (position + at) & 0xFFFFFFFF) != crc:
+            if crc32(payload, position + at + 1 & 0xFFFFFFFF) != crc:
                 break
             taken.append(new_record((position + at, mark, payload)))  # before it is so: what fails is undone
             written += new
@@ -354,12 +434,12 @@ def _load(fd: int, offset: int, position: int) -> bytes:
     data = os.pread(fd, _GLANCE, offset)
     if len(data) < HEAD:
         raise Unreadable(f"the segment ends before the record at {position}")
-    length, crc = _HEAD.unpack_from(data)
+    length, crc, _ = _HEAD.unpack_from(data)
     if length <= _GLANCE - HEAD:
         payload = data[HEAD : HEAD + length]
     else:
         room = os.fstat(fd).st_size - offset - HEAD  # a damaged length must not ask for gigabytes
         payload = read_all(fd, min(length, max(room, 0)), offset + HEAD)
-    if len(payload) != length or crc32(payload, position & 0xFFFFFFFF) != crc:
+    if len(payload) != length or crc32(payload, position + 1 & 0xFFFFFFFF) != crc:
         raise Unreadable(f"the record at {position} does not fit its checksum")
     return payload

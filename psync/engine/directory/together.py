@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from psync.engine.directory.files import READ, Temporary, let_go, make_folder, read_all, remove_quietly
 from psync.engine.directory.names import Layout
+from psync.engine.directory.whole import Whole
 from psync.engine.seal import BUCKET_HEAD, End, Unreadable, follow, start
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ Note = dict[str, tuple[int, int, int]]
 class Together:
     """The notes of one directory about appends to several buckets."""
 
-    def __init__(self, layout: Layout, *, sync: bool) -> None:
+    def __init__(self, layout: Layout, whole: Whole) -> None:
         self._layout = layout
-        self._sync = sync
+        self._whole = whole
 
     def append_all(self, buckets: Mapping[str, DirectoryBucket], ops: Mapping[str, bytes]) -> None:
         """A lock, fstat and two writes a bucket, and one small file for all."""
@@ -60,13 +61,20 @@ class Together:
 
     def _decide(self, note: Note) -> tuple[str, Temporary]:
         make_folder(self._layout.pending)
-        temp = Temporary(self._layout.tmp, json.dumps(note).encode(), sync=self._sync)
+        temp = Temporary(self._layout.tmp, json.dumps(note).encode(), sync=self._whole.sync_file)
         path = f"{self._layout.pending}/{os.path.basename(temp.path)}"
         try:
             os.rename(temp.path, path)
         except BaseException:
             temp.discard()
             raise
+        if self._whole.sync_file:
+            try:
+                self._whole.secure(path)  # or a power cut could keep some of the flips, and not the note
+            except BaseException:
+                remove_quietly(path)
+                let_go(temp.fd)
+                raise
         return path, temp
 
     def flip_for(self, name: str, data: bytes, end: End) -> bytes | None:
