@@ -75,7 +75,7 @@ def dumps_whole(value: Any) -> bytes:
 @functools.cache
 def _cloudpickle() -> Any:
     try:
-        import cloudpickle  # type: ignore[import-not-found, unused-ignore]
+        import cloudpickle  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         return None
     return cloudpickle
