@@ -1,9 +1,15 @@
 """How fast psync is beside what one would otherwise pick, measured in the same run.
 
-    python -m benchmarks [--quick] [--fs tmpfs,ext4,DIR] [question ...]
+    python -m benchmarks                      all of it: about 12 minutes, results in benchmarks/results/full
+    python -m benchmarks --quick              under two minutes, results in benchmarks/results/quick
+    python -m benchmarks store locks.rivals   these questions, or cases, only
+    python -m benchmarks --minutes 5 --fs tmpfs,disk,ext4,/mnt/nfs
 
-One file per question (`store category wake queues barrier locks startup floor`), one adapter per peer in `peers/`.
-Every measurement is a fresh process; psync and its peers take turns in shuffled order, round after round, so that
-whatever else the machine does hits all of them alike. Only the ratios mean anything on another machine. `targets.py`
-says which ratios are wanted.
+One file per question, one adapter per peer in `peers/`; a peer that is not installed is left out, and that is said.
+Every measurement is a fresh process. Cases come in shuffled order, round after round, until each had its rounds or the
+time is up; psync and its peers take turns within a case, so that whatever else the machine does hits all of them
+alike. Only ratios mean anything on another machine. The floor beside them is the same system calls from plain Python.
+`targets.py` says which ratios are wanted.
+
+Each run writes what it measured (`run.jsonl`), a table (`table.md`) and pictures; `--redraw` makes these anew.
 """

@@ -11,6 +11,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -26,8 +27,10 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SUBJECT = "psync"
-DEADLINE = 180.0
-"""Seconds after which a measurement is ended; none takes a tenth of that on an idle machine."""
+P99 = ", p99"
+"""Behind the name of a figure: what 99 of 100 operations stay below."""
+DEADLINE, QUICK_DEADLINE = 120.0, 20.0
+"""Seconds after which a measurement is ended; hardly one takes a tenth of that on an idle machine."""
 
 fork = multiprocessing.get_context("fork")
 
@@ -38,6 +41,24 @@ class Figure(NamedTuple):
     name: str
     unit: str
     more: bool | None = False
+    curve: str = ""
+    """The curve that it is a point of, and where: the picture of what grows."""
+    at: int = 0
+
+
+PEAK = Figure("peak memory", "MB")
+"""What every case tells besides: the most that the process, or one of those it started, ever had in memory."""
+
+
+class Pace(NamedTuple):
+    """Seconds that an operation takes."""
+
+    median: float
+    p99: float
+
+    def figures(self, name: str, scale: float = 1e6) -> dict[str, float]:
+        """Under `name`, in microseconds (or the unit that `scale` says); tables find the other beside it."""
+        return {name: scale * self.median, f"{name}{P99}": scale * self.p99}
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ class Case:
     quick_disk: bool = False
     """Also on the slower places in a quick run."""
     disk: bool = True
-    """False: no file is involved, so one place is enough."""
+    """False: the first place is enough, as no file is involved, or all that can be asked, as a million are."""
 
     shared: bool = False
     """All subjects use the same fixtures."""
@@ -104,6 +125,20 @@ def per_item(operation: Callable[..., object], items: Sequence[tuple[Any, ...]],
     return statistics.median(took)
 
 
+def pace(operation: Callable[..., object], items: Sequence[tuple[Any, ...]], batches: int = 9) -> Pace:
+    """What `per_item` says of every second batch, which is timed as a whole, and the 99th of a hundred single calls
+    of the others: to look at the clock costs as much as a short operation."""
+    size = max(1, len(items) // batches)
+    wholes, singles = [], []
+    for start in range(0, size * min(batches, len(items)), size):
+        batch = items[start : start + size]
+        if start // size % 2 == 0:
+            wholes.append(per_item(operation, batch, batches=1))
+        else:
+            singles += [once(operation, *item) for item in batch]
+    return Pace(statistics.median(wholes), sorted(singles)[len(singles) * 99 // 100] if singles else wholes[0])
+
+
 def once(operation: Callable[..., object], *arguments: Any) -> float:
     """Seconds that one call takes."""
     began = time.perf_counter()
@@ -134,6 +169,35 @@ def crowd(count: int, work: Callable[..., Any], *arguments: Iterable[Any]) -> li
     return [answer for _, answer in answers]
 
 
+def idle_cpu(wait: Callable[[], object], seconds: float) -> float:
+    """Milliseconds of processor time in a second that a process needs to be in `wait`, which does not return."""
+    process = fork.Process(target=wait)
+    process.start()
+    time.sleep(0.5)  # what the first wait sets up is not the question
+    used, began = _processor_time(process.pid), time.monotonic()
+    time.sleep(seconds)
+    took, alive = time.monotonic() - began, process.is_alive()
+    used = _processor_time(process.pid) - used if alive else 0.0
+    process.kill()
+    process.join()
+    if not alive:
+        raise AssertionError("it did not wait")
+    return 1e3 * used / took
+
+
+def _processor_time(pid: int | None) -> float:
+    """Seconds of all threads, as the scheduler counts them: in nanoseconds, not in ticks of 10 ms."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+
+def _peak() -> float:
+    """Megabytes. Of itself from the kernel's high-water mark: `ru_maxrss` remembers the process that started this."""
+    status = Path("/proc/self/status").read_text()
+    mine = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    return max(mine, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+
+
 def _member(link: Connection, gate: Callable[[], object], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         link.send((True, work(gate, *arguments)))
@@ -154,10 +218,11 @@ def measure(case: Case, subject: str, folder: str, kept: str, quick: bool) -> di
         env=environment,
         start_new_session=True,
     )
+    deadline = QUICK_DEADLINE if quick else DEADLINE
     try:
-        said, complained = child.communicate(timeout=DEADLINE)
+        said, complained = child.communicate(timeout=deadline)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"not done after {DEADLINE:.0f} s") from None
+        raise RuntimeError(f"not done after {deadline:.0f} s") from None
     finally:
         _end(child)
     if child.returncode:
@@ -186,7 +251,7 @@ def main(order: dict[str, Any]) -> None:
     bench = Bench(peer, order["folder"], order["kept"], order["quick"])
     figures = find(order["case"]).run(bench)
     print()
-    print(json.dumps(figures))
+    print(json.dumps(figures | {PEAK.name: _peak()}))
 
 
 if __name__ == "__main__":

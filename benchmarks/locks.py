@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.harness import Bench, Case, Figure, crowd, fork, per_item
+from benchmarks.harness import Bench, Case, Figure, Pace, crowd, fork, pace
 
 
-def _pairs(shared: Any, count: int) -> float:
-    """Seconds for an `acquire` and a `release` that nobody else is in the way of."""
+def _pairs(shared: Any, count: int) -> Pace:
+    """For an `acquire` and a `release` that nobody else is in the way of."""
     shared.open()
     acquire, release = shared.acquire, shared.release
 
@@ -19,23 +19,23 @@ def _pairs(shared: Any, count: int) -> float:
         release()
 
     pair()  # what a handle does once is not the question
-    took = per_item(pair, [()] * count)
+    took = pace(pair, [()] * count)
     shared.close()
     return took
 
 
 def _amount(bench: Bench) -> int:
-    quick_one = bench.peer.__name__.rpartition(".")[2] in ("psync", "multiprocessing")
+    quick_one = bench.peer.__name__.rpartition(".")[2] in ("psync", "multiprocessing", "plain")
     return bench.few(45_000, 18_000) if quick_one else bench.few(4_500, 1_800)
 
 
 def lock(bench: Bench) -> dict[str, float]:
-    return {"lock pair": 1e6 * _pairs(bench.peer.Lock(bench.folder), _amount(bench))}
+    return _pairs(bench.peer.Lock(bench.folder), _amount(bench)).figures("lock pair")
 
 
 def semaphore(bench: Bench) -> dict[str, float]:
     """One of four permits."""
-    return {"semaphore pair": 1e6 * _pairs(bench.peer.Semaphore(bench.folder, 4), _amount(bench))}
+    return _pairs(bench.peer.Semaphore(bench.folder, 4), _amount(bench)).figures("semaphore pair")
 
 
 WORK = range(1000)
@@ -82,7 +82,7 @@ CASES = (
         "lock",
         lock,
         (Figure("lock pair", "µs"),),
-        ("multiprocessing", "filelock", "fasteners", "diskcache", "redis"),
+        ("plain", "multiprocessing", "filelock", "fasteners", "diskcache", "redis"),
     ),
     Case(
         "locks",
@@ -93,7 +93,7 @@ CASES = (
             Figure("least to most served", "", None),
             Figure("not alone", "", None),
         ),
-        ("multiprocessing", "filelock", "fasteners", "diskcache", "redis"),
+        ("plain", "multiprocessing", "filelock", "fasteners", "diskcache", "redis"),
         rounds=5,
     ),
     Case(

@@ -1,4 +1,4 @@
-"""Where the stores stand while they are measured: memory, a journalled ext4 image made for the run, any directory."""
+"""Where the stores stand while they are measured: memory, the disk, a journalled ext4 image made for the run, NFS."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 MEMORY = Path("/dev/shm")
+DISK = Path("/var/tmp")
 IMAGE_BYTES = 4 << 30
 """Size of the ext4 image; it is sparse, and what is written to it stays well under half."""
 
@@ -19,6 +20,8 @@ IMAGE_BYTES = 4 << 30
 class Place(NamedTuple):
     name: str
     path: str
+    kind: str
+    """The type of its file system."""
 
 
 class Missing(Exception):
@@ -28,21 +31,38 @@ class Missing(Exception):
 @contextmanager
 def opened(names: Sequence[str]) -> Iterator[tuple[list[Place], list[str]]]:
     """The places that can be had, and a sentence for each that can't. All are gone afterwards."""
-    places, left_out = [], []
+    places: list[Place] = []
+    left_out = []
     with ExitStack() as stack:
         for name in names:
             try:
-                places.append(Place(name, stack.enter_context(_opened(name))))
+                path = stack.enter_context(_opened(name))
             except Missing as reason:
                 left_out.append(f"{name} is left out: {reason}")
+                continue
+            kind = file_system(path)
+            called = kind if os.sep in name else name  # where somebody's folder is, is nobody's business
+            twins = sum(place.name.partition(" ")[0] == called for place in places)
+            places.append(Place(f"{called} {twins + 1}" if twins else called, path, kind))
         yield places, left_out
+
+
+def file_system(path: str) -> str:
+    """Its type, from the last mount that `path` is below."""
+    found, path = (Path("/"), "unknown"), os.path.realpath(path)
+    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        for line in mounts:
+            before, _, after = line.partition(" - ")
+            point = Path(before.split()[4].encode().decode("unicode_escape"))
+            if Path(path).is_relative_to(point) and len(point.parts) >= len(found[0].parts):
+                found = point, after.split()[0]
+    return found[1]
 
 
 def _opened(name: str) -> AbstractContextManager[str]:
     if name == "ext4":
         return _image()
-    parent = MEMORY if name == "tmpfs" else Path(name)
-    return _scratch(parent)
+    return _scratch({"tmpfs": MEMORY, "disk": DISK}.get(name) or Path(name))
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.harness import Bench, Case, Figure, crowd, once, per_item
+from benchmarks.harness import Bench, Case, Figure, crowd, idle_cpu
+from benchmarks.harness import pace as pace_of
 
 ITEM = b"x" * 100
 STOP = b"stop"
@@ -29,10 +30,10 @@ def pace(bench: Bench) -> dict[str, float]:
     queue = bench.peer.Queue(bench.folder)
     queue.open()
     count = _amount(bench) // 4
-    put = per_item(queue.put, [(ITEM,)] * count)
-    taken = per_item(queue.take, [()] * count)
+    put = pace_of(queue.put, [(ITEM,)] * count)
+    taken = pace_of(queue.take, [()] * count)
     queue.close()
-    return {"put": 1e6 * put, "get and done": 1e6 * taken}
+    return put.figures("put") | taken.figures("get and done")
 
 
 def _produce(gate: Callable[[], Any], queue: Any, part: int, count: int, consumers: int) -> tuple[float, float, int]:
@@ -102,37 +103,16 @@ def _flow(bench: Bench, work: Callable[..., Any], how: str = "") -> dict[str, fl
     return figures
 
 
-def _filled(bench: Bench, depth: int) -> Callable[[str], None]:
-    def build(path: str) -> None:
-        queue = bench.peer.Queue(path)
+def idle(bench: Bench) -> dict[str, float]:
+    """CPU time of a consumer that waits for what does not come. (Where a library's own `get` does not wait, how often
+    one looks again decides, so those are left out.)"""
+    queue = bench.peer.Queue(bench.folder)
+
+    def wait() -> None:
         queue.open()
-        for _ in range(0, depth, 1000):
-            queue.fill([ITEM] * 1000)
-        queue.close()
+        queue.take()
 
-    return build
-
-
-def _one_in_one_out(queue: Any) -> None:
-    queue.put(ITEM)
-    queue.take()
-
-
-def depth(bench: Bench) -> dict[str, float]:
-    """What one item more and one less costs in a queue that holds many, and the first `get` of a newcomer."""
-    figures = {}
-    for count, label in ((1_000, "1k"), (100_000, "100k"), (1_000_000, "1M")):
-        if count > 100_000 and not bench.peer.__name__.endswith("psync"):
-            continue  # filling theirs takes minutes
-        queue = bench.peer.Queue(bench.fixture(label, _filled(bench, count)))
-        queue.open()
-        figures[f"first get at {label}"] = 1e3 * once(queue.take)
-        queue.put(ITEM)
-
-        _one_in_one_out(queue)
-        figures[f"put, get and done at {label}"] = 1e6 * per_item(_one_in_one_out, [(queue,)] * bench.few(1800, 900))
-        queue.close()
-    return figures
+    return {"idle CPU of a consumer": idle_cpu(wait, bench.few(3, 1))}
 
 
 CASES = (
@@ -141,7 +121,7 @@ CASES = (
         "pace",
         pace,
         (Figure("put", "µs"), Figure("get and done", "µs")),
-        ("multiprocessing", "huey", "diskcache", "redis", "redis_strict", "persistqueue", "dirq"),
+        ("plain", "multiprocessing", "huey", "diskcache", "redis", "redis_strict", "persistqueue", "dirq"),
     ),
     Case(
         "queues",
@@ -162,12 +142,12 @@ CASES = (
     ),
     Case(
         "queues",
-        "depth",
-        depth,
-        tuple(Figure(f"put, get and done at {size}", "µs") for size in ("1k", "100k", "1M"))
-        + tuple(Figure(f"first get at {size}", "ms") for size in ("1k", "100k", "1M")),
-        ("diskcache",),
-        rounds=5,
-        quick_rounds=2,
+        "idle",
+        idle,
+        (Figure("idle CPU of a consumer", "ms/s"),),
+        ("multiprocessing", "redis", "redis_strict", "persistqueue"),
+        rounds=2,
+        quick_rounds=1,
+        disk=False,
     ),
 )

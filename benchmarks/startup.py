@@ -33,7 +33,7 @@ CASES = (
         "import",
         imported,
         (Figure("import", "ms"), Figure("import, store in hand", "ms")),
-        ("pickleshare",),
+        ("plain", "pickleshare"),
         rounds=9,
         quick_rounds=3,
         disk=False,

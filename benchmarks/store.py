@@ -1,4 +1,4 @@
-"""How fast values are stored and read, listed and counted: beside PickleShare, diskcache and Redis."""
+"""How fast values are stored and read, listed and counted: beside PickleShare, diskcache, LMDB, Redis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.harness import Bench, Case, Figure, crowd, once, per_item
+from benchmarks.harness import Bench, Case, Figure, crowd, once, pace, per_item
 
 SMALL = [bytes([65 + i]) * 100 for i in range(16)]
 SETTLED = 0.05
@@ -19,17 +19,17 @@ SETTLED = 0.05
 def small(bench: Bench) -> dict[str, float]:
     """100 B values, one by one. Each of the four has a folder and handles of its own; directory entries are warm."""
     names = [f"key{i:04}" for i in range(bench.few(1000, 400))]
-    figures = {}
+    figures: dict[str, float] = {}
 
     folder = bench.fresh("overwrite")
     store = bench.peer.Store(folder)
     for i, name in enumerate(names):
         store.set(name, SMALL[i % 16])
     jobs = [(name, SMALL[(i + 5) % 16]) for i, name in enumerate(names)]
-    figures["overwrite 100 B"] = 1e6 * per_item(store.set, jobs)
+    figures |= pace(store.set, jobs).figures("overwrite 100 B")
 
     newcomers = [(f"new{i:04}", SMALL[i % 16]) for i in range(len(names))]
-    figures["new key 100 B"] = 1e6 * per_item(store.set, newcomers)
+    figures |= pace(store.set, newcomers).figures("new key 100 B")
     store.close()
 
     time.sleep(SETTLED)
@@ -37,14 +37,14 @@ def small(bench: Bench) -> dict[str, float]:
     for part in range(8):
         store = bench.peer.Store(folder)
         store.get(newcomers[part][0])  # what a handle does once, at its first read, is not the question
-        rest.append(per_item(store.get, [(name,) for name in names[part::8]], batches=3))
+        rest.append(pace(store.get, [(name,) for name in names[part::8]], batches=3))
         store.close()
-    figures["fresh get 100 B"] = 1e6 * sorted(rest)[len(rest) // 2]
+    figures |= sorted(rest)[len(rest) // 2].figures("fresh get 100 B")
 
     store = bench.peer.Store(folder)
     for name in names:
         store.get(name)
-    figures["unchanged get 100 B"] = 1e6 * per_item(store.get, [(name,) for name in names])
+    figures |= pace(store.get, [(name,) for name in names]).figures("unchanged get 100 B")
     store.close()
     return figures
 
@@ -76,14 +76,14 @@ def big(bench: Bench) -> dict[str, float]:
     return {"1 MB set": 1e3 * sorted(sets)[len(sets) // 2], "1 MB get": 1e3 * sorted(gets)[len(gets) // 2]}
 
 
-def _tree(count: int) -> Callable[[str], None]:
-    """Writes `count` values in a hundred folders: plain pickles, the same files for whoever lists them."""
+def tree(count: int, folders: int = 100) -> Callable[[str], None]:
+    """Writes `count` values in so many folders: plain pickles, the same files for whoever lists them."""
 
     def build(path: str) -> None:
         stored = pickle.dumps(SMALL[0], protocol=2)
-        for folder in range(100):
+        for folder in range(folders):
             os.mkdir(os.path.join(path, f"f{folder:03}"), 0o700)
-            for i in range(count // 100):
+            for i in range(count // folders):
                 with open(os.path.join(path, f"f{folder:03}", f"key{i:05}"), "wb") as file:
                     file.write(stored)
 
@@ -94,7 +94,7 @@ def keys(bench: Bench) -> dict[str, float]:
     """All names below a hundred folders, and those of one folder."""
     figures = {}
     for count, label in ((10_000, "10k"), (100_000, "100k")):
-        store = bench.peer.Store(bench.fixture(label, _tree(count)))
+        store = bench.peer.Store(bench.fixture(label, tree(count)))
         took = []
         for _ in range(4 if count == 10_000 else bench.few(2, 1)):
             began = time.perf_counter()
@@ -198,20 +198,24 @@ CASES = (
         "small",
         small,
         SMALL_FIGURES,
-        ("pickleshare", "diskcache", "redis"),
+        ("plain", "pickleshare", "diskcache", "sqlitedict", "lmdb", "redis"),
         rounds=9,
         quick_rounds=3,
         quick_disk=True,
     ),
     Case(
-        "store", "big", big, (Figure("1 MB set", "ms"), Figure("1 MB get", "ms")), ("pickleshare", "diskcache", "redis")
+        "store",
+        "big",
+        big,
+        (Figure("1 MB set", "ms"), Figure("1 MB get", "ms")),
+        ("plain", "pickleshare", "diskcache", "lmdb", "redis"),
     ),
     Case(
         "store",
         "keys",
         keys,
         (Figure("keys() at 10k", "ms"), Figure("keys() at 100k", "ms"), Figure("glob in one of 100 folders", "ms")),
-        ("pickleshare",),
+        ("plain", "pickleshare"),
         rounds=5,
         quick_rounds=2,
         shared=True,
@@ -221,7 +225,7 @@ CASES = (
         "clear",
         clear,
         (Figure("clear() of 10k keys", "ms"), Figure("clear() of 300 keys", "ms", None)),
-        ("pickleshare", "diskcache"),
+        ("plain", "pickleshare", "diskcache", "lmdb"),
         rounds=3,
         quick_rounds=1,
     ),
@@ -230,7 +234,7 @@ CASES = (
         "mixed",
         mixed,
         (Figure("4 processes, 80 % reads", "/s", more=True), Figure("errors of 4 processes", "", None)),
-        ("pickleshare", "diskcache", "redis"),
+        ("plain", "pickleshare", "diskcache", "lmdb", "redis"),
         rounds=5,
         quick_rounds=2,
     ),
@@ -239,7 +243,7 @@ CASES = (
         "modify",
         modify,
         (Figure("modify of one key by 4 processes", "/s", more=True), Figure("lost counts", "", None)),
-        ("pickleshare", "diskcache", "redis"),
+        ("plain", "pickleshare", "diskcache", "lmdb", "redis"),
         rounds=5,
         quick_rounds=2,
     ),

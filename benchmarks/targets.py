@@ -45,6 +45,7 @@ FLOWS = ("1 producer, 1 consumer", "1 producer, 4 consumers")
 FLOW_PEERS = (("multiprocessing", 0.9), ("huey", 4), ("diskcache", 7), ("redis", 3.5))
 ROUNDS = ("round of 4", "round of 8", "round of 16")
 ROUND_PEERS = (("multiprocessing", 0.6), ("redis", 0.15), ("tcpstore", 0.35))
+CURVES = ("new key", "overwrite", "get", "hset", "hget", "post", "read", "put, get and done")
 
 GOALS = (
     beats("store", "overwrite 100 B", "pickleshare", 3, "tmpfs"),
@@ -79,8 +80,6 @@ GOALS = (
     stays("wake", "write beside 16 waiters", "write alone", 2),
     *(beats("queues", flow, peer, times) for flow in FLOWS for peer, times in FLOW_PEERS),
     *(beats("queues", f"{flow}, in a loop", "multiprocessing", 2) for flow in FLOWS),
-    stays("queues", "put, get and done at 1M", "put, get and done at 1k", 1.5),
-    within("queues", "first get at 1M", 1),
     *(beats("barrier", round_, peer, 1 / times) for round_ in ROUNDS for peer, times in ROUND_PEERS),
     beats("locks", "lock pair", "filelock", 35),
     beats("locks", "lock pair", "fasteners", 9),
@@ -90,6 +89,10 @@ GOALS = (
     within("locks", "not alone", 0),
     beats("locks", "semaphore pair", "diskcache", 5),
     beats("locks", "semaphore pair", "redis", 5),
+    *(stays("growth", f"{curve} at 1M", f"{curve} at 1k", 1.5) for curve in CURVES),
+    stays("growth", "round of 2 after 100k", "round of 2 after 1k", 1.5),
+    stays("growth", "memory of a worker after 1M", "memory of a worker after 10k", 1.5),
+    within("growth", "first get at 1M", 1),
     beats("startup", "import", "pickleshare", 1 / 1.2),
     beats("startup", "import, store in hand", "pickleshare", 1 / 1.2),
 )

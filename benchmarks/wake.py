@@ -8,7 +8,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.harness import Bench, Case, Figure, fork, per_item
+from benchmarks.harness import Bench, Case, Figure, Pace, fork, idle_cpu, per_item
 
 NEVER = -1
 """A turn that nobody sends."""
@@ -24,8 +24,7 @@ def latency(bench: Bench) -> dict[str, float]:
     turns = bench.few(12, 4) if polls else bench.few(600, 200)
     cold, warm = _turns(bench.peer.Signal(bench.folder), turns, 0.5 if polls else 0.0)
     return {
-        "wake, median": 1e6 * statistics.median(cold),
-        "wake, p99": 1e6 * cold[int(len(cold) * 0.99)],
+        **_latency(cold).figures("wake, median"),
         "wake by a warm writer": 1e6 * statistics.median(warm),
     }
 
@@ -34,10 +33,13 @@ def flag(bench: Bench) -> dict[str, float]:
     """The same for an event: from just before it is set to where `wait` has returned."""
     cold, warm = _turns(bench.peer.Flag(bench.folder), bench.few(600, 200), 0.0)
     return {
-        "set to wake, median": 1e6 * statistics.median(cold),
-        "set to wake, p99": 1e6 * cold[int(len(cold) * 0.99)],
+        **_latency(cold).figures("set to wake, median"),
         "set to wake by a warm setter": 1e6 * statistics.median(warm),
     }
+
+
+def _latency(took: list[float]) -> Pace:
+    return Pace(statistics.median(took), took[int(len(took) * 0.99)])
 
 
 def _turns(shared: Any, turns: int, pause: float) -> tuple[list[float], list[float]]:
@@ -71,12 +73,12 @@ def _writer(link: Connection, shared: Any, turns: int, pause: float) -> None:
 def idle(bench: Bench) -> dict[str, float]:
     """CPU time of a process that waits for what does not come."""
     shared = bench.peer.Signal(bench.folder)
-    shared.open()
-    shared.wait(NEVER, 0.2)  # what the first wait sets up is not the question
-    seconds = float(bench.few(6, 3))
-    used, began = time.process_time(), time.monotonic()
-    shared.wait(NEVER, seconds)
-    return {"idle CPU": 1e3 * (time.process_time() - used) / (time.monotonic() - began)}
+
+    def wait() -> None:
+        shared.open()
+        shared.wait(NEVER, 60.0)
+
+    return {"idle CPU": idle_cpu(wait, bench.few(5, 2))}
 
 
 def sixteen(bench: Bench) -> dict[str, float]:
@@ -109,14 +111,14 @@ def _waiter(bench: Bench, gate: Any, number: int) -> None:
     shared.wait(1000 + number, 60.0)
 
 
-LATENCY_FIGURES = (Figure("wake, median", "µs"), Figure("wake, p99", "µs"), Figure("wake by a warm writer", "µs"))
+LATENCY_FIGURES = (Figure("wake, median", "µs"), Figure("wake by a warm writer", "µs"))
 CASES = (
     Case(
         "wake",
         "latency",
         latency,
         LATENCY_FIGURES,
-        ("multiprocessing", "multiprocessing_queue", "redis", "pickleshare"),
+        ("plain", "multiprocessing", "multiprocessing_queue", "redis", "tcpstore", "filestore", "pickleshare"),
         rounds=5,
     ),
     Case(
@@ -125,10 +127,9 @@ CASES = (
         flag,
         (
             Figure("set to wake, median", "µs"),
-            Figure("set to wake, p99", "µs"),
             Figure("set to wake by a warm setter", "µs"),
         ),
-        ("multiprocessing",),
+        ("plain", "multiprocessing"),
         rounds=5,
     ),
     Case(
@@ -136,7 +137,7 @@ CASES = (
         "idle",
         idle,
         (Figure("idle CPU", "ms/s"),),
-        ("multiprocessing", "multiprocessing_queue", "redis", "pickleshare"),
+        ("plain", "multiprocessing", "multiprocessing_queue", "redis", "tcpstore", "filestore", "pickleshare"),
         rounds=3,
         quick_rounds=1,
     ),

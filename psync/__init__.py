@@ -144,12 +144,14 @@ def open(
     return root if isinstance(root, PickleShareDB) else PickleShareDB(root, durability=durability, wakeups=wakeups)
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name's module when it is first used: ``import psync`` alone costs next to nothing."""
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
-    return found
+if not TYPE_CHECKING:  # a type checker would take it that there is every name
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name's module when it is first used: ``import psync`` alone costs next to nothing."""
+        if name not in _WHERE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
+        return found
 
 
 def __dir__() -> list[str]:

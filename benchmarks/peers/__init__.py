@@ -4,6 +4,7 @@ An adapter has those of these that its library has, and nothing more:
 
     Store(folder)      set get keys clear incr forget close        a mapping of str to python values
     Category(folder)   fill hset hget hdict hcompress close        one dict that grows
+    Mailbox(folder)    open fill post get close                    letters that are written once
     Signal(folder)     open wait send send_elsewhere               someone waits for a name to get a value
     Flag(folder)       open lower wait send send_elsewhere         someone waits for a flag to go up
     Queue(folder)      open put take fill close                    `take` claims, and acknowledges where it can
@@ -20,11 +21,16 @@ from __future__ import annotations
 import importlib.util
 import shutil
 
+FLOOR = "plain"
+"""The adapter with nothing in it but the system calls: what there is to be reached."""
+
 NEEDS: dict[str, tuple[str, ...]] = {
     "psync": ("psync",),
     "plain": (),
     "pickleshare": ("pickleshare",),
     "diskcache": ("diskcache",),
+    "sqlitedict": ("sqlitedict",),
+    "lmdb": ("lmdb",),
     "redis": ("redis",),
     "redis_strict": ("redis",),
     "huey": ("huey",),
@@ -35,6 +41,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "filelock": ("filelock",),
     "fasteners": ("fasteners",),
     "tcpstore": ("torch",),
+    "filestore": ("torch",),
 }
 """What has to be importable for each adapter."""
 

@@ -42,6 +42,24 @@ class Category:
         return self.cache[root, key]
 
 
+class Mailbox:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def open(self) -> None:
+        self.cache = diskcache.Cache(self.folder)
+        self.post = self.cache.add
+        self.get = self.cache.__getitem__
+
+    def fill(self, letters: dict[str, object]) -> None:
+        with self.cache.transact():
+            for address, letter in letters.items():
+                self.cache.add(address, letter)
+
+    def close(self) -> None:
+        self.cache.close()
+
+
 class Queue:
     def __init__(self, folder: str) -> None:
         self.folder = folder

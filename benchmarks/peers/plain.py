@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import multiprocessing
 import os
 import pickle
 import select
 import struct
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 
+IMPORT = READY = "import fcntl, pickle"
 LENGTH = struct.Struct("<I")
 SLOT = 128
 """Bytes of a queue record: its length, its payload, and its last byte says whether it is done."""
@@ -61,7 +65,37 @@ class Store:
         self.cache[key] = (now.st_mtime_ns, now.st_size, now.st_ino), payload
         return pickle.loads(payload)
 
+    def incr(self, key: str) -> None:
+        fd = os.open(f"{self.folder}/{key}", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            payload = os.pread(fd, os.fstat(fd).st_size, 0)
+            os.pwrite(fd, pickle.dumps(pickle.loads(payload) + 1 if payload else 1, protocol=5), 0)
+        finally:
+            os.close(fd)
+
+    def keys(self, glob: str = "*") -> list[str]:
+        """All names, or those of one folder: what has to be listed for a glob that begins with its name."""
+        folder, _, rest = glob.rpartition("/")
+        return list(_names(f"{self.folder}/{folder}", f"{folder}/")) if rest and folder else list(_names(self.folder))
+
+    def clear(self) -> None:
+        for name in self.keys():
+            os.unlink(f"{self.folder}/{name}")
+
+    def forget(self) -> None:
+        self.cache.clear()
+
     def close(self) -> None: ...
+
+
+def _names(path: str, prefix: str = "") -> Iterator[str]:
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _names(entry.path, f"{prefix}{entry.name}/")
+            else:
+                yield prefix + entry.name
 
 
 class Category:
@@ -84,8 +118,27 @@ class Category:
         fcntl.flock(fd, fcntl.LOCK_EX)
         end = os.fstat(fd).st_size
         os.pwrite(fd, item, end)
-        os.pwrite(fd, b"s", max(end - 1, 0))
+        os.pwrite(fd, b".", max(end - 1, 0) if end else len(item) - 1)
         fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def hdict(self, root: str) -> dict[str, object]:
+        """From one file, if `hcompress` made it; else from all."""
+        try:
+            with open(f"{self.folder}/{root}xx", "rb") as file:
+                found: dict[str, object] = pickle.load(file)
+                return found
+        except FileNotFoundError:
+            return dict(self._items(root))
+
+    def _items(self, root: str) -> Iterator[tuple[str, object]]:
+        for number in range(256):
+            with suppress(FileNotFoundError, EOFError), open(f"{self.folder}/{root}{number:02x}", "rb") as file:
+                while True:
+                    yield pickle.load(file)
+
+    def hcompress(self, root: str) -> None:
+        with open(f"{self.folder}/{root}xx", "wb") as file:
+            pickle.dump(dict(self._items(root)), file, protocol=5)
 
     def close(self) -> None:
         for fd in self.files.values():
@@ -122,6 +175,38 @@ class Signal:
         self.store.set(f"other{turn}", time.perf_counter())
 
 
+class Flag:
+    """A byte in a file that both have open; the waiter has the kernel say when it was written."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = f"{folder}/flag"
+        self.sent = multiprocessing.RawValue("d")
+
+    def open(self) -> None:
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        libc = ctypes.CDLL(None)
+        self.events = libc.inotify_init1(os.O_NONBLOCK)
+        libc.inotify_add_watch(self.events, os.fsencode(self.path), 0x2)  # IN_MODIFY
+        self.ready = select.poll()
+        self.ready.register(self.events, select.POLLIN)
+
+    def wait(self, turn: int, timeout: float) -> float:
+        while os.pread(self.fd, 1, 0) != b"1":
+            self.ready.poll(1e3 * timeout)
+            os.read(self.events, 4096)
+        return float(self.sent.value)
+
+    def lower(self) -> None:
+        os.pwrite(self.fd, b"0", 0)
+
+    def send(self, turn: int) -> None:
+        self.sent.value = time.perf_counter()
+        os.pwrite(self.fd, b"1", 0)
+
+    def send_elsewhere(self, turn: int) -> None:
+        os.utime(self.fd)
+
+
 class Queue:
     """Records in a row in one file, a cursor in another; a byte of the record says that it is done."""
 
@@ -153,6 +238,60 @@ class Queue:
         fcntl.flock(self.records, fcntl.LOCK_UN)
         return item
 
+    def fill(self, items: list[bytes]) -> None:
+        for item in items:
+            self.put(item)
+
     def close(self) -> None:
         os.close(self.records)
         os.close(self.cursor)
+
+
+class Lock:
+    """A descriptor that is kept."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def open(self) -> None:
+        fd = self.fd = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self.acquire = lambda: fcntl.flock(fd, fcntl.LOCK_EX)
+        self.release = lambda: fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Barrier:
+    """A number in a file: each adds one to it under its lock, and the last writes to another, which wakes the rest."""
+
+    def __init__(self, folder: str, parties: int) -> None:
+        self.folder = folder
+        self.parties = parties
+        self.round = 0
+
+    def open(self) -> None:
+        self.count = os.open(f"{self.folder}/count", os.O_RDWR | os.O_CREAT, 0o600)
+        self.bell = os.open(f"{self.folder}/bell", os.O_RDWR | os.O_CREAT, 0o600)
+        libc = ctypes.CDLL(None)
+        self.events = libc.inotify_init1(os.O_NONBLOCK)
+        libc.inotify_add_watch(self.events, os.fsencode(f"{self.folder}/bell"), 0x2)  # IN_MODIFY
+        self.ready = select.poll()
+        self.ready.register(self.events, select.POLLIN)
+
+    def wait(self) -> None:
+        self.round += 1
+        fcntl.flock(self.count, fcntl.LOCK_EX)
+        arrived = int.from_bytes(os.pread(self.count, 8, 0), "little") + 1
+        os.pwrite(self.count, arrived.to_bytes(8, "little"), 0)
+        fcntl.flock(self.count, fcntl.LOCK_UN)
+        if arrived == self.round * self.parties:
+            os.pwrite(self.bell, self.round.to_bytes(8, "little"), 0)
+            return
+        while int.from_bytes(os.pread(self.bell, 8, 0), "little") < self.round:
+            self.ready.poll()
+            os.read(self.events, 4096)
+
+    def close(self) -> None:
+        for fd in (self.count, self.bell, self.events):
+            os.close(fd)

@@ -44,6 +44,24 @@ class Category:
         self.close = self.db.close
 
 
+class Mailbox:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def open(self) -> None:
+        self.db = psync.PickleShareDB(self.folder)
+        box = psync.Mailbox(self.db, "letters")
+        self.post = box.post
+        self.get = box.get
+
+    def fill(self, letters: dict[str, object]) -> None:
+        for address, letter in letters.items():
+            self.post(address, letter)
+
+    def close(self) -> None:
+        self.db.close()
+
+
 class Signal:
     def __init__(self, folder: str) -> None:
         self.folder = folder

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
-from torch.distributed import TCPStore
+from torch.distributed import DistStoreError, TCPStore
 
 PATIENCE = timedelta(seconds=60)
+
+
+class Signal:
+    def __init__(self, folder: str) -> None:
+        self.server = TCPStore("127.0.0.1", 0, None, True, PATIENCE, wait_for_workers=False)
+
+    def open(self) -> None:
+        self.store = TCPStore("127.0.0.1", self.server.port, None, False, PATIENCE, wait_for_workers=False)
+
+    def wait(self, turn: int, timeout: float) -> float | None:
+        try:
+            self.store.wait([f"turn{turn}"], timedelta(seconds=timeout))
+        except DistStoreError:
+            return None
+        return float(self.store.get(f"turn{turn}"))
+
+    def send(self, turn: int) -> None:
+        self.store.set(f"turn{turn}", repr(time.perf_counter()))
+
+    def send_elsewhere(self, turn: int) -> None:
+        self.store.set(f"other{turn}", repr(time.perf_counter()))
 
 
 class Barrier:

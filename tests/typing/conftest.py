@@ -1,0 +1,3 @@
+"""Snippets are no tests: nothing imports them."""
+
+collect_ignore = ["snippets"]
