@@ -15,13 +15,25 @@ from psync.store import PickleShareDB
 def directory(parser: argparse.ArgumentParser, *, made: bool) -> None:
     text = "the shared directory, made if it is not there" if made else "the shared directory"
     parser.add_argument("directory", metavar="DIR", help=text)
+    trust(parser)
 
 
-def existing(path: str) -> PickleShareDB:
+def trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-group", action="store_true", help="it is a team's folder (setgid): whoever is in its group is trusted"
+    )
+
+
+def opened(args: argparse.Namespace) -> PickleShareDB:
+    """The store in the directory, made if it is not there. A key is in the file that PSYNC_KEY_FILE names."""
+    return PickleShareDB(args.directory, trust_group=args.trust_group)
+
+
+def existing(args: argparse.Namespace) -> PickleShareDB:
     """The store there; `Failure` if there is no such directory. To look makes none: the name may be mistyped."""
-    if not Path(path).expanduser().is_dir():
-        raise Failure(f"{path} is not a directory")
-    return PickleShareDB(path)
+    if not Path(args.directory).expanduser().is_dir():
+        raise Failure(f"{args.directory} is not a directory")
+    return opened(args)
 
 
 def anywhere(parser: argparse.ArgumentParser) -> None:

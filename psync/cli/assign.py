@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from psync.cli import Failure, arguments, text
-from psync.store import PickleShareDB
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     typed = text.typed().removesuffix("\n") if args.value == "-" else args.value
     value = text.parsed(typed, args.form)
-    with PickleShareDB(args.directory) as db:
+    with arguments.opened(args) as db:
         if not args.new:
             db[args.key] = value
         elif not db.add(args.key, value):

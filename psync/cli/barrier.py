@@ -7,7 +7,6 @@ import sys
 
 from psync.cli import TIMED_OUT, WrongUse, arguments
 from psync.errors import BrokenBarrierError
-from psync.store import PickleShareDB
 from psync.sync import Barrier
 
 
@@ -30,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    with PickleShareDB(args.directory) as db:
+    with arguments.opened(args) as db:
         barrier = Barrier(db, args.name, args.parties)
         begun = db.engine.now()
         try:

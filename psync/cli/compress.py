@@ -22,7 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    with arguments.existing(args.directory) as db:
+    with arguments.existing(args) as db:
         if not any(map(is_part, db.engine.entries(check(args.category))[0])):
             raise Failure(f"there is no category {args.category!r} in {args.directory}")
         db.hcompress(args.category)

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     for key in args.keys:
         check(key)
     code = 0
-    with arguments.existing(args.directory) as db:
+    with arguments.existing(args) as db:
         for key in args.keys:
             try:
                 del db[key]

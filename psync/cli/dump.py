@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from psync.cli import Failure, literal
+from psync.cli import Failure, arguments, literal
 from psync.errors import PsyncError
 from psync.store import PickleShareDB
 
@@ -21,6 +21,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "such a dump is for reading only. Values are unpickled, so dump only what you trust."
     )
     parser.add_argument("directory", nargs="?", default=".", help="the directory to look at (default: this one)")
+    arguments.trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # within a literal, the very escapes that Python reads
     trouble = 0
     start = "["
-    with PickleShareDB(args.directory) as db:
+    with arguments.opened(args) as db:
         for key, value, problem in pairs(db):
             if problem:
                 trouble += 1

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from psync.cli import literal
+from psync.cli import arguments, literal
 from psync.store import PickleShareDB
 from psync.store.keys import check
 
@@ -20,6 +20,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "A text that is not all literals is refused, and nothing is changed."
     )
     parser.add_argument("directory", help="the directory to store it in, made if it is not there")
+    arguments.trust(parser)
     parser.add_argument("--keep", action="store_true", help="keep the keys that the dump does not have")
 
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     values = dict(literal.pairs(sys.stdin.read()))
     for key in values:
         check(key)
-    with PickleShareDB(args.directory) as db:
+    with arguments.opened(args) as db:
         removed = store(db, values, keep=args.keep)
     print(f"{len(values)} stored, {removed} removed")
     return 0

@@ -38,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.command:
         raise WrongUse("write the command behind --, as in: psync lock DIR NAME -- command argument")
-    with PickleShareDB(args.directory) as db, (shared if args.shared else alone)(db, args.name, args.timeout) as token:
+    with arguments.opened(args) as db, (shared if args.shared else alone)(db, args.name, args.timeout) as token:
         return run_program(args.command, {"PSYNC_TOKEN": str(token)} if token else {})
 
 

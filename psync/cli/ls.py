@@ -26,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    with arguments.existing(args.directory) as db:
+    with arguments.existing(args) as db:
         keys = sorted(db.keys(args.glob))
         found = list(described(db.root, keys)) if args.long else []
     if args.json:

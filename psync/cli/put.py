@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from psync.cli import WrongUse, arguments, text
-from psync.store import PickleShareDB
 from psync.sync import WorkQueue
 from psync.sync.delayed import LONGEST
 from psync.sync.levels import HIGHEST, LOWEST
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def put(args: argparse.Namespace, values: list[Any]) -> list[str]:
-    with PickleShareDB(args.directory) as db:
+    with arguments.opened(args) as db:
         queue = WorkQueue(db, args.queue)
         if args.id is not None:
             return [queue.put(values[0], id=args.id, priority=args.priority, delay=args.delay)]

@@ -48,7 +48,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     code = 0
-    with arguments.existing(args.directory) as db:
+    with arguments.existing(args) as db:
         queue = WorkQueue(db, args.queue)
         for answer in answers(queue, args):
             try:

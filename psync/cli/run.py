@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psync.cli import Failure
-from psync.cli.arguments import above, count, directory
+from psync.cli.arguments import above, count, directory, opened
 
 if TYPE_CHECKING:
     from psync.store import PickleShareDB
@@ -56,13 +56,12 @@ def _number(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     from psync.engine.children import find_program
-    from psync.store import PickleShareDB
     from psync.work.commands import Template
 
     template = Template(args.command)
     if (program := template.program) is not None and find_program(program) is None:
         raise Failure(f"there is no command {program!r} here")
-    with PickleShareDB(args.directory) as db:
+    with opened(args) as db:
         return _run(db, args, template)
 
 

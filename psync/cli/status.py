@@ -29,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    observer = observe(args.directory)
+    observer = observe(args)
     try:
         overview = observer.look()
     finally:
@@ -43,18 +43,19 @@ def run(args: argparse.Namespace) -> int:
     return 1 if overview.troubles else 0
 
 
-def observe(path: str) -> Observer:
+def observe(args: argparse.Namespace) -> Observer:
     """`Failure` if there is nothing of psync to look at."""
     from pathlib import Path
 
     from psync.engine.directory.looking import is_used
     from psync.work.overview import Observer
 
+    path = args.directory
     if not Path(path).expanduser().is_dir():
         raise Failure(f"{path} is not a directory")
     if not is_used(path):
         raise Failure(f"{path} holds nothing of psync's: nobody has used it yet (is it the right directory?)")
-    return Observer(path)
+    return Observer(path, trust_group=args.trust_group)
 
 
 # -- for programs ------------------------------------------------------------------------------------

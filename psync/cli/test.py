@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from psync.cli import Failure
+from psync.cli import Failure, arguments
 from psync.errors import PsyncError
 from psync.store import PickleShareDB
 
@@ -22,7 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "Try out a directory: values, hashed categories, waiting, and several processes that change the same keys "
         "at once. Works in a fresh folder inside it, which is removed at the end. Exit code 0 means all went well."
     )
-    parser.add_argument("directory", help="an existing directory")
+    arguments.directory(parser, made=False)
     parser.add_argument("--processes", type=_count, default=4, metavar="N", help="how many processes (default 4)")
     parser.add_argument("--rounds", type=_count, default=200, metavar="N", help="changes by each (default 200)")
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         ("processes at once", lambda db: stress(db, args.processes, args.rounds)),
     ]
     failed = 0
-    with fresh_folder(Path(args.directory)) as folder, PickleShareDB(folder) as db:
+    with fresh_folder(Path(args.directory)) as folder, PickleShareDB(folder, trust_group=args.trust_group) as db:
         for name, attempt in tries:
             begin = db.engine.now()
             try:
@@ -111,7 +111,7 @@ def categories(db: PickleShareDB) -> str:
 
 
 def waiting(db: PickleShareDB) -> str:
-    waiter = multiprocessing.get_context("spawn").Process(target=_answer, args=(str(db.root),))
+    waiter = multiprocessing.get_context("spawn").Process(target=_answer, args=(db,))
     waiter.start()
     try:
         db["question"] = 41
@@ -123,7 +123,7 @@ def waiting(db: PickleShareDB) -> str:
 
 def stress(db: PickleShareDB, processes: int, rounds: int) -> str:
     spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_work, args=(str(db.root), number, rounds)) for number in range(processes)]
+    workers = [spawn.Process(target=_work, args=(db, number, rounds)) for number in range(processes)]
     for worker in workers:
         worker.start()
     try:
@@ -139,13 +139,13 @@ def stress(db: PickleShareDB, processes: int, rounds: int) -> str:
     return f"{processes} processes made {rounds} changes each of the same keys, none is lost"
 
 
-def _answer(root: str) -> None:
-    with PickleShareDB(root) as db:
+def _answer(db: PickleShareDB) -> None:
+    with db:
         db["answer"] = db.waitget("question", maxwaittime=PATIENCE) + 1
 
 
-def _work(root: str, number: int, rounds: int) -> None:
-    with PickleShareDB(root) as db:
+def _work(db: PickleShareDB, number: int, rounds: int) -> None:
+    with db:
         for turn in range(rounds):
             db.modify("counter", lambda count: count + 1, default=0)
             db.hset("stress", (number, turn), turn)

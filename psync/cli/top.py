@@ -30,7 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    observer = status.observe(args.directory)
+    observer = status.observe(args)
     try:
         if not sys.stdout.isatty() or not sys.stdin.isatty():
             print("\n".join(status.shown(observer.look())))

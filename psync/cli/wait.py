@@ -33,7 +33,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     for key in args.keys:
         check(key)
-    with PickleShareDB(args.directory) as db:
+    with arguments.opened(args) as db:
         deadline = math.inf if args.timeout is None else db.engine.now() + args.timeout
 
         def left() -> float | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import Engine
 from psync.engine.directory import DirectoryEngine
+from psync.engine.keys import Key
 from psync.engine.opening import (
     Durability,
     Root,
@@ -26,6 +27,7 @@ __all__ = [
     "DirectoryEngine",
     "Durability",
     "Engine",
+    "Key",
     "MemoryEngine",
     "Root",
     "Wakeups",

@@ -43,6 +43,7 @@ file; the engine never unpickles, it only splices and checks. A log's payload is
 from __future__ import annotations
 
 import enum
+import itertools
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ Version = tuple[int, ...]
 
 Update = Callable[["bytes | None"], "bytes | None"]
 _HALF = struct.Struct("<e")
+_kept = itertools.count(1)
 
 
 class Cell(NamedTuple):
@@ -496,6 +498,12 @@ class Engine(ABC):
         None, and nothing moves, if `name` can be read by now, or (`seen`) is not that version any more; with ``()``
         for `seen`, whatever stands there is moved.
         """
+
+    def keep(self, name: str, data: bytes, reason: str) -> str | None:
+        """Put `data`, damaged bytes that were found at `name` and can't be moved from there, into quarantine; say where
+        they are. None if that can't be done."""
+        refuge = f".psync/quarantine/{self.owner():x}.{next(_kept)}-{name.replace('/', '%2F')}"
+        return refuge if self.create(refuge, data) else None
 
     @abstractmethod
     def sweep(self) -> int:

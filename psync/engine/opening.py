@@ -7,11 +7,15 @@ import shutil
 import tempfile
 import threading
 import weakref
+from collections.abc import Hashable
 
 from psync.engine import forks
 from psync.engine.contract import Durability, Engine
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Wakeups
+from psync.engine.keys import FILE as KEY_FILE
+from psync.engine.keys import Key, keys_for
+from psync.engine.sealed import opened
 
 __all__ = [
     "Durability",
@@ -34,9 +38,7 @@ class _Shared:
     """The engines that are shared in this process, by what they were opened with, as long as somebody uses them."""
 
     def __init__(self) -> None:
-        self.engines: weakref.WeakValueDictionary[tuple[str, Durability, Wakeups], Engine] = (
-            weakref.WeakValueDictionary()
-        )
+        self.engines: weakref.WeakValueDictionary[Hashable, Engine] = weakref.WeakValueDictionary()
         self.lock = threading.Lock()
         forks.remember(self)
 
@@ -47,9 +49,27 @@ class _Shared:
 _shared = _Shared()
 
 
-def open_engine(root: Root | Engine, *, durability: Durability = "process", wakeups: Wakeups = "auto") -> Engine:
-    """A new engine for the directory `root`; an engine is taken as it is."""
-    return root if isinstance(root, Engine) else DirectoryEngine(root, durability=durability, wakeups=wakeups)
+def open_engine(
+    root: Root | Engine,
+    *,
+    durability: Durability = "process",
+    wakeups: Wakeups = "auto",
+    key: Key | None = None,
+    trust_group: bool = False,
+) -> Engine:
+    """A new engine for the directory `root`; an engine is taken as it is. With a `key`, or (for a directory) a file
+    PSYNC_KEY_FILE, what is stored is sealed.
+
+    Raises `UnsafeStore` if others could write to the directory, or if the store is sealed with another key, or is and
+    there is none, or is not and there is one.
+    """
+    if isinstance(root, DirectoryEngine):
+        return opened(root, keys_for(key, root.root))
+    if isinstance(root, Engine):
+        return root if key is None else opened(root, keys_for(key))
+    keys = keys_for(key, os.path.abspath(os.path.expanduser(os.fspath(root))))
+    engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group)
+    return opened(engine, keys)
 
 
 def private_directory() -> str:
@@ -74,15 +94,25 @@ def shared_engine(root: Root) -> Engine:
     """The engine, with its defaults, that all in this process share who name this path."""
     path = os.path.abspath(os.path.expanduser(os.fspath(root)))
     with _shared.lock:
-        engine = _shared.engines.get((path, "process", "auto"))
+        named = path, os.environ.get(KEY_FILE)
+        engine = _shared.engines.get(named)
         if engine is None:
-            engine = _shared.engines[path, "process", "auto"] = open_engine(path)
+            engine = open_engine(path)
+            engine = _shared.engines.setdefault(_what(engine) or named, engine)
+            _shared.engines[named] = engine
         return engine
 
 
 def rejoined(engine: Engine) -> Engine:
     """The engine to use for one that was sent here: all that was sent from one directory share one."""
-    if not isinstance(engine, DirectoryEngine):
+    what = _what(engine)
+    if what is None:
         return engine
     with _shared.lock:
-        return _shared.engines.setdefault((engine.root, engine.durability, engine.wakeups), engine)
+        return _shared.engines.setdefault(what, engine)
+
+
+def _what(engine: Engine) -> Hashable | None:
+    """What the engine was opened with: where that is the same, one can stand for the other. None if it can't."""
+    what: Hashable | None = getattr(engine, "opened_with", None)
+    return what

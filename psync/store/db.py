@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from psync.engine import Durability, Engine, Root, Wakeups, open_engine
+from psync.engine import Durability, Engine, Key, Root, Wakeups, open_engine
 from psync.engine.contract import Cell
 from psync.errors import CorruptValue
 from psync.store import codec
@@ -55,8 +55,10 @@ class PickleShareDB(MutableMapping[str, Any]):
         durability: Durability = "process",
         wakeups: Wakeups = "auto",
         categories: Mapping[str, Durability] | None = None,
+        key: Key | None = None,
+        trust_group: bool = False,
     ) -> None:
-        self.engine = open_engine(root, durability=durability, wakeups=wakeups)
+        self.engine = open_engine(root, durability=durability, wakeups=wakeups, key=key, trust_group=trust_group)
         self._levels = dict(categories or {})
         """The categories that have a durability of their own."""
         self._cache = Cache()

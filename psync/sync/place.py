@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
-from psync.engine import Durability, Engine, Root, rejoined, shared_engine
+from psync.engine import Durability, Engine, Root, open_engine, rejoined, shared_engine
 from psync.errors import InvalidKey
 from psync.store import PickleShareDB
 from psync.store.keys import LONGEST_SEGMENT, check
@@ -19,8 +19,9 @@ def engine_of(db: Place, durability: Durability | None = None) -> Engine:
 
     With a `durability`, at that level.
     """
-    engine = db.engine if isinstance(db, PickleShareDB) else db if isinstance(db, Engine) else shared_engine(db)
-    return engine.at(durability)
+    if isinstance(db, PickleShareDB):
+        return db.engine.at(durability)
+    return (open_engine(db) if isinstance(db, Engine) else shared_engine(db)).at(durability)
 
 
 def own_name(kind: str, name: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from psync.engine import open_engine
 from psync.engine.contract import Alive
 from psync.engine.directory.looking import LookingEngine, Process
 from psync.errors import PsyncError
@@ -84,14 +85,15 @@ class Overview(NamedTuple):
 class Observer:
     """Looks at one directory, again and again."""
 
-    def __init__(self, root: str) -> None:
-        self._engine = LookingEngine(root)
+    def __init__(self, root: str, *, trust_group: bool = False) -> None:
+        self._looking = LookingEngine(root, trust_group=trust_group)
+        self._engine = open_engine(self._looking)
         self._troubles: list[Trouble] = []
 
     def look(self) -> Overview:
         self._troubles = []
         return Overview(
-            self._engine.root,
+            self._looking.root,
             tuple(self._queues()),
             (*self._each("barrier", lambda name: Barrier(self._engine, name, 1).statistics()), *self._double()),
             tuple(self._held()),
@@ -101,7 +103,7 @@ class Observer:
             ),
             tuple(self._each("group", lambda name: Group(self._engine, name).statistics())),
             tuple(self._others()),
-            tuple(self._engine.processes()),
+            tuple(self._looking.processes()),
             tuple(self._troubles),
         )
 

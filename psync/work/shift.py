@@ -50,11 +50,14 @@ class Conditions(NamedTuple):
 class Shift:
     """`size` workers on the queue `name`."""
 
-    def __init__(self, directory: str, name: str, size: int, conditions: Conditions) -> None:
+    def __init__(
+        self, directory: str, name: str, size: int, conditions: Conditions, *, trust_group: bool = False
+    ) -> None:
         self._directory = directory
+        self._trust_group = trust_group
         self._name = name
         self._conditions = conditions
-        self._queue = WorkQueue(PickleShareDB(directory), name, max_attempts=conditions.attempts)
+        self._queue = self._opened()
         self._context = multiprocessing.get_context("fork")
         self._made = self._context.RawArray("q", size)
         self._ended = self._context.RawArray("b", size)
@@ -73,6 +76,10 @@ class Shift:
         """Told twice: calls were left unfinished."""
         self.failed = False
         """The store refused something; a worker said what on stderr."""
+
+    def _opened(self) -> WorkQueue:
+        store = PickleShareDB(self._directory, trust_group=self._trust_group)
+        return WorkQueue(store, self._name, max_attempts=self._conditions.attempts)
 
     @property
     def made(self) -> int:
@@ -152,8 +159,7 @@ class Shift:
         if parent is not None and parent.pid is not None:
             end_with(parent.pid, signal.SIGTERM)
         try:
-            queue = WorkQueue(PickleShareDB(self._directory), self._name, max_attempts=self._conditions.attempts)
-            worker = Worker(queue)
+            worker = Worker(self._opened())
             _listen(worker, self._stopping, self._before)
             conditions = self._conditions
             enough = self._counted(seat, conditions.max_memory)

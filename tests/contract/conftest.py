@@ -14,7 +14,7 @@ from psync.engine.contract import Log
 from tests.contract.marks import LOG
 from tests.contract.stands import DirectoryStand, MemoryStand, Stand
 
-DIRECTORIES = ["directory", "polling"]
+DIRECTORIES = ["directory", "polling", "sealed"]
 SHM = Path("/dev/shm")
 if SHM.is_dir():
     DIRECTORIES.insert(1, "shm")
@@ -23,7 +23,8 @@ if SHM.is_dir():
 def build(kind: str, root: Path) -> Stand:
     if kind == "memory":
         return MemoryStand()
-    return DirectoryStand(root, "poll" if kind == "polling" else "auto")
+    key = b"a key of the tests" if kind == "sealed" else None
+    return DirectoryStand(root, "poll" if kind == "polling" else "auto", key)
 
 
 @pytest.fixture

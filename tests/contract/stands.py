@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from psync.engine import DirectoryEngine, Engine, MemoryEngine
+from psync.engine import Engine, MemoryEngine, open_engine
 from tests.concurrency.crew import together
 
 T = TypeVar("T")
@@ -68,17 +68,17 @@ class MemoryStand(Stand):
 
 
 class DirectoryStand(Stand):
-    def __init__(self, root: Path, wakeups: str = "auto") -> None:
+    def __init__(self, root: Path, wakeups: str = "auto", key: bytes | None = None) -> None:
         self.root = root
-        self._wakeups = wakeups
+        self._options: dict[str, Any] = {"wakeups": wakeups, "key": key}
         self.engine = self._open()
-        self._others: list[DirectoryEngine] = []
+        self._others: list[Engine] = []
         self._zombies: list[Any] = []
 
-    def _open(self) -> DirectoryEngine:
-        return DirectoryEngine(str(self.root), wakeups=self._wakeups)
+    def _open(self) -> Engine:
+        return open_engine(str(self.root), **self._options)
 
-    def other(self) -> DirectoryEngine:
+    def other(self) -> Engine:
         self._others.append(self._open())
         return self._others[-1]
 

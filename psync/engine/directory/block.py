@@ -16,6 +16,7 @@ from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
 from zlib import crc32
 
 from psync.engine.directory.files import CHANGE
+from psync.engine.directory.trust import Trust
 from psync.engine.seal import Unreadable
 
 _MAGIC = b"psync#1\n"
@@ -49,10 +50,12 @@ class Block:
         count: int,
         make: Callable[[str, bytes], object],
         opened: Callable[[], None],
+        trust: Trust,
         *,
         mapped: bool = False,
     ) -> None:
         self.path = path
+        self._trust = trust
         self.values = [0] * count
         """As they are while the block is entered; change them and `save`."""
         self.depth = 0
@@ -171,6 +174,7 @@ class Block:
                 body = self._struct.pack(_MAGIC, *[0] * len(self.values))
                 self._make(self.path, body + _CRC.pack(crc32(body)))
                 continue
+            self._trust.kept(fd, self.path)
             self._opened()
             return fd
 

@@ -25,7 +25,6 @@ from psync.engine.contract import Bucket, HeldBucket, Position, Tail
 from psync.engine.directory.files import (
     CHANGE,
     READ,
-    is_regular,
     let_go,
     read_all,
     refused,
@@ -52,6 +51,8 @@ from psync.engine.seal import (
 from psync.errors import CorruptValue
 
 PAGE = 4096
+MUCH, PICKLE = 1 << 16, b"\x80"
+"""A file of so many bytes is looked at first: does it begin as a pickle?"""
 _opened = itertools.count(1)
 
 
@@ -72,6 +73,8 @@ class _Open:
         """The items behind `since` (None: all) and where they end. Raises `Unreadable`, or `_Foreign`."""
         if since is not None:
             return follow(read_all(self.fd, size - since.end + 1, since.end - 1), since)
+        if size >= MUCH and os.pread(self.fd, 1, 0) != PICKLE:
+            raise Unreadable("not a pickle")
         data = read_all(self.fd, size)
         if not is_bucket(data):
             raise _Foreign(data)
@@ -159,9 +162,11 @@ class DirectoryBucket(Bucket):
                 raise error from None
             refusal = error
         status = os.fstat(fd)
-        if not is_regular(status):
+        try:
+            self._whole.trust.check_kept(self._path, status)
+        except BaseException:
             os.close(fd)
-            raise IsADirectoryError
+            raise
         self._open = file = _Open(fd, refusal)
         self._kept.opened(self)
         return file, status
@@ -264,6 +269,8 @@ class DirectoryBucket(Bucket):
         try:
             return self._tail(file, size, since)
         except Unreadable:
+            if size >= MUCH and os.pread(file.fd, 1, 0) != PICKLE:
+                raise
             data = read_all(file.fd, size)
             if not is_bucket(data):
                 raise

@@ -25,9 +25,11 @@ from psync.engine.contract import Cell, Update, Version
 from psync.engine.directory.files import (
     CHANGE,
     IN_PLACE,
+    MEMORY,
     READ,
     Temporary,
     close,
+    copy_data,
     is_regular,
     let_go,
     open_locked,
@@ -38,6 +40,7 @@ from psync.engine.directory.files import (
 )
 from psync.engine.directory.names import Layout, may_be_bucket
 from psync.engine.directory.probe import Abilities
+from psync.engine.directory.trust import CHECKED, PLAIN, no_file
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import CELL_HEAD, Parts, Unreadable, announced, seal, seal_parts, unseal
 
@@ -45,10 +48,11 @@ SMALL = IN_PLACE - CELL_HEAD
 """Bytes of a pickle that, with its seal, is written in place: a page, which a `pwrite` writes whole or not."""
 MUCH = 1 << 16
 """Bytes of a file whose payload is read where it begins, because to cut off the head is to copy it."""
+PICKLE = b"\x80"
+"""What every pickle that psync reads begins with (PROTO)."""
 RECENT = 2_000_000_000
 """Nanoseconds: of a file that was changed longer ago no writer is still in the middle of its `pwrite`, and no later
 change can get the same time stamp, whatever the clock's tick."""
-_KIND, _REGULAR = 0o170000, stat.S_IFREG
 _never_again = itertools.count(1)
 
 
@@ -59,6 +63,8 @@ class Cells:
         self._tmp = layout.tmp
         self._can = can
         self._whole = whole
+        self._trust = layout.trust
+        self._me = layout.trust.me
         self._in_place = not can.network and not whole.sync_file
         self._recent = False
         """Whether what was read last was RECENT: a guess about what is read next. Threads share it."""
@@ -76,7 +82,7 @@ class Cells:
                 if (status.st_ctime_ns, status.st_size, status.st_ino) == known.version:
                     return known
             for _ in range(4):
-                cell = self._load(os.open(path, READ))
+                cell = self._load(os.open(path, READ), path)
                 if cell is not None:
                     return cell
             return self._read_locked(path)
@@ -85,7 +91,7 @@ class Cells:
         except IsADirectoryError:
             return None
 
-    def _load(self, fd: int) -> Cell | None:
+    def _load(self, fd: int, path: str) -> Cell | None:
         """The cell in an open file, which is closed; None if it has to be read under the lock, or once more.
 
         The kernel gives a file its new time stamp before it copies the new bytes. So of a file that was changed just
@@ -97,8 +103,8 @@ class Cells:
             if tried:
                 locked = _lock_shared(fd)
             status = os.fstat(fd)
-            if status.st_mode & _KIND != _REGULAR:
-                raise IsADirectoryError
+            if status.st_mode & CHECKED != PLAIN or status.st_uid != self._me:
+                self._trust.check_file(path, status)
             recent = self._recent = status.st_ctime_ns + RECENT > clock.wall_ns()
             if recent and not tried and self._can.fine_times:
                 locked = _lock_shared(fd)
@@ -123,8 +129,9 @@ class Cells:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             status = os.fstat(fd)
+            self._trust.check_file(path, status)
             known = self._can.fine_times or status.st_ctime_ns + RECENT < clock.wall_ns()
-            return examine(read_all(fd, status.st_size), self._version(status, known))
+            return examine(_content(fd, status.st_size), self._version(status, known))
         finally:
             let_go(fd)
 
@@ -135,6 +142,8 @@ class Cells:
         if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
             self._write_whole(path, seal_parts(payload))
             return
+        if not self._trust.closed:
+            self._trust.check_folder(path[: path.rindex("/")])
         data = seal(payload)
         while True:
             try:
@@ -146,15 +155,18 @@ class Cells:
             try:  # `open_locked` written out: this is the hot path
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 status = os.fstat(fd)
-                if status.st_nlink:
-                    self._put(fd, data, status)
+                if status.st_nlink == 1:
+                    self._put(fd, data, status, path)
                     return
             finally:
                 let_go(fd)
+            if status.st_nlink:  # under its other names it stays as it is
+                self._write_whole(path, seal_parts(payload))
+                return
 
-    def _put(self, fd: int, data: bytes, status: os.stat_result) -> None:
-        if status.st_mode & _KIND != _REGULAR:
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    def _put(self, fd: int, data: bytes, status: os.stat_result, path: str) -> None:
+        if status.st_mode & CHECKED != PLAIN or status.st_uid != self._me:
+            self._trust.check_file(path, status)
         size = len(data)
         if os.pwrite(fd, data, 0) != size:
             write_all(fd, data, 0)
@@ -165,6 +177,8 @@ class Cells:
                 pass  # the value says how long it is; what is left behind it means nothing
 
     def _write_whole(self, path: str, data: Parts) -> None:
+        if not self._trust.closed:
+            self._trust.check_folder(path[: path.rindex("/")])
         while True:
             old = open_locked(path)
             if old is None:
@@ -182,8 +196,10 @@ class Cells:
             status = os.stat(path, follow_symlinks=False)
         except FileNotFoundError:
             return self._whole.make(path, seal(payload))
-        if not is_regular(status):
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not is_regular(status):
+            raise no_file(path, status).error()
         return False
 
     def delete(self, path: str) -> bool:
@@ -202,7 +218,8 @@ class Cells:
         try:
             cell = Cell(b"", ())
             if before is not None:
-                cell = examine(read_all(fd, status.st_size), ())
+                self._trust.check_file(path, status)
+                cell = examine(_content(fd, status.st_size), ())
                 before(cell)
             os.unlink(path)
             try:
@@ -216,6 +233,8 @@ class Cells:
 
     def update(self, path: str, function: Update) -> bytes | None:
         """open, flock, fstat, pread, pwrite, close."""
+        if not self._trust.closed:
+            self._trust.check_folder(path[: path.rindex("/")])
         while True:
             found = open_locked(path)
             if found is None:
@@ -225,14 +244,15 @@ class Cells:
                 continue
             fd, status = found
             try:
-                old = examine(read_all(fd, status.st_size), ()).payload
+                self._trust.check_file(path, status)
+                old = examine(_content(fd, status.st_size), ()).payload
                 new = function(old)
                 if new is None or new is old:
                     return old
-                if not self._in_place or len(new) > SMALL or may_be_bucket(path):
+                if not self._in_place or len(new) > SMALL or may_be_bucket(path) or status.st_nlink > 1:
                     let_go(self._whole.replace(path, seal_parts(new)).fd)
                 else:
-                    self._put(fd, seal(new), status)
+                    self._put(fd, seal(new), status, path)
                 return new
             finally:
                 let_go(fd)
@@ -243,10 +263,12 @@ class Cells:
             return False
         fd, status = found
         try:
+            self._trust.check_file(path, status)
+            access = self._trust.access
             # on the disk at every level, because the file that it is a copy of is lost
-            copy = Temporary(self._tmp, read_all(fd, status.st_size), sync=True)
+            copy = Temporary(self._tmp, read_all(fd, status.st_size), sync=True, access=access)
             try:
-                with_folder(new, lambda: rename_to_free(path, new))
+                with_folder(new, lambda: rename_to_free(path, new), access)
             except BaseException:
                 copy.discard()
                 raise
@@ -265,14 +287,20 @@ class Cells:
             return False
         fd, status = found
         try:
-            data = read_all(fd, status.st_size)
             if seen is None:
-                if _is_sound(data):
+                if _is_sound(_content(fd, status.st_size)):
                     return False
             elif seen and seen[0] > 0 and (status.st_ctime_ns, status.st_size, status.st_ino) != seen:
                 return False
             # a copy, because who waits for the lock of this file must find it dead
-            Temporary(self._tmp, data, sync=True).link(refuge)
+            copy = Temporary(self._tmp, b"", sync=False, access=self._trust.access)
+            try:
+                copy_data(fd, copy.fd, status.st_size)
+                os.fsync(copy.fd)
+            except BaseException:
+                copy.discard()
+                raise
+            copy.link(refuge)
             self._whole.secure(refuge)
             os.unlink(path)
             return True
@@ -291,10 +319,15 @@ def _is_sound(data: bytes) -> bool:
 def _sealed(fd: int, size: int) -> bytes | None:
     """The payload in an open file; None if no seal fits what was read."""
     if size >= MUCH:
-        found = announced(os.pread(fd, CELL_HEAD, 0))
+        head = os.pread(fd, CELL_HEAD, 0)
+        found = announced(head)
         if found is not None and found.length <= size - CELL_HEAD:
             payload = read_all(fd, found.length, CELL_HEAD)
             return payload if found.fits(payload) else None
+        if head[:1] != PICKLE:
+            return None
+        if size > MEMORY:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     data = os.pread(fd, size, 0)
     if len(data) < size:
         data = read_all(fd, size)
@@ -302,6 +335,13 @@ def _sealed(fd: int, size: int) -> bytes | None:
         return unseal(data)
     except Unreadable:
         return None
+
+
+def _content(fd: int, size: int) -> bytes:
+    """All of an open file; of a large one that holds no pickle, not even a damaged one, only the beginning."""
+    if size >= MUCH and os.pread(fd, 1, 0) != PICKLE:
+        size = MUCH
+    return read_all(fd, size)
 
 
 def _lock_shared(fd: int) -> bool:

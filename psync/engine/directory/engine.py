@@ -23,19 +23,20 @@ from psync.engine.directory.files import (
     let_go,
     lock,
     make_folder,
+    open_made,
     refused,
     remove_empty,
     remove_quietly,
-    with_folder,
 )
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.logs import DirectoryLog
 from psync.engine.directory.mutex import DirectoryMutex
-from psync.engine.directory.names import MODE, OWN, Layout, flat, is_leftover, slot_of
+from psync.engine.directory.names import OWN, Layout, is_leftover, slot_of
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import look
 from psync.engine.directory.register import DirectoryRegister
 from psync.engine.directory.together import Together
+from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import GRACE, Wake
 from psync.engine.directory.whole import Whole
 from psync.engine.register import CellRegister
@@ -43,6 +44,7 @@ from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue, StoreFailed
 
 Wakeups = Literal["auto", "inotify", "poll"]
+OpenedWith = tuple[str, Durability, Wakeups, bool]
 KEPT = 280
 """Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
 SPIN = 0.0003
@@ -56,15 +58,23 @@ class DirectoryEngine(Engine):
     """Bytes under names, in files below `root` (created with mode 0700 if it is not there).
 
     `durability`: see the contract. `wakeups`: how waiting ends; "auto" takes inotify where it sees every
-    change (a local file system) and polls with a growing pause elsewhere. Raises `StoreFailed`
-    if `root` can't be opened, `ValueError` for an option that does not exist.
+    change (a local file system) and polls with a growing pause elsewhere. `trust_group`: who is in the group of
+    `root`, a folder with the setgid bit, is trusted, and gets access to all that is made (see `trust`).
+
+    Raises `UnsafeStore` if somebody who is not trusted could write to `root`, or put another directory in its place;
+    `StoreFailed` if it can't be opened, `ValueError` for an option that does not exist.
     """
 
     spin = SPIN
     grace = GRACE
 
     def __init__(
-        self, root: str | os.PathLike[str], *, durability: Durability = "process", wakeups: Wakeups = "auto"
+        self,
+        root: str | os.PathLike[str],
+        *,
+        durability: Durability = "process",
+        wakeups: Wakeups = "auto",
+        trust_group: bool = False,
     ) -> None:
         check_level(durability)
         if wakeups not in ("auto", "inotify", "poll"):
@@ -72,12 +82,16 @@ class DirectoryEngine(Engine):
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
         self.durability: Durability = durability
         self.wakeups: Wakeups = wakeups
-        self.layout = Layout(self.root)
+        self.trust_group = trust_group
+        self.layout = Layout(self.root, Trust(self.root, team=trust_group))
         try:
-            make_folder(self.root)
+            if not self.layout.trust.look():
+                make_folder(self.root, self.layout.trust.access)
+                self.layout.trust.look()
             self.can = look(self.layout)
         except OSError as error:
             raise refused(error, str(root), self.root) from error
+        self.layout.trust.unnamed = self.can.unnamed
         if self.can.network:
             self.spin = 0.0
         self._owners = Owners(self.layout)
@@ -127,8 +141,13 @@ class DirectoryEngine(Engine):
     def __repr__(self) -> str:
         return f"DirectoryEngine({self.root!r})"
 
-    def __reduce__(self) -> tuple[Callable[..., DirectoryEngine], tuple[str, Durability, Wakeups]]:
-        return _reopen, (self.root, self.durability, self.wakeups)
+    def __reduce__(self) -> tuple[Callable[..., DirectoryEngine], OpenedWith]:
+        return _reopen, self.opened_with
+
+    @property
+    def opened_with(self) -> OpenedWith:
+        """The root and the options: engines for which this is the same can stand for each other."""
+        return self.root, self.durability, self.wakeups, self.trust_group
 
     # -- cells ---------------------------------------------------------------------------------------
 
@@ -309,6 +328,7 @@ class DirectoryEngine(Engine):
                 mutex = self._mutexes[name] = DirectoryMutex(
                     self.layout.lock(name),
                     make=self._whole.make,
+                    trust=self.layout.trust,
                     mapped=not self.can.network,
                     me=self.owner,
                     alive=self.alive,
@@ -324,7 +344,7 @@ class DirectoryEngine(Engine):
 
         path = self.layout.guard(name)
         try:
-            fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
+            fd = open_made(path, self.layout.trust.access)
             try:
                 filelock.lock_descriptor(fd, poll_interval=0.005)
                 lock(fd)  # which it has; from here on it counts as held
@@ -395,15 +415,23 @@ class DirectoryEngine(Engine):
         )
 
     def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
-        refuge = f"{self.layout.quarantine}/{clock.wall_ns()}-{flat(name)}"
+        refuge = self.layout.refuge(name, clock.wall_ns())
         try:
             if not self._cells.set_aside(self.layout.path(name), refuge, seen):
                 return None
-            with open(refuge + ".why", "w", encoding="utf-8", errors="backslashreplace") as why:
-                why.write(f"{name}\n{reason}\n")
+            self._whole.say_why(refuge, name, reason)
         except OSError:
             return None  # nowhere to put it: it stays where it is
         self._wake.notify(name)
+        return refuge
+
+    def keep(self, name: str, data: bytes, reason: str) -> str | None:
+        refuge = self.layout.refuge(name, clock.wall_ns())
+        try:
+            self._whole.make(refuge, data)
+            self._whole.say_why(refuge, name, reason)
+        except OSError:
+            return None
         return refuge
 
     def sweep(self) -> int:
@@ -475,8 +503,8 @@ def _nothing(cell: Cell) -> None:
     """What `pop` asks for when nobody wants to look first."""
 
 
-def _reopen(root: str, durability: Durability, wakeups: Wakeups) -> DirectoryEngine:
-    return DirectoryEngine(root, durability=durability, wakeups=wakeups)
+def _reopen(root: str, durability: Durability, wakeups: Wakeups, trust_group: bool = False) -> DirectoryEngine:
+    return DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group)
 
 
 def _remove_abandoned(path: str) -> int:

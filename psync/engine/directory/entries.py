@@ -7,8 +7,8 @@ import os
 import struct
 from collections.abc import Sequence
 
-from psync.engine.directory.files import CHANGE, read_all, with_folder, write_all
-from psync.engine.directory.names import MODE
+from psync.engine.directory.files import open_made, read_all, write_all
+from psync.engine.directory.trust import Trust
 
 _SIZE = 8
 
@@ -16,13 +16,14 @@ _SIZE = 8
 class Entries:
     """The file, which is kept open."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, trust: Trust) -> None:
         self._path = path
+        self._trust = trust
         self._fd = -1
 
     def _file(self) -> int:
         if self._fd < 0:
-            self._fd = with_folder(self._path, lambda: os.open(self._path, CHANGE | os.O_CREAT, MODE))
+            self._fd = self._trust.kept(open_made(self._path, self._trust.access), self._path)
         return self._fd
 
     def put(self, at: int, positions: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from psync.engine import forks
-from psync.engine.directory.names import FOLDER_MODE, MODE
+from psync.engine.directory.trust import PRIVATE, Access, no_file
 from psync.engine.seal import Parts
 from psync.errors import InvalidKey, PsyncError, StoreFailed, StoreFull
 
@@ -44,6 +44,8 @@ def refused(error: OSError, name: str, path: str) -> PsyncError:
     if isinstance(error, PsyncError):
         return error  # already in words
     code = error.errno or 0
+    if code in (errno.ELOOP, errno.ENXIO) and (found := _strange(path)) is not None:
+        return found
     if code in (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO):
         return blocked(name, path)
     if code in (errno.ENAMETOOLONG, errno.EILSEQ):
@@ -54,6 +56,15 @@ def refused(error: OSError, name: str, path: str) -> PsyncError:
     remedy = _REMEDY.get(code, "see the cause and try again")
     text = f"{name!r} was left as it was: {error.strerror} [{errno.errorcode.get(code, code)}] at {path}; {remedy}"
     return kind(text, key=name, errno=code, strerror=error.strerror, filename=path)
+
+
+def _strange(path: str) -> PsyncError | None:
+    """What to say of a link or a device that stands where a file should be."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return None if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) else no_file(path, status).error()
 
 
 def blocked(name: str, path: str) -> InvalidKey:
@@ -68,25 +79,40 @@ def is_regular(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode)
 
 
-def make_folder(path: str) -> None:
-    """The folder is there; its parents too. Mode 0700 for what is made."""
+def make_folder(path: str, access: Access = PRIVATE) -> None:
+    """The folder is there; its parents too. Who gets access to what is made does so whatever the umask is."""
     try:
-        os.mkdir(path, FOLDER_MODE)
+        os.mkdir(path, access.folder)
     except FileExistsError:
         if not stat.S_ISDIR(os.stat(path).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
     except FileNotFoundError:
-        make_folder(os.path.dirname(path))
-        make_folder(path)
+        make_folder(os.path.dirname(path), access)
+        make_folder(path, access)
+    else:
+        if access is not PRIVATE:
+            os.chmod(path, access.folder)
 
 
-def with_folder(path: str, make: Callable[[], T]) -> T:
+def with_folder(path: str, make: Callable[[], T], access: Access = PRIVATE) -> T:
     """``make()``, with the folder of `path` created if that is what is missing."""
     while True:
         try:
             return make()
         except FileNotFoundError:
-            make_folder(os.path.dirname(path))
+            make_folder(os.path.dirname(path), access)
+
+
+def open_made(path: str, access: Access) -> int:
+    """A file to change, made if there is none, and its folder too."""
+
+    def made() -> int:
+        fd = os.open(path, CHANGE | os.O_CREAT, access.file)
+        if access is not PRIVATE and os.fstat(fd).st_uid == os.geteuid():
+            os.fchmod(fd, access.file)
+        return fd
+
+    return with_folder(path, made, access)
 
 
 class _Locked:
@@ -154,8 +180,14 @@ def close(fd: int) -> None:
         pass  # Linux has freed the descriptor all the same
 
 
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+"""Bytes that this machine has: a larger file (mostly holes, perhaps) is not read."""
+
+
 def read_all(fd: int, size: int, offset: int = 0) -> bytes:
-    """`size` bytes from `offset`, fewer only at the end of the file."""
+    """`size` bytes from `offset`, fewer only at the end of the file. OSError for more than there is memory."""
+    if size > MEMORY:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     data = os.pread(fd, size, offset)
     if len(data) == size or not data:
         return data
@@ -175,6 +207,26 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
         if not step:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         done += step
+
+
+def copy_data(source: int, target: int, size: int) -> None:
+    """The first `size` bytes of a file become those of another one; holes stay holes."""
+    at = 0
+    os.ftruncate(target, size)
+    while at < size:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only holes are left
+                return
+            raise
+        end = min(size, os.lseek(source, at, os.SEEK_HOLE))
+        while at < end:
+            data = os.pread(source, min(end - at, 1 << 20), at)
+            if not data:
+                return
+            write_all(target, data, at)
+            at += len(data)
 
 
 def fill(fd: int, data: bytes | Parts, *, sync: bool) -> None:
@@ -207,19 +259,22 @@ def remove_quietly(path: str) -> bool:
 class Temporary:
     """A file under a name nobody else uses, with `data` in it, locked as long as its writer lives: so a sweep knows."""
 
-    def __init__(self, folder: str, data: bytes | Parts, *, sync: bool) -> None:
-        self.fd, self.path = self._new(folder)
+    def __init__(self, folder: str, data: bytes | Parts, *, sync: bool, access: Access = PRIVATE) -> None:
+        self._access = access
+        self.fd, self.path = self._new(folder, access)
         try:
+            if access is not PRIVATE:
+                os.fchmod(self.fd, access.file)
             fill(self.fd, data, sync=sync)
         except BaseException:
             self.discard()
             raise
 
     @staticmethod
-    def _new(folder: str) -> tuple[int, str]:
+    def _new(folder: str, access: Access) -> tuple[int, str]:
         while True:
             path = f"{folder}/{os.urandom(8).hex()}"
-            fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT | os.O_EXCL, MODE))  # noqa: B023
+            fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT | os.O_EXCL, access.file), access)  # noqa: B023
             try:
                 lock(fd)
                 if os.fstat(fd).st_nlink:  # a sweep may have come before the lock
@@ -241,7 +296,7 @@ class Temporary:
     def link(self, path: str) -> bool:
         """`path` is this file from now on, unless there is one already."""
         try:
-            return with_folder(path, lambda: link(self.path, path))
+            return with_folder(path, lambda: link(self.path, path), self._access)
         finally:
             self.discard()
 
@@ -276,17 +331,19 @@ def link(source: str, path: str) -> bool:
     return True
 
 
-def link_unnamed(path: str, data: bytes | Parts, *, sync: bool) -> bool:
+def link_unnamed(path: str, data: bytes | Parts, *, sync: bool, access: Access = PRIVATE) -> bool:
     """`path` comes into being with `data` in it, unless there is one. Leaves nothing behind when killed.
 
     open, pwrite, link, close.
     """
     folder = path[: path.rindex("/")] or "/"
     try:
-        fd = os.open(folder, UNNAMED, MODE)
+        fd = os.open(folder, UNNAMED, access.file)
     except FileNotFoundError:
-        fd = with_folder(path, lambda: os.open(folder, UNNAMED, MODE))
+        fd = with_folder(path, lambda: os.open(folder, UNNAMED, access.file), access)
     try:
+        if access is not PRIVATE:
+            os.fchmod(fd, access.file)
         fill(fd, data, sync=sync)
         # the directory descriptor makes os.link follow the link in /proc; the path is absolute, so it is not used
         os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)

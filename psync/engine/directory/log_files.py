@@ -69,8 +69,8 @@ class LogFiles(Log):
         self._changed = changed
         self._finished = finished
         opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 9, whole.make, opened, mapped=mapped)
-        self._front = Block(layout.log(name, "front"), 9, whole.make, opened, mapped=mapped)
+        self._tail = Block(layout.log(name, "tail"), 9, whole.make, opened, layout.trust, mapped=mapped)
+        self._front = Block(layout.log(name, "front"), 9, whole.make, opened, layout.trust, mapped=mapped)
         # appending and taking go on beside each other, so each has descriptors of its own
         self._written = Segments(layout, name, whole.renamed)
         self._taken = Segments(layout, name, whole.renamed)
@@ -79,12 +79,12 @@ class LogFiles(Log):
         self._commit: Commit | None = None
         """None if records and marks need not be on the disk."""
         if whole.sync_file:
-            sync = Block(layout.log(name, "sync"), 3, whole.make, opened, mapped=mapped)
+            sync = Block(layout.log(name, "sync"), 3, whole.make, opened, layout.trust, mapped=mapped)
             self._commit = Commit(sync, self._tail, Segments(layout, name, whole.renamed))
         self._fails = 0
         self._examined = False
-        self._returned = Entries(layout.log(name, "returned"))
-        self._later = Entries(layout.log(name, "delayed"))
+        self._returned = Entries(layout.log(name, "returned"), layout.trust)
+        self._later = Entries(layout.log(name, "delayed"), layout.trust)
         self._mapped = mapped
         self._claimed: dict[int, Mark] = {}
         """The marks without a lease that this process made and has not changed since, by position: as long as it lives

@@ -25,6 +25,7 @@ from psync.engine.directory.names import OWN, Layout
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import NETWORK, Abilities, file_system_type
 from psync.engine.directory.segments import Segments
+from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import Wake
 from psync.engine.owner import Identity, Usage, usage
 from psync.engine.seal import Unreadable
@@ -50,11 +51,12 @@ def is_used(root: str | os.PathLike[str]) -> bool:
 class LookingEngine(DirectoryEngine):
     """The reading verbs on a directory that psync works in (see `is_used`)."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
-        self.wakeups = "poll"
-        self.layout = Layout(self.root)
+        self.wakeups, self.trust_group = "poll", trust_group
+        self.layout = Layout(self.root, Trust(self.root, team=trust_group))
         try:
+            self.layout.trust.look()
             kind = file_system_type(self.root)
         except OSError as error:
             raise refused(error, str(root), self.root) from error
@@ -211,7 +213,7 @@ class _SeenLog(DirectoryLog):
         self._tail = _SeenBlock(self._tail)
         self._front = _SeenBlock(self._front)
         self._taken = _SeenSegments(layout, name, _nothing)
-        self._later = _SeenEntries(layout.log(name, "delayed"))
+        self._later = _SeenEntries(layout.log(name, "delayed"), layout.trust)
         options["kept"].opened(self)
 
     def _examine(self) -> None:

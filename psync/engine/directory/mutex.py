@@ -22,6 +22,7 @@ from psync.engine import clock, forks
 from psync.engine.contract import Alive, Mutex, Watch
 from psync.engine.directory.files import CHANGE, READ, let_go, refused
 from psync.engine.directory.kept import Kept
+from psync.engine.directory.trust import Trust
 
 LOOK_FOR_DEAD = 0.1
 """Seconds between two tries of who waits for a limited time: the kernel frees a dead holder's lock and tells nobody."""
@@ -84,6 +85,7 @@ class DirectoryMutex(Mutex):
         path: str,
         *,
         make: Callable[[str, bytes], object],
+        trust: Trust,
         mapped: bool,
         me: Callable[[], int],
         alive: Callable[[int], Alive],
@@ -93,6 +95,7 @@ class DirectoryMutex(Mutex):
     ) -> None:
         self._path = path
         self._make = make
+        self._trust = trust
         self._mapped = mapped
         self._tries = TRIES if mapped else 0  # where a server is asked each time, once is enough
         self._me = me
@@ -146,6 +149,7 @@ class DirectoryMutex(Mutex):
                 except FileNotFoundError:
                     self._make(self._path, _BLANK)
                     continue
+                self._trust.kept(fd, self._path)
                 try:
                     if os.fstat(fd).st_size != len(_BLANK):
                         os.pwrite(fd, _BLANK, 0)

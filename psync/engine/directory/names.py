@@ -22,10 +22,10 @@ import re
 from urllib.parse import quote
 from zlib import crc32
 
+from psync.engine.directory.trust import Trust
+
 OWN = ".psync"
 SLOTS = 1024
-MODE = 0o600
-FOLDER_MODE = 0o700
 
 _NFS_LEFTOVER = re.compile(r"\.nfs[0-9a-f]+\Z")
 
@@ -54,10 +54,11 @@ def flat(name: str) -> str:
 
 
 class Layout:
-    """The paths of one root, as strings: `pathlib` costs more than the system calls."""
+    """The paths of one root, as strings: `pathlib` costs more than the system calls; and who is trusted there."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, trust: Trust | None = None) -> None:
         self.root = root
+        self.trust = trust or Trust(root)
         self.prefix = root if root.endswith("/") else root + "/"
         self.own = self.prefix + OWN
         self.tmp = self.own + "/tmp"
@@ -71,6 +72,10 @@ class Layout:
 
     def path(self, name: str) -> str:
         return self.prefix + name
+
+    def refuge(self, name: str, number: int) -> str:
+        """Where the damaged bytes of a name go."""
+        return f"{self.quarantine}/{number}-{flat(name)}"
 
     def slot(self, slot: int) -> str:
         return f"{self.wake}/{slot:03x}"

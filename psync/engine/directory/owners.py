@@ -40,8 +40,8 @@ class Owners:
             if self.number:
                 return self.number
             who = json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode()
-            make_folder(self._layout.owners)
-            new = Temporary(self._layout.tmp, who, sync=False)
+            make_folder(self._layout.owners, self._layout.trust.access)
+            new = Temporary(self._layout.tmp, who, sync=False, access=self._layout.trust.access)
             number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
             try:
                 os.rename(new.path, self._layout.owner(number))

@@ -7,7 +7,8 @@ import os
 from typing import NamedTuple
 
 from psync.engine.directory.files import link_unnamed, make_folder, remove_quietly
-from psync.engine.directory.names import MODE, Layout
+from psync.engine.directory.names import Layout
+from psync.engine.directory.trust import PRIVATE
 
 NETWORK = {
     "nfs",
@@ -50,7 +51,7 @@ def look(layout: Layout) -> Abilities:
     network = kind in NETWORK or kind.startswith("fuse")
     trial = f"{layout.tmp}/{os.urandom(8).hex()}"
     try:
-        make_folder(layout.tmp)
+        make_folder(layout.tmp, layout.trust.access)
         return Abilities(kind, network, _can_link_unnamed(trial), not network and _has_fine_times(layout.tmp), True)
     except OSError as error:
         if error.errno not in _NO_ROOM:
@@ -88,7 +89,7 @@ def _can_link_unnamed(trial: str) -> bool:
 def _has_fine_times(folder: str) -> bool:
     """Change and look a few times within one tick of the clock: are all time stamps different?"""
     try:
-        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, MODE)
+        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, PRIVATE.file)
     except OSError:
         return False
     try:

@@ -206,6 +206,7 @@ class DirectoryRegister(Register):
                         raise
                     fd = os.open(self._path, READ)
                     self._writable = False
+                self._whole.trust.kept(fd, self._path)
                 try:
                     self._map = mmap.mmap(fd, PAGE, access=mmap.ACCESS_READ)
                 except BaseException as error:

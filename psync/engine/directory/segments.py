@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
 from psync.engine.contract import FINAL, Mark, Record, State
-from psync.engine.directory.files import CHANGE, read_all, with_folder, write_all
-from psync.engine.directory.names import MODE, Layout, segment_base
+from psync.engine.directory.files import CHANGE, open_made, read_all, write_all
+from psync.engine.directory.names import Layout, segment_base
 from psync.engine.seal import Unreadable
 
 MARK = struct.Struct("<BIQBe")
@@ -73,6 +73,7 @@ class Segments:
 
     def __init__(self, layout: Layout, log: str, lasting: Callable[[str], object]) -> None:
         self._layout = layout
+        self._trust = layout.trust
         self._log = log
         self._lasting = lasting
         """Told of each file that is used, if names are to last."""
@@ -92,10 +93,8 @@ class Segments:
         fd = self._files.get(base)
         if fd is None:
             path = self._layout.segment(self._log, base)
-            if create:
-                fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
-            else:
-                fd = os.open(path, CHANGE)
+            fd = open_made(path, self._trust.access) if create else os.open(path, CHANGE)
+            self._trust.kept(fd, path)
             self._lasting(path)
             if len(self._files) >= 4:
                 self._forget(next(iter(self._files)))
@@ -108,7 +107,7 @@ class Segments:
         fd = self._marks.get(base)
         if fd is None:
             path = self._layout.marks(self._log, base)
-            fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT, MODE))
+            fd = self._trust.kept(open_made(path, self._trust.access), path)
             self._lasting(path)
             if len(self._marks) >= 4:
                 self._forget(next(iter(self._marks)))

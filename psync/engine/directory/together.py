@@ -60,8 +60,9 @@ class Together:
                 let_go(temp.fd)
 
     def _decide(self, note: Note) -> tuple[str, Temporary]:
-        make_folder(self._layout.pending)
-        temp = Temporary(self._layout.tmp, json.dumps(note).encode(), sync=self._whole.sync_file)
+        access = self._layout.trust.access
+        make_folder(self._layout.pending, access)
+        temp = Temporary(self._layout.tmp, json.dumps(note).encode(), sync=self._whole.sync_file, access=access)
         path = f"{self._layout.pending}/{os.path.basename(temp.path)}"
         try:
             os.rename(temp.path, path)

@@ -20,7 +20,8 @@ from typing import NamedTuple
 from psync.engine import clock
 from psync.engine.directory.files import link, link_unnamed
 from psync.engine.directory.inotify import Inotify
-from psync.engine.directory.names import FOLDER_MODE, MODE, OWN
+from psync.engine.directory.names import OWN
+from psync.engine.directory.trust import PRIVATE
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 WAKES = 20
@@ -39,7 +40,7 @@ def tried(root: str) -> Iterator[Finding]:
     own = f"{root}/{OWN}/tmp"
     folder = f"{own if os.path.isdir(own) else root}/psync-doctor-{os.urandom(6).hex()}"
     try:
-        os.mkdir(folder, FOLDER_MODE)
+        os.mkdir(folder, PRIVATE.folder)
     except OSError as error:
         remedy = "mount it for writing" if error.errno == errno.EROFS else "check owner, mode and free space"
         yield Finding("writing", WRONG, f"no folder can be made: {error.strerror}", remedy)
@@ -65,7 +66,7 @@ def tried(root: str) -> Iterator[Finding]:
 
 
 def _file(path: str, data: bytes = b"x") -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE.file)
     os.pwrite(fd, data, 0)
     return fd
 

@@ -64,7 +64,7 @@ class Wake:
         path = self._layout.armed
         if not os.path.exists(path):
             self._whole.make(path, _BLANK)
-        fd = os.open(path, CHANGE)
+        fd = self._whole.trust.kept(os.open(path, CHANGE), path)
         try:
             return mmap.mmap(fd, len(_BLANK))
         finally:

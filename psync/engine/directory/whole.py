@@ -17,6 +17,7 @@ class Whole:
     def __init__(self, layout: Layout, can: Abilities, *, sync_file: bool, sync_name: bool) -> None:
         self._tmp = layout.tmp
         self._root = layout.root
+        self.trust = layout.trust
         self._unnamed = can.unnamed
         self.sync_file = sync_file
         self.sync_name = sync_name
@@ -25,10 +26,13 @@ class Whole:
 
     def make(self, path: str, data: bytes | Parts) -> bool:
         """`path` comes into being with `data` in it, unless there is one: True for the one who made it."""
+        trust = self.trust
+        if not trust.closed:
+            trust.check_folder(path[: path.rindex("/")])
         if self._unnamed:
-            made = link_unnamed(path, data, sync=self.sync_file)
+            made = link_unnamed(path, data, sync=self.sync_file, access=trust.access)
         else:
-            made = Temporary(self._tmp, data, sync=self.sync_file).link(path)
+            made = Temporary(self._tmp, data, sync=self.sync_file, access=trust.access).link(path)
         if made:
             try:
                 self.renamed(path)
@@ -39,7 +43,7 @@ class Whole:
 
     def replace(self, path: str, data: bytes | Parts, *, durable: bool = False) -> Temporary:
         """`path` is a new file with `data`, still locked: let go of it or keep it. Hold the lock of the old one."""
-        new = Temporary(self._tmp, data, sync=durable or self.sync_file)
+        new = Temporary(self._tmp, data, sync=durable or self.sync_file, access=self.trust.access)
         old = -1
         try:
             if self.sync_name:
@@ -63,7 +67,12 @@ class Whole:
         """`path` holds what is in the file that is open as `old`: what was done to it failed in the end."""
         with contextlib.suppress(OSError):  # the disk does not even take what it had before
             size = os.fstat(old).st_size
-            Temporary(self._tmp, read_all(old, size), sync=False).replace(path)
+            Temporary(self._tmp, read_all(old, size), sync=False, access=self.trust.access).replace(path)
+
+    def say_why(self, refuge: str, name: str, reason: str) -> None:
+        """Beside what is in quarantine: what it was, and why it is there."""
+        text = f"{name}\n{' '.join(reason.split())}\n"
+        self.make(f"{refuge}.why", text.encode("utf-8", "backslashreplace"))
 
     def renamed(self, path: str) -> None:
         """`path` has another file than before, or none: make that durable if that was asked for."""

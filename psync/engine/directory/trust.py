@@ -1,0 +1,299 @@
+"""Who could write what is read here, and who could put something else in its place? Unpickling runs what they wrote.
+
+Trusted are root and whoever runs this process; for a team's folder (``trust_group=True``), who is in its group, too.
+A directory is safe when each folder on the way to it, and each link, belongs to one of them, and nobody else may write
+there. In a sticky folder (``/tmp``) others may write, because they can't rename what is not theirs. A group that has
+nobody in it but the owner himself is he: many systems make one for each user, and folders with mode 0775.
+
+What was seen stays so: only who is trusted can change it. So the way is looked at once, when a directory is opened; if
+nobody else can enter that, what lies in it needs no look at all. Else each file's owner and mode are looked at when it
+is read (the kernel tells them anyway), and each folder the first time something is changed in it.
+"""
+
+from __future__ import annotations
+
+import functools
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from psync.errors import UnsafeStore
+
+STRANGERS = stat.S_IWGRP | stat.S_IWOTH
+PLAIN = stat.S_IFREG
+CHECKED = stat.S_IFMT(0o777777) | STRANGERS
+"""Bits of a mode: a file of which these are PLAIN is a regular one that nobody but its owner can write to."""
+LINKS = 40
+"""So many links are followed on the way to one directory, as the kernel does."""
+_NOT_FOUND = FileNotFoundError, NotADirectoryError
+
+
+class Access(NamedTuple):
+    """The modes of files and folders that are made."""
+
+    file: int = 0o600
+    folder: int = 0o700
+
+
+PRIVATE = Access()
+TEAM = Access(0o660, 0o2770)
+
+
+class Doubt(NamedTuple):
+    """Why a file or folder can't be trusted, and what to do about it."""
+
+    path: str
+    reason: str
+    remedy: str
+
+    def error(self) -> UnsafeStore:
+        return UnsafeStore(
+            f"{self.path} {self.reason}; what is read there runs as you. Remedy: {self.remedy}",
+            path=self.path,
+            reason=self.reason,
+        )
+
+
+class Trust:
+    """Whom one directory trusts, once it was looked at (see `look`)."""
+
+    def __init__(self, root: str, *, team: bool = False) -> None:
+        self.root = root
+        self.team = team
+        self.me = os.geteuid()
+        self.access = TEAM if team else PRIVATE
+        self.closed = False
+        """Nobody else can enter the directory, so what lies in it is what we put there."""
+        self._users = {0, self.me}
+        self._group: int | None = None
+        self._folders = {root}
+        """Those that were found to be safe."""
+        self.unnamed = True
+        """Files come into being with one name only, so one that has another, too, is not ours alone."""
+
+    # -- the directory -----------------------------------------------------------------------------------
+
+    def look(self) -> bool:
+        """Raise `UnsafeStore` unless the directory is safe; False if there is none yet, and the way to it is safe."""
+        doubt = next(self.doubts(), None)
+        if doubt is not None:
+            raise doubt.error()
+        try:
+            status = os.stat(self.root)
+        except _NOT_FOUND:
+            return False
+        self.closed = not status.st_mode & (stat.S_IXGRP | stat.S_IXOTH)
+        return True
+
+    def doubts(self) -> Iterator[Doubt]:
+        """All that is wrong with the directory and the way to it."""
+        here = os.path.realpath(self.root)
+        if self.team:
+            yield from self._team(here)
+        yield from self._on_the_way(self.root, here)
+        own = f"{here.rstrip('/')}/.psync"
+        try:
+            status = os.lstat(own)
+        except _NOT_FOUND:
+            return
+        doubt = self.folder(own, status) if stat.S_ISDIR(status.st_mode) else _no_folder(own)
+        if doubt is not None:
+            yield doubt
+
+    def _on_the_way(self, path: str, end: str) -> Iterator[Doubt]:
+        for each, status in steps(path):
+            link = stat.S_ISLNK(status.st_mode)
+            doubt = self._link(each, status) if link else self.folder(each, status, parent=each != end)
+            if doubt is not None:
+                yield doubt
+
+    def _team(self, here: str) -> Iterator[Doubt]:
+        try:
+            status = os.stat(here)
+        except _NOT_FOUND:
+            return
+        if not status.st_mode & stat.S_ISGID:
+            remedy = f"chgrp TEAM '{here}' && chmod 2770 '{here}', or open it without trust_group=True"
+            yield Doubt(here, "is no team's folder: it has no setgid bit, so files in it don't get its group", remedy)
+        else:
+            self._group = status.st_gid
+
+    def folder(self, path: str, status: os.stat_result, parent: bool = False) -> Doubt | None:
+        """What is wrong with a folder, if anything; `parent`: it is only on the way to what is read."""
+        mode, sticky = status.st_mode, parent and status.st_mode & stat.S_ISVTX
+        if not self._is_trusted(status) and not (parent and _is_unmapped_root(status.st_uid)):
+            remedy = "use a directory of your own" + ("" if self.team else "; or, a team's folder, trust_group=True")
+            return Doubt(path, f"belongs to {_user(status.st_uid)}, who could put anything there", remedy)
+        if mode & stat.S_IWOTH and not sticky:
+            return Doubt(path, f"can be written to by everybody (mode {stat.S_IMODE(mode):04o})", f"chmod o-w '{path}'")
+        if mode & stat.S_IWGRP and not sticky and not self._is_own_group(status):
+            remedy = f"chmod g-w '{path}'"
+            remedy += "" if self.team else "; or, if all of them may act as you, trust_group=True"
+            reason = f"can be written to by {_group(status.st_gid)} (mode {stat.S_IMODE(mode):04o})"
+            return Doubt(path, reason, remedy)
+        return None
+
+    def _link(self, path: str, status: os.stat_result) -> Doubt | None:
+        if self._is_trusted(status) or _is_unmapped_root(status.st_uid):
+            return None
+        return Doubt(path, f"is a link of {_user(status.st_uid)}, who could let it lead elsewhere", "use another path")
+
+    def _is_trusted(self, status: os.stat_result) -> bool:
+        return status.st_uid in self._users or (self._group is not None and status.st_gid == self._group)
+
+    def _is_own_group(self, status: os.stat_result) -> bool:
+        """Whether all who are in the group of a file are trusted."""
+        if status.st_gid == self._group or (not status.st_gid and not status.st_uid):
+            return True
+        return is_private_group(status.st_gid, self.me)
+
+    # -- what lies in it ---------------------------------------------------------------------------------
+
+    def check_file(self, path: str, status: os.stat_result) -> None:
+        """Raise `UnsafeStore` for what is no regular file, or could be written to by somebody who is not trusted.
+
+        A folder raises IsADirectoryError: it is no value, and no harm.
+        """
+        if not stat.S_ISREG(status.st_mode):
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError
+            raise no_file(path, status).error()
+        if self.closed and os.path.realpath(path).startswith(os.path.realpath(self.root)):
+            return
+        if not self._is_trusted(status):
+            reason = f"belongs to {_user(status.st_uid)}, who could have put anything there"
+            raise Doubt(path, reason, "remove it, or, if you know what is in it, chown it").error()
+        mode = status.st_mode
+        if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not self._is_own_group(status)):
+            who = "everybody" if mode & stat.S_IWOTH else _group(status.st_gid)
+            reason = f"can be written to by {who} (mode {stat.S_IMODE(mode):04o})"
+            raise Doubt(path, reason, f"chmod go-w '{path}', if you know what is in it").error()
+
+    def check_kept(self, path: str, status: os.stat_result) -> None:
+        """The same of a file that stays open and is written to in place: it must have no other name, either."""
+        if status.st_mode & CHECKED != PLAIN or status.st_uid != self.me:
+            self.check_file(path, status)
+        if status.st_nlink > 1 and self.unnamed:
+            reason = "has another name elsewhere (a hard link), under which it would change, too"
+            remedy = f"cp -p '{path}' '{path}.new' && mv '{path}.new' '{path}', while nobody uses it"
+            raise Doubt(path, reason, remedy).error()
+
+    def kept(self, fd: int, path: str) -> int:
+        """`fd`, a file just opened to be kept, after `check_kept`; it is closed if that raises."""
+        try:
+            self.check_kept(path, os.fstat(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def check_folder(self, folder: str) -> None:
+        """Raise `UnsafeStore` if somebody who is not trusted could redirect what is written to a folder in the root."""
+        if self.closed or folder in self._folders:
+            return
+        path = self.root.rstrip("/")
+        for part in folder[len(path) :].strip("/").split("/"):
+            path = f"{path}/{part}"
+            try:
+                status = os.lstat(path)
+            except _NOT_FOUND:
+                return
+            if stat.S_ISLNK(status.st_mode):
+                doubt = next(self._on_the_way(path, os.path.realpath(path)), None)
+            else:
+                doubt = self.folder(path, status)
+            if doubt is not None:
+                raise doubt.error()
+        self._folders.add(folder)
+
+
+def steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Each folder and link on the way from ``/`` to `path`, the last one too, as far as they exist."""
+    rest = [part for part in reversed(os.path.abspath(path).split("/")) if part]
+    here, links = "/", 0
+    yield here, os.lstat(here)
+    while rest:
+        part = rest.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            here = os.path.dirname(here)
+            continue
+        following = f"{here.rstrip('/')}/{part}"
+        try:
+            status = os.lstat(following)
+        except _NOT_FOUND:
+            return
+        yield following, status
+        if not stat.S_ISLNK(status.st_mode):
+            here = following
+            continue
+        links += 1
+        if links > LINKS:
+            return  # opening it will say so
+        target = os.readlink(following)
+        rest += reversed(target.split("/"))
+        if target.startswith("/"):
+            here = "/"
+
+
+def no_file(path: str, status: os.stat_result) -> Doubt:
+    kinds = {
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    kind = kinds.get(stat.S_IFMT(status.st_mode), "something else")
+    return Doubt(path, f"is {kind} where a plain file should be", f"rm '{path}'")
+
+
+def _no_folder(path: str) -> Doubt:
+    return Doubt(path, "is not a folder (or a link to one), and psync keeps its own files there", f"rm '{path}'")
+
+
+# -- people --------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def is_private_group(gid: int, uid: int) -> bool:
+    """True if a user's primary group has nobody else in it."""
+    try:
+        user = pwd.getpwuid(uid)
+        members = grp.getgrgid(gid).gr_mem
+    except KeyError:
+        return False
+    if user.pw_gid != gid or set(members) - {user.pw_name}:
+        return False
+    return all(other.pw_uid == uid for other in pwd.getpwall() if other.pw_gid == gid)
+
+
+@functools.cache
+def _is_unmapped_root(uid: int) -> bool:
+    """Whether `uid` is how a user namespace (a container without root) shows those users of the host who are not in it:
+    the host's root, for folders on the way, as a rule."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            everybody = file.read().split() == ["0", "0", "4294967295"]
+        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+            return not everybody and uid == int(file.read())
+    except (OSError, ValueError):
+        return False
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+
+
+def _group(gid: int) -> str:
+    try:
+        return f"group {grp.getgrgid(gid).gr_name}"
+    except KeyError:
+        return f"group {gid}"

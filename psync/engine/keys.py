@@ -1,0 +1,140 @@
+"""Keys that seal what is stored: where they come from, and what each can vouch for.
+
+A key is at least 16 secret bytes. The first of several seals what is written; what any of them sealed is read: so a key
+is replaced by putting the new one first, and dropping the old one when nothing is left that it sealed. Keys never go
+to the store. They don't travel in pickles, either, but to a process that is being spawned: elsewhere a key is known by
+its name there, a number made of it, and found among those that the process has, or in the file PSYNC_KEY_FILE.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import stat
+import sys
+import weakref
+from collections.abc import Iterable, Sequence
+
+from psync.errors import UnsafeStore
+
+FILE = "PSYNC_KEY_FILE"
+SHORTEST = 16
+"""Bytes."""
+LARGEST_FILE = 1 << 16
+TAG = 32
+"""Bytes of a tag: HMAC-SHA256."""
+
+Key = bytes | Sequence[bytes]
+
+
+class Keys:
+    """One or more keys. Two with the same keys are equal; nothing of a key shows."""
+
+    def __init__(self, keys: Key) -> None:
+        given = [keys] if isinstance(keys, bytes | bytearray | memoryview) else list(keys)
+        if not given or not all(isinstance(key, bytes | bytearray | memoryview) for key in given):
+            raise ValueError("key must be bytes, or a list of bytes of which the first one seals")
+        self._keys = [bytes(key) for key in given]
+        if any(len(key) < SHORTEST for key in self._keys):
+            raise ValueError(f"a key has at least {SHORTEST} secret bytes: secrets.token_bytes(32) makes one")
+        self.names = tuple(name_of(key) for key in self._keys)
+        """Four bytes a key, by which it is known; who has only these can do nothing with them."""
+        self._by_name = dict(zip(self.names, self._keys, strict=True))
+        self.seal_with = self._keys[0]
+        self.seal_name = self.names[0]
+        _known[self.names] = self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Keys) and self._keys == other._keys
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def __repr__(self) -> str:
+        return f"<Keys {', '.join(name.hex() for name in self.names)}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """To a process that is being spawned the keys go along, through a pipe; else only their names."""
+        return _arrived, (self.names, self._keys if _is_spawning() else None)
+
+    def named(self, name: bytes) -> bytes | None:
+        """The key of that name; None if it is not among these."""
+        return self._by_name.get(name)
+
+
+_known: weakref.WeakValueDictionary[tuple[bytes, ...], Keys] = weakref.WeakValueDictionary()
+"""The keys that this process has, for handles that were sent to it."""
+
+
+def name_of(key: bytes) -> bytes:
+    return hmac.digest(key, b"psync: the name of a key", "sha256")[:4]
+
+
+def keys_for(key: Key | Keys | None, root: str | None = None) -> Keys | None:
+    """The keys that a caller gave; else those in the file PSYNC_KEY_FILE, if there is a `root` that it is not in."""
+    if key is not None:
+        return key if isinstance(key, Keys) else Keys(key)
+    path = os.environ.get(FILE)
+    return Keys(read_file(path, root)) if path and root is not None else None
+
+
+def read_file(path: str, root: str | None = None) -> list[bytes]:
+    """The keys in a file, one a line. Raises `UnsafeStore` if others can read it, or it lies in the store `root`."""
+    path = os.path.abspath(os.path.expanduser(path))
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _refused(path, f"can't be read ({error.strerror})", f"make it readable, or unset {FILE}") from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _refused(path, "is no plain file", "put the key into one")
+        if status.st_uid not in (0, os.geteuid()):
+            raise _refused(path, f"belongs to user {status.st_uid}, who knows the key", "use a file of your own")
+        if status.st_mode & 0o077:
+            mode = stat.S_IMODE(status.st_mode)
+            raise _refused(path, f"can be used by others (mode {mode:04o})", f"chmod 600 '{path}', and change the key")
+        if root is not None and _is_inside(path, root):
+            remedy = "move it elsewhere, and change the key"
+            raise _refused(path, "lies in the store, where whoever gets the store gets the key", remedy)
+        data = os.read(fd, LARGEST_FILE)
+    finally:
+        os.close(fd)
+    keys = [line.strip() for line in data.splitlines() if line.strip()]
+    if not keys or min(map(len, keys)) < SHORTEST:
+        remedy = "write one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
+        raise _refused(path, f"does not hold keys of {SHORTEST} bytes or more, one a line", remedy)
+    return keys
+
+
+def _is_inside(path: str, root: str) -> bool:
+    """Whether the file is in the folder, by whatever names the two go."""
+    here = os.path.realpath(root).rstrip("/") + "/"
+    return os.path.realpath(path).startswith(here) or path.startswith(os.path.abspath(root).rstrip("/") + "/")
+
+
+def _refused(path: str, reason: str, remedy: str) -> UnsafeStore:
+    return UnsafeStore(f"the key file {path} {reason}. Remedy: {remedy}", path=path, reason=reason)
+
+
+def _is_spawning() -> bool:
+    """Whether what is pickled goes to a process that multiprocessing is starting, as for its own secrets."""
+    spawning = sys.modules.get("multiprocessing.context")
+    return spawning is not None and spawning.get_spawning_popen() is not None
+
+
+def _arrived(names: tuple[bytes, ...], keys: Iterable[bytes] | None) -> Keys:
+    if keys is not None:
+        return Keys(list(keys))
+    known = _known.get(names)
+    if known is None and (path := os.environ.get(FILE)):
+        found = Keys(read_file(path))
+        known = found if set(names) <= set(found.names) else None
+    if known is None:
+        raise UnsafeStore(
+            f"a handle of a sealed store was sent here, but its key ({names[0].hex()}) was not: "
+            f"keys don't travel. Open the store here with key=... first, or set {FILE}",
+            path=None,
+            reason="the key is not known here",
+        )
+    return known
