@@ -89,6 +89,19 @@ def unseal(data: bytes) -> bytes | None:
     return None
 
 
+def seal_text(text: bytes) -> bytes:
+    """The bytes to store for a small text of psync's own: a last line with its length and checksum."""
+    return b"%b\n%d %08x\n" % (text, len(text), crc32(text))
+
+
+def unseal_text(data: bytes) -> bytes:
+    """The text. Raises `Unreadable`."""
+    text, _, last = data[:-1].rpartition(b"\n")
+    if data[-1:] != b"\n" or last != b"%d %08x" % (len(text), crc32(text)):
+        raise Unreadable("the checksum does not fit the text")
+    return text
+
+
 # -- buckets -----------------------------------------------------------------------------------------
 
 

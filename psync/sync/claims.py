@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from psync.engine.contract import Alive, Engine, Mark, Record, State
@@ -39,6 +39,11 @@ _DONE, _WAITING = State.DONE, State.WAITING
 
 class _Ended(Exception):
     """There is an answer, or a grave, though the mark says that somebody is at work."""
+
+
+def owners_in(names: Iterable[str]) -> Iterator[int]:
+    """The owners after whom these entries of ``holders`` are named; what else lies there is passed over."""
+    return (int(name, 16) for name in names if len(name) == 16 and not set(name) - set("0123456789abcdef"))
 
 
 class Claims:
@@ -166,7 +171,7 @@ class Claims:
         """Give back the tasks of workers that are dead, and those whose lease ran out; returns how many."""
         begun = self._engine.now()
         holders = self._engine.entries(self._holders)[0]
-        dead = {owner for holder in holders if self._engine.alive(owner := int(holder, 16)) is Alive.NO}
+        dead = {owner for owner in owners_in(holders) if self._engine.alive(owner) is Alive.NO}
         self.workers = max(1, len(holders) - len(dead))
         self._levels.main.log.counts()  # learns of the note
         returned = 0

@@ -14,6 +14,7 @@ from psync.engine.contract import Alive
 from psync.engine.directory.looking import LookingEngine, Process
 from psync.errors import PsyncError
 from psync.sync.barrier import Barrier, BarrierStatistics
+from psync.sync.claims import owners_in
 from psync.sync.condition import Condition
 from psync.sync.counter import Counter
 from psync.sync.double_barrier import DoubleBarrier
@@ -161,7 +162,7 @@ class Observer:
     def _queue(self, name: str) -> Queue:
         queue = WorkQueue(self._engine, name)
         holders = self._engine.entries(f"{own_name('queue', name)}/holders")[0]
-        living = sum(self._engine.alive(int(holder, 16)) is not Alive.NO for holder in holders)
+        living = sum(self._engine.alive(owner) is not Alive.NO for owner in owners_in(holders))
         claims = []
         for level in queue._levels.all():
             for record in level.log.claims():

@@ -31,7 +31,7 @@ from psync.engine.directory.files import (
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.logs import DirectoryLog
 from psync.engine.directory.mutex import DirectoryMutex
-from psync.engine.directory.names import OWN, Layout, is_leftover, slot_of
+from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, is_leftover, slot_of
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import look
 from psync.engine.directory.register import DirectoryRegister
@@ -83,7 +83,7 @@ class DirectoryEngine(Engine):
         self.durability: Durability = durability
         self.wakeups: Wakeups = wakeups
         self.trust_group = trust_group
-        self.layout = Layout(self.root, Trust(self.root, team=trust_group))
+        self.layout = Layout(self.root, Trust(self.root, team=trust_group, own=OWN_FOLDERS))
         try:
             if not self.layout.trust.look():
                 make_folder(self.root, self.layout.trust.access)

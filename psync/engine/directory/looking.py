@@ -21,7 +21,7 @@ from psync.engine.directory.files import READ, refused
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.log_files import DELAYED
 from psync.engine.directory.logs import DirectoryLog
-from psync.engine.directory.names import OWN, Layout
+from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, number_in
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import NETWORK, Abilities, file_system_type
 from psync.engine.directory.segments import Segments
@@ -54,7 +54,7 @@ class LookingEngine(DirectoryEngine):
     def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
         self.wakeups, self.trust_group = "poll", trust_group
-        self.layout = Layout(self.root, Trust(self.root, team=trust_group))
+        self.layout = Layout(self.root, Trust(self.root, team=trust_group, own=OWN_FOLDERS))
         try:
             self.layout.trust.look()
             kind = file_system_type(self.root)
@@ -105,8 +105,7 @@ class LookingEngine(DirectoryEngine):
         """All that registered here and did not leave in order."""
         found = []
         with contextlib.suppress(FileNotFoundError):
-            for name in sorted(os.listdir(self.layout.owners)):
-                owner = int(name, 16)
+            for owner in sorted(filter(None, map(number_in, os.listdir(self.layout.owners)))):
                 identity, alive = self._owners.identity(owner), self.alive(owner)
                 used = usage(identity) if identity is not None and alive is not Alive.NO else None
                 found.append(Process(owner, identity, alive, used))

@@ -25,6 +25,7 @@ from zlib import crc32
 from psync.engine.directory.trust import Trust
 
 OWN = ".psync"
+OWN_FOLDERS = "tmp", "owners", "guards", "locks", "wake", "pending", "quarantine"
 SLOTS = 1024
 
 _NFS_LEFTOVER = re.compile(r"\.nfs[0-9a-f]+\Z")
@@ -58,7 +59,7 @@ class Layout:
 
     def __init__(self, root: str, trust: Trust | None = None) -> None:
         self.root = root
-        self.trust = trust or Trust(root)
+        self.trust = trust or Trust(root, own=OWN_FOLDERS)
         self.prefix = root if root.endswith("/") else root + "/"
         self.own = self.prefix + OWN
         self.tmp = self.own + "/tmp"
@@ -99,6 +100,11 @@ class Layout:
         return f"{self.prefix}{log}/log/{part}"
 
 
-def segment_base(filename: str) -> int | None:
-    """The first position in a segment file, or None if the file is not one."""
+def number_in(filename: str) -> int | None:
+    """The number that a file is named after: an owner's, or the first position in a segment. None for other files."""
     return int(filename, 16) if len(filename) == 16 and not set(filename) - set("0123456789abcdef") else None
+
+
+def is_below(name: str) -> bool:
+    """True for a name that stands for a path below the root, whatever is in it."""
+    return bool(name) and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))

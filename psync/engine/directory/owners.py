@@ -16,9 +16,13 @@ import threading
 
 from psync.engine import clock, forks
 from psync.engine.contract import Alive
-from psync.engine.directory.files import READ, Temporary, let_go, make_folder, read_all
-from psync.engine.directory.names import Layout
+from psync.engine.directory.files import READ, Temporary, let_go, make_folder
+from psync.engine.directory.names import Layout, number_in
 from psync.engine.owner import Identity, examine, myself
+from psync.engine.seal import Unreadable, seal_text, unseal_text
+
+LONGEST = 4096
+"""Bytes of an owner's record."""
 
 
 class Owners:
@@ -39,7 +43,7 @@ class Owners:
         with self._lock, forks.put_off:
             if self.number:
                 return self.number
-            who = json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode()
+            who = seal_text(json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode())
             make_folder(self._layout.owners, self._layout.trust.access)
             new = Temporary(self._layout.tmp, who, sync=False, access=self._layout.trust.access)
             number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
@@ -66,35 +70,36 @@ class Owners:
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
-            return examine(_identity(read_all(fd, 4096)))
+            identity = _identity(fd)
+            return Alive.UNKNOWN if identity is None else examine(identity)
         else:
             return Alive.NO
         finally:
             let_go(fd)
 
     def describe(self, owner: int) -> str:
-        try:
-            with open(self._layout.owner(owner), "rb") as file:
-                return str(_identity(file.read()))
-        except (OSError, ValueError):
-            return f"a process that is gone ({owner:016x})"
+        identity = self.identity(owner)
+        return f"a process that is gone ({owner:016x})" if identity is None else str(identity)
 
     def identity(self, owner: int) -> Identity | None:
-        """None if there is no such owner here (any more)."""
+        """None if there is no such owner here (any more), or its record is damaged. open, fstat, pread, close."""
         try:
-            with open(self._layout.owner(owner), "rb") as file:
-                return _identity(file.read())
-        except (OSError, ValueError, TypeError):
+            fd = os.open(self._layout.owner(owner), READ)
+        except OSError:
             return None
+        try:
+            return _identity(fd)
+        finally:
+            os.close(fd)
 
     def sweep(self) -> int:
         """Remove the files of dead owners; what they claimed counts as a dead owner's all the same."""
         removed = 0
         with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self._layout.owners):
-                if int(name, 16) != self.number and self.alive(int(name, 16)) is Alive.NO:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(self._layout.owner(int(name, 16)))
+            for owner in filter(None, map(number_in, os.listdir(self._layout.owners))):
+                if owner != self.number and self.alive(owner) is Alive.NO:
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._layout.owner(owner))
                         removed += 1
         return removed
 
@@ -115,5 +120,11 @@ class Owners:
         self._fd, self.number = -1, 0
 
 
-def _identity(data: bytes) -> Identity:
-    return Identity(**json.loads(data))
+def _identity(fd: int) -> Identity | None:
+    """What an owner's record says; None if it is damaged, or something else."""
+    try:
+        found = Identity(**json.loads(unseal_text(os.pread(fd, LONGEST, 0))))
+    except (OSError, ValueError, TypeError, Unreadable, RecursionError):
+        return None
+    kinds = str, int, int, int, str, float
+    return found if all(type(fact) is kind for fact, kind in zip(found, kinds, strict=True)) else None

@@ -104,6 +104,8 @@ class DirectoryRegister(Register):
         if offset == HEAD:
             found = page[HEAD : HEAD + size]
         elif offset:
+            if offset + size > os.fstat(self._fd).st_size:  # or a damaged size would ask for gigabytes
+                raise Unreadable("the value ends too early")
             found = read_all(self._fd, size, offset)
         if crc32(found or b"", crc32(_FACTS.pack(number, offset, size))) != check:
             raise Unreadable("the checksum does not fit the value")

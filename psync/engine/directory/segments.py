@@ -20,7 +20,7 @@ from zlib import crc32
 
 from psync.engine.contract import FINAL, Mark, Record, State
 from psync.engine.directory.files import CHANGE, open_made, read_all, write_all
-from psync.engine.directory.names import Layout, segment_base
+from psync.engine.directory.names import Layout, number_in
 from psync.engine.seal import Unreadable
 
 MARK = struct.Struct("<BIQBe")
@@ -145,7 +145,7 @@ class Segments:
         return self._bases[at] if at < len(self._bases) else tail
 
     def _list(self) -> None:
-        self._bases = sorted(base for name in os.listdir(self._folder) if (base := segment_base(name)) is not None)
+        self._bases = sorted(base for name in os.listdir(self._folder) if (base := number_in(name)) is not None)
         self._complete = self._bases[-1] if self._bases else 0
 
     def write(self, data: bytes, position: int, tail: int) -> None:
@@ -407,7 +407,7 @@ class Segments:
                 os.unlink(self._layout.segment(self._log, base))
         # the marks last: a segment without marks would look as if nobody had ever taken its records
         for name in os.listdir(self._folder):
-            base_of_marks = segment_base(name.removesuffix(".marks"))
+            base_of_marks = number_in(name.removesuffix(".marks"))
             if base_of_marks is not None and base_of_marks < min(self._bases[0], low):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self._folder}/{name}")

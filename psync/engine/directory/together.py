@@ -17,15 +17,17 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from psync.engine.directory.files import READ, Temporary, let_go, make_folder, read_all, remove_quietly
-from psync.engine.directory.names import Layout
+from psync.engine.directory.names import Layout, is_below
 from psync.engine.directory.whole import Whole
-from psync.engine.seal import BUCKET_HEAD, End, Unreadable, follow, start
+from psync.engine.seal import BUCKET_HEAD, End, Unreadable, follow, seal_text, start, unseal_text
 
 if TYPE_CHECKING:
     from psync.engine.directory.buckets import DirectoryBucket
 
 Note = dict[str, tuple[int, int, int]]
 """Bucket name: where it ended, its checksum up to there, and the byte that commits."""
+LONGEST = 1 << 24
+"""Bytes of a note that is read."""
 
 
 class Together:
@@ -62,7 +64,8 @@ class Together:
     def _decide(self, note: Note) -> tuple[str, Temporary]:
         access = self._layout.trust.access
         make_folder(self._layout.pending, access)
-        temp = Temporary(self._layout.tmp, json.dumps(note).encode(), sync=self._whole.sync_file, access=access)
+        text = seal_text(json.dumps(note).encode())
+        temp = Temporary(self._layout.tmp, text, sync=self._whole.sync_file, access=access)
         path = f"{self._layout.pending}/{os.path.basename(temp.path)}"
         try:
             os.rename(temp.path, path)
@@ -94,8 +97,10 @@ class Together:
         with contextlib.suppress(FileNotFoundError):
             for filename in os.listdir(self._layout.pending):
                 path = f"{self._layout.pending}/{filename}"
-                with contextlib.suppress(FileNotFoundError, ValueError), open(path, "rb") as file:
-                    yield path, json.loads(file.read())
+                with contextlib.suppress(OSError, ValueError, RecursionError, Unreadable):
+                    note = read_note(path)
+                    if note is not None:
+                        yield path, note
 
     def abandoned(self) -> list[tuple[str, list[str]]]:
         """Notes whose writer is dead, each with the buckets to look at before it may be removed."""
@@ -110,3 +115,21 @@ class Together:
                 finally:
                     let_go(fd)
         return found
+
+
+def read_note(path: str) -> Note | None:
+    """The note in a file; None for what is no note, or names what is not below the root.
+
+    Raises OSError, ValueError, `Unreadable`.
+    """
+    fd = os.open(path, READ)
+    try:
+        found = json.loads(unseal_text(os.read(fd, LONGEST)))
+    finally:
+        os.close(fd)
+    if not isinstance(found, dict) or not all(map(is_below, found)):
+        return None
+    for facts in found.values():
+        if not isinstance(facts, list) or len(facts) != 3 or not all(type(fact) is int for fact in facts):
+            return None
+    return found if all(0 <= byte < 256 for _, _, byte in found.values()) else None

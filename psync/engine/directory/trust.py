@@ -60,8 +60,10 @@ class Doubt(NamedTuple):
 class Trust:
     """Whom one directory trusts, once it was looked at (see `look`)."""
 
-    def __init__(self, root: str, *, team: bool = False) -> None:
+    def __init__(self, root: str, *, team: bool = False, own: tuple[str, ...] = ()) -> None:
         self.root = root
+        self.own = own
+        """Psync's own folders, below ``.psync``."""
         self.team = team
         self.me = os.geteuid()
         self.access = TEAM if team else PRIVATE
@@ -95,13 +97,14 @@ class Trust:
             yield from self._team(here)
         yield from self._on_the_way(self.root, here)
         own = f"{here.rstrip('/')}/.psync"
-        try:
-            status = os.lstat(own)
-        except _NOT_FOUND:
-            return
-        doubt = self.folder(own, status) if stat.S_ISDIR(status.st_mode) else _no_folder(own)
-        if doubt is not None:
-            yield doubt
+        for folder in (own, *(f"{own}/{name}" for name in self.own)):
+            try:
+                status = os.lstat(folder)
+            except _NOT_FOUND:
+                continue
+            doubt = self.folder(folder, status) if stat.S_ISDIR(status.st_mode) else _no_folder(folder)
+            if doubt is not None:
+                yield doubt
 
     def _on_the_way(self, path: str, end: str) -> Iterator[Doubt]:
         for each, status in steps(path):
