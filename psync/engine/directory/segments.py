@@ -212,7 +212,7 @@ class Segments:
         """Nothing lies behind `end`, and nothing is marked there; where the last segment begins now."""
         kept = [base for base in self._bases if base <= end]
         for name in os.listdir(self._folder):
-            base = segment_base(name.removesuffix(".marks"))
+            base = number_in(name.removesuffix(".marks"))
             if base is not None and base > end:
                 os.unlink(f"{self._folder}/{name}")
         self.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from psync.engine.contract import Alive, Cell, Engine, Mutex, Update, Version, Watch
+from psync.engine.contract import Alive, Cell, Durability, Engine, Mutex, Update, Version, Watch
 from psync.engine.keys import Keys
 from psync.engine.sealed.sealer import CELL, Broken, Sealer, encoded, items_of
 from psync.engine.sealed.shapes import SealedBucket, SealedLog, SealedRegister
@@ -41,6 +41,10 @@ class SealedEngine(Engine):
         """As the inner engine's, with the names of the keys."""
         inner: tuple[Any, ...] | None = getattr(self.inner, "opened_with", None)
         return None if inner is None else (*inner, self.keys.names)
+
+    def at(self, durability: Durability | None) -> SealedEngine:
+        inner = self.inner.at(durability)
+        return self if inner is self.inner else SealedEngine(inner, self.keys, self.store)
 
     # -- cells -----------------------------------------------------------------------------------------
 
