@@ -81,6 +81,8 @@ def items(bench: Bench) -> dict[str, float]:
         figures[f"hset at {label}"] = 1e6 * per_item(category.hset, new)
         if hasattr(category, "hget"):
             chance = random.Random(count)
+            for key in _items(1200, f"before {mine} "):
+                category.hget(ROOT, key)
             asked = [(ROOT, f"task{chance.randrange(count):07}") for _ in range(bench.few(450, 180))]
             figures[f"hget at {label}"] = 1e6 * per_item(category.hget, asked)
         category.close()
@@ -251,7 +253,7 @@ CASES = (
         keys,
         (*points("new key", "µs"), *points("overwrite", "µs"), *points("get", "µs")),
         ("plain", "pickleshare"),
-        rounds=2,
+        rounds=1,
         quick_rounds=1,
         shared=True,
         disk=False,
@@ -262,7 +264,7 @@ CASES = (
         items,
         (*points("hset", "µs"), *points("hget", "µs")),
         ("plain", "pickleshare", "diskcache"),
-        rounds=3,
+        rounds=2,
         quick_rounds=1,
         disk=False,
     ),
@@ -272,7 +274,7 @@ CASES = (
         letters,
         (*points("post", "µs"), *points("read", "µs")),
         ("diskcache",),
-        rounds=3,
+        rounds=2,
         quick_rounds=1,
         disk=False,
     ),
@@ -282,7 +284,7 @@ CASES = (
         tasks,
         (*points("put, get and done", "µs"), *points("first get", "ms")),
         ("plain", "diskcache"),
-        rounds=3,
+        rounds=2,
         quick_rounds=1,
         disk=False,
     ),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from html import escape
 
-COLOURS = ("#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#66a61e", "#a6761d", "#0b84c6", "#8c564b", "#b59b00", "#5254a3")
+COLOURS = (
+    "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#66a61e", "#a6761d", "#0b84c6", "#8c564b", "#b59b00", "#3f51b5",
+    "#c0392b", "#16a3a3", "#8e44ad", "#556b2f", "#e58a8a", "#4d4d4d",
+)  # fmt: skip
 INK, PALE = "#222222", "#dddddd"
 
 

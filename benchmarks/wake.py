@@ -21,7 +21,7 @@ def latency(bench: Bench) -> dict[str, float]:
     written something else just before, as a worker has that writes several results.
     """
     polls = bench.peer.__name__.endswith("pickleshare")
-    turns = bench.few(12, 4) if polls else bench.few(600, 200)
+    turns = bench.few(8, 4) if polls else bench.few(400, 200)
     cold, warm = _turns(bench.peer.Signal(bench.folder), turns, 0.5 if polls else 0.0)
     return {
         **_latency(cold).figures("wake, median"),
@@ -31,7 +31,7 @@ def latency(bench: Bench) -> dict[str, float]:
 
 def flag(bench: Bench) -> dict[str, float]:
     """The same for an event: from just before it is set to where `wait` has returned."""
-    cold, warm = _turns(bench.peer.Flag(bench.folder), bench.few(600, 200), 0.0)
+    cold, warm = _turns(bench.peer.Flag(bench.folder), bench.few(400, 200), 0.0)
     return {
         **_latency(cold).figures("set to wake, median"),
         "set to wake by a warm setter": 1e6 * statistics.median(warm),
@@ -78,7 +78,7 @@ def idle(bench: Bench) -> dict[str, float]:
         shared.open()
         shared.wait(NEVER, 60.0)
 
-    return {"idle CPU": idle_cpu(wait, bench.few(5, 2))}
+    return {"idle CPU": idle_cpu(wait, bench.few(3, 1))}
 
 
 def sixteen(bench: Bench) -> dict[str, float]:
@@ -138,8 +138,9 @@ CASES = (
         idle,
         (Figure("idle CPU", "ms/s"),),
         ("plain", "multiprocessing", "multiprocessing_queue", "redis", "tcpstore", "filestore", "pickleshare"),
-        rounds=3,
+        rounds=2,
         quick_rounds=1,
+        disk=False,
     ),
     Case(
         "wake",

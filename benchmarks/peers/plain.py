@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import mmap
 import multiprocessing
 import os
 import pickle
@@ -11,7 +12,7 @@ import select
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 IMPORT = READY = "import fcntl, pickle"
@@ -99,7 +100,7 @@ def _names(path: str, prefix: str = "") -> Iterator[str]:
 
 
 class Category:
-    """256 files whose descriptors are kept: the item behind the end, then one byte that makes it count."""
+    """256 files whose descriptors are kept, and in each a row of pickles: one write puts another behind the last."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -118,7 +119,6 @@ class Category:
         fcntl.flock(fd, fcntl.LOCK_EX)
         end = os.fstat(fd).st_size
         os.pwrite(fd, item, end)
-        os.pwrite(fd, b".", max(end - 1, 0) if end else len(item) - 1)
         fcntl.flock(fd, fcntl.LOCK_UN)
 
     def hdict(self, root: str) -> dict[str, object]:
@@ -175,8 +175,25 @@ class Signal:
         self.store.set(f"other{turn}", time.perf_counter())
 
 
+class _Bell:
+    """Sleeps until a file is written."""
+
+    def __init__(self, path: str) -> None:
+        libc = ctypes.CDLL(None)
+        self.events = libc.inotify_init1(os.O_NONBLOCK)
+        libc.inotify_add_watch(self.events, os.fsencode(path), 0x2)  # IN_MODIFY
+        self.ready = select.poll()
+        self.ready.register(self.events, select.POLLIN)
+
+    def wait(self, there: Callable[[], bool]) -> None:
+        while not there():
+            self.ready.poll()
+            if not there():  # it rang for something earlier
+                os.read(self.events, 4096)
+
+
 class Flag:
-    """A byte in a file that both have open; the waiter has the kernel say when it was written."""
+    """A byte in a file that both have mapped; the waiter has the kernel say when it was written."""
 
     def __init__(self, folder: str) -> None:
         self.path = f"{folder}/flag"
@@ -184,31 +201,33 @@ class Flag:
 
     def open(self) -> None:
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        libc = ctypes.CDLL(None)
-        self.events = libc.inotify_init1(os.O_NONBLOCK)
-        libc.inotify_add_watch(self.events, os.fsencode(self.path), 0x2)  # IN_MODIFY
-        self.ready = select.poll()
-        self.ready.register(self.events, select.POLLIN)
+        os.pwrite(self.fd, b"0", 0)
+        self.seen = mmap.mmap(self.fd, 1)
+        self.bell = _Bell(self.path)
 
     def wait(self, turn: int, timeout: float) -> float:
-        while os.pread(self.fd, 1, 0) != b"1":
-            self.ready.poll(1e3 * timeout)
-            os.read(self.events, 4096)
+        self.bell.wait(lambda: self.seen[0] == ord("1"))
         return float(self.sent.value)
 
     def lower(self) -> None:
-        os.pwrite(self.fd, b"0", 0)
+        self._write(b"0")
 
     def send(self, turn: int) -> None:
         self.sent.value = time.perf_counter()
-        os.pwrite(self.fd, b"1", 0)
+        self._write(b"1")
+
+    def _write(self, flag: bytes) -> None:
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        os.pwrite(self.fd, flag, 0)
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def send_elsewhere(self, turn: int) -> None:
         os.utime(self.fd)
 
 
 class Queue:
-    """Records in a row in one file, a cursor in another; a byte of the record says that it is done."""
+    """Records in a row in one file, a cursor in another; a byte of the record, which is who took it's, says that it is
+    done."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -230,13 +249,8 @@ class Queue:
         os.pwrite(self.cursor, (at + SLOT).to_bytes(8, "little"), 0)
         fcntl.flock(self.records, fcntl.LOCK_UN)
         (length,) = LENGTH.unpack_from(record)
-        item = record[4 : 4 + length]
-
-        fcntl.flock(self.records, fcntl.LOCK_EX)
-        os.pread(self.records, 1, at + SLOT - 1)
         os.pwrite(self.records, b"d", at + SLOT - 1)
-        fcntl.flock(self.records, fcntl.LOCK_UN)
-        return item
+        return record[4 : 4 + length]
 
     def fill(self, items: list[bytes]) -> None:
         for item in items:
@@ -272,26 +286,24 @@ class Barrier:
 
     def open(self) -> None:
         self.count = os.open(f"{self.folder}/count", os.O_RDWR | os.O_CREAT, 0o600)
-        self.bell = os.open(f"{self.folder}/bell", os.O_RDWR | os.O_CREAT, 0o600)
-        libc = ctypes.CDLL(None)
-        self.events = libc.inotify_init1(os.O_NONBLOCK)
-        libc.inotify_add_watch(self.events, os.fsencode(f"{self.folder}/bell"), 0x2)  # IN_MODIFY
-        self.ready = select.poll()
-        self.ready.register(self.events, select.POLLIN)
+        self.string = os.open(f"{self.folder}/bell", os.O_RDWR | os.O_CREAT, 0o600)
+        os.ftruncate(self.count, 8)
+        os.ftruncate(self.string, 8)
+        self.arrived = mmap.mmap(self.count, 8)
+        self.begun = mmap.mmap(self.string, 8)
+        self.bell = _Bell(f"{self.folder}/bell")
 
     def wait(self) -> None:
         self.round += 1
         fcntl.flock(self.count, fcntl.LOCK_EX)
-        arrived = int.from_bytes(os.pread(self.count, 8, 0), "little") + 1
+        arrived = int.from_bytes(self.arrived, "little") + 1
         os.pwrite(self.count, arrived.to_bytes(8, "little"), 0)
         fcntl.flock(self.count, fcntl.LOCK_UN)
         if arrived == self.round * self.parties:
-            os.pwrite(self.bell, self.round.to_bytes(8, "little"), 0)
-            return
-        while int.from_bytes(os.pread(self.bell, 8, 0), "little") < self.round:
-            self.ready.poll()
-            os.read(self.events, 4096)
+            os.pwrite(self.string, self.round.to_bytes(8, "little"), 0)
+        else:
+            self.bell.wait(lambda: int.from_bytes(self.begun, "little") >= self.round)
 
     def close(self) -> None:
-        for fd in (self.count, self.bell, self.events):
+        for fd in (self.count, self.string, self.bell.events):
             os.close(fd)

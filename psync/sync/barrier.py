@@ -100,7 +100,8 @@ class Barrier(Primitive):
         others, an action that raises, `abort`, `reset`, or a party that ended (it is named). All who wait raise then.
         ValueError if the parties that are at work here want another number of parties.
 
-        flock, fstat, pread, pwrite, flock, and utime for the last to arrive; the others wait and then fstat, pread.
+        5 system calls for who is woken (flock pwrite flock read poll); the last to arrive calls utime instead of
+        waiting.
         """
         timeout = self._timeout if timeout is None else timeout
         me = self._engine.owner()

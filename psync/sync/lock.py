@@ -46,14 +46,14 @@ class Lock(Primitive):
     def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
         """True once this process holds it; False if it was not to be had within `timeout` seconds (-1, None: for ever).
 
-        flock, when it is free. ValueError for a timeout that means nothing.
+        1 system call (flock), floor 1, when it is free. ValueError for a timeout that means nothing.
         """
         if blocking and timeout == -1:
             return self._mutex.acquire()
         return self._mutex.acquire(patience(blocking, timeout))
 
     def release(self) -> None:
-        """Let the next one in. RuntimeError if this process does not hold it. flock."""
+        """Let the next one in. RuntimeError if this process does not hold it. 1 system call (flock), floor 1."""
         self._mutex.release()
 
     def __enter__(self) -> bool:

@@ -132,7 +132,7 @@ class WorkQueue(Primitive):
         has passed. Raises `QueueClosed`; `queue.Full` if the queue has a `maxsize` and there is no room, at once
         or (`block`) within `timeout` seconds.
 
-        One append: flock, pwrite, pwrite, unlock. Killed, the task is there whole or not at all.
+        4 system calls (flock pwrite pwrite flock), floor 4. Killed, the task is there whole or not at all.
         """
         if id is None and not priority and not delay and not self.maxsize:
             try:
@@ -184,7 +184,8 @@ class WorkQueue(Primitive):
         """The next task, claimed by this process. Raises `queue.Empty` if none comes within `timeout` seconds, and
         `QueueClosed` if none will ever come.
 
-        flock, pread, pwrite, pwrite, unlock when a task is waiting, and now and then a pread of what lies ahead.
+        With a task waiting 6 system calls and `done` (flock pread pwrite pwrite flock pwrite), floor 6; now and then a
+        pread of what lies ahead.
         """
         return self._taker.get(block, timeout)
 

@@ -74,7 +74,7 @@ class Semaphore(Primitive):
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """True once this process has one more permit; False if there was none within `timeout` seconds (None: never).
 
-        flock, fstat, pread, pwrite, flock when one is free.
+        3 system calls (flock pwrite flock), floor 3, when one is free.
         """
         seconds = patience(blocking, timeout)
         if self._take():

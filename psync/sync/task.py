@@ -91,7 +91,7 @@ class Task:
     def done(self, result: Any = NOTHING) -> None:
         """Finished; `result`, if given, is in the queue's `results` from now on, exactly once.
 
-        pwrite; with a lease: flock, pread, pwrite, unlock. A result is one `hset` more.
+        1 system call (pwrite); with a lease: flock, pread, pwrite, flock. A result is one `hset` more.
         """
         self._queue._finish(self, result)
         self.settled = True
