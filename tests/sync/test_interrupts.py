@@ -1,10 +1,16 @@
-"""A signal whose handler raises (Ctrl-C, an alarm) may come at any moment: nothing stays locked that nobody holds."""
+"""A signal whose handler raises (Ctrl-C, an alarm) may come at any moment: nothing stays locked that nobody holds.
+
+With an audit hook in the process it may come into any system call, before the kernel is asked. Since Python 3.12 every
+process has one that once imported filelock, which compacting does.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,8 +68,7 @@ def could_have(other: Other, name: str) -> bool:
     return bool(other.hear())
 
 
-@pytest.mark.parametrize("kind", [Lock, RLock], ids=lambda kind: kind.__name__)
-def test_a_lock_whose_holder_was_interrupted_is_free_or_can_be_released(kind: Any, root: Path) -> None:
+def interrupt_holders(kind: Any, root: Path) -> None:
     chance = random.Random(7)
     with another(tries(root, kind)) as other, handled():
         for number in range(scaled(200)):
@@ -83,7 +88,7 @@ def test_a_lock_whose_holder_was_interrupted_is_free_or_can_be_released(kind: An
                 assert not lock.locked() and could_have(other, lock.name)
 
 
-def test_a_count_that_was_interrupted_keeps_nobody_from_counting(root: Path) -> None:
+def interrupt_counting(root: Path) -> None:
     counter, chance = Counter(root, "x"), random.Random(8)
     counter.add()
 
@@ -99,3 +104,27 @@ def test_a_count_that_was_interrupted_keeps_nobody_from_counting(root: Path) -> 
             before = counter.value
             other.tell()
             assert other.hear() == before + 1 == counter.value
+
+
+@pytest.mark.parametrize("kind", [Lock, RLock], ids=lambda kind: kind.__name__)
+def test_a_lock_whose_holder_was_interrupted_is_free_or_can_be_released(kind: Any, root: Path) -> None:
+    interrupt_holders(kind, root)
+
+
+def test_a_count_that_was_interrupted_keeps_nobody_from_counting(root: Path) -> None:
+    interrupt_counting(root)
+
+
+@pytest.mark.parametrize(
+    "interrupt", [functools.partial(interrupt_holders, Lock), interrupt_counting], ids=["Lock", "Counter"]
+)
+def test_so_it_is_when_the_interrupt_comes_before_a_call_has_begun(
+    interrupt: Callable[[Path], None], root: Path
+) -> None:
+    def work(talk: Talk) -> None:
+        sys.addaudithook(lambda *_: None)  # which nothing removes, so not in this process
+        interrupt(root)
+        talk.say("done")
+
+    with another(work) as other:
+        assert other.hear() == "done"

@@ -116,6 +116,9 @@ class Block:
                 flock(self._fd, LOCK_UN)
         except OSError:
             self._close()  # which unlocks it too
+        except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked
+            flock(self._fd, LOCK_UN)
+            raise
         finally:
             self._threads.release()
 

@@ -208,6 +208,9 @@ class DirectoryBucket(Bucket):
             flock(file.fd, LOCK_UN)
         except OSError:
             self._close()  # which unlocks it too
+        except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked
+            flock(file.fd, LOCK_UN)
+            raise
 
     # -- reading -------------------------------------------------------------------------------------
 

@@ -166,7 +166,11 @@ def let_go(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_UN)
     except OSError:
         pass  # what was done is done; closing unlocks it too
-    close(fd)
+    except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        raise
+    finally:
+        close(fd)
 
 
 def close(fd: int) -> None:

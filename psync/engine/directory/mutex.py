@@ -192,9 +192,12 @@ class DirectoryMutex(Mutex):
             raise RuntimeError("a mutex that is not held can't be released")
         self._numbers.give_back()
         self.token = 0
-        try:
+        try:  # though a signal's handler may raise: by single calls, which it can come into only through an audit hook
             flock(self._fd, LOCK_UN)
-        finally:  # though a signal's handler may raise: by single calls, which it can't come into
+        except BaseException:
+            flock(self._fd, LOCK_UN)
+            raise
+        finally:
             self._threads.release()
         self._changed()
 

@@ -140,12 +140,13 @@ class DirectoryRegister(Register):
                         return old
                     self._put(page, new)
                 finally:
-                    try:
-                        flock(
-                            self._fd, LOCK_UN
-                        )  # here, and not in a function, into which a signal's handler could come
+                    try:  # here, and not in a function, into which a signal's handler could come
+                        flock(self._fd, LOCK_UN)
                     except OSError:
                         self._close()  # which unlocks it too
+                    except BaseException:  # it came by an audit hook, before the kernel was asked
+                        flock(self._fd, LOCK_UN)
+                        raise
         except OSError as error:
             if callers:
                 raise
