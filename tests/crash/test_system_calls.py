@@ -65,6 +65,12 @@ def written_long_ago(folder: str) -> psync.PickleShareDB:
     return db
 
 
+def number(folder: str) -> psync.PickleShareDB:
+    db = psync.PickleShareDB(folder)
+    db["number"] = 0
+    return db
+
+
 def category(folder: str) -> psync.PickleShareDB:
     db = psync.PickleShareDB(folder)
     for _ in range(2):
@@ -178,6 +184,12 @@ def plain_read_before(folder: str) -> plain.Store:
     return db
 
 
+def plain_number_in_a_file(folder: str) -> plain.Store:
+    db = plain.Store(folder)
+    db.incr("number")
+    return db
+
+
 def plain_category(folder: str) -> plain.Category:
     category = plain.Category(folder)
     category.hset("items", "known", VALUE)
@@ -212,6 +224,8 @@ HOT = [
           plain_store, lambda db: db.get("known")),
     Hot(psync.PickleShareDB.__getitem__, "for one that did not change", read_before, lambda db: db["known"],
           plain_read_before, lambda db: db.get("known")),
+    Hot(psync.PickleShareDB.modify, "", number, lambda db: db.modify("number", lambda n: n + 1),
+          plain_number_in_a_file, lambda db: db.incr("number")),
     Hot(psync.PickleShareDB.hset, "", category, lambda db: db.hset("items", "known", VALUE),
           plain_category, lambda items: items.hset("items", "known", VALUE)),
     Hot(psync.WorkQueue.put, "", queue, lambda jobs: jobs.put(VALUE),
@@ -261,11 +275,13 @@ def test_a_hot_path_makes_the_system_calls_that_its_docstring_names(path: Hot, t
     ("function", "what", "ready", "act"),
     [
         (psync.PickleShareDB.hget, "for an item in memory", category, lambda db: db.hget("items", "known")),
+        (psync.PickleShareDB.add, "", store, lambda db: db.add("new", VALUE)),
+        (psync.PickleShareDB.__delitem__, "", store, lambda db: db.__delitem__("known")),
         (psync.Mailbox.post, "", mailbox, lambda it: it[0].post(it[1][0], VALUE)),
         (psync.Mailbox.get, "for a letter in memory", mailbox, lambda it: it[0].get("0")),
         (Task.done, "", claimed, lambda task: task.done()),
     ],
-    ids=["hget", "post", "get", "done"],
+    ids=["hget", "add", "del", "post", "get", "done"],
 )
 def test_so_does_one_without_a_plain_counterpart(
     function: Callable[..., Any], what: str, ready: Any, act: Any, tmp_path: Path

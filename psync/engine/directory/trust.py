@@ -164,16 +164,21 @@ class Trust:
             if stat.S_ISDIR(status.st_mode):
                 raise IsADirectoryError
             raise no_file(path, status).error()
-        if self.closed and os.path.realpath(path).startswith(os.path.realpath(self.root)):
-            return
+        doubt = self._file(path, status)
+        if doubt is not None and not (self.closed and os.path.realpath(path).startswith(os.path.realpath(self.root))):
+            raise doubt.error()
+
+    def _file(self, path: str, status: os.stat_result) -> Doubt | None:
+        """What is wrong with a file, if others can get at it."""
         if not self._is_trusted(status):
             reason = f"belongs to {_user(status.st_uid)}, who could have put anything there"
-            raise Doubt(path, reason, "remove it, or, if you know what is in it, chown it").error()
+            return Doubt(path, reason, "remove it, or, if you know what is in it, chown it")
         mode = status.st_mode
         if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not self._is_own_group(status)):
             who = "everybody" if mode & stat.S_IWOTH else _group(status.st_gid)
             reason = f"can be written to by {who} (mode {stat.S_IMODE(mode):04o})"
-            raise Doubt(path, reason, f"chmod go-w '{path}', if you know what is in it").error()
+            return Doubt(path, reason, f"chmod go-w '{path}', if you know what is in it")
+        return None
 
     def check_kept(self, path: str, status: os.stat_result) -> None:
         """The same of a file that stays open and is written to in place: it must have no other name, either."""
