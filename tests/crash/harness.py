@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from psync import PickleShareDB
-from tests.crash.ptrace import Fail, Fault, Kill, Pause, Run, Short, Torn, run
+from tests.crash.ptrace import Fail, Fault, Interrupt, Kill, Pause, Run, Short, Torn, run
 
 PROBE = "probe"
 LONG = 12
@@ -248,6 +248,8 @@ def place(operation: Operation, fault: Fault, hit: Run) -> str:
             what = f"refused with {errno.errorcode[code]} at"
         case Short():
             what = "cut short at"
+        case Interrupt(after=after):
+            what = "interrupted after" if after else "interrupted before"
         case Pause():
             what = "standing still before"
     return f"{operation.name}: {what} {hit}"

@@ -5,6 +5,7 @@
     run(act, fault=Torn(7))         kill -9 in the middle of the 7th call, a write, where a page of the file ends
     run(act, fault=Fail(7, ENOSPC)) the 7th call says ENOSPC and was not made (what gives back does it: close, unlock)
     run(act, fault=Short(7))        the 7th call, a write, stops at the last page boundary, and says so
+    run(act, fault=Interrupt(7))    SIGINT instead of the 7th call (after=True: when it is made); its handler raises
     run(act, fault=Pause(7, look))  look() runs here while the child stands before the 7th call
     run(act, asleep=look)           look() runs here whenever the child has slept for a while: it waits for somebody
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import errno
 import fcntl
 import gc
 import os
@@ -100,12 +102,18 @@ class Short:
 
 
 @dataclasses.dataclass(frozen=True)
+class Interrupt:
+    n: int
+    after: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Pause:
     n: int
     look: Callable[[], object]
 
 
-Fault = Kill | Torn | Fail | Short | Pause
+Fault = Kill | Torn | Fail | Short | Interrupt | Pause
 
 
 @dataclasses.dataclass
@@ -192,6 +200,7 @@ def _child(act: Any, ready: Any, after: Any, report: int, seconds: int) -> None:
         _libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)  # a child that stands at a call must not outlive its tracer
         gc.disable()  # what a collection closes would be other calls in every run
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, seconds)
         arguments = () if ready is None else (ready(),)
         if _libc.ptrace(_TRACEME, 0, None, None) != 0:
@@ -200,12 +209,10 @@ def _child(act: Any, ready: Any, after: Any, report: int, seconds: int) -> None:
         mark = _libc.prctl
         mark(_BEGIN)
         try:
-            act(*arguments)
-        except BaseException as raised:
-            mark(_END)
-            error = raised
-        else:
-            mark(_END)
+            error = _raised_by(act, arguments)
+        except KeyboardInterrupt as late:  # the signal's handler runs a moment after the call
+            error = late
+        mark(_END)
         if after is not None:
             value = after(*(arguments or (None,)), error)
     except BaseException:
@@ -217,6 +224,14 @@ def _child(act: Any, ready: Any, after: Any, report: int, seconds: int) -> None:
         told = pickle.dumps((f"what the child had to say can't be pickled:\n{traceback.format_exc()}", None, None))
     os.pwrite(report, told, 0)
     os._exit(0)
+
+
+def _raised_by(act: Any, arguments: Any) -> BaseException | None:
+    try:
+        act(*arguments)
+    except BaseException as raised:
+        return raised
+    return None
 
 
 class _Tracer:
@@ -231,7 +246,7 @@ class _Tracer:
         self.watching = False
         self.over = False
         self.known: set[int] = set()
-        self.pending: dict[int, Kill | Fail] = {}  # what is to be done when the thread's call returns
+        self.pending: dict[int, Kill | Fail | Interrupt] = {}  # what is to be done when the thread's call returns
 
     def trace(self) -> None:
         _, status = os.waitpid(self.child, 0)
@@ -289,6 +304,10 @@ class _Tracer:
             fault = self.pending.pop(thread)
             if isinstance(fault, Fail):
                 self._set(thread, rax=-fault.errno)
+            elif isinstance(fault, Interrupt):
+                os.kill(thread, signal.SIGINT)
+                if not fault.after:
+                    self._set(thread, rax=-errno.EINTR)
             else:
                 self._kill()
 
@@ -307,9 +326,10 @@ class _Tracer:
     def _strike(self, thread: int, name: str, info: _SyscallInfo, fault: Fault) -> bool:
         if isinstance(fault, Pause):
             fault.look()
-        elif isinstance(fault, Fail):
+        elif isinstance(fault, Fail | Interrupt):
             gives_back = name == "close" or (name == "flock" and info.arguments[1] == fcntl.LOCK_UN)
-            if not gives_back:  # a descriptor is free, and so is its lock, even when that fails
+            # a descriptor is free, and so is its lock, even when that fails
+            if not gives_back and not (isinstance(fault, Interrupt) and fault.after):
                 self._set(thread, orig_rax=-1)  # no such call: the kernel makes none
             self.pending[thread] = fault
         elif isinstance(fault, Kill):

@@ -80,26 +80,27 @@ class Block:
 
         With ``LOCK_EX | LOCK_NB`` for `how` it raises BlockingIOError if another process has it.
         """
-        self._threads.acquire()
-        try:
-            if not self.depth:
-                fd = self._fd
-                if fd < 0:
-                    fd = self._fd = self._open()
-                flock(fd, how)
-                try:
-                    page = self._page or self._show()
-                    raw = page[:]
-                    if raw != self._raw:  # somebody else was here
-                        self.values = self._unpack(raw)
-                        self._raw = raw
-                except BaseException:
-                    flock(fd, LOCK_UN)
-                    raise
+        if self.depth and self._threads._is_owned():  # type: ignore[attr-defined]
             self.depth += 1
+            return self.values
+        try:  # a signal's handler may raise at any call, and so when both locks are ours
+            self._threads.acquire()
+            fd = self._fd
+            if fd < 0:
+                fd = self._fd = self._open()
+            flock(fd, how)
+            page = self._page or self._show()
+            raw = page[:]
+            if raw != self._raw:  # somebody else was here
+                self.values = self._unpack(raw)
+                self._raw = raw
         except BaseException:
-            self._threads.release()
+            if self._threads._is_owned():  # type: ignore[attr-defined]
+                if self._fd >= 0:
+                    flock(self._fd, LOCK_UN)
+                self._threads.release()
             raise
+        self.depth = 1
         return self.values
 
     def await_leaving(self) -> None:
@@ -111,9 +112,10 @@ class Block:
 
     def leave(self) -> None:
         self.depth -= 1
+        if self.depth:
+            return
         try:
-            if not self.depth:
-                flock(self._fd, LOCK_UN)
+            flock(self._fd, LOCK_UN)
         except OSError:
             self._close()  # which unlocks it too
         except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked

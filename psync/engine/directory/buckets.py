@@ -189,8 +189,8 @@ class DirectoryBucket(Bucket):
                     return None
                 file = attached[0]
             fd = file.fd
-            flock(fd, LOCK_EX)
             try:
+                flock(fd, LOCK_EX)  # in here, because a signal's handler may raise when it is locked
                 status = os.fstat(fd)
                 if status.st_nlink:
                     if file.failed:
@@ -367,9 +367,11 @@ class DirectoryBucket(Bucket):
     def _replace(self, file: _Open, data: bytes, durable: bool) -> _Open:
         """While locked: the name goes to a new file, which is locked too; who waited for the old one finds it dead."""
         new = self._whole.replace(self._path, data, durable=durable)
+        self._open = opened = _Open(
+            new.keep()
+        )  # first, because a signal's handler may raise when the old one is closed
         let_go(file.fd)
-        self._open = _Open(new.keep())
-        return self._open
+        return opened
 
     def _undo(self, file: _Open, known: End) -> None:
         """After a failed write: the old end is the end again."""
@@ -436,7 +438,8 @@ class DirectoryBucket(Bucket):
                 try:
                     yield held
                 finally:
-                    self._unlock(held.file)
+                    if self._open is not None:
+                        self._unlock(self._open)
         except OSError as error:
             raise refused(error, self._name, self._path) from error
         except _HeldUnreadable as error:

@@ -195,7 +195,7 @@ class DirectoryLog(LogLooks):
                 if self._commit is not None:
                     self._taken.sync_marks([record.position for record in taken], self._reach[1])
             except BaseException:
-                self._untake(taken)
+                self._untake(front, taken)
                 raise
             finally:
                 self._front.leave()
@@ -275,11 +275,14 @@ class DirectoryLog(LogLooks):
         front[SKIPPED], front[ARRIVED] = 0, later
         return True
 
-    def _untake(self, taken: list[Record]) -> None:
+    def _untake(self, front: list[int], taken: list[Record]) -> None:
         """Something failed, and nobody will hear of these: they wait again, with the attempts they had."""
-        with contextlib.suppress(OSError, Unreadable):
-            for position, mark, _ in taken:
-                before = Mark(_WAITING, mark.attempt - 1)
+        for position, mark, _ in reversed(taken):
+            before = Mark(_WAITING, mark.attempt - 1)
+            if position < front[FRONT]:
+                with contextlib.suppress(OSError):  # then it was not written that they were passed
+                    self._hint(front, position, None, first=True)
+            with contextlib.suppress(OSError, Unreadable):
                 self._taken.exchange_mark(position, self._reach[1], mark, before, None)
 
     def _next(self, front: list[int]) -> int:

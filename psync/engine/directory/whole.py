@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from psync.engine.directory.files import READ, Temporary, close, let_go, link_unnamed, read_all, sync_folder
+from psync.engine.directory.files import READ, Temporary, close, link_unnamed, read_all, sync_folder
 from psync.engine.directory.names import Layout
 from psync.engine.directory.probe import Abilities
 from psync.engine.seal import Parts
@@ -44,24 +44,27 @@ class Whole:
     def replace(self, path: str, data: bytes | Parts, *, durable: bool = False) -> Temporary:
         """`path` is a new file with `data`, still locked: let go of it or keep it. Hold the lock of the old one."""
         new = Temporary(self._tmp, data, sync=durable or self.sync_file, access=self.trust.access)
-        old = -1
         try:
             if self.sync_name:
-                old = os.open(path, READ)
-            os.rename(new.path, path)
+                self._put_lastingly(new, path)
+            else:
+                os.rename(new.path, path)
         except BaseException:
             new.discard()
-            close(old)
             raise
+        return new
+
+    def _put_lastingly(self, new: Temporary, path: str) -> None:
+        old = os.open(path, READ)
         try:
-            self.renamed(path)
-        except BaseException:
-            self.bring_back(path, old)
-            let_go(new.fd)
-            raise
+            os.rename(new.path, path)
+            try:
+                self.renamed(path)
+            except BaseException:
+                self.bring_back(path, old)
+                raise
         finally:
             close(old)
-        return new
 
     def bring_back(self, path: str, old: int) -> None:
         """`path` holds what is in the file that is open as `old`: what was done to it failed in the end."""
