@@ -22,8 +22,8 @@ Block = tuple[Case, Place]
 class Run:
     """Measures `cases` on `places` into `found`.
 
-    The first round is every block once. A later one leaves out those that have had all their rounds, and those that
-    would not be done before `minutes` are over, if they took as long as last time.
+    The first round is every block once, those on the first place before others. A later one leaves out those that have
+    had all their rounds, and those that would not be done before `minutes` are over, if they took as long as last time.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class Run:
         blocks = self.blocks()
         for turn in range(max((self.turns(case) for case, _ in blocks), default=0)):
             self.chance.shuffle(blocks)
+            if turn == 0:  # what takes long, and is measured in one place only, after what there is to compare
+                blocks.sort(key=lambda block: (self.places.index(block[1]), not block[0].disk))
             for case, place in blocks:
                 if turn >= self.turns(case):
                     continue

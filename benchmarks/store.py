@@ -219,6 +219,7 @@ CASES = (
         rounds=5,
         quick_rounds=2,
         shared=True,
+        disk=False,
     ),
     Case(
         "store",

@@ -78,7 +78,7 @@ def idle(bench: Bench) -> dict[str, float]:
         shared.open()
         shared.wait(NEVER, 60.0)
 
-    return {"idle CPU": idle_cpu(wait, bench.few(3, 1))}
+    return {"idle CPU": idle_cpu(wait, bench.few(2, 1))}
 
 
 def sixteen(bench: Bench) -> dict[str, float]:

@@ -197,7 +197,8 @@ class HeldBucket(ABC):
     def tail(self, since: Position | None = None) -> Tail: ...
 
     @abstractmethod
-    def append(self, ops: bytes) -> None: ...
+    def append(self, ops: bytes) -> Position:
+        """Returns where the bucket ends now, to ask for the `tail` since then."""
 
     @abstractmethod
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:

@@ -62,6 +62,8 @@ class Category:
         self._prefix = name + "/"
         self._seen: dict[str, _Seen] = {}
         self._lock = threading.Lock()
+        self._alone: dict[str, tuple[int, ...]] = {}
+        """The identity of each bucket beside which there was no ``xx``."""
         self._roomy: dict[str, int] = {}
         """Size at which a bucket is looked at next, where it is not ROOMY."""
         forks.remember(self)
@@ -272,24 +274,50 @@ class Category:
         bucket = gethashfile(key)
         if not self._gathered:
             self._gather()
+        file = self.engine.bucket(self._prefix + bucket)
         while True:
-            with self._reported(), self.engine.bucket(self._prefix + bucket).held() as held:
-                if held is not None:
-                    if key in self._held_items(bucket, held):
-                        return False
-                    compressed = self._items(COMPRESSED)  # what the bucket held before it was dropped is there by now
-                    if compressed is not None and key in compressed.items:
-                        return False
-                    held.append(ops)
-                    return True
-            self.engine.bucket(self._prefix + bucket).append(b"")
+            try:
+                with file.held() as held:
+                    if held is not None:
+                        seen = self._held(bucket, held)
+                        if key in seen.items or self._is_compressed(key, bucket, seen):
+                            return False
+                        self._grown(bucket, seen, ops, held.append(ops))
+                        return True
+            except _Undecodable as error:  # here, as in `_reported`, nothing is held any more
+                raise self._damaged(error) from error
+            file.append(b"")
 
-    def _held_items(self, bucket: str, held: HeldBucket) -> dict[Any, Any]:
+    def _held(self, bucket: str, held: HeldBucket) -> _Seen:
         with self._lock:
             seen = self._seen.get(bucket)
             seen = self._follow(bucket, seen, held.tail(None if seen is None else seen.position))
             assert seen is not None
-            return seen.items
+            return seen
+
+    def _held_items(self, bucket: str, held: HeldBucket) -> dict[Any, Any]:
+        return self._held(bucket, held).items
+
+    def _is_compressed(self, key: Any, bucket: str, seen: _Seen) -> bool:
+        """While `bucket` is held: whether ``xx`` has `key`. What the bucket held before it was dropped is there by now.
+
+        Nothing of a bucket gets into ``xx`` without the bucket being dropped. So once there was no ``xx``, it need not
+        be looked for again as long as the bucket is the same.
+        """
+        if self._alone.get(bucket) == seen.position.identity:
+            return False
+        compressed = self._items(COMPRESSED)
+        if compressed is None:
+            self._alone[bucket] = seen.position.identity
+            return False
+        return key in compressed.items
+
+    def _grown(self, bucket: str, seen: _Seen, ops: bytes, position: Position) -> None:
+        """While `bucket` is held: what was appended to what was `seen` need not be read."""
+        with self._lock:
+            if self._seen.get(bucket) is seen:
+                seen.items.update(codec.load_items(ops))
+                self._seen[bucket] = _Seen(position, seen.items, seen.flags)
 
     def update(self, mapping: dict[Any, Any]) -> None:
         """Set all items of `mapping` at one moment: who reads several sees all or none of them."""

@@ -54,7 +54,7 @@ class Mailbox:
     def post(self, address: Any, value: Any) -> bool:
         """Leave a letter; True if it is the first for this address. A letter never changes: the first wins.
 
-        7 system calls (flock stat stat open stat pwrite flock): they include a look for what `compact` moved.
+        4 system calls (flock stat pwrite flock).
         """
         return self._letters.add(address, value)
 

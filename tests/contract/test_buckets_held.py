@@ -39,6 +39,21 @@ def test_who_holds_a_bucket_sees_and_extends_it(stand: Stand) -> None:
     assert bucket.append(item(3, 3))
 
 
+def test_who_appends_to_a_held_bucket_is_told_where_it_ends(stand: Stand) -> None:
+    bucket, other = stand.engine.bucket(NAME), stand.other().bucket(NAME)
+    bucket.append(item(1, 1))
+    with bucket.held() as held:
+        assert held is not None
+        assert held_tail(held) == {1: 1}
+        held.append(item(2, 2))
+        end = held.append(item(3, 3))
+        tail = held.tail(end)
+        assert (tail.whole, tail.ops, tail.position) == (False, b"", end)
+    other.append(item(4, 4))
+    since = bucket.tail(end)
+    assert since is not None and not since.whole and loaded_items(since) == {4: 4}
+
+
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_replaced_bucket_is_read_from_its_start_again(stand: Stand, durable: bool) -> None:
     bucket, other = stand.engine.bucket(NAME), stand.other().bucket(NAME)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from psync import PickleShareDB
+from psync import PickleShareDB, gethashfile
 from psync.engine import DirectoryEngine, MemoryEngine
 from psync.errors import WaitTimeout
 
@@ -219,6 +219,20 @@ def test_add_has_one_winner(store: Any) -> None:
     assert not other.hadd("h", "key", 3)
     db.hdel("h", "key")
     assert other.hadd("h", "key", 4)
+
+
+def test_hadd_knows_what_another_handle_folded_away_or_took_out_again_meanwhile(store: Any) -> None:
+    db, other = store(), store()
+    alike = [key for key in map(str, range(3000)) if gethashfile(key) == gethashfile("0")]
+    assert all(db.hadd("h", key, 1) for key in alike[:3])
+    other.hcompress("h")
+    assert not any(db.hadd("h", key, 2) for key in alike[:3])
+    assert db.hadd("h", alike[3], 3)
+    assert other.hpop("h", alike[0]) == 1
+    assert db.hadd("h", alike[0], 4)
+    other.hcompress("h")
+    assert not db.hadd("h", alike[0], 5)
+    assert db.hget("h", alike[0], fast_only=False) == 4
 
 
 def test_threads_never_lose_an_increment(store: Any) -> None:

@@ -434,7 +434,7 @@ class DirectoryBucket(Bucket):
                 if attached is None:
                     yield None
                     return
-                held = _Held(self, attached[0])
+                held = _Held(self, *attached)
                 try:
                     yield held
                 finally:
@@ -461,30 +461,42 @@ class _HeldUnreadable(Exception):
 
 
 class _Held(HeldBucket):
-    def __init__(self, bucket: DirectoryBucket, file: _Open) -> None:
+    def __init__(self, bucket: DirectoryBucket, file: _Open, status: os.stat_result) -> None:
         self._bucket = bucket
         self.file = file
+        self._size: int | None = status.st_size
+        """Of the file, while that is certain: nobody else changes it."""
         self.changed = False
 
-    def _size(self) -> int:
-        return os.fstat(self.file.fd).st_size
+    def _known_size(self) -> int:
+        size, self._size = self._size, None
+        return os.fstat(self.file.fd).st_size if size is None else size
 
     def tail(self, since: Position | None = None) -> Tail:
+        size = self._known_size()
         try:
-            return self._bucket._settled_tail(self.file, self._size(), since)
+            tail = self._bucket._settled_tail(self.file, size, since)
         except Unreadable as error:
             raise _HeldUnreadable(self._bucket, str(error)) from error
+        if not tail.foreign and tail.position.end == size:
+            self._size = size
+        return tail
 
-    def append(self, ops: bytes) -> None:
+    def append(self, ops: bytes) -> Position:
         try:
-            extended = self._bucket._extend(self.file, self._size(), ops)
+            extended = self._bucket._extend(self.file, self._known_size(), ops)
         except Unreadable as error:
             raise _HeldUnreadable(self._bucket, str(error)) from error
         if not extended:
             raise ValueError("a foreign pickle can't be extended: replace it")
         self.changed = True
+        known = self.file.known
+        assert known is not None
+        self._size = known.end
+        return Position(self.file.identity, known.end, known.check)
 
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
+        self._size = None
         self.file = self._bucket._replace(self.file, whole_bucket(ops, flags)[0], durable)
         self.changed = True
 

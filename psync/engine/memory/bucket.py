@@ -70,12 +70,13 @@ class _Held(HeldBucket):
         with self._engine._turn("tail", self._name):
             return _tail(self._slot(), since)
 
-    def append(self, ops: bytes) -> None:
+    def append(self, ops: bytes) -> Position:
         with self._engine._turn("append", self._name) as space:
             slot = self._slot()
             if slot.ops is None:
                 raise ValueError(f"{self._name!r} is one pickle of something else's; replace it first")
             space.extend(self._name, ops)
+            return _tail(self._slot(), None).position
 
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
         with self._engine._turn("replace", self._name) as space:

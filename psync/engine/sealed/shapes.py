@@ -84,8 +84,8 @@ class _SealedHeld(HeldBucket):
         except Broken as error:
             raise _HeldBroken(self._bucket, str(error)) from error
 
-    def append(self, ops: bytes) -> None:
-        self._inner.append(self._bucket._engine._sealer.piece(self._bucket._encoded, ops))
+    def append(self, ops: bytes) -> Position:
+        return self._inner.append(self._bucket._engine._sealer.piece(self._bucket._encoded, ops))
 
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
         piece = self._bucket._engine._sealer.piece(self._bucket._encoded, ops)
