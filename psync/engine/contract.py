@@ -109,8 +109,8 @@ class Mark(NamedTuple):
 
     Of a CLAIMED record, `owner` is who took it, never 0. With `lease` 0 it is the owner's as long as that lives. With a
     `lease` (seconds; see `as_lease`) it may be given away as soon as it was seen unchanged for so long; the owner
-    shows that it is at work by another `beat` (0 to 255). Of a WAITING or final record all three are 0, of a
-    DELAYED one they are what its maker left there.
+    shows that it is at work by another `beat` (0 to 255). Of a WAITING or DEAD record all three are 0; of a
+    DELAYED one, and the `beat` of a DONE one, they are what its maker left there.
 
     Only a taker that never used a record may give it back as if it had not taken it, with one attempt less; it is the
     first to be taken again.
@@ -335,6 +335,9 @@ class Watch(ABC):
 
 class Engine(ABC):
     """One directory (or one memory, or one server) full of names."""
+
+    durability: Durability = "process"
+    """The level of what is done through this one."""
 
     def at(self, durability: Durability | None) -> Engine:
         """The same names, changed at another level of durability (None: this one); where there are no levels, itself.

@@ -34,6 +34,8 @@ OFTEN_SEEN = 2
 _NOBODY = codec.dumps(None)
 _mark = functools.partial(tuple.__new__, Mark)
 _record = functools.partial(tuple.__new__, Record)
+ANSWERED = 1
+"""The beat of a record that is DONE and has a letter: should that be missing, a power cut took it."""
 _DONE, _WAITING = State.DONE, State.WAITING
 
 
@@ -110,9 +112,9 @@ class Claims:
     def finish(self, level: Level, record: Record, id: str, result: Any) -> bool:
         """False if the claim was given away: then nothing was changed. So with the others here."""
         position, mark, _ = record
-        new: Mark = _mark((_DONE, mark[1], 0, 0, 0.0))
         if result is NOTHING:
-            return level.settle(position, mark, new)
+            return level.settle(position, mark, _mark((_DONE, mark[1], 0, 0, 0.0)))
+        new: Mark = _mark((_DONE, mark[1], 0, ANSWERED, 0.0))
         ops = codec.item(id, result)
         return level.settle(position, mark, new, lambda: self._results.write(id, ops))
 
@@ -222,5 +224,5 @@ class Claims:
             return self.set_back(level, record, id, tried, why, check=check)
         except _Ended:  # between its answer and its mark
             final = State.DEAD if self._ledger.is_dead_at(id, place) else State.DONE
-            level.settle(position, mark, Mark(final, mark.attempt))
+            level.settle(position, mark, Mark(final, mark.attempt, beat=ANSWERED if final is _DONE else 0))
             return False

@@ -18,7 +18,7 @@ from psync.engine.contract import Mark, Record, Sealed, State, as_lease
 from psync.errors import WaitTimeout
 from psync.store import codec
 from psync.sync.batches import InHand
-from psync.sync.claims import Claims
+from psync.sync.claims import ANSWERED, Claims
 from psync.sync.intake import Intake, closed_error
 from psync.sync.ledger import Ledger, id_in
 from psync.sync.levels import Levels
@@ -84,12 +84,15 @@ class WorkQueue(Primitive):
         self.lease = lease
         self.max_attempts = max_attempts
         self.maxsize = maxsize
+        # A mark must not outlast the letter or the grave that it speaks of: so where a mark is asked of the disk,
+        # theirs is asked for to the last.
+        self._beside = self._engine if self._engine.durability == "process" else self._engine.at("power")
         self.results = Results(self)
         """The mailbox of results, by task id: None for a task done without one, `TaskFailed` for a dead one."""
         self._levels = Levels(self._engine, self._where)
         self._main = self._levels.main
         self._log = self._main.log
-        self._ledger = Ledger(self._engine, self._where, self._levels)
+        self._ledger = Ledger(self._beside, self._where, self._levels)
         self._claims = Claims(
             self._engine,
             self._where,
@@ -327,6 +330,13 @@ class WorkQueue(Primitive):
             workers=len(self._engine.entries(self._where + "/holders")[0]),
             closed=self.closed,
         )
+
+    def _was_answered(self, id: str) -> bool:
+        """Whether the task was done with an answer, as far as is still known."""
+        place = self._ledger.place(id)
+        level = None if place is None else self._levels.find(place.priority)
+        record = None if place is None or level is None else level.log.read(place.position)
+        return record is not None and record.mark.state is State.DONE and record.mark.beat == ANSWERED
 
     def _state_of(self, id: str) -> State | None:
         """How far the task has come; None for an id that was never given."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import State
-from psync.errors import TaskFailed
+from psync.errors import CorruptValue, TaskFailed
 from psync.store.category import MISSING
 from psync.store.waiting import NOT_YET
 from psync.sync.mailbox import Mailbox
@@ -20,7 +20,7 @@ class Results(Mailbox):
 
     def __init__(self, queue: WorkQueue) -> None:
         self._queue = queue
-        self._setup(queue._engine, queue.name, queue._where + "/results")
+        self._setup(queue._beside, queue.name, queue._where + "/results")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _results_of, (self._queue,)
@@ -40,24 +40,33 @@ class Results(Mailbox):
         if state is State.DEAD:
             raise self._failure(address)
         # looked at again, because the letter comes before the mark
-        return NOT_YET if state is not State.DONE else _or_none(self.letter(address))
+        return NOT_YET if state is not State.DONE else self._answer(address)
 
     def _settled(self, missing: Iterable[Any]) -> list[tuple[Any, Any]]:
         states = {id: self._queue._state_of(id) for id in missing}
-        found = [(id, _or_none(self.letter(id))) for id, state in states.items() if state is State.DONE]
+        found = [(id, self._answer(id)) for id, state in states.items() if state is State.DONE]
         dead = [id for id, state in states.items() if state is State.DEAD]
         if dead and not found and len(dead) == len(states):
             raise self._failure(dead[0])  # the others were yielded before
         return found
 
+    def _answer(self, id: str) -> Any:
+        """Of a task that is done: the letter, or None if it was done without one."""
+        letter = self.letter(id)
+        if letter is not MISSING:
+            return letter
+        if self._queue._was_answered(id):
+            raise CorruptValue(
+                f"the answer to task {id!r} is gone: it was taken away, or lost in a power cut; put the task once more",
+                key=id,
+                reason="the task was done with an answer, and there is none",
+            )
+        return None
+
     def _failure(self, id: str) -> TaskFailed:
         history = self._queue.history(id)
         last = f"; the last time: {history[-1].error}" if history else ""
         return TaskFailed(f"task {id!r} failed after {len(history)} attempts{last}", task=id, history=history)
-
-
-def _or_none(letter: Any) -> Any:
-    return None if letter is MISSING else letter
 
 
 def _results_of(queue: WorkQueue) -> Results:

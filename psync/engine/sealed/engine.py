@@ -42,6 +42,10 @@ class SealedEngine(Engine):
         inner: tuple[Any, ...] | None = getattr(self.inner, "opened_with", None)
         return None if inner is None else (*inner, self.keys.names)
 
+    @property
+    def durability(self) -> Durability:  # type: ignore[override]
+        return self.inner.durability
+
     def at(self, durability: Durability | None) -> SealedEngine:
         inner = self.inner.at(durability)
         return self if inner is self.inner else SealedEngine(inner, self.keys, self.store)
