@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psync.engine import DirectoryEngine as DirectoryEngine
-    from psync.engine import Durability, Engine, Root, Wakeups
+    from psync.engine import Durability, Engine, Root, Sharing, Wakeups
     from psync.engine import MemoryEngine as MemoryEngine
     from psync.errors import BrokenBarrierError as BrokenBarrierError
     from psync.errors import CorruptValue as CorruptValue
@@ -136,12 +136,18 @@ __all__ = [*_WHERE]  # noqa: PLE0604 (all are strings; not `open`, which must no
 
 
 def open(
-    root: PickleShareDB | Engine | Root, *, durability: Durability = "process", wakeups: Wakeups = "auto"
+    root: PickleShareDB | Engine | Root,
+    *,
+    durability: Durability = "process",
+    wakeups: Wakeups = "auto",
+    sharing: Sharing = "auto",
 ) -> PickleShareDB:
     """The store in the directory `root`, with the options of `PickleShareDB`; a store is taken as it is."""
     from psync.store import PickleShareDB
 
-    return root if isinstance(root, PickleShareDB) else PickleShareDB(root, durability=durability, wakeups=wakeups)
+    if isinstance(root, PickleShareDB):
+        return root
+    return PickleShareDB(root, durability=durability, wakeups=wakeups, sharing=sharing)
 
 
 if not TYPE_CHECKING:  # a type checker would take it that there is every name

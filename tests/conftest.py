@@ -23,7 +23,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from tests.support import scaled
+from tests.support import PLACE, scaled
 
 settings.register_profile("psync", deadline=None, max_examples=scaled(100), print_blob=True)
 settings.load_profile("psync")
@@ -49,7 +49,9 @@ KERNEL_LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children"
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A fresh, empty, private directory: in memory where that is possible; `tests.support.everywhere` asks for both."""
     wanted = getattr(request, "param", None)
-    if wanted == "disk":
+    if PLACE:
+        parent = Path(PLACE)
+    elif wanted == "disk":
         parent = disk(tmp_path)
     elif wanted == "tmpfs":
         parent = memory() or pytest.skip("/dev/shm is not a writable tmpfs with 256 MB free")

@@ -1,4 +1,4 @@
-"""What tests share: how much work to do (`scaled`), and where to do it (`everywhere`)."""
+"""What tests share: how much work to do (`scaled`), and where to do it (`everywhere`, `PLACE`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 import pytest
 
 SCALE = float(os.environ.get("PSYNC_TEST_SCALE", "1.0"))
+
+PLACE = os.environ.get("PSYNC_TEST_PLACE")
+"""A folder in which every test works, instead of where it would: on a file system that is to be tried."""
 
 everywhere = pytest.mark.parametrize("root", ["tmpfs", "disk"], indirect=True)
 """Runs a test that takes `root` twice: in /dev/shm and on a disk."""

@@ -15,6 +15,7 @@ from psync.engine.keys import Key
 from psync.engine.opening import (
     Durability,
     Root,
+    Sharing,
     Wakeups,
     open_engine,
     private_directory,
@@ -30,6 +31,7 @@ __all__ = [
     "Key",
     "MemoryEngine",
     "Root",
+    "Sharing",
     "Wakeups",
     "open_engine",
     "private_directory",

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from psync.engine import forks
 from psync.engine.contract import Durability, Engine
 from psync.engine.directory import DirectoryEngine
-from psync.engine.directory.engine import Wakeups
+from psync.engine.directory.engine import Sharing, Wakeups
 from psync.engine.keys import FILE as KEY_FILE
 from psync.engine.keys import Key, keys_for
 from psync.engine.sealed import opened
@@ -20,6 +20,7 @@ from psync.engine.sealed import opened
 __all__ = [
     "Durability",
     "Root",
+    "Sharing",
     "Wakeups",
     "open_engine",
     "private_directory",
@@ -56,6 +57,7 @@ def open_engine(
     wakeups: Wakeups = "auto",
     key: Key | None = None,
     trust_group: bool = False,
+    sharing: Sharing = "auto",
 ) -> Engine:
     """A new engine for the directory `root`; an engine is taken as it is. With a `key`, or (for a directory) a file
     PSYNC_KEY_FILE, what is stored is sealed.
@@ -68,7 +70,7 @@ def open_engine(
     if isinstance(root, Engine):
         return root if key is None else opened(root, keys_for(key))
     keys = keys_for(key, os.path.abspath(os.path.expanduser(os.fspath(root))))
-    engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group)
+    engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
     return opened(engine, keys)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from psync.engine import Durability, Engine, Key, Root, Wakeups, open_engine
+from psync.engine import Durability, Engine, Key, Root, Sharing, Wakeups, open_engine
 from psync.engine.contract import Cell
 from psync.errors import CorruptValue
 from psync.store import codec
@@ -40,7 +40,9 @@ class PickleShareDB(MutableMapping[str, Any]):
     `root` may be an `Engine` instead. `durability`: ``"process"`` survives the death of any process; ``"file"`` has
     each value on the disk before it becomes visible, ``"power"`` its name too (both cost some hundred microseconds and
     more). `categories` gives some hashed categories another level: ``{"accounts": "power"}``. `wakeups`: ``"inotify"``,
-    ``"poll"``, or ``"auto"``, which polls where inotify does not see all changes.
+    ``"poll"``, or ``"auto"``, which polls where inotify does not see all changes. `sharing`: ``"host"`` if only
+    processes of this host use the directory, ``"network"`` if those of others do, too, or ``"auto"``, which goes by the
+    type of file system.
 
     Raises `InvalidKey` for what can't be a key, before any I/O; `StoreFull` and `StoreFailed` when the file system
     refuses, with the old value untouched; `CorruptValue` for a damaged file, which is kept in quarantine.
@@ -57,8 +59,11 @@ class PickleShareDB(MutableMapping[str, Any]):
         categories: Mapping[str, Durability] | None = None,
         key: Key | None = None,
         trust_group: bool = False,
+        sharing: Sharing = "auto",
     ) -> None:
-        self.engine = open_engine(root, durability=durability, wakeups=wakeups, key=key, trust_group=trust_group)
+        self.engine = open_engine(
+            root, durability=durability, wakeups=wakeups, key=key, trust_group=trust_group, sharing=sharing
+        )
         self._levels = dict(categories or {})
         """The categories that have a durability of their own."""
         self._cache = Cache()

@@ -13,23 +13,34 @@ from psync.engine import Engine
 from psync.engine.contract import Log
 from tests.contract.marks import LOG
 from tests.contract.stands import DirectoryStand, MemoryStand, Stand
+from tests.support import PLACE
 
-DIRECTORIES = ["directory", "polling", "sealed"]
+DIRECTORIES = ["directory", "polling", "sealed", "network"]
 SHM = Path("/dev/shm")
-if SHM.is_dir():
+if PLACE:
+    DIRECTORIES = ["directory"]
+elif SHM.is_dir():
     DIRECTORIES.insert(1, "shm")
 
 
 def build(kind: str, root: Path) -> Stand:
     if kind == "memory":
         return MemoryStand()
-    key = b"a key of the tests" if kind == "sealed" else None
-    return DirectoryStand(root, "poll" if kind == "polling" else "auto", key)
+    if kind == "sealed":
+        return DirectoryStand(root, key=b"a key of the tests")
+    if kind == "network":
+        return DirectoryStand(root, sharing="network")
+    return DirectoryStand(root, wakeups="poll" if kind == "polling" else "auto")
 
 
 @pytest.fixture
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """An empty private folder: on a disk for the kind "directory", else in memory if there is such a place."""
+    if PLACE:
+        made = Path(tempfile.mkdtemp(prefix="psync-contract-", dir=PLACE))
+        yield made
+        shutil.rmtree(made, ignore_errors=True)
+        return
     if not SHM.is_dir() or "directory" in request.node.callspec.params.values():
         yield tmp_path / "store"
         return

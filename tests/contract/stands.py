@@ -68,9 +68,9 @@ class MemoryStand(Stand):
 
 
 class DirectoryStand(Stand):
-    def __init__(self, root: Path, wakeups: str = "auto", key: bytes | None = None) -> None:
+    def __init__(self, root: Path, **options: Any) -> None:
         self.root = root
-        self._options: dict[str, Any] = {"wakeups": wakeups, "key": key}
+        self._options = options
         self.engine = self._open()
         self._others: list[Engine] = []
         self._zombies: list[Any] = []

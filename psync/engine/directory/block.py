@@ -16,7 +16,7 @@ from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
 from zlib import crc32
 
 from psync.engine.directory.files import CHANGE
-from psync.engine.directory.trust import Trust
+from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
 
 _MAGIC = b"psync#1\n"
@@ -48,23 +48,20 @@ class Block:
         self,
         path: str,
         count: int,
-        make: Callable[[str, bytes], object],
+        whole: Whole,
         opened: Callable[[], None],
-        trust: Trust,
-        *,
-        mapped: bool = False,
     ) -> None:
         self.path = path
-        self._trust = trust
+        self._trust = whole.trust
         self.values = [0] * count
         """As they are while the block is entered; change them and `save`."""
         self.depth = 0
         self._struct = struct.Struct(f"<8s{count}Q")
         self._pack = self._struct.pack
         self._size = self._struct.size + _CRC.size
-        self._make = make
+        self._whole = whole
         self._opened = opened
-        self._mapped = mapped
+        self._mapped = whole.shared is None
         self._threads = threading.RLock()
         self._fd = -1
         # to look takes a descriptor of its own, so that nobody who only looks waits for a thread that waits for others
@@ -174,10 +171,10 @@ class Block:
     def _open(self) -> int:
         while True:
             try:
-                fd = os.open(self.path, CHANGE)
+                fd = self._whole.open(self.path, CHANGE)
             except FileNotFoundError:
                 body = self._struct.pack(_MAGIC, *[0] * len(self.values))
-                self._make(self.path, body + _CRC.pack(crc32(body)))
+                self._whole.make(self.path, body + _CRC.pack(crc32(body)))
                 continue
             self._trust.kept(fd, self.path)
             self._opened()

@@ -144,24 +144,27 @@ class DirectoryBucket(Bucket):
         """The file at the path now, kept open; None if there is none."""
         file = self._open
         if file is not None:
-            status = os.fstat(file.fd)
-            if status.st_nlink and (file.refusal is None or not self._may_change()):
+            status = self._status(file.fd)
+            if status is not None and (file.refusal is None or not self._may_change()):
                 return file, status
             self._close()
         refusal = None
         try:
-            fd = os.open(self._path, CHANGE)
+            fd = self._whole.open(self._path, CHANGE)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EROFS):
                 raise
             try:
-                fd = os.open(self._path, READ)  # enough for who only reads
+                fd = self._whole.open(self._path, READ)  # enough for who only reads
             except OSError:
                 raise error from None
             refusal = error
-        status = os.fstat(fd)
+        status = self._status(fd)
+        if status is None:  # it was removed meanwhile
+            os.close(fd)
+            return self._attach()
         try:
             self._whole.trust.check_kept(self._path, status)
         except BaseException:
@@ -170,6 +173,15 @@ class DirectoryBucket(Bucket):
         self._open = file = _Open(fd, refusal)
         self._kept.opened(self)
         return file, status
+
+    def _status(self, fd: int) -> os.stat_result | None:
+        """The status of an open file; None if it is not the bucket any more. fstat; on a network file system GETATTR
+        of the file and of its folder."""
+        shared = self._whole.shared
+        if shared is not None:
+            return shared.lookups.is_live(self._path, fd)
+        status = os.fstat(fd)
+        return status if status.st_nlink else None
 
     def _may_change(self) -> bool:
         """Whether what was refused before is allowed by now."""
@@ -191,13 +203,16 @@ class DirectoryBucket(Bucket):
             fd = file.fd
             try:
                 flock(fd, LOCK_EX)  # in here, because a signal's handler may raise when it is locked
-                status = os.fstat(fd)
-                if status.st_nlink:
+                status = self._status(fd)
+                if status is not None:
                     if file.failed:
                         file = self._renewed(file, status.st_size)
                         status = os.fstat(file.fd)
                     return file, status
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, OSError) and error.errno == errno.ESTALE:
+                    self._close()
+                    continue
                 self._unlock(file)
                 raise
             self._unlock(file)
@@ -226,6 +241,10 @@ class DirectoryBucket(Bucket):
                     return self._tail(file, status.st_size, since)
                 except Unreadable:
                     return self._tail_locked(since)
+                except OSError as error:
+                    if error.errno != errno.ESTALE:
+                        raise
+                    return self._tail_locked(since)  # NFS: it was removed on another host in the middle of this
         except IsADirectoryError:
             return None
         except OSError as error:
@@ -366,10 +385,12 @@ class DirectoryBucket(Bucket):
 
     def _replace(self, file: _Open, data: bytes, durable: bool) -> _Open:
         """While locked: the name goes to a new file, which is locked too; who waited for the old one finds it dead."""
+        alone = self._whole.prove(file.fd)
         new = self._whole.replace(self._path, data, durable=durable)
-        self._open = opened = _Open(
-            new.keep()
-        )  # first, because a signal's handler may raise when the old one is closed
+        # first, because a signal's handler may raise when the old one is closed
+        self._open = opened = _Open(new.keep())
+        if alone:
+            self._whole.bury(file.fd)
         let_go(file.fd)
         return opened
 
@@ -504,5 +525,7 @@ class _Held(HeldBucket):
         self._bucket.secure()
 
     def drop(self) -> None:
-        os.unlink(self._bucket._path)
+        whole = self._bucket._whole
+        if whole.remove(self._bucket._path, self.file.fd):
+            whole.bury(self.file.fd)
         self.changed = True

@@ -27,7 +27,6 @@ from psync.engine.directory.files import (
     IN_PLACE,
     MEMORY,
     READ,
-    Temporary,
     close,
     copy_data,
     is_regular,
@@ -38,7 +37,7 @@ from psync.engine.directory.files import (
     with_folder,
     write_all,
 )
-from psync.engine.directory.names import Layout, may_be_bucket
+from psync.engine.directory.names import may_be_bucket
 from psync.engine.directory.probe import Abilities
 from psync.engine.directory.trust import CHECKED, PLAIN, no_file
 from psync.engine.directory.whole import Whole
@@ -59,13 +58,12 @@ _never_again = itertools.count(1)
 class Cells:
     """The files of one directory. Paths, not names; errors are `OSError`, `Unreadable`, or none."""
 
-    def __init__(self, layout: Layout, can: Abilities, whole: Whole) -> None:
-        self._tmp = layout.tmp
+    def __init__(self, can: Abilities, whole: Whole) -> None:
         self._can = can
         self._whole = whole
-        self._trust = layout.trust
-        self._me = layout.trust.me
-        self._in_place = not can.network and not whole.sync_file
+        self._trust = whole.trust
+        self._me = whole.trust.me
+        self._in_place = not whole.sync_file
         self._recent = False
         """Whether what was read last was RECENT: a guess about what is read next. Threads share it."""
 
@@ -180,16 +178,34 @@ class Cells:
         if not self._trust.closed:
             self._trust.check_folder(path[: path.rindex("/")])
         while True:
-            old = open_locked(path)
+            old = self._held(path)
             if old is None:
                 if self._whole.make(path, data):
                     return
                 continue
             try:
-                let_go(self._whole.replace(path, data).fd)
+                self._replace(path, data, old[0])
                 return
             finally:
                 let_go(old[0])
+
+    def _held(self, path: str) -> tuple[int, os.stat_result] | None:
+        """See `open_locked`."""
+        return open_locked(path)
+
+    def _held_value(self, path: str) -> tuple[int, os.stat_result] | None:
+        """`_held` for who wants what is there: a folder is no value."""
+        try:
+            return self._held(path)
+        except (NotADirectoryError, IsADirectoryError):
+            return None
+
+    def _replace(self, path: str, data: Parts, old: int) -> None:
+        """While `old`, which is at `path`, is locked."""
+        alone = self._whole.prove(old)
+        let_go(self._whole.replace(path, data).fd)
+        if alone:
+            self._whole.bury(old)
 
     def create(self, path: str, payload: bytes) -> bool:
         try:
@@ -211,7 +227,7 @@ class Cells:
 
     def _remove(self, path: str, before: Callable[[Cell], object] | None) -> Cell | None:
         """Locked, so that the last write before is known and no later one is hit."""
-        found = _open_value(path)
+        found = self._held_value(path)
         if found is None:
             return None
         fd, status = found
@@ -221,12 +237,14 @@ class Cells:
                 self._trust.check_file(path, status)
                 cell = examine(_content(fd, status.st_size), ())
                 before(cell)
-            os.unlink(path)
+            alone = self._whole.remove(path, fd)
             try:
                 self._whole.renamed(path)
             except BaseException:
                 self._whole.bring_back(path, fd)
                 raise
+            if alone:
+                self._whole.bury(fd)
         finally:
             let_go(fd)
         return cell
@@ -236,7 +254,7 @@ class Cells:
         if not self._trust.closed:
             self._trust.check_folder(path[: path.rindex("/")])
         while True:
-            found = open_locked(path)
+            found = self._held(path)
             if found is None:
                 new = function(None)
                 if new is None or self._whole.make(path, seal(new)):
@@ -250,7 +268,7 @@ class Cells:
                 if new is None or new is old:
                     return old
                 if not self._in_place or len(new) > SMALL or may_be_bucket(path) or status.st_nlink > 1:
-                    let_go(self._whole.replace(path, seal_parts(new)).fd)
+                    self._replace(path, seal_parts(new), fd)
                 else:
                     self._put(fd, seal(new), status, path)
                 return new
@@ -258,31 +276,38 @@ class Cells:
                 let_go(fd)
 
     def move(self, path: str, new: str) -> bool:
-        found = _open_value(path)
+        found = self._held_value(path)
         if found is None:
             return False
         fd, status = found
         try:
             self._trust.check_file(path, status)
-            access = self._trust.access
             # on the disk at every level, because the file that it is a copy of is lost
-            copy = Temporary(self._tmp, read_all(fd, status.st_size), sync=True, access=access)
+            copy = self._whole.temporary(read_all(fd, status.st_size), sync=True)
             try:
-                with_folder(new, lambda: rename_to_free(path, new), access)
+                with_folder(new, lambda: self._rename_to_free(path, new, fd), self._trust.access)
             except BaseException:
                 copy.discard()
                 raise
             # who waits for the lock of the old file must find it dead, not at its new name
             copy.replace(new)
+            self._moved(fd)
         finally:
             let_go(fd)
         self._whole.renamed(new)
         self._whole.renamed(path)
         return True
 
+    def _rename_to_free(self, path: str, new: str, old: int) -> None:
+        """While `old`, which is at `path`, is locked."""
+        rename_to_free(path, new)
+
+    def _moved(self, old: int) -> None:
+        """`old` is at no name any more."""
+
     def set_aside(self, path: str, refuge: str, seen: Version | None) -> bool:
         """Keep a damaged file's bytes at `refuge` and remove it, unless it reads well now or isn't what was `seen`."""
-        found = _open_value(path)
+        found = self._held_value(path)
         if found is None:
             return False
         fd, status = found
@@ -290,10 +315,10 @@ class Cells:
             if seen is None:
                 if _is_sound(_content(fd, status.st_size)):
                     return False
-            elif seen and seen[0] > 0 and (status.st_ctime_ns, status.st_size, status.st_ino) != seen:
+            elif seen and not self._may_be(seen, fd, status):
                 return False
             # a copy, because who waits for the lock of this file must find it dead
-            copy = Temporary(self._tmp, b"", sync=False, access=self._trust.access)
+            copy = self._whole.temporary(b"", sync=False)
             try:
                 copy_data(fd, copy.fd, status.st_size)
                 os.fsync(copy.fd)
@@ -302,10 +327,15 @@ class Cells:
                 raise
             copy.link(refuge)
             self._whole.secure(refuge)
-            os.unlink(path)
+            if self._whole.remove(path, fd):
+                self._whole.bury(fd)
             return True
         finally:
             let_go(fd)
+
+    def _may_be(self, seen: Version, fd: int, status: os.stat_result) -> bool:
+        """Whether the open file, with this status, may be the one that was `seen`."""
+        return seen[0] <= 0 or (status.st_ctime_ns, status.st_size, status.st_ino) == seen
 
 
 def _is_sound(data: bytes) -> bool:
@@ -351,14 +381,6 @@ def _lock_shared(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _open_value(path: str) -> tuple[int, os.stat_result] | None:
-    """`open_locked` for who wants what is there: a folder is no value."""
-    try:
-        return open_locked(path)
-    except (NotADirectoryError, IsADirectoryError):
-        return None
 
 
 def examine(data: bytes, version: Version) -> Cell:

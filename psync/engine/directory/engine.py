@@ -32,19 +32,21 @@ from psync.engine.directory.kept import Kept
 from psync.engine.directory.logs import DirectoryLog
 from psync.engine.directory.mutex import DirectoryMutex
 from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, is_leftover, slot_of
+from psync.engine.directory.network_cells import NetworkCells
+from psync.engine.directory.network_register import NetworkRegister
 from psync.engine.directory.owners import Owners
-from psync.engine.directory.probe import look
+from psync.engine.directory.probe import Abilities, look
 from psync.engine.directory.register import DirectoryRegister
 from psync.engine.directory.together import Together
 from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import GRACE, Wake
 from psync.engine.directory.whole import Whole
-from psync.engine.register import CellRegister
 from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue, StoreFailed
 
 Wakeups = Literal["auto", "inotify", "poll"]
-OpenedWith = tuple[str, Durability, Wakeups, bool]
+Sharing = Literal["auto", "host", "network"]
+OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing]
 KEPT = 280
 """Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
 SPIN = 0.0003
@@ -59,7 +61,9 @@ class DirectoryEngine(Engine):
 
     `durability`: see the contract. `wakeups`: how waiting ends; "auto" takes inotify where it sees every
     change (a local file system) and polls with a growing pause elsewhere. `trust_group`: who is in the group of
-    `root`, a folder with the setgid bit, is trusted, and gets access to all that is made (see `trust`).
+    `root`, a folder with the setgid bit, is trusted, and gets access to all that is made (see `trust`). `sharing`: who
+    else works in the directory; "host": only processes of this host, "network": those of others, too, by a network file
+    system; "auto" goes by the type of file system.
 
     Raises `UnsafeStore` if somebody who is not trusted could write to `root`, or put another directory in its place;
     `StoreFailed` if it can't be opened, `ValueError` for an option that does not exist.
@@ -75,28 +79,32 @@ class DirectoryEngine(Engine):
         durability: Durability = "process",
         wakeups: Wakeups = "auto",
         trust_group: bool = False,
+        sharing: Sharing = "auto",
     ) -> None:
         check_level(durability)
         if wakeups not in ("auto", "inotify", "poll"):
             raise ValueError(f"wakeups must be 'auto', 'inotify' or 'poll', not {wakeups!r}")
+        if sharing not in ("auto", "host", "network"):
+            raise ValueError(f"sharing must be 'auto', 'host' or 'network', not {sharing!r}")
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
         self.durability: Durability = durability
         self.wakeups: Wakeups = wakeups
         self.trust_group = trust_group
+        self.sharing: Sharing = sharing
         self.layout = Layout(self.root, Trust(self.root, team=trust_group, own=OWN_FOLDERS))
         try:
             if not self.layout.trust.look():
                 make_folder(self.root, self.layout.trust.access)
                 self.layout.trust.look()
-            self.can = look(self.layout)
+            self.can = look(self.layout, network=None if sharing == "auto" else sharing == "network")
         except OSError as error:
             raise refused(error, str(root), self.root) from error
         self.layout.trust.unnamed = self.can.unnamed
         if self.can.network:
             self.spin = 0.0
-        self._owners = Owners(self.layout)
-        inotify = wakeups == "inotify" or (wakeups == "auto" and not self.can.network)
         self._set_level(durability)
+        self._owners = Owners(self.layout, self._whole)
+        inotify = wakeups == "inotify" or (wakeups == "auto" and not self.can.network)
         self._wake = Wake(self.layout, self._whole, announce=inotify or not self.can.network, inotify=inotify)
         self._kept = Kept(KEPT)
         self._mutexes: dict[str, DirectoryMutex] = {}
@@ -113,7 +121,7 @@ class DirectoryEngine(Engine):
         """What of an engine has a level, and its handles."""
         self.durability = durability
         self._whole = Whole(self.layout, self.can, sync_file=durability != "process", sync_name=durability == "power")
-        self._cells = Cells(self.layout, self.can, self._whole)
+        self._cells = cells_of(self.can, self._whole)
         self._together = Together(self.layout, self._whole)
         self._buckets: dict[str, DirectoryBucket] = {}
         self._logs: dict[str, DirectoryLog] = {}
@@ -147,7 +155,7 @@ class DirectoryEngine(Engine):
     @property
     def opened_with(self) -> OpenedWith:
         """The root and the options: engines for which this is the same can stand for each other."""
-        return self.root, self.durability, self.wakeups, self.trust_group
+        return self.root, self.durability, self.wakeups, self.trust_group, self.sharing
 
     # -- cells ---------------------------------------------------------------------------------------
 
@@ -228,7 +236,7 @@ class DirectoryEngine(Engine):
         folders: list[str] = []
         path = self.layout.prefix + folder if folder else self.root
         try:
-            with os.scandir(path) as found:
+            with self._whole.scan(path) as found:
                 for entry in found:
                     if entry.is_file(follow_symlinks=False):
                         name = entry.name
@@ -297,18 +305,16 @@ class DirectoryEngine(Engine):
                     changed=functools.partial(self._wake.notify_slot, slot),
                     finished=functools.partial(self._wake.notify_slot, final),
                     kept=self._kept,
-                    mapped=not self.can.network,
                 )
             return log
 
     def register(self, name: str) -> Register:
-        if self.can.network:
-            return CellRegister(self, name)
         with self._lock:
             register = self._registers.get(name)
             if register is None:
                 slot = slot_of(name)
-                register = self._registers[name] = DirectoryRegister(
+                kind = NetworkRegister if self.can.network else DirectoryRegister
+                register = self._registers[name] = kind(
                     name,
                     self.layout.path(name),
                     self._whole,
@@ -327,9 +333,7 @@ class DirectoryEngine(Engine):
                 slot = slot_of(watched)
                 mutex = self._mutexes[name] = DirectoryMutex(
                     self.layout.lock(name),
-                    make=self._whole.make,
-                    trust=self.layout.trust,
-                    mapped=not self.can.network,
+                    whole=self._whole,
                     me=self.owner,
                     alive=self.alive,
                     watch=lambda: self.watch([watched]),
@@ -346,7 +350,7 @@ class DirectoryEngine(Engine):
         try:
             fd = open_made(path, self.layout.trust.access)
             try:
-                filelock.lock_descriptor(fd, poll_interval=0.005)
+                filelock.lock_descriptor(fd, poll_interval=0.05 if self.can.network else 0.005)
                 lock(fd)  # which it has; from here on it counts as held
                 if not os.fstat(fd).st_size:
                     os.pwrite(fd, _NOTHING, 0)
@@ -442,7 +446,8 @@ class DirectoryEngine(Engine):
             removed += remove_quietly(note)
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.layout.tmp):
-                removed += _remove_abandoned(f"{self.layout.tmp}/{name}")
+                if not is_leftover(name):  # which goes as soon as nobody has it open any more
+                    removed += _remove_abandoned(f"{self.layout.tmp}/{name}")
         return removed
 
     def close(self) -> None:
@@ -477,6 +482,10 @@ def check_level(durability: str) -> None:
         raise ValueError(f"durability must be 'process', 'file' or 'power', not {durability!r}")
 
 
+def cells_of(can: Abilities, whole: Whole) -> Cells:
+    return Cells(can, whole) if whole.shared is None else NetworkCells(can, whole, whole.shared)
+
+
 class _CallersOwn:
     """Tells an OSError that the caller's function raised from one of the file system."""
 
@@ -503,8 +512,10 @@ def _nothing(cell: Cell) -> None:
     """What `pop` asks for when nobody wants to look first."""
 
 
-def _reopen(root: str, durability: Durability, wakeups: Wakeups, trust_group: bool = False) -> DirectoryEngine:
-    return DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group)
+def _reopen(
+    root: str, durability: Durability, wakeups: Wakeups, trust_group: bool = False, sharing: Sharing = "auto"
+) -> DirectoryEngine:
+    return DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
 
 
 def _remove_abandoned(path: str) -> int:

@@ -7,8 +7,8 @@ import os
 import struct
 from collections.abc import Sequence
 
-from psync.engine.directory.files import open_made, read_all, write_all
-from psync.engine.directory.trust import Trust
+from psync.engine.directory.files import CHANGE, open_made, read_all, write_all
+from psync.engine.directory.whole import Whole
 
 _SIZE = 8
 
@@ -16,14 +16,15 @@ _SIZE = 8
 class Entries:
     """The file, which is kept open."""
 
-    def __init__(self, path: str, trust: Trust) -> None:
+    def __init__(self, path: str, whole: Whole) -> None:
         self._path = path
-        self._trust = trust
+        self._trust = whole.trust
+        self._flags = CHANGE | whole.direct
         self._fd = -1
 
     def _file(self) -> int:
         if self._fd < 0:
-            self._fd = self._trust.kept(open_made(self._path, self._trust.access), self._path)
+            self._fd = self._trust.kept(open_made(self._path, self._trust.access, self._flags), self._path)
         return self._fd
 
     def put(self, at: int, positions: Sequence[int]) -> None:

@@ -9,14 +9,24 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from psync.engine import forks
+from psync.engine.directory.lookups import Lookups
 from psync.engine.directory.trust import PRIVATE, Access, no_file
 from psync.engine.seal import Parts
 from psync.errors import InvalidKey, PsyncError, StoreFailed, StoreFull
 
 T = TypeVar("T")
+
+
+class Shared(NamedTuple):
+    """What is needed where other hosts change files, too."""
+
+    lookups: Lookups
+    direct: int
+    """See `probe.Abilities`."""
+
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Links are not followed and a FIFO does not hang us; a regular file ignores O_NONBLOCK."""
@@ -103,11 +113,11 @@ def with_folder(path: str, make: Callable[[], T], access: Access = PRIVATE) -> T
             make_folder(os.path.dirname(path), access)
 
 
-def open_made(path: str, access: Access) -> int:
+def open_made(path: str, access: Access, flags: int = CHANGE) -> int:
     """A file to change, made if there is none, and its folder too."""
 
     def made() -> int:
-        fd = os.open(path, CHANGE | os.O_CREAT, access.file)
+        fd = os.open(path, flags | os.O_CREAT, access.file)
         if access is not PRIVATE and os.fstat(fd).st_uid == os.geteuid():
             os.fchmod(fd, access.file)
         return fd
@@ -130,10 +140,10 @@ class _Locked:
 _locked = _Locked()
 
 
-def lock(fd: int) -> None:
-    """Lock `fd` exclusively, until `let_go` or the end of this process, whatever it forks meanwhile."""
+def lock(fd: int, *, shared: bool = False) -> None:
+    """Lock `fd`, until `let_go` or the end of this process, whatever it forks meanwhile."""
     _locked.fds.add(fd)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
 def open_locked(path: str) -> tuple[int, os.stat_result] | None:
@@ -261,11 +271,24 @@ def remove_quietly(path: str) -> bool:
 
 
 class Temporary:
-    """A file under a name nobody else uses, with `data` in it, locked as long as its writer lives: so a sweep knows."""
+    """A file under a name nobody else uses, with `data` in it, locked as long as its writer lives: so a sweep knows.
 
-    def __init__(self, folder: str, data: bytes | Parts, *, sync: bool, access: Access = PRIVATE) -> None:
+    `shared` (lookups of a network file system, and the flag to open files with there): a rename or a link may be done
+    though it is reported to have failed, because the server's reply was lost and the client asked again.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        data: bytes | Parts,
+        *,
+        sync: bool,
+        access: Access = PRIVATE,
+        shared: Shared | None = None,
+    ) -> None:
         self._access = access
-        self.fd, self.path = self._new(folder, access)
+        self._shared = shared
+        self.fd, self.path = self._new(folder, access, CHANGE if shared is None else CHANGE | shared.direct)
         try:
             if access is not PRIVATE:
                 os.fchmod(self.fd, access.file)
@@ -275,10 +298,11 @@ class Temporary:
             raise
 
     @staticmethod
-    def _new(folder: str, access: Access) -> tuple[int, str]:
+    def _new(folder: str, access: Access, flags: int) -> tuple[int, str]:
+        flags |= os.O_CREAT | os.O_EXCL
         while True:
             path = f"{folder}/{os.urandom(8).hex()}"
-            fd = with_folder(path, lambda: os.open(path, CHANGE | os.O_CREAT | os.O_EXCL, access.file), access)  # noqa: B023
+            fd = with_folder(path, lambda: os.open(path, flags, access.file), access)  # noqa: B023
             try:
                 lock(fd)
                 if os.fstat(fd).st_nlink:  # a sweep may have come before the lock
@@ -291,18 +315,34 @@ class Temporary:
     def replace(self, path: str) -> None:
         """`path` is this file from now on, whatever it was."""
         try:
-            os.rename(self.path, path)
+            self.rename(path)
         except BaseException:
             self.discard()
             raise
         let_go(self.fd)
 
+    def rename(self, path: str) -> None:
+        """The same, but it stays open and locked, however that ends."""
+        try:
+            os.rename(self.path, path)
+        except FileNotFoundError:
+            # NFS: the first reply was lost, and for the second request there was nothing left to rename
+            if self._shared is None or not self._is_at(path):
+                raise
+
     def link(self, path: str) -> bool:
         """`path` is this file from now on, unless there is one already."""
         try:
-            return with_folder(path, lambda: link(self.path, path), self._access)
+            if with_folder(path, lambda: link(self.path, path), self._access):
+                return True
+            # NFS: the first reply was lost, and what the second request found in its way was the file itself
+            return self._shared is not None and self._is_at(path)
         finally:
             self.discard()
+
+    def _is_at(self, path: str) -> bool:
+        assert self._shared is not None
+        return self._shared.lookups.leads_to(path, os.fstat(self.fd), sure=True)
 
     def keep(self) -> int:
         """The descriptor, which goes on being locked; whoever gets it answers for it."""
@@ -310,6 +350,10 @@ class Temporary:
         return self.fd
 
     def discard(self) -> None:
+        if self._shared is not None:
+            let_go(self.fd)  # first: what an NFS client removes while it is open, it renames, and removes afterwards
+            remove_quietly(self.path)
+            return
         remove_quietly(self.path)
         let_go(self.fd)
 

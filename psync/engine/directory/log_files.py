@@ -16,6 +16,7 @@ from psync.engine.directory.entries import Entries
 from psync.engine.directory.files import refused
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.names import Layout
+from psync.engine.directory.network_segments import NetworkSegments
 from psync.engine.directory.segments import Segments
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
@@ -61,7 +62,6 @@ class LogFiles(Log):
         changed: Callable[[], None],
         finished: Callable[[], None],
         kept: Kept,
-        mapped: bool = False,
     ) -> None:
         self._name = name
         self._layout = layout
@@ -69,23 +69,24 @@ class LogFiles(Log):
         self._changed = changed
         self._finished = finished
         opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 9, whole.make, opened, layout.trust, mapped=mapped)
-        self._front = Block(layout.log(name, "front"), 9, whole.make, opened, layout.trust, mapped=mapped)
+        self._tail = Block(layout.log(name, "tail"), 9, whole, opened)
+        self._front = Block(layout.log(name, "front"), 9, whole, opened)
         # appending and taking go on beside each other, so each has descriptors of its own
-        self._written = Segments(layout, name, whole.renamed)
-        self._taken = Segments(layout, name, whole.renamed)
+        segments = Segments if whole.shared is None else NetworkSegments
+        self._written = segments(layout, name, whole)
+        self._taken = segments(layout, name, whole)
         self._settling = threading.Lock()
-        self._own = Segments(layout, name, whole.renamed)
+        self._own = segments(layout, name, whole)
         self._commit: Commit | None = None
         """None if records and marks need not be on the disk."""
         if whole.sync_file:
-            sync = Block(layout.log(name, "sync"), 3, whole.make, opened, layout.trust, mapped=mapped)
-            self._commit = Commit(sync, self._tail, Segments(layout, name, whole.renamed))
+            sync = Block(layout.log(name, "sync"), 3, whole, opened)
+            self._commit = Commit(sync, self._tail, segments(layout, name, whole))
         self._fails = 0
         self._examined = False
-        self._returned = Entries(layout.log(name, "returned"), layout.trust)
-        self._later = Entries(layout.log(name, "delayed"), layout.trust)
-        self._mapped = mapped
+        self._returned = Entries(layout.log(name, "returned"), whole)
+        self._later = Entries(layout.log(name, "delayed"), whole)
+        self._mapped = whole.shared is None
         self._claimed: dict[int, Mark] = {}
         """The marks without a lease that this process made and has not changed since, by position: as long as it lives
         nobody else touches them, and so they need not be read. Kept only where no server can lose our locks."""

@@ -23,7 +23,7 @@ from psync.engine.directory.log_files import DELAYED
 from psync.engine.directory.logs import DirectoryLog
 from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, number_in
 from psync.engine.directory.owners import Owners
-from psync.engine.directory.probe import NETWORK, Abilities, file_system_type
+from psync.engine.directory.probe import NFS, Abilities, file_system_type, is_network
 from psync.engine.directory.segments import Segments
 from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import Wake
@@ -53,17 +53,18 @@ class LookingEngine(DirectoryEngine):
 
     def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
-        self.wakeups, self.trust_group = "poll", trust_group
+        self.wakeups, self.trust_group, self.sharing = "poll", trust_group, "auto"
         self.layout = Layout(self.root, Trust(self.root, team=trust_group, own=OWN_FOLDERS))
         try:
             self.layout.trust.look()
             kind = file_system_type(self.root)
         except OSError as error:
             raise refused(error, str(root), self.root) from error
-        network = kind in NETWORK or kind.startswith("fuse")
-        self.can = Abilities(kind, network, unnamed=False, fine_times=False, writable=False)
+        network = is_network(kind)
+        direct = os.O_DIRECT if kind in NFS else 0
+        self.can = Abilities(kind, network, unnamed=False, fine_times=False, writable=False, direct=direct)
         self._set_level("process")
-        self._owners = Owners(self.layout)
+        self._owners = Owners(self.layout, self._whole)
         self._wake = Wake(self.layout, self._whole, announce=False, inotify=False)
         self._kept = Kept(KEPT)
         self._mutexes = {}
@@ -105,7 +106,7 @@ class LookingEngine(DirectoryEngine):
         """All that registered here and did not leave in order."""
         found = []
         with contextlib.suppress(FileNotFoundError):
-            for owner in sorted(filter(None, map(number_in, os.listdir(self.layout.owners)))):
+            for owner in sorted(filter(None, map(number_in, self._whole.listing(self.layout.owners)))):
                 identity, alive = self._owners.identity(owner), self.alive(owner)
                 used = usage(identity) if identity is not None and alive is not Alive.NO else None
                 found.append(Process(owner, identity, alive, used))
@@ -131,12 +132,12 @@ class _SeenBucket(DirectoryBucket):
     def _attach(self) -> tuple[_Open, os.stat_result] | None:
         file = self._open
         if file is not None:
-            status = os.fstat(file.fd)
-            if status.st_nlink:
+            status = self._status(file.fd)
+            if status is not None:
                 return file, status
             self._close()
         try:
-            fd = os.open(self._path, READ)
+            fd = self._whole.open(self._path, READ)
         except (FileNotFoundError, NotADirectoryError):
             return None
         self._open = file = _Open(fd, OSError(errno.EROFS, os.strerror(errno.EROFS)))
@@ -156,7 +157,7 @@ class _SeenBlock(Block):
 
     def peek(self) -> list[int]:
         try:
-            fd = os.open(self.path, READ)
+            fd = self._whole.open(self.path, READ)
         except FileNotFoundError:
             return [0] * len(self.values)
         try:
@@ -182,12 +183,13 @@ class _SeenSegments(Segments):
         try:
             return self._opened(self._marks, base, self._layout.marks(self._log, base))
         except FileNotFoundError:
-            return self._opened(self._marks, base, os.devnull)  # nothing is marked: nothing is in there
+            fd = self._marks[base] = os.open(os.devnull, READ)  # nothing is marked: nothing is in there
+            return fd
 
     def _opened(self, files: dict[int, int], base: int, path: str) -> int:
         fd = files.get(base)
         if fd is None:
-            fd = os.open(path, READ)
+            fd = self._whole.open(path, READ)
             if len(files) >= 4:
                 os.close(files.pop(next(iter(files))))
             files[base] = fd
@@ -200,7 +202,7 @@ class _SeenEntries(Entries):
     def _file(self) -> int:
         if self._fd < 0:
             try:
-                self._fd = os.open(self._path, READ)
+                self._fd = os.open(self._path, READ | self._flags & os.O_DIRECT)
             except FileNotFoundError:
                 self._fd = os.open(os.devnull, READ)
         return self._fd
@@ -211,8 +213,8 @@ class _SeenLog(DirectoryLog):
         super().__init__(name, layout, **options)
         self._tail = _SeenBlock(self._tail)
         self._front = _SeenBlock(self._front)
-        self._taken = _SeenSegments(layout, name, _nothing)
-        self._later = _SeenEntries(layout.log(name, "delayed"), layout.trust)
+        self._taken = _SeenSegments(layout, name, options["whole"])
+        self._later = _SeenEntries(layout.log(name, "delayed"), options["whole"])
         options["kept"].opened(self)
 
     def _examine(self) -> None:

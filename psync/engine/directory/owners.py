@@ -16,8 +16,9 @@ import threading
 
 from psync.engine import clock, forks
 from psync.engine.contract import Alive
-from psync.engine.directory.files import READ, Temporary, let_go, make_folder
+from psync.engine.directory.files import READ, let_go, make_folder
 from psync.engine.directory.names import Layout, number_in
+from psync.engine.directory.whole import Whole
 from psync.engine.owner import Identity, examine, myself
 from psync.engine.seal import Unreadable, seal_text, unseal_text
 
@@ -28,8 +29,9 @@ LONGEST = 4096
 class Owners:
     """The processes that work in one directory."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, whole: Whole) -> None:
         self._layout = layout
+        self._whole = whole
         self.number = 0
         """This process's number here; 0 as long as it has none."""
         self._fd = -1
@@ -45,10 +47,10 @@ class Owners:
                 return self.number
             who = seal_text(json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode())
             make_folder(self._layout.owners, self._layout.trust.access)
-            new = Temporary(self._layout.tmp, who, sync=False, access=self._layout.trust.access)
+            new = self._whole.temporary(who, sync=False)
             number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
             try:
-                os.rename(new.path, self._layout.owner(number))
+                new.rename(self._layout.owner(number))
             except BaseException:
                 new.discard()
                 raise
@@ -60,7 +62,7 @@ class Owners:
         if owner == self.number and owner:
             return Alive.YES
         try:
-            fd = os.open(self._layout.owner(owner), READ)
+            fd = self._whole.open(self._layout.owner(owner), READ)
         except FileNotFoundError:
             return Alive.NO
         try:
@@ -68,6 +70,8 @@ class Owners:
         except BlockingIOError:
             return Alive.YES
         except OSError as error:
+            if error.errno == errno.ESTALE:
+                return Alive.NO  # removed on another host, a moment ago
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
             identity = _identity(fd)
@@ -96,7 +100,7 @@ class Owners:
         """Remove the files of dead owners; what they claimed counts as a dead owner's all the same."""
         removed = 0
         with contextlib.suppress(FileNotFoundError):
-            for owner in filter(None, map(number_in, os.listdir(self._layout.owners))):
+            for owner in filter(None, map(number_in, self._whole.listing(self._layout.owners))):
                 if owner != self.number and self.alive(owner) is Alive.NO:
                     with contextlib.suppress(OSError):
                         os.unlink(self._layout.owner(owner))

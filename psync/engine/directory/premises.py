@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from psync.engine.directory.probe import NETWORK
+from psync.engine.directory.probe import is_network
 from psync.engine.directory.trials import NOTE, OK, WRONG, Finding, tried
 
 ROOMY = 64 << 20
@@ -26,7 +26,7 @@ class Mount(NamedTuple):
 
     @property
     def network(self) -> bool:
-        return self.kind in NETWORK or self.kind.startswith("fuse")
+        return is_network(self.kind)
 
 
 def examine(root: str) -> Iterator[Finding]:

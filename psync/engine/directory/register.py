@@ -6,7 +6,7 @@ the head says so. The fact that decides: the one `pwrite` of the first page (who
 
 The page is mapped into memory, so that who looks costs no system call: a head that was not seen before is checked
 against the value, and looked at again if a writer is in the middle of it. That sees what this host writes. Where
-other hosts write too (a network file system), a register is a cell like any other instead (`CellRegister`).
+other hosts write too (a network file system), the page is read from the server each time (`network_register`).
 
 read: no system call. update: flock, pwrite, flock.
 """
@@ -37,6 +37,7 @@ _FACTS = struct.Struct("<QII")
 HEAD = _HEAD.size
 ROOM = PAGE - HEAD
 _unpack = _HEAD.unpack_from
+Page = mmap.mmap | bytes
 Head = tuple[bytes, int, int, int, int]
 _Seen = tuple["Head | None", "bytes | None"]
 
@@ -71,7 +72,7 @@ class DirectoryRegister(Register):
         self._kept = kept
         self._threads = threading.Lock()
         self._fd = -1
-        self._map: mmap.mmap | None = None
+        self._map: Page | None = None
         self._writable = True
         self._seen: _Seen = None, None
         """A head, and the value that it belongs to. One tuple: threads share it."""
@@ -91,7 +92,7 @@ class DirectoryRegister(Register):
                 return self.read()  # it was closed meanwhile, to make room for others
         return self.update(lambda value: value)  # nobody writes while that has the lock
 
-    def _value(self, page: mmap.mmap) -> bytes | None:
+    def _value(self, page: Page) -> bytes | None:
         """What the head in `page` stands for. Raises `Unreadable` if the two don't fit."""
         head = _unpack(page)
         seen, value = self._seen
@@ -104,7 +105,7 @@ class DirectoryRegister(Register):
         if offset == HEAD:
             found = page[HEAD : HEAD + size]
         elif offset:
-            if offset + size > os.fstat(self._fd).st_size:  # or a damaged size would ask for gigabytes
+            if offset + size > self._whole.size(self._fd):  # or a damaged size would ask for gigabytes
                 raise Unreadable("the value ends too early")
             found = read_all(self._fd, size, offset)
         if crc32(found or b"", crc32(_FACTS.pack(number, offset, size))) != check:
@@ -156,7 +157,7 @@ class DirectoryRegister(Register):
         self._changed()
         return new
 
-    def _put(self, page: mmap.mmap, new: bytes) -> None:
+    def _put(self, page: Page, new: bytes) -> None:
         """While locked."""
         _, number, offset, size, _ = _unpack(page)
         if len(new) <= ROOM:
@@ -184,21 +185,21 @@ class DirectoryRegister(Register):
 
     # -- the file ----------------------------------------------------------------------------------------
 
-    def _opened(self, *, create: bool) -> mmap.mmap | None:
+    def _opened(self, *, create: bool) -> Page | None:
         try:
             with self._threads:
                 return self._map or self._open(create=create)
         except OSError as error:
             raise refused(error, self._name, self._path) from error
 
-    def _open(self, *, create: bool) -> mmap.mmap | None:
+    def _open(self, *, create: bool) -> Page | None:
         """The first page of the file, which is made if there is none; without `create` None then, and being allowed to
         read is enough."""
         self._close()
         with forks.put_off:
             while True:
                 try:
-                    fd = os.open(self._path, CHANGE)
+                    fd = self._whole.open(self._path, CHANGE)
                 except FileNotFoundError:
                     if not create:
                         return None
@@ -207,11 +208,11 @@ class DirectoryRegister(Register):
                 except OSError:
                     if create:
                         raise
-                    fd = os.open(self._path, READ)
+                    fd = self._whole.open(self._path, READ)
                     self._writable = False
                 self._whole.trust.kept(fd, self._path)
                 try:
-                    self._map = mmap.mmap(fd, PAGE, access=mmap.ACCESS_READ)
+                    self._map = self._show(fd)
                 except BaseException as error:
                     os.close(fd)
                     if isinstance(error, ValueError):
@@ -221,6 +222,9 @@ class DirectoryRegister(Register):
                 self._kept.opened(self)
                 return self._map
 
+    def _show(self, fd: int) -> Page:
+        return mmap.mmap(fd, PAGE, access=mmap.ACCESS_READ)
+
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
             return False
@@ -229,9 +233,9 @@ class DirectoryRegister(Register):
         return True
 
     def _close(self) -> None:
-        if self._map is not None:
+        if isinstance(self._map, mmap.mmap):
             self._map.close()
-            self._map = None
+        self._map = None
         if self._fd >= 0:
             fd, self._fd = self._fd, -1  # before it is closed, so that nobody closes another file of this number
             os.close(fd)

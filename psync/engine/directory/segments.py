@@ -21,6 +21,7 @@ from zlib import crc32
 from psync.engine.contract import FINAL, Mark, Record, State
 from psync.engine.directory.files import CHANGE, open_made, read_all, write_all
 from psync.engine.directory.names import Layout, number_in
+from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
 
 MARK = struct.Struct("<BIQBe")
@@ -71,11 +72,13 @@ def unpack_mark(raw: bytes, position: int) -> Mark:
 class Segments:
     """The segment files of one log. Not locked: the log does that."""
 
-    def __init__(self, layout: Layout, log: str, lasting: Callable[[str], object]) -> None:
+    def __init__(self, layout: Layout, log: str, whole: Whole) -> None:
         self._layout = layout
-        self._trust = layout.trust
+        self._whole = whole
+        self._trust = whole.trust
+        self._change = CHANGE | whole.direct
         self._log = log
-        self._lasting = lasting
+        self._lasting = whole.renamed
         """Told of each file that is used, if names are to last."""
         self._folder = os.path.dirname(layout.segment(log, 0))
         self._bases: list[int] = []
@@ -93,7 +96,7 @@ class Segments:
         fd = self._files.get(base)
         if fd is None:
             path = self._layout.segment(self._log, base)
-            fd = open_made(path, self._trust.access) if create else os.open(path, CHANGE)
+            fd = open_made(path, self._trust.access, self._change) if create else self._whole.open(path, CHANGE)
             self._trust.kept(fd, path)
             self._lasting(path)
             if len(self._files) >= 4:
@@ -107,7 +110,7 @@ class Segments:
         fd = self._marks.get(base)
         if fd is None:
             path = self._layout.marks(self._log, base)
-            fd = self._trust.kept(open_made(path, self._trust.access), path)
+            fd = self._trust.kept(open_made(path, self._trust.access, self._change), path)
             self._lasting(path)
             if len(self._marks) >= 4:
                 self._forget(next(iter(self._marks)))
@@ -145,7 +148,8 @@ class Segments:
         return self._bases[at] if at < len(self._bases) else tail
 
     def _list(self) -> None:
-        self._bases = sorted(base for name in os.listdir(self._folder) if (base := number_in(name)) is not None)
+        names = self._whole.listing(self._folder)
+        self._bases = sorted(base for name in names if (base := number_in(name)) is not None)
         self._complete = self._bases[-1] if self._bases else 0
 
     def write(self, data: bytes, position: int, tail: int) -> None:
@@ -198,7 +202,7 @@ class Segments:
             base = self._bases[at - 1]
             fd = self._file(base)
             try:
-                length = len(_load(fd, position - base, position))
+                length = len(self._load(fd, position - base, position))
             except Unreadable:
                 break
             more = _HEAD.unpack(os.pread(fd, HEAD, position - base))[2]
@@ -211,7 +215,7 @@ class Segments:
     def drop_behind(self, end: int) -> int:
         """Nothing lies behind `end`, and nothing is marked there; where the last segment begins now."""
         kept = [base for base in self._bases if base <= end]
-        for name in os.listdir(self._folder):
+        for name in self._whole.listing(self._folder):
             base = number_in(name.removesuffix(".marks"))
             if base is not None and base > end:
                 os.unlink(f"{self._folder}/{name}")
@@ -294,7 +298,7 @@ class Segments:
             if found is None:
                 return None, 0, None
             fd, marks, at = found
-            payload = _load(fd, at, position)  # it is not read so far, or has come since, or is damaged
+            payload = self._load(fd, at, position)  # it is not read so far, or has come since, or is damaged
             length = len(payload)
         size = (HEAD + length + ALIGN - 1) & -ALIGN
         offset = (position - base) >> 1
@@ -354,7 +358,7 @@ class Segments:
             return None
         fd, marks, offset = found
         mark = unpack_mark(os.pread(marks, 16, offset >> 1), position)
-        return Record(position, mark, _load(fd, offset, position))
+        return Record(position, mark, self._load(fd, offset, position))
 
     def scan(self, begin: int, end: int, tail: int) -> Iterator[tuple[int, State, int]]:
         """(position, state, size) of each record from `begin` up to `end`; payloads are not read."""
@@ -406,7 +410,7 @@ class Segments:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._layout.segment(self._log, base))
         # the marks last: a segment without marks would look as if nobody had ever taken its records
-        for name in os.listdir(self._folder):
+        for name in self._whole.listing(self._folder):
             base_of_marks = number_in(name.removesuffix(".marks"))
             if base_of_marks is not None and base_of_marks < min(self._bases[0], low):
                 with contextlib.suppress(FileNotFoundError):
@@ -427,18 +431,17 @@ class Segments:
         self._bases.clear()
         self._complete = 0
 
-
-def _load(fd: int, offset: int, position: int) -> bytes:
-    """The payload of the record at an offset of a segment. Raises `Unreadable`."""
-    data = os.pread(fd, _GLANCE, offset)
-    if len(data) < HEAD:
-        raise Unreadable(f"the segment ends before the record at {position}")
-    length, crc, _ = _HEAD.unpack_from(data)
-    if length <= _GLANCE - HEAD:
-        payload = data[HEAD : HEAD + length]
-    else:
-        room = os.fstat(fd).st_size - offset - HEAD  # a damaged length must not ask for gigabytes
-        payload = read_all(fd, min(length, max(room, 0)), offset + HEAD)
-    if len(payload) != length or crc32(payload, position + 1 & 0xFFFFFFFF) != crc:
-        raise Unreadable(f"the record at {position} does not fit its checksum")
-    return payload
+    def _load(self, fd: int, offset: int, position: int) -> bytes:
+        """The payload of the record at an offset of a segment. Raises `Unreadable`."""
+        data = os.pread(fd, _GLANCE, offset)
+        if len(data) < HEAD:
+            raise Unreadable(f"the segment ends before the record at {position}")
+        length, crc, _ = _HEAD.unpack_from(data)
+        if length <= _GLANCE - HEAD:
+            payload = data[HEAD : HEAD + length]
+        else:
+            room = self._whole.size(fd) - offset - HEAD  # a damaged length must not ask for gigabytes
+            payload = read_all(fd, min(length, max(room, 0)), offset + HEAD)
+        if len(payload) != length or crc32(payload, position + 1 & 0xFFFFFFFF) != crc:
+            raise Unreadable(f"the record at {position} does not fit its checksum")
+        return payload

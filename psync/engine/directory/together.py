@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from psync.engine.directory.files import READ, Temporary, let_go, make_folder, read_all, remove_quietly
+from psync.engine.directory.files import CHANGE, READ, Temporary, let_go, make_folder, read_all, remove_quietly
 from psync.engine.directory.names import Layout, is_below
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import BUCKET_HEAD, End, Unreadable, follow, seal_text, start, unseal_text
@@ -62,13 +62,11 @@ class Together:
                 let_go(temp.fd)
 
     def _decide(self, note: Note) -> tuple[str, Temporary]:
-        access = self._layout.trust.access
-        make_folder(self._layout.pending, access)
-        text = seal_text(json.dumps(note).encode())
-        temp = Temporary(self._layout.tmp, text, sync=self._whole.sync_file, access=access)
+        make_folder(self._layout.pending, self._layout.trust.access)
+        temp = self._whole.temporary(seal_text(json.dumps(note).encode()), sync=self._whole.sync_file)
         path = f"{self._layout.pending}/{os.path.basename(temp.path)}"
         try:
-            os.rename(temp.path, path)
+            temp.rename(path)
         except BaseException:
             temp.discard()
             raise
@@ -95,7 +93,7 @@ class Together:
 
     def _notes(self) -> Iterator[tuple[str, Note]]:
         with contextlib.suppress(FileNotFoundError):
-            for filename in os.listdir(self._layout.pending):
+            for filename in self._whole.listing(self._layout.pending):
                 path = f"{self._layout.pending}/{filename}"
                 with contextlib.suppress(OSError, ValueError, RecursionError, Unreadable):
                     note = read_note(path)
@@ -107,7 +105,7 @@ class Together:
         found = []
         for path, note in self._notes():
             with contextlib.suppress(OSError):
-                fd = os.open(path, READ)
+                fd = self._whole.open(path, CHANGE)  # NFS locks exclusively only what is open for writing
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if read_all(fd, 1):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
-from psync.engine.directory.files import READ, Temporary, close, link_unnamed, read_all, sync_folder
+from psync.engine.directory.files import READ, Shared, Temporary, close, link_unnamed, read_all, sync_folder
+from psync.engine.directory.lookups import Lookups, bury, status_now
 from psync.engine.directory.names import Layout
 from psync.engine.directory.probe import Abilities
 from psync.engine.seal import Parts
@@ -19,6 +22,9 @@ class Whole:
         self._root = layout.root
         self.trust = layout.trust
         self._unnamed = can.unnamed
+        self.shared = Shared(Lookups(layout.root, coarse=can.kind == "nfs"), can.direct) if can.network else None
+        """None where this host's kernel knows of all changes."""
+        self.direct = can.direct
         self.sync_file = sync_file
         self.sync_name = sync_name
         self._lasting: set[str] = set()
@@ -32,7 +38,7 @@ class Whole:
         if self._unnamed:
             made = link_unnamed(path, data, sync=self.sync_file, access=trust.access)
         else:
-            made = Temporary(self._tmp, data, sync=self.sync_file, access=trust.access).link(path)
+            made = self.temporary(data, sync=self.sync_file).link(path)
         if made:
             try:
                 self.renamed(path)
@@ -43,12 +49,12 @@ class Whole:
 
     def replace(self, path: str, data: bytes | Parts, *, durable: bool = False) -> Temporary:
         """`path` is a new file with `data`, still locked: let go of it or keep it. Hold the lock of the old one."""
-        new = Temporary(self._tmp, data, sync=durable or self.sync_file, access=self.trust.access)
+        new = self.temporary(data, sync=durable or self.sync_file)
         try:
             if self.sync_name:
                 self._put_lastingly(new, path)
             else:
-                os.rename(new.path, path)
+                new.rename(path)
         except BaseException:
             new.discard()
             raise
@@ -57,7 +63,7 @@ class Whole:
     def _put_lastingly(self, new: Temporary, path: str) -> None:
         old = os.open(path, READ)
         try:
-            os.rename(new.path, path)
+            new.rename(path)
             try:
                 self.renamed(path)
             except BaseException:
@@ -69,13 +75,56 @@ class Whole:
     def bring_back(self, path: str, old: int) -> None:
         """`path` holds what is in the file that is open as `old`: what was done to it failed in the end."""
         with contextlib.suppress(OSError):  # the disk does not even take what it had before
-            size = os.fstat(old).st_size
-            Temporary(self._tmp, read_all(old, size), sync=False, access=self.trust.access).replace(path)
+            self.temporary(read_all(old, os.fstat(old).st_size), sync=False).replace(path)
 
     def say_why(self, refuge: str, name: str, reason: str) -> None:
         """Beside what is in quarantine: what it was, and why it is there."""
         text = f"{name}\n{' '.join(reason.split())}\n"
         self.make(f"{refuge}.why", text.encode("utf-8", "backslashreplace"))
+
+    def temporary(self, data: bytes | Parts, *, sync: bool) -> Temporary:
+        return Temporary(self._tmp, data, sync=sync, access=self.trust.access, shared=self.shared)
+
+    def size(self, fd: int) -> int:
+        """Bytes in an open file now."""
+        return (os.fstat(fd) if self.shared is None else status_now(fd)).st_size
+
+    def prove(self, fd: int) -> bool:
+        """That the file open as `fd`, which is about to lose its name, is still locked: on a network file system the
+        lock may have been lost. Whether it should be buried then. Raises OSError."""
+        if self.shared is None:
+            return False
+        os.pread(fd, 1, 0)
+        return os.fstat(fd).st_nlink <= 1  # under another name it stays what it is
+
+    def bury(self, fd: int) -> None:
+        """`fd` is locked, and at no name any more: let everybody know."""
+        bury(fd)
+
+    def remove(self, path: str, fd: int) -> bool:
+        """Remove the file at `path`, which is locked, and open as `fd`. Whether it should be buried then."""
+        alone = self.prove(fd)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            if self.shared is None:
+                raise
+            # nobody else removes it: it was this, and the reply to the first request was lost
+        return alone
+
+    def scan(self, folder: str) -> AbstractContextManager[Iterable[os.DirEntry[str]]]:
+        """`os.scandir`, of what is there now."""
+        return os.scandir(folder) if self.shared is None else self.shared.lookups.scan(folder)
+
+    def listing(self, folder: str) -> list[str]:
+        """`os.listdir`, of what is there now, without what NFS clients keep of removed files."""
+        return os.listdir(folder) if self.shared is None else self.shared.lookups.listing(folder)
+
+    def open(self, path: str, flags: int) -> int:
+        """`os.open` of what is at `path` now, which is never removed or replaced while anybody may want it."""
+        if self.shared is None:
+            return os.open(path, flags)
+        return self.shared.lookups.open(path, flags | self.direct, sure=False)
 
     def renamed(self, path: str) -> None:
         """`path` has another file than before, or none: make that durable if that was asked for."""

@@ -1,0 +1,190 @@
+"""Cells on a network file system: the same files and the same locks, but nothing that this host remembers is believed.
+
+What `cells` says holds here, too; beside it:
+
+* A file's content is read and written with O_DIRECT (NFS), or read after opening (elsewhere); what a name leads to is
+  asked of the server (`lookups`). A value read before is current if what is there now is the same, byte for byte: time
+  stamps are the server's, and coarse.
+* Who has a file's lock has seen *after* locking that the name still leads to it, by asking. A file that is removed or
+  replaced is emptied while it is locked (`lookups.bury`).
+* Before a name is given away the lock is tried: a host that was cut off for longer than the server's lease (90 s) has
+  lost it, its kernel knows, and fails each access through that descriptor (EIO).
+
+read: GETATTR, OPEN, READ, CLOSE. write in place: OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE. (On v3 there is no
+OPEN and no CLOSE, but a GETATTR for each opening.)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from zlib import crc32
+
+from psync.engine.contract import Cell, Version
+from psync.engine.directory.cells import SMALL, Cells, examine
+from psync.engine.directory.files import CHANGE, READ, Shared, close, is_regular, let_go, link, lock, read_all
+from psync.engine.directory.lookups import status_now
+from psync.engine.directory.names import may_be_bucket
+from psync.engine.directory.probe import Abilities
+from psync.engine.directory.whole import Whole
+from psync.engine.seal import CELL_HEAD, Unreadable, announced, seal, seal_parts, unseal
+
+FIRST = 8192
+"""Bytes that are read of a file before it is known how long it is."""
+TRIES = 100
+
+
+class NetworkCells(Cells):
+    def __init__(self, can: Abilities, whole: Whole, shared: Shared) -> None:
+        super().__init__(can, whole)
+        self._lookups, direct = shared
+        self._read, self._change = READ | direct, CHANGE | direct
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    def read(self, path: str, known: Cell | None) -> Cell | None:
+        """GETATTR, OPEN, READ, CLOSE; what is longer takes more READs."""
+        try:
+            for _ in range(4):
+                data = self._content(self._lookups.open(path, self._read), path)
+                if data is None:
+                    continue
+                try:
+                    payload = unseal(data)
+                except Unreadable:
+                    continue  # a writer was in the middle of it
+                if payload is None:
+                    break
+                if known is not None and known.payload == payload:
+                    return known
+                return Cell(payload, _version(data))
+            return self._read_locked(path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def _content(self, fd: int, path: str) -> bytes | None:
+        """What is in an open file, which is closed; None if it is none that still has that name."""
+        try:
+            self._trust.check_file(path, os.fstat(fd))
+            data = os.pread(fd, FIRST, 0)
+            head = announced(data)
+            if len(data) == FIRST:
+                size = status_now(fd).st_size
+                wanted = size if head is None else min(size, CELL_HEAD + head.length)
+                data += read_all(fd, max(wanted - FIRST, 0), FIRST)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            data = b""
+        finally:
+            close(fd)
+        if not data:
+            self._lookups.ask(os.path.dirname(path))
+            return None
+        return data
+
+    def _read_locked(self, path: str) -> Cell | None:
+        found = self._held_value(path, self._read)
+        if found is None:
+            return None
+        fd, status = found
+        try:
+            self._trust.check_file(path, status)
+            data = read_all(fd, status.st_size)
+            return examine(data, _version(data))
+        finally:
+            let_go(fd)
+
+    # -- changing ------------------------------------------------------------------------------------
+
+    def _held(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:
+        for _ in range(TRIES):
+            try:
+                fd = self._lookups.open(path, flags or self._change, sure=False)
+            except FileNotFoundError:
+                return None
+            try:
+                lock(fd, shared=flags == self._read)
+                status = self._lookups.is_live(path, fd)
+                if status is not None:
+                    if not is_regular(status):
+                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+                    return fd, status
+            except OSError as error:
+                let_go(fd)
+                if error.errno != errno.ESTALE:
+                    raise
+            except BaseException:
+                let_go(fd)
+                raise
+            else:
+                let_go(fd)
+            self._lookups.ask(os.path.dirname(path))
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+
+    def _held_value(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:
+        try:
+            return self._held(path, flags)
+        except (NotADirectoryError, IsADirectoryError):
+            return None
+
+    def write(self, path: str, payload: bytes) -> None:
+        """OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE in place."""
+        if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
+            self._write_whole(path, seal_parts(payload))
+            return
+        if not self._trust.closed:
+            self._trust.check_folder(os.path.dirname(path))
+        data = seal(payload)
+        while True:
+            found = self._held(path)
+            if found is None:
+                if self._whole.make(path, data):
+                    return
+                continue
+            fd, status = found
+            try:
+                if status.st_nlink == 1:
+                    self._put(fd, data, status, path)
+                else:  # under its other names it stays as it is
+                    self._replace(path, seal_parts(payload), fd)
+                return
+            finally:
+                let_go(fd)
+
+    def create(self, path: str, payload: bytes) -> bool:
+        self._lookups.ask(os.path.dirname(path))
+        try:
+            kind = os.lstat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if self._whole.make(path, seal(payload)):
+                return True
+            kind = os.lstat(path).st_mode if os.path.lexists(path) else stat.S_IFREG
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            return self.create(path, payload)
+        if not stat.S_ISREG(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return False
+
+    def _rename_to_free(self, path: str, new: str, old: int) -> None:
+        """Link and unlink: NFS knows no rename that never replaces. Killed in between, both names have the value."""
+        self._whole.prove(old)
+        # a link that is in the way of itself: the reply to the first request was lost
+        if not link(path, new) and (path == new or not self._lookups.leads_to(new, os.fstat(old), sure=True)):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+        os.unlink(path)
+
+    def _moved(self, old: int) -> None:
+        self._whole.bury(old)
+
+    def _may_be(self, seen: Version, fd: int, status: os.stat_result) -> bool:
+        return _version(read_all(fd, status.st_size)) == seen
+
+
+def _version(data: bytes) -> Version:
+    """What a file holds, in short."""
+    head = announced(data)
+    return (head.crc, head.length, 0) if head is not None else (crc32(data), len(data), 1)

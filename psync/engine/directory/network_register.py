@@ -1,0 +1,47 @@
+"""A register where other hosts write, too: the same file, of which nothing is mapped into memory.
+
+Its first page is read from the server each time it is looked at, and, while it is locked, before it is changed. The
+file is never removed or replaced, so no name matters, and nothing that this host remembers.
+
+read: READ. update: LOCK, READ, WRITE, LOCKU.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from psync.engine.directory.files import refused
+from psync.engine.directory.register import PAGE, DirectoryRegister, Page
+from psync.engine.seal import Unreadable
+
+
+class NetworkRegister(DirectoryRegister):
+    def read(self) -> bytes | None:
+        if self._map is None and self._opened(create=False) is None:
+            return None
+        for _ in range(100):
+            try:
+                return super()._value(self._page())
+            except Unreadable:
+                continue  # a writer was in the middle of it
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise refused(error, self._name, self._path) from error
+                return self.read()  # it was closed meanwhile, to make room for others
+        return self.update(lambda value: value)  # nobody writes while that has the lock
+
+    def _page(self) -> bytes:
+        page = os.pread(self._fd, PAGE, 0)
+        if len(page) < PAGE:
+            raise Unreadable("it is shorter than a page")
+        return page
+
+    def _value(self, page: Page) -> bytes | None:
+        return super()._value(self._page())
+
+    def _put(self, page: Page, new: bytes) -> None:
+        super()._put(self._page(), new)
+
+    def _show(self, fd: int) -> Page:
+        return b"it is open, and looked at by `_page`"
