@@ -109,7 +109,8 @@ class Machine:
             "mem=256M",
             f"umid={self.name}-{os.getpid()}-{time.monotonic_ns()}",
             f"uml_dir={rig.folder}/uml",
-            *"root=/dev/root rootfstype=hostfs rootflags=/ ro init=/bin/sh quiet con=null con0=null,fd:1 ssl=null".split(),
+            *"root=/dev/root rootfstype=hostfs rootflags=/ ro init=/bin/sh".split(),
+            *"quiet con=null con0=null,fd:1 ssl=null".split(),
             f"con1=fd:{theirs.fileno()}",
             f"eth0=daemon,02:00:0a:63:00:{address:02x},unix,{rig.folder}/switch",
         ]
