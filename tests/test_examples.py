@@ -95,11 +95,47 @@ def test_what_two_sweeps_compute_is_collected_by_another_script(root: Path) -> N
     assert ran(*python, "examples/sweep.py", root) == "all 16 points are computed\n"
 
 
-def test_a_pipeline_of_shell_commands_counts_every_word(folder: Path, tmp_path: Path) -> None:
-    (folder / "binary").unlink()
+@pytest.fixture
+def command(tmp_path: Path) -> Path:
+    """A folder with a `psync` in it that is this one."""
     command = tmp_path / "bin" / "psync"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m psync "$@"\n')
     command.chmod(0o755)
-    said = ran("sh", "examples/pipeline.sh", folder, path=command.parent)
+    return command.parent
+
+
+def test_a_pipeline_of_shell_commands_counts_every_word(folder: Path, command: Path) -> None:
+    (folder / "binary").unlink()
+    said = ran("sh", "examples/pipeline.sh", folder, path=command)
     assert said == f"4950 words in 99 files under {folder}\nthe counts agree\n"
+
+
+def test_an_array_job_meets_at_a_barrier_between_its_phases(command: Path) -> None:
+    said = ran("sh", "examples/slurm_array.sh", path=command).splitlines()
+    assert sorted(line.split(":")[0] for line in said) == [f"task {number} of 4" for number in range(4)]
+    assert all(line.endswith("of 4999950000") for line in said)
+
+
+def test_an_array_job_in_which_a_task_fails_ends_and_fails(command: Path, tmp_path: Path) -> None:
+    text = (PROJECT / "examples/slurm_array.sh").read_text()
+    (tmp_path / "array.sh").write_text(text.replace('part=$(seq "$me"', '[ "$me" -ne 2 ] || exit 7\npart=$(seq "$me"'))
+    (tmp_path / "array.sh").write_text((tmp_path / "array.sh").read_text().replace("--timeout 3600", "--timeout 2"))
+    environ = {**os.environ, "PYTHONPATH": str(PROJECT), "PATH": f"{command}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", tmp_path / "array.sh"], env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 124, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_search_with_joblib_finds_what_one_process_finds() -> None:
+    pytest.importorskip("joblib", reason="joblib is not installed (extra `joblib`)")
+    said = ran(sys.executable, "-W", "error", "examples/joblib_search.py").splitlines()
+    assert re.fullmatch(r"\d+ neighbours predict best: .*", said[0])
+    assert said[1:] == ["the errors agree"]
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in (PROJECT / "examples").iterdir() if path.is_file()))
+def test_an_example_is_short(example: str) -> None:
+    assert len((PROJECT / "examples" / example).read_text().splitlines()) <= (97 if example == "fan_out.py" else 60)

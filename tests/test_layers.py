@@ -22,8 +22,11 @@ FLOORS = ["errors", "engine", "store", "sync", "work", "cli"]
 FRONT_DOOR = ["psync/__init__.py", "psync/__main__.py"]
 """They may import every floor, and no floor imports them."""
 
-DROP_IN = {"psync/pickleshare.py": ["errors", "store", "cli"]}
-"""Beside the floors: what a module of the old interface may import."""
+DROP_IN = {
+    "psync/pickleshare.py": ["errors", "store", "cli"],
+    "psync/joblib.py": ["errors", "engine", "store", "sync", "work"],
+}
+"""Beside the floors: what a module for those who come from elsewhere may import."""
 
 BLIND = {
     "psync/engine/contract": ["psync.engine.directory", "psync.engine.memory"],
@@ -47,7 +50,7 @@ DOORS = {
     "psutil": ["engine/owner.py"],
     "pathlib": ["engine/", "store/", "cli/", "pickleshare.py"],
     "pickle": ["store/codec.py"],
-    "multiprocessing": ["work/", "cli/"],
+    "multiprocessing": ["work/", "cli/", "joblib.py"],
     "subprocess": ["work/", "cli/"],
     "argparse": ["cli/", "pickleshare.py"],
     "print": ["cli/", "pickleshare.py"],
@@ -218,7 +221,7 @@ def plant(folder: Path, file: str, text: str) -> Path:
         (
             "sync/queue.py",
             "import multiprocessing.pool\n",
-            "`psync/sync/queue.py:1` imports multiprocessing.pool; only `work/` and `cli/` may",
+            "`psync/sync/queue.py:1` imports multiprocessing.pool; only `work/` and `cli/` and `joblib.py` may",
         ),
         (
             "store/db.py",

@@ -39,6 +39,11 @@ class Outcome(NamedTuple):
     """Who made it, for people."""
 
 
+class Stopped(SystemExit):
+    """The worker was told to stop while it had nothing to do, or for the second time. The one thing that is raised in
+    a call and is not how it ended."""
+
+
 class RemoteTraceback(Exception):
     """The traceback of an exception as it was where it was raised; stands as its ``__cause__``."""
 
@@ -76,15 +81,19 @@ def terms_of(payload: bytes) -> Terms:
     """The terms of a call; the usual ones if it can't be unpickled here."""
     try:
         return Terms(*codec.loads(payload)[3])
-    except Exception:
+    except Stopped:
+        raise
+    except BaseException:
         return Terms()
 
 
 def make(payload: bytes, worker: str) -> Outcome:
-    """Make the call. Whatever it raises is its outcome, but for what ends the worker itself."""
+    """Make the call. Whatever it raises is its outcome, also SystemExit and KeyboardInterrupt; all but `Stopped`."""
     try:
         function, args, kwargs, terms = codec.loads(payload)
-    except Exception as error:
+    except Stopped:
+        raise
+    except BaseException as error:
         return _failed(error, worker, "the call can't be unpickled by this worker: are its modules installed there?")
     try:
         timeout = Terms(*terms).timeout
@@ -92,11 +101,13 @@ def make(payload: bytes, worker: str) -> Outcome:
             return Outcome(function(*args, **kwargs), None, worker)
         with _limited(timeout):
             return Outcome(function(*args, **kwargs), None, worker)
-    except Exception as error:
+    except Stopped:
+        raise
+    except BaseException as error:
         return _failed(error, worker)
 
 
-def _failed(error: Exception, worker: str, note: str = "") -> Outcome:
+def _failed(error: BaseException, worker: str, note: str = "") -> Outcome:
     text = "".join(traceback.format_exception(error))
     error.__context__ = None
     error.__traceback__ = None
@@ -131,7 +142,9 @@ def seal(outcome: Outcome) -> bytes:
     try:
         whole = outcome.value, outcome.error, text, outcome.worker
         return _dumps(whole, outcome.value) if outcome.error is None else codec.dumps_whole(whole)
-    except Exception as trouble:
+    except Stopped:
+        raise
+    except BaseException as trouble:
         what = f"the exception {outcome.error!r}" if outcome.error is not None else f"a {type(outcome.value).__name__}"
         told = RemoteError(
             f"the call ended with {what}, which can't be pickled and so not be sent back: {trouble!r}",
@@ -145,7 +158,7 @@ def unseal(payload: Any) -> Outcome:
     error: BaseException | None
     try:
         value, error, text, worker = codec.loads(payload)
-    except Exception as trouble:
+    except BaseException as trouble:  # raised by its own code, in a thread that looks for the outcomes of others, too
         told = RemoteError(f"the outcome of the call can't be unpickled here: {trouble!r}", worker=None)
         told.__cause__ = trouble
         return Outcome(None, told, "")

@@ -6,15 +6,14 @@ one attempt of the one call it was at, a result is recorded once, and a client t
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import Executor as StandardExecutor
 from itertools import islice
 from multiprocessing.context import BaseContext
+from multiprocessing.util import Finalize, is_exiting
 from typing import Any, TypeVar
 
 from psync.engine import private_directory, remove_directory
@@ -27,6 +26,8 @@ from psync.work.futures import Futures, TaskFuture
 from psync.work.progress import Progress
 
 T = TypeVar("T")
+BEFORE_CHILDREN_ARE_JOINED = 0
+"""Of what `multiprocessing` does when a process ends, workers' processes included."""
 CHUNKS, LARGEST_CHUNK = 64, 64
 """Of a `map` without a chunksize: how many parts each worker's share is cut into, and how many calls one is at most."""
 
@@ -42,7 +43,8 @@ class Executor(StandardExecutor):
 
     `db`: a store, an engine or a path; None is a private directory that is gone after `shutdown`. `max_workers`: how
     many processes to start here, at most (None: one for each processor; 0: none). `mp_context`, `initializer`,
-    `initargs` and `max_tasks_per_child` are as in `ProcessPoolExecutor`.
+    `initargs` and `max_tasks_per_child` are as in `ProcessPoolExecutor`. After `idle` seconds without a call (None:
+    never) a worker ends, and is started again when there is one.
 
     A call whose worker dies is made again, until it was begun `max_attempts` times; then its future raises
     `TaskFailed`. One that raises is made again `retries` times, `pause` seconds later; then its future raises what it
@@ -62,6 +64,7 @@ class Executor(StandardExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
+        idle: float | None = None,
         max_attempts: int = 3,
         retries: int = 0,
         pause: float = 0.0,
@@ -74,8 +77,10 @@ class Executor(StandardExecutor):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None and max_tasks_per_child < 1:
             raise ValueError(f"max_tasks_per_child must be 1 or more, not {max_tasks_per_child!r}")
-        if retries < 0 or pause < 0 or (timeout is not None and timeout <= 0):
-            raise ValueError(f"retries, pause and timeout must not be negative: {retries!r}, {pause!r}, {timeout!r}")
+        if retries < 0 or pause < 0:
+            raise ValueError(f"retries and pause must not be negative: {retries!r}, {pause!r}")
+        if (timeout is not None and timeout <= 0) or (idle is not None and idle <= 0):
+            raise ValueError(f"timeout and idle must be seconds above 0, or None: {timeout!r}, {idle!r}")
         self.max_workers = multiprocessing.cpu_count() if max_workers is None else max_workers
         self._terms = call.Terms(retries, pause, timeout)
         self._private = private_directory() if db is None else None
@@ -83,15 +88,15 @@ class Executor(StandardExecutor):
         assert place is not None
         self.queue = WorkQueue(place, queue, max_attempts=max(max_attempts, retries + 1))
         context = multiprocessing.get_context() if mp_context is None else mp_context
-        crew = Crew(self.queue, context, self.max_workers, Beginning(initializer, initargs, max_tasks_per_child))
+        beginning = Beginning(initializer, initargs, max_tasks_per_child, idle)
+        crew = Crew(self.queue, context, self.max_workers, beginning)
         self._crew = crew
         self._submitted = 0
         self._closed = False
         self._progress = Progress() if progress else None
         self._futures = Futures(self.queue, crew.trouble, _Ending(crew, place, self._private))
         # the thread that looks for outcomes knows nothing of us: so that it can end when nobody else does, either
-        weakref.finalize(self, self._futures.close)
-        _at_work.add(self)
+        Finalize(self, _farewell, (self._futures,), exitpriority=BEFORE_CHILDREN_ARE_JOINED)
 
     # -- handing out -------------------------------------------------------------------------------------
 
@@ -120,10 +125,10 @@ class Executor(StandardExecutor):
         return self._futures.attach(id)
 
     def _check_open(self) -> None:
-        if self._crew.spoiled:
-            raise BrokenExecutor(str(self._crew.trouble()))
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if self._crew.spoiled:
+            raise BrokenExecutor(str(self._crew.trouble()))
 
     def _hand_out(self, put: Callable[[], list[str]], count: int) -> list[TaskFuture]:
         self._grow(count)
@@ -204,6 +209,16 @@ class Executor(StandardExecutor):
             if self._progress is not None:
                 self._progress.close()
 
+    def kill_workers(self) -> None:
+        """Like `shutdown`, but nothing is waited for: the workers started here are killed, whatever they are at, and no
+        call is made any more that nobody elsewhere has begun. The futures that were not done are cancelled."""
+        self._closed = True
+        self._crew.kill()
+        self.queue.recover()
+        for future in self._futures.pending():
+            future.abandon()
+        self._futures.close()
+
 
 class _Ending:
     """What is done once, when all futures are told and no more will come."""
@@ -221,14 +236,12 @@ class _Ending:
             remove_directory(self._private)
 
 
-_at_work: weakref.WeakSet[Executor] = weakref.WeakSet()
-
-
-@atexit.register
-def _shut_down() -> None:
-    """When the interpreter ends: as with the standard's executors, what was submitted is done first."""
-    for executor in list(_at_work):
-        executor.shutdown()
+def _farewell(futures: Futures) -> None:
+    """The executor is forgotten, or its process ends: then, as with the standard's executors, what was submitted is
+    done first."""
+    futures.close()
+    if is_exiting():
+        futures.join()
 
 
 def _chunks(calls: Iterator[Any], size: int) -> Iterator[list[Any]]:

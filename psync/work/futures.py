@@ -41,9 +41,18 @@ class TaskFuture(Future[Any]):
         if not self._futures.queue.cancel(self.id):
             self._futures.await_again(self)
             return False
+        self._become_cancelled()
+        return True
+
+    def abandon(self) -> None:
+        """It is cancelled, even if somebody is at it; how that ends will not be known here."""
+        if self._futures.forget(self.id):
+            self._futures.queue.cancel(self.id)
+            self._become_cancelled()
+
+    def _become_cancelled(self) -> None:
         super().cancel()
         self.set_running_or_notify_cancel()
-        return True
 
     def running(self) -> bool:
         """Whether somebody is at it, at this moment."""

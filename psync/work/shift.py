@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import NamedTuple
 
 from psync.engine import owner
@@ -20,7 +19,7 @@ from psync.engine.program import end_with
 from psync.errors import PsyncError
 from psync.store import PickleShareDB
 from psync.sync.queue import WorkQueue
-from psync.work.worker import Worker
+from psync.work.worker import Listening, Worker
 
 STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 THROUGH, FAILED = 1, 2
@@ -160,7 +159,7 @@ class Shift:
             end_with(parent.pid, signal.SIGTERM)
         try:
             worker = Worker(self._opened())
-            _listen(worker, self._stopping, self._before)
+            self._listening = _listen(worker, self._stopping, self._before)
             conditions = self._conditions
             enough = self._counted(seat, conditions.max_memory)
             worker.run(idle=conditions.idle, drain=conditions.drain, hold=_held(conditions.max_load), enough=enough)
@@ -186,13 +185,13 @@ def _held(limit: float | None) -> Callable[[], bool] | None:
     return None if limit is None else lambda: owner.load() > limit
 
 
-def _listen(worker: Worker, stopping: set[signal.Signals], mask: set[int]) -> None:
+def _listen(worker: Worker, stopping: set[signal.Signals], mask: set[int]) -> Listening:
     """Stop when told, however often: it is not for us to leave a call unfinished, who keeps us kills us then."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop() -> None:
         if not worker.stopping:
             worker.stop()
 
-    for number in (signal.SIGTERM, *stopping):
-        signal.signal(number, stop)
+    listening = Listening({signal.SIGTERM, *stopping}, stop)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return listening

@@ -9,21 +9,19 @@ from __future__ import annotations
 import queue as stdlib
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from types import FrameType
 
+from psync.engine import forks
 from psync.errors import QueueClosed, StaleClaim, WaitTimeout
 from psync.sync.queue import WorkQueue
 from psync.sync.task import Task
 from psync.work import call
+from psync.work.call import Stopped
 
 HOLD = 1.0
 """Seconds, at most, between two looks of a worker that may be held back."""
-
-
-class Stopped(SystemExit):
-    """The worker was told to stop while it had nothing to do, or for the second time."""
 
 
 class Worker:
@@ -127,19 +125,25 @@ class Worker:
         task.done(call.seal(outcome))
 
 
-@contextmanager
-def stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """SIGTERM and SIGINT tell the worker to stop. Only in a main thread."""
+class Listening:
+    """While this is kept, signals tell a worker to stop. What its calls fork hears them as if there were no worker.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        worker.stop()
+    Only in a main thread.
+    """
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self, numbers: Iterable[int], stop: Callable[[], object]) -> None:
+        def told(number: int, frame: FrameType | None) -> None:
+            stop()
+
+        self._before = {number: signal.signal(number, told) or signal.SIG_DFL for number in numbers}
+        forks.remember(self)
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def after_fork(self) -> None:
+        self.close()
 
 
 def tell_main_thread(number: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -38,4 +37,4 @@ def die_once(flag: str) -> str:
 
 
 def leave(code: int) -> None:
-    sys.exit(code)
+    os._exit(code)

@@ -337,3 +337,74 @@ def test_a_store_may_be_shared_with_everything_else(root: Path) -> None:
         db["x"] = 5
         assert executor.submit(square, db["x"]).result(timeout=30) == 25
         assert db["x"] == 5
+
+
+# -- what calls do to their worker -----------------------------------------------------------------------
+
+
+def end_a_child() -> int | None:
+    """What the signal that ends processes does to one that a call has forked."""
+    told, tell = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=lambda: (tell.send("here"), time.sleep(60)))
+    child.start()
+    told.recv()
+    child.terminate()
+    child.join(30)
+    return child.exitcode
+
+
+def test_what_a_call_forks_hears_signals_as_if_there_were_no_worker() -> None:
+    with Executor(max_workers=1) as executor:
+        assert executor.submit(end_a_child).result(timeout=60) == -signal.SIGTERM
+
+
+def raise_this(kind: type[BaseException]) -> None:
+    raise kind("on purpose")
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_what_ends_other_programs_ends_a_call_and_not_its_worker(kind: type[BaseException]) -> None:
+    with Executor(max_workers=1) as executor:
+        before = executor.submit(its_pid).result(timeout=30)
+        with pytest.raises(kind, match="on purpose"):
+            executor.submit(raise_this, kind).result(timeout=30)
+        assert executor.submit(its_pid).result(timeout=30) == before
+
+
+def squared_by_others(number: int) -> int:
+    """In an executor that nobody shuts down."""
+    inner = Executor(max_workers=1)
+    return int(inner.submit(square, number).result(timeout=30))
+
+
+def test_a_worker_ends_though_a_call_left_an_executor_in_it() -> None:
+    with Executor(max_workers=2) as executor:
+        assert [executor.submit(squared_by_others, number).result(timeout=60) for number in (3, 4)] == [9, 16]
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 8, "its worker was killed after some patience"
+
+
+def test_workers_with_nothing_to_do_end_and_are_started_again() -> None:
+    with Executor(max_workers=1, idle=0.2) as executor:
+        first = executor.submit(its_pid).result(timeout=30)
+        patience = time.monotonic() + 20
+        while os.path.exists(f"/proc/{first}") and "State:\tZ" not in Path(f"/proc/{first}/status").read_text():
+            assert time.monotonic() < patience
+            time.sleep(0.01)
+        assert executor.submit(its_pid).result(timeout=30) != first
+
+
+def test_killed_workers_leave_no_call_that_would_be_made(tmp_path: Path) -> None:
+    executor = Executor(max_workers=2)
+    calls = [executor.submit(nap, 60) for _ in range(6)]
+    while not calls[0].running():
+        time.sleep(0.005)
+    begun = time.monotonic()
+    executor.kill_workers()
+    assert all(call.cancelled() for call in calls)
+    seen = executor.queue.statistics()
+    assert (seen.waiting, seen.running) == (0, 0)
+    executor.shutdown()
+    assert time.monotonic() - begun < 30
+    with pytest.raises(RuntimeError):
+        executor.submit(square, 1)
