@@ -64,7 +64,7 @@ class Findings:
         kinds = ", ".join(name if name == kind else f"{name} ({kind})" for name, kind in about["places"].items())
         return (
             f"{about['when'][:10]}, {about['machine']}, {about['processors']} processors, {about['system']}, "
-            f"Python {about['python']}, on {kinds}, up to {self.rounds()} rounds"
+            f"Python {about['python']}, on {kinds}, load {about['load']:.1f} at first, up to {self.rounds()} rounds"
         )
 
     def versions(self) -> str:

@@ -1,4 +1,4 @@
-"""The benchmarks ask what they say they ask."""
+"""The benchmarks ask what they say they ask, and the README shows what they found."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import findings, targets
-from benchmarks.__main__ import LINES, QUESTIONS, chosen
+from benchmarks import findings, readme, targets
+from benchmarks.__main__ import KEPT, LINES, QUESTIONS, chosen
 from benchmarks.harness import Case, Figure, Pace, idle_cpu, pace, per_item
 from benchmarks.peers import NEEDS
 from benchmarks.places import Place
@@ -124,3 +124,10 @@ def test_waiting_for_nothing_is_idle_and_a_busy_loop_is_not() -> None:
             pass
 
     assert idle_cpu(lambda: subprocess.run(["sleep", "30"], check=False), 0.3) < 50 < idle_cpu(spin, 0.3)
+
+
+def test_the_readme_shows_what_the_kept_run_found() -> None:
+    found = findings.read(KEPT / "full" / LINES)
+    assert readme.table(CASES, found) in readme.README.read_text(encoding="utf-8"), (
+        "put it there: python -m benchmarks --redraw --readme"
+    )

@@ -6,6 +6,7 @@ Its python blocks are one program and its bash blocks another, each run in a fre
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import re
@@ -94,6 +95,40 @@ def test_every_error_is_in_the_readme() -> None:
 @pytest.mark.parametrize("command", psync.cli.COMMANDS)
 def test_every_command_is_in_the_readme(command: str) -> None:
     assert f"`psync {command}" in TEXT
+
+
+@pytest.mark.parametrize("command", psync.cli.COMMANDS)
+def test_every_option_of_a_command_is_in_the_readme(command: str) -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    psync.cli._command(command).options(parser)
+    named = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", TEXT))
+    assert [
+        action.option_strings for action in parser._actions if named.isdisjoint(action.option_strings or named)
+    ] == []
+
+
+INSIDE = {"DirectoryEngine", "MemoryEngine", *vars(psync.errors)}
+"""What its users do not call: what the verbs of an engine take stands in `psync.engine.contract`."""
+
+
+@pytest.mark.parametrize("name", [name for name in psync.__all__ if name not in INSIDE])
+def test_every_option_of_a_public_call_is_in_the_readme(name: str) -> None:
+    thing = getattr(psync, name)
+    calls = [thing, *(call for verb, call in inspect.getmembers(thing, inspect.isfunction) if not verb.startswith("_"))]
+    options = {
+        option.name
+        for call in calls
+        for option in inspect.signature(call).parameters.values()
+        if option.default is not option.empty
+    }
+    assert sorted(options - NAMED - {"other"}) == []  # `other`: of a dict's `update`
+
+
+def test_every_environment_variable_is_in_the_readme() -> None:
+    sources = [*(README.parent / "psync").rglob("*.py"), README.parent / "tests" / "support.py"]
+    found = {name for path in sources for name in re.findall(r"\bPSYNC_[A-Z_]+\b", path.read_text(encoding="utf-8"))}
+    assert found >= {"PSYNC_KEY_FILE", "PSYNC_TEST_SCALE"}
+    assert sorted(found - NAMED) == []
 
 
 @pytest.mark.parametrize("name", psync.pickleshare.__all__)

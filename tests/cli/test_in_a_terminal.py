@@ -64,7 +64,7 @@ class Screen:
         """Of the last command, once the prompt is there."""
         self.type("echo ended with [$?]")
         lines = self.wait_for("\nended with [")
-        return int(next(line for line in reversed(lines) if line.startswith("ended with")).strip("ended with []"))
+        return int(next(line for line in reversed(lines) if line.startswith("ended with"))[len("ended with [") : -1])
 
     def close(self) -> None:
         self._tmux("kill-server")
