@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
 import random
 import shutil
 import signal
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 
 from psync.engine import boot
+from tests.crash.children import in_child
 from tests.crash.cuts import WORKERS, Found, look, prepare, work
 from tests.crash.disks import Disk, disk
 from tests.support import scaled
@@ -34,24 +33,6 @@ def power(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def tracer() -> None:
     """Not needed here."""
-
-
-def in_child(act: Any) -> Any:
-    """What it returns, from a process that leaves nothing open."""
-    told = os.memfd_create("told")
-    child = os.fork()
-    if not child:
-        try:
-            said = (True, act())
-        except BaseException:
-            said = (False, traceback.format_exc())
-        os.write(told, pickle.dumps(said))
-        os._exit(0)
-    os.waitpid(child, 0)
-    fine, said = pickle.loads(os.pread(told, os.fstat(told).st_size, 0))
-    os.close(told)
-    assert fine, said
-    return said
 
 
 def round_of(power: Disk, notes: Path, seed: int) -> dict[str, Found]:

@@ -63,7 +63,7 @@ def test_a_durable_verb_asks_the_disk_and_one_of_the_default_level_does_not(verb
     own = "cat" if verb in ("hdel", "hupdate") else ""  # these make the new file durable at every level
     assert own or calls["process"] == []
     assert calls["file"]
-    assert len(calls["power"]) >= len(calls["file"])
+    assert calls["power"]
 
 
 @pytest.mark.parametrize("verb", ["hcompress", "hdel"])

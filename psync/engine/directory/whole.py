@@ -26,6 +26,8 @@ class Whole:
         """None where this host's kernel knows of all changes."""
         self.direct = can.direct
         self.sync_file = sync_file
+        self._ask = sync_file or can.network
+        """Whether files are asked for before they appear: else a server could say at their close that it lost them."""
         self.sync_name = sync_name
         self._lasting: set[str] = set()
         """Folders whose own names are known to be on the disk."""
@@ -36,9 +38,9 @@ class Whole:
         if not trust.closed:
             trust.check_folder(path[: path.rindex("/")])
         if self._unnamed:
-            made = link_unnamed(path, data, sync=self.sync_file, access=trust.access)
+            made = link_unnamed(path, data, sync=self._ask, access=trust.access)
         else:
-            made = self.temporary(data, sync=self.sync_file).link(path)
+            made = self.temporary(data, sync=self._ask).link(path)
         if made:
             try:
                 self.renamed(path)
@@ -49,7 +51,7 @@ class Whole:
 
     def replace(self, path: str, data: bytes | Parts, *, durable: bool = False) -> Temporary:
         """`path` is a new file with `data`, still locked: let go of it or keep it. Hold the lock of the old one."""
-        new = self.temporary(data, sync=durable or self.sync_file)
+        new = self.temporary(data, sync=durable or self._ask)
         try:
             if self.sync_name:
                 self._put_lastingly(new, path)
