@@ -11,6 +11,9 @@ SCALE = float(os.environ.get("PSYNC_TEST_SCALE", "1.0"))
 PLACE = os.environ.get("PSYNC_TEST_PLACE")
 """A folder in which every test works, instead of where it would: on a file system that is to be tried."""
 
+SLACK = 4.0 if PLACE else 1.0
+"""How much longer things may take there than on this machine's own file systems."""
+
 everywhere = pytest.mark.parametrize("root", ["tmpfs", "disk"], indirect=True)
 """Runs a test that takes `root` twice: in /dev/shm and on a disk."""
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from psync.engine import Engine, MemoryEngine, open_engine
 from tests.concurrency.crew import together
+from tests.support import SLACK
 
 T = TypeVar("T")
 Job = Callable[[Engine], Any]
@@ -83,7 +84,7 @@ class DirectoryStand(Stand):
         return self._others[-1]
 
     def crowd(self, jobs: Sequence[Job]) -> list[Any]:
-        return together([lambda job=job: self._alone(job) for job in jobs], patience=40.0)
+        return together([lambda job=job: self._alone(job) for job in jobs], patience=40.0 * SLACK)
 
     def _alone(self, job: Callable[[Engine], T]) -> T:
         engine = self._open()
@@ -148,7 +149,7 @@ def threads(jobs: Sequence[Callable[[], T]], patience: float = 20.0) -> list[T]:
     for thread in running:
         thread.start()
     for thread in running:
-        thread.join(patience)
+        thread.join(patience * SLACK)
     if errors:
         raise errors[0]
     assert not any(thread.is_alive() for thread in running), f"no end after {patience} s"

@@ -27,6 +27,7 @@ from psync.engine.directory.files import CHANGE, READ, Shared, close, is_regular
 from psync.engine.directory.lookups import status_now
 from psync.engine.directory.names import may_be_bucket
 from psync.engine.directory.probe import Abilities
+from psync.engine.directory.trust import no_file
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import CELL_HEAD, Unreadable, announced, seal, seal_parts, unseal
 
@@ -154,20 +155,24 @@ class NetworkCells(Cells):
                 let_go(fd)
 
     def create(self, path: str, payload: bytes) -> bool:
-        self._lookups.ask(os.path.dirname(path))
-        try:
-            kind = os.lstat(path).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            if self._whole.make(path, seal(payload)):
+        """GETATTR, LOOKUP when there is such a name; else what a new file takes."""
+        data: bytes | None = None
+        while True:
+            self._lookups.ask(os.path.dirname(path))
+            try:
+                status = os.lstat(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+                    raise
+            else:
+                if stat.S_ISDIR(status.st_mode):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+                if not is_regular(status):
+                    raise no_file(path, status).error()
+                return False
+            data = data or seal(payload)
+            if self._whole.make(path, data):
                 return True
-            kind = os.lstat(path).st_mode if os.path.lexists(path) else stat.S_IFREG
-        except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise
-            return self.create(path, payload)
-        if not stat.S_ISREG(kind):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        return False
 
     def _rename_to_free(self, path: str, new: str, old: int) -> None:
         """Link and unlink: NFS knows no rename that never replaces. Killed in between, both names have the value."""
