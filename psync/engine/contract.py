@@ -462,6 +462,9 @@ class Engine(ABC):
     spin: float
     """Seconds for which it pays to look again and again, giving way in between, before a `pause`; 0: not at all."""
 
+    remote: bool = False
+    """Whether each verb asks a server, which many others ask: so look less often, and take more at once."""
+
     helpers: bool = True
     """Whether there may be threads beside the caller's own: not where a test owns the time, or draws who goes on."""
 

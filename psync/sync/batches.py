@@ -25,6 +25,8 @@ MOMENT = 0.002
 """Seconds: as much work as is claimed at once."""
 SLOW = 0.001
 """Seconds: a task that takes so long is followed by batches that are small again; two in a row by nothing in hand."""
+FAR = 25
+"""So many times as long both are where a server is asked for each claim and each answer."""
 PATIENCE = 0.05
 """Seconds: what is in hand waits no longer for the task that is being worked on."""
 LINGER = 0.2
@@ -34,7 +36,8 @@ LINGER = 0.2
 class Pace:
     """How long tasks take in one loop, and so how many to claim next."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float = 1) -> None:
+        self._moment, self._slow = MOMENT * scale, SLOW * scale
         self.size = 1
         self._spent = 0.0
         self._count = 0
@@ -46,14 +49,14 @@ class Pace:
 
         One slow task among short ones may have been made so by somebody else who wanted the processor.
         """
-        if seconds >= SLOW:
+        if seconds >= self._slow:
             again = self._stalled or seconds >= PATIENCE
             self.size, self._spent, self._count, self._stalled = 1, 0.0, 0, True
             return again
         self._spent += seconds
         self._count += 1
         if self._count >= self.size:
-            fitting = MOMENT * self._count / self._spent if self._spent > 0 else MOST
+            fitting = self._moment * self._count / self._spent if self._spent > 0 else MOST
             self.size = max(1, min(2 * self.size, MOST, int(fitting)))
             self._spent, self._count = 0.0, 0
         self._stalled = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -25,10 +26,12 @@ from psync.sync.ledger import Ledger, id_in
 from psync.sync.levels import BOUNDED, LEASED, Level, Levels, Place
 from psync.sync.results import Results
 from psync.sync.task import NOTHING, Attempt
-from psync.sync.waiting import LOOK_FOR_DEAD
+from psync.sync.waiting import LOOK_FOR_DEAD, until_next_look
 
 SELDOM = 3 * LOOK_FOR_DEAD
 """Seconds between two looks that take long; a process that was stopped in one is not to take it for slow."""
+MANY = 16
+"""Processes that are looked at one by one, where a server is asked."""
 OFTEN_SEEN = 2
 """So many looks before must have found a claim unchanged whose lease ran out."""
 _NOBODY = codec.dumps(None)
@@ -76,7 +79,7 @@ class Claims:
         self._who = engine.owner
         self._take = levels.take
         self._owner = 0
-        self.next_look = engine.now() + LOOK_FOR_DEAD
+        self.next_look = engine.now() + until_next_look(engine, 0.0)
         self.looked = False
         self._seen: dict[tuple[int, int, Mark], tuple[float, int]] = {}
         """Since when each claim with a lease stands unchanged, as far as is known here, and how often it was seen."""
@@ -173,7 +176,7 @@ class Claims:
         """Give back the tasks of workers that are dead, and those whose lease ran out; returns how many."""
         begun = self._engine.now()
         holders = self._engine.entries(self._holders)[0]
-        dead = {owner for owner in owners_in(holders) if self._engine.alive(owner) is Alive.NO}
+        dead = {owner for owner in self._to_look_at(holders) if self._engine.alive(owner) is Alive.NO}
         self.workers = max(1, len(holders) - len(dead))
         self._levels.main.log.counts()  # learns of the note
         returned = 0
@@ -183,8 +186,14 @@ class Claims:
             self._engine.delete(f"{self._holders}/{owner:016x}")
         self.looked = True
         now = self._engine.now()
-        self.next_look = now + max(LOOK_FOR_DEAD, min(SPARINGLY * (now - begun), SELDOM))
+        pause = until_next_look(self._engine, now - begun)
+        self.next_look = now + max(pause, min(SPARINGLY * (now - begun), SELDOM))
         return returned
+
+    def _to_look_at(self, holders: list[str]) -> list[int]:
+        """All of them; of many of whom a server is asked, some: others look at others."""
+        owners = list(owners_in(holders))
+        return random.sample(owners, MANY) if self._engine.remote and len(owners) > MANY else owners
 
     def _look_through(self, dead: set[int], now: float) -> int:
         seen = {}

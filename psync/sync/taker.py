@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import Engine, Mark, Record, State
-from psync.sync.batches import Hand, InHand, Pace
+from psync.sync.batches import FAR, Hand, InHand, Pace
 from psync.sync.claims import Claims
 from psync.sync.delayed import Delays
 from psync.sync.intake import closed_error
 from psync.sync.ledger import Ledger, id_in, unpack
 from psync.sync.levels import Level, Levels, Place
 from psync.sync.task import Task
-from psync.sync.waiting import LOOK_FOR_DEAD
+from psync.sync.waiting import until_next_look
 
 if TYPE_CHECKING:
     from psync.sync.queue import WorkQueue
@@ -80,6 +80,7 @@ class Taker:
         """What `take` returns, once that is true; or what is not, when it has `ended`, or after `timeout` seconds."""
         deadline = None if timeout is None else self._engine.now() + timeout
         # a get has no need to hear of each task that ends: that a closed queue is worked off it learns soon enough
+        look_again = until_next_look(self._engine, 0.0)
         names = [self._where] if ended == self._is_over else [self._where, self._where + "/final"]
         with self._engine.watch(names) as watch:
             if not self._claims.looked:
@@ -88,15 +89,15 @@ class Taker:
                 next_due = self._delays.look()
                 if (found := take()) or ended():
                     return found
-                left = LOOK_FOR_DEAD if deadline is None else deadline - self._engine.now()
+                left = look_again if deadline is None else deadline - self._engine.now()
                 if left <= 0:
                     return found
-                watch.pause(min(left, next_due, LOOK_FOR_DEAD))
+                watch.pause(min(left, next_due, look_again))
 
     def loop(self) -> Iterator[Task]:
         """See `WorkQueue.__iter__`."""
         now, in_hand = self._engine.now, self._in_hand
-        pace, hand = Pace(), Hand()
+        pace, hand = Pace(FAR if self._engine.remote else 1), Hand()
         claims, beat, opened = hand.claims, self._claims.beat, self._opened
         in_hand.loops += 1
         try:

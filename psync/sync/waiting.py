@@ -13,6 +13,14 @@ from psync.store.waiting import NOT_YET
 T = TypeVar("T")
 LOOK_FOR_DEAD = 0.25
 """Seconds between two looks for the dead, by each process that waits."""
+LOOK_FOR_DEAD_FAR, SHARE_FAR, LONGEST_FAR = 1.0, 500, 15.0
+"""The same where a server is asked: at least so many seconds, and so many times as long as the last look took, so that
+all who wait together take a small part of what the server can do: of 200, each looks only every LONGEST_FAR seconds."""
+
+
+def until_next_look(engine: Engine, took: float) -> float:
+    """Seconds until this process should look for the dead again, when the last look took so long."""
+    return max(LOOK_FOR_DEAD_FAR, min(SHARE_FAR * took, LONGEST_FAR)) if engine.remote else LOOK_FOR_DEAD
 
 
 class Waiter:
@@ -53,13 +61,13 @@ class Waiter:
         self, look: Callable[[], T], begun: float, deadline: float, look_for_dead: Callable[[], object] | None
     ) -> T:
         engine = self._engine
-        next_look = math.inf if look_for_dead is None else begun + LOOK_FOR_DEAD
+        next_look = math.inf if look_for_dead is None else begun + until_next_look(engine, 0.0)
         with engine.watch(self._names) as watch:
             while (found := look()) is NOT_YET:
                 now = engine.now()
                 if look_for_dead is not None and now >= next_look:
-                    next_look = now + LOOK_FOR_DEAD
                     look_for_dead()
+                    next_look = now + until_next_look(engine, engine.now() - now)
                 elif now >= deadline:
                     break
                 else:

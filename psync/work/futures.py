@@ -14,7 +14,7 @@ from typing import Any
 from psync.errors import TaskFailed
 from psync.store.category import MISSING
 from psync.sync.queue import WorkQueue
-from psync.sync.waiting import LOOK_FOR_DEAD
+from psync.sync.waiting import until_next_look
 from psync.work import call
 
 FEW = 16
@@ -189,7 +189,7 @@ class Futures:
                 now = engine.now()
                 if now >= next_look:
                     self._look_for_dead()
-                    next_look = now + LOOK_FOR_DEAD
+                    next_look = now + until_next_look(engine, engine.now() - now)
                 elif not found:
                     watch.pause(next_look - now)
                 elif len(self._awaited) > FEW:

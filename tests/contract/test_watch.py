@@ -14,9 +14,15 @@ from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import SLACK, scaled
 
 AT_ONCE = 0.3 * SLACK
+
 """Seconds: well below any engine's `grace`, well above what a busy machine needs."""
 
 BUCKET, LOG = "c/0f", ".psync/queue/q"
+
+
+def slack(stand: Stand) -> float:
+    """How much longer a wake-up may take where nobody is woken, and who waits looks again and again."""
+    return 4.0 if stand.engine.remote else 1.0
 
 
 def replace(engine: Engine) -> None:
@@ -229,7 +235,7 @@ def test_every_waiter_learns_of_every_turn_of_a_game_of_ping_pong(stand: Stand) 
         return play
 
     took = stand.crowd([player(0), player(1), player(2)])
-    assert max(took) < 0.05 * turns * SLACK
+    assert max(took) < 0.05 * turns * slack(stand)
 
 
 def test_waiters_of_one_name_are_all_woken(stand: Stand) -> None:
@@ -245,7 +251,7 @@ def test_waiters_of_one_name_are_all_woken(stand: Stand) -> None:
         return time.time()
 
     *woken, written = stand.crowd([wait] * 5 + [go])
-    assert max(woken) - written < 0.4 * SLACK  # less than a grace: nobody only found it by looking again
+    assert max(woken) - written < 0.4 * slack(stand)  # less than a grace: nobody only found it by looking again
 
 
 def test_what_other_programs_do_ends_a_pause_within_the_grace(disk: DirectoryStand) -> None:

@@ -33,6 +33,7 @@ from psync.engine.directory.logs import DirectoryLog
 from psync.engine.directory.mutex import DirectoryMutex
 from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, is_leftover, slot_of
 from psync.engine.directory.network_cells import NetworkCells
+from psync.engine.directory.network_log import NetworkLog
 from psync.engine.directory.network_register import NetworkRegister
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import Abilities, look
@@ -101,7 +102,7 @@ class DirectoryEngine(Engine):
             raise refused(error, str(root), self.root) from error
         self.layout.trust.unnamed = self.can.unnamed
         if self.can.network:
-            self.spin = 0.0
+            self.spin, self.remote = 0.0, True
         self._set_level(durability)
         self._owners = Owners(self.layout, self._whole)
         inotify = wakeups == "inotify" or (wakeups == "auto" and not self.can.network)
@@ -297,7 +298,8 @@ class DirectoryEngine(Engine):
             log = self._logs.get(name)
             if log is None:
                 slot, final = slot_of(name), slot_of(name + "/final")
-                log = self._logs[name] = DirectoryLog(
+                kind = NetworkLog if self.can.network else DirectoryLog
+                log = self._logs[name] = kind(
                     name,
                     self.layout,
                     whole=self._whole,

@@ -22,6 +22,7 @@ class SealedEngine(Engine):
         self.keys = keys
         self.store = store
         self.spin, self.grace, self.helpers = engine.spin, engine.grace, engine.helpers
+        self.remote = engine.remote
         self._sealer = Sealer(keys, store)
         self._registers: dict[str, SealedRegister] = {}
 
