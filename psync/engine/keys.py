@@ -8,7 +8,6 @@ its name there, a number made of it, and found among those that the process has,
 
 from __future__ import annotations
 
-import hmac
 import os
 import stat
 import sys
@@ -67,6 +66,8 @@ _known: weakref.WeakValueDictionary[tuple[bytes, ...], Keys] = weakref.WeakValue
 
 
 def name_of(key: bytes) -> bytes:
+    import hmac
+
     return hmac.digest(key, b"psync: the name of a key", "sha256")[:4]
 
 

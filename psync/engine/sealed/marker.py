@@ -5,7 +5,6 @@ The cell holds the store's id, which goes into every tag, and for each key that 
 
 from __future__ import annotations
 
-import hmac
 import os
 
 from psync.engine.contract import Engine
@@ -60,6 +59,8 @@ def _as_pickle(data: bytes) -> bytes:
 
 def _entry(keys: Keys, store: bytes, name: bytes) -> bytes:
     """What shows that a store was made, or opened, by who has the key of that name."""
+    import hmac
+
     key = keys.named(name)
     assert key is not None
     return name + hmac.digest(key, b"psync: the store " + store, "sha256")
@@ -67,6 +68,8 @@ def _entry(keys: Keys, store: bytes, name: bytes) -> bytes:
 
 def _store_id(engine: Engine, keys: Keys, marker: bytes) -> bytes:
     """The store's id. Those of `keys` that its marker does not know yet are put there, if it knows another one."""
+    import hmac
+
     data = marker[7:-1]
     store, entries = data[len(_MARK) : len(_MARK) + _ID], data[len(_MARK) + _ID :]
     size = 4 + TAG

@@ -11,7 +11,6 @@ goes unnoticed (see SECURITY.md).
 
 from __future__ import annotations
 
-import hmac
 import struct
 
 from psync.engine.keys import TAG, Keys
@@ -40,8 +39,11 @@ class Sealer:
     """Seals and opens payloads of one store. What each shape needs beside that is in the classes below."""
 
     def __init__(self, keys: Keys, store: bytes) -> None:
+        import hmac  # here, as wherever a key is used: with it comes OpenSSL, which only who has a key should pay for
+
         self.keys = keys
         self._store = store
+        self._hmac = hmac
 
     def seal(self, shape: int, name: bytes, payload: bytes, generation: int = 0) -> bytes:
         tag = self._tag(self.keys.seal_with, shape, name, generation, payload)
@@ -59,7 +61,7 @@ class Sealer:
             raise Broken("the seal is for something of another length")
         payload = data[HEAD:-1]
         key = self._key(key_name, name)
-        if not hmac.compare_digest(self._tag(key, shape, name, generation, payload), tag):
+        if not self._hmac.compare_digest(self._tag(key, shape, name, generation, payload), tag):
             raise Broken("the seal does not fit: it was changed, or sealed for another name or store")
         return payload, generation
 
@@ -88,8 +90,8 @@ class Sealer:
             (self._store, bytes((shape,)), len(name).to_bytes(4, "little"), name, _GENERATION.pack(generation))
         )
         if len(payload) < LARGE:
-            return hmac.digest(key, about + payload, "sha256")
-        made = hmac.new(key, about, "sha256")
+            return self._hmac.digest(key, about + payload, "sha256")
+        made = self._hmac.new(key, about, "sha256")
         made.update(payload)
         return made.digest()
 
