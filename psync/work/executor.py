@@ -71,6 +71,8 @@ class Executor(StandardExecutor):
         timeout: float | None = None,
         progress: bool = False,
     ) -> None:
+        if isinstance(db, int):
+            raise TypeError(f"Executor's first argument is a directory; how many workers: Executor(max_workers={db!r})")
         if max_workers is not None and max_workers < 0:
             raise ValueError(f"max_workers must be greater than 0, or 0 to start no workers here, not {max_workers!r}")
         if initializer is not None and not callable(initializer):
@@ -125,7 +127,7 @@ class Executor(StandardExecutor):
         return self._futures.attach(id)
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed or self._futures.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if self._crew.spoiled:
             raise BrokenExecutor(str(self._crew.trouble()))

@@ -84,7 +84,7 @@ class Futures:
         """Letters that came while that was so."""
         self._lock = threading.RLock()  # `close` may be called by the garbage collector, wherever that comes in
         self._changed = threading.Condition(self._lock)
-        self._closing = False
+        self.closing = False
         self._rest = threading.Event()
         """Never set: waiting for it is to rest."""
         self._thread: threading.Thread | None = None
@@ -152,7 +152,7 @@ class Futures:
     def close(self) -> None:
         """No more futures are added; the thread ends when it has told all."""
         with self._lock:
-            self._closing = True
+            self.closing = True
             alone = self._thread is None
             self._changed.notify()
         if alone:
@@ -175,7 +175,7 @@ class Futures:
     def _await_work(self) -> bool:
         """True once something is awaited; False when nothing will be."""
         with self._changed:
-            while not self._awaited and not self._closing:
+            while not self._awaited and not self.closing:
                 self._changed.wait()
             return bool(self._awaited)
 

@@ -324,6 +324,8 @@ def test_wrong_arguments_are_refused(root: Path) -> None:
             Executor(root, **wrong)
     with pytest.raises(TypeError):
         Executor(root, initializer=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="max_workers=4"):
+        Executor(4)  # type: ignore[arg-type]
 
 
 def test_errors_that_travel_pickle() -> None:

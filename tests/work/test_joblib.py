@@ -82,6 +82,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "arguments"), CASES, ids=lambda one: one if isinstance(one, str) else "")
 def test_theirs_for_a_backend(name: str, arguments: dict[str, Any]) -> None:
+    if name == "test_deadlock_with_generator":
+        pytest.importorskip("numpy", reason="numpy is not installed")
     getattr(theirs, name)(backend="psync", **arguments)
 
 
@@ -89,7 +91,8 @@ def test_theirs_for_a_backend(name: str, arguments: dict[str, Any]) -> None:
 def test_theirs_of_nesting(context: str) -> None:
     theirs.check_nesting_level(CONTEXTS[context], "psync", 0)
     theirs.test_backend_nesting_level(CONTEXTS[context], "psync", "psync")
-    theirs.test_nested_parallel_warnings("psync", "psync", False)
+    if sys.version_info < (3, 12):  # from then on Python itself warns, of forks beside threads
+        theirs.test_nested_parallel_warnings("psync", "psync", False)
     for inner in ("psync", "threading", "multiprocessing", "sequential"):
         theirs.test_nested_loop("psync", inner)
     theirs.test_nested_loop("threading", "psync")
