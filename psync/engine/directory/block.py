@@ -50,8 +50,12 @@ class Block:
         count: int,
         whole: Whole,
         opened: Callable[[], None],
+        *,
+        blank: bool = True,
     ) -> None:
         self.path = path
+        self._blank = blank
+        """Whether all zeros are no damage, but what a power cut leaves of a file that was never on the disk."""
         self._trust = whole.trust
         self.values = [0] * count
         """As they are while the block is entered; change them and `save`."""
@@ -99,6 +103,28 @@ class Block:
             raise
         self.depth = 1
         return self.values
+
+    def enter_damaged(self) -> tuple[list[int], bytes | None]:
+        """`enter`, though the block may be damaged: its values are all 0 then, and its bytes come with them."""
+        self._threads.acquire()
+        try:
+            if self._fd < 0:
+                self._fd = self._open()
+            if not self.depth:
+                flock(self._fd, LOCK_EX)
+            raw = os.pread(self._fd, self._size, 0)
+            try:
+                self.values, damaged = self._unpack(raw), None
+            except Unreadable:
+                self.values, damaged = [0] * len(self.values), raw
+            self._raw = b""
+            self.depth += 1
+        except BaseException:
+            if not self.depth and self._fd >= 0:
+                flock(self._fd, LOCK_UN)
+            self._threads.release()
+            raise
+        return self.values, damaged
 
     def await_leaving(self) -> None:
         """Return when who has the lock now has it no more; all who wait for that go on at the same time."""
@@ -162,7 +188,7 @@ class Block:
 
     def _unpack(self, raw: bytes) -> list[int]:
         body = raw[: self._struct.size]
-        if not any(raw):
+        if self._blank and not any(raw):
             return [0] * len(self.values)  # a power cut came before it was ever on the disk
         if len(raw) < self._size or _CRC.unpack_from(raw, self._struct.size)[0] != crc32(body) or body[:8] != _MAGIC:
             raise Unreadable(f"{self.path} does not fit its checksum")

@@ -322,6 +322,7 @@ class DirectoryEngine(Engine):
                     self._whole,
                     changed=lambda: self._wake.notify_slot(slot),
                     kept=self._kept,
+                    mends=self.can.writable,
                 )
             return register
 
@@ -432,13 +433,7 @@ class DirectoryEngine(Engine):
         return refuge
 
     def keep(self, name: str, data: bytes, reason: str) -> str | None:
-        refuge = self.layout.refuge(name, clock.wall_ns())
-        try:
-            self._whole.make(refuge, data)
-            self._whole.say_why(refuge, name, reason)
-        except OSError:
-            return None
-        return refuge
+        return self._whole.keep(name, data, reason)
 
     def sweep(self) -> int:
         removed = self._owners.sweep()

@@ -5,12 +5,20 @@ from __future__ import annotations
 
 import os
 import struct
+from binascii import crc_hqx
 from collections.abc import Sequence
 
 from psync.engine.directory.files import CHANGE, open_made, read_all, write_all
 from psync.engine.directory.whole import Whole
+from psync.engine.seal import Unreadable
 
 _SIZE = 8
+_BITS = 48
+"""Of an entry, for the position; the others are its checksum."""
+
+
+def _check(position: int) -> int:
+    return crc_hqx(position.to_bytes(6, "little"), 0xA5A5)
 
 
 class Entries:
@@ -29,14 +37,25 @@ class Entries:
 
     def put(self, at: int, positions: Sequence[int]) -> None:
         """`positions` are the entries from number `at` on."""
-        write_all(self._file(), struct.pack(f"<{len(positions)}Q", *positions), at * _SIZE)
+        checked = [position | _check(position) << _BITS for position in positions]
+        write_all(self._file(), struct.pack(f"<{len(checked)}Q", *checked), at * _SIZE)
 
     def get(self, at: int) -> int:
-        return int.from_bytes(os.pread(self._file(), _SIZE, at * _SIZE), "little")
+        """Raises `Unreadable`."""
+        return self._checked(int.from_bytes(os.pread(self._file(), _SIZE, at * _SIZE), "little"))
 
     def first(self, count: int) -> list[int]:
+        """Raises `Unreadable`."""
         data = read_all(self._file(), count * _SIZE)
-        return list(struct.unpack(f"<{len(data) // _SIZE}Q", data))
+        if len(data) < count * _SIZE:
+            raise Unreadable(f"{self._path} ends before its entry {count}")
+        return [self._checked(entry) for entry in struct.unpack(f"<{count}Q", data)]
+
+    def _checked(self, entry: int) -> int:
+        position = entry & (1 << _BITS) - 1
+        if entry >> _BITS != _check(position):
+            raise Unreadable(f"an entry of {self._path} does not fit its checksum")
+        return position
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -42,9 +42,11 @@ def in_words(verb: _Verb) -> _Verb:
                 self._examine()
             return verb(self, *args)
         except BaseException as error:
-            if (worded := self.failed(error)) is error:
+            if self._repair(error):
+                return worded(self, *args)
+            if (told := self.failed(error)) is error:
                 raise
-            raise worded from error
+            raise told from error
 
     return cast(_Verb, worded)
 
@@ -65,12 +67,13 @@ class LogFiles(Log):
     ) -> None:
         self._name = name
         self._layout = layout
+        self._whole = whole
         self._mine = mine
         self._changed = changed
         self._finished = finished
         opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 9, whole, opened)
-        self._front = Block(layout.log(name, "front"), 9, whole, opened)
+        self._tail = Block(layout.log(name, "tail"), 9, whole, opened, blank=False)
+        self._front = Block(layout.log(name, "front"), 9, whole, opened, blank=False)
         # appending and taking go on beside each other, so each has descriptors of its own
         segments = Segments if whole.shared is None else NetworkSegments
         self._written = segments(layout, name, whole)
@@ -119,6 +122,10 @@ class LogFiles(Log):
 
     def _examine(self) -> None:
         """See `mending`."""
+
+    def _repair(self, error: BaseException) -> bool:
+        """See `repair`."""
+        return False
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

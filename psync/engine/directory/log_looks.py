@@ -20,13 +20,13 @@ from psync.engine.directory.log_files import (
     TAKEN,
     in_words,
 )
-from psync.engine.directory.mending import Mending
+from psync.engine.directory.repair import Repair
 from psync.engine.directory.segments import SEGMENT
 
 _WAITING, _CLAIMED, _, _, _DELAYED = State
 
 
-class LogLooks(Mending):
+class LogLooks(Repair):
     """What can be seen of one log."""
 
     @in_words
@@ -44,7 +44,7 @@ class LogLooks(Mending):
         try:
             end, base, _ = self._look()
             found = []
-            for position, state, _ in self._taken.scan(front[LOW], end, base):
+            for position, state, _ in self._taken.scan(front[LOW], end, base, front[FRONT]):
                 if state is _CLAIMED:
                     record = self._taken.read(position, base)
                     if record is not None:
@@ -91,7 +91,7 @@ class LogLooks(Mending):
     def _raise_low(self, front: list[int], reach: tuple[int, int, int], limit: int) -> bool:
         """Step over what is final, up to `limit`, and remove segments that hold nothing else; True if it was a step."""
         low = front[LOW]
-        front[LOW] = self._taken.final_up_to(low, limit, reach[1])
+        front[LOW] = self._taken.final_up_to(low, limit, reach[1], front[FRONT])
         if low // SEGMENT != front[LOW] // SEGMENT:
             self._taken.clear(front[LOW], reach[1])
         return low != front[LOW]

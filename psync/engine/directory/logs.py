@@ -64,6 +64,8 @@ class DirectoryLog(LogLooks):
             else:
                 positions = self._append_durably(self._commit, payloads, mark)
         except BaseException as error:
+            if self._repair(error):
+                return self.append(payloads, mark)
             if (worded := self.failed(error)) is error:
                 raise
             raise worded from error
@@ -200,6 +202,8 @@ class DirectoryLog(LogLooks):
             finally:
                 self._front.leave()
         except BaseException as error:
+            if self._repair(error):
+                return self.take(owner, limit, beat, lease)
             if (worded := self.failed(error)) is error:
                 raise
             raise worded from error
@@ -269,10 +273,11 @@ class DirectoryLog(LogLooks):
 
     def _reckon(self, front: list[int]) -> bool:
         """Nothing is left to take, so nothing is left to pass: a count that says otherwise was a killed process's."""
-        end, _, later = self._reach
-        if front[FRONT] != end or (not front[SKIPPED] and front[ARRIVED] == later):
+        tail = self._tail.peek()
+        counts = tail[APPENDED], 0, tail[LATER]
+        if front[FRONT] != tail[END] or counts == (front[TAKEN], front[SKIPPED], front[ARRIVED]):
             return False
-        front[SKIPPED], front[ARRIVED] = 0, later
+        front[TAKEN], front[SKIPPED], front[ARRIVED] = counts
         return True
 
     def _untake(self, front: list[int], taken: list[Record]) -> None:
@@ -318,6 +323,8 @@ class DirectoryLog(LogLooks):
             else:
                 settled = self._settle_locked(position, held, new, before)
         except BaseException as error:
+            if self._repair(error):
+                return self.settle(position, held, new, before)
             if (worded := self.failed(error)) is error:
                 raise
             raise worded from error

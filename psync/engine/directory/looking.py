@@ -220,6 +220,9 @@ class _SeenLog(DirectoryLog):
     def _examine(self) -> None:
         """What is to be mended stays so."""
 
+    def _repair(self, error: BaseException) -> bool:
+        return False
+
     def delayed(self) -> list[tuple[int, Mark]]:
         end, base, _ = self._look()
         found: dict[int, Mark] = {}

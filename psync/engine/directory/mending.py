@@ -30,6 +30,7 @@ from psync.engine.directory.log_files import (
     LogFiles,
 )
 from psync.engine.directory.segments import HEAD
+from psync.engine.seal import Unreadable
 
 MARGIN = 1 << 26
 """Bytes that may have been appended since the kernel last wrote ``tail`` by itself, and lost."""
@@ -42,8 +43,10 @@ class Mending(LogFiles):
         """Once in each process: is this log as it was in this boot of the host?"""
         now = boot.number()
         if self._mapped:  # else the boot that counts is the server's
-            tail = self._tail.enter()
+            tail, damaged = self._tail.enter_damaged()
             try:
+                if damaged is not None and any(damaged):
+                    raise Unreadable("its numbers do not fit their checksum")  # zeros are what a power cut leaves
                 if tail[BOOT] != now:
                     bases = self._taken.bases()
                     if bases or tail[END]:
@@ -57,7 +60,7 @@ class Mending(LogFiles):
 
     def _mend(self, tail: list[int], bases: list[int]) -> None:
         files = self._taken
-        front = self._front.enter()
+        front, _ = self._front.enter_damaged()
         try:
             tail[END], more = files.follow(max([tail[END], *bases[:1]]))
             tail[APPENDED] += more
@@ -70,6 +73,10 @@ class Mending(LogFiles):
             raise
         finally:
             self._front.leave()
+
+    def _count_from_records(self, tail: list[int], count: int) -> None:
+        """`tail` was lost: so many records are left of all that were ever appended."""
+        tail[APPENDED] = count
 
     def _fill(self, tail: list[int]) -> None:
         """The positions that may have been given before, and be lost."""

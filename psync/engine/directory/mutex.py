@@ -1,8 +1,8 @@
 """A mutex is `flock` on a file of its own, kept open; it ends with the last process that holds it.
 
 The fact that decides: who has the `flock`. The file is never removed while anybody may want it. It holds two numbers,
-the last token and the holder (0: free), which only who has the lock writes: where the file system is this host's alone
-they are mapped into memory, so that a token costs no system call.
+the next token (times `STEP`) and the holder (0: free), which only who has the lock writes: where the file system is
+this host's alone they are mapped into memory, so that a token costs no system call.
 
 acquire of a free mutex: flock. release: flock. On a network file system: LOCK, READ, WRITE; WRITE, LOCKU. (Waiting in
 the kernel was no slower there than trying again and again: two NFS clients had it 310 times a second either way, median
@@ -16,6 +16,7 @@ import mmap
 import os
 import struct
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
@@ -38,7 +39,28 @@ _HEAD = b"\x80\x05C\x10"  # pickled bytes, so that every pickle reader can open 
 _NUMBERS = struct.Struct("@QQ")
 _TOKEN, _HOLDER = len(_HEAD), len(_HEAD) + 8
 _NUMBER = struct.Struct("@Q")
-_BLANK = _HEAD + bytes(_NUMBERS.size) + b"."
+
+
+STEP = 65537
+"""The next token is kept so many times over: 0, and what is no multiple of this, was damaged. One store changes it, and
+with it its check."""
+LAST = (1 << 64) // STEP - 1
+_BLANK = _HEAD + _NUMBERS.pack(STEP, 0) + b"."
+
+
+def verified(word: int) -> int:
+    """The next token, which is kept as `word`. Of a damaged one, one that is larger than all before, as far as can be
+    told: the milliseconds since 1970; a RuntimeWarning says so."""
+    token, wrong = divmod(word, STEP)
+    if not wrong and 0 < token < LAST:
+        return token
+    text = f"the token of a lock was damaged ({word}); tokens go on from the milliseconds since 1970"
+    warnings.warn(text, RuntimeWarning, stacklevel=5)
+    return _milliseconds()
+
+
+def _milliseconds() -> int:
+    return clock.wall_ns() // 1_000_000
 
 
 class Numbers:
@@ -46,6 +68,8 @@ class Numbers:
 
     def __init__(self, fd: int, *, mapped: bool) -> None:
         self._fd = fd
+        self._next, self._token = -1, 0
+        """What the next token will be kept as, if nobody else has the mutex meanwhile, and that token."""
         self._words: memoryview | None = None
         """The two, as they are in memory: each is stored by one instruction, which no kill can tear."""
         if mapped:
@@ -54,13 +78,18 @@ class Numbers:
     def take(self, holder: int) -> int:
         """While locked: the next token, which is `holder`'s."""
         words = self._words
+        word: int = words[0] if words is not None else _NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _TOKEN))[0]
+        if word != self._next:  # somebody else had it meanwhile
+            self._token = verified(word)
+            word = self._token * STEP
+        token = self._token
+        self._token = token + 1
+        self._next = word = word + STEP
         if words is not None:
-            token: int = words[0] + 1
-            words[0] = token
+            words[0] = word
             words[1] = holder
-            return token
-        token = _NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _TOKEN))[0] + 1
-        os.pwrite(self._fd, _NUMBERS.pack(token, holder), _TOKEN)
+        else:
+            os.pwrite(self._fd, _NUMBERS.pack(word, holder), _TOKEN)
         return token
 
     def holder(self) -> int:
@@ -150,8 +179,10 @@ class DirectoryMutex(Mutex):
                     continue
                 self._whole.trust.kept(fd, self._path)
                 try:
-                    if os.fstat(fd).st_size != len(_BLANK):
-                        os.pwrite(fd, _BLANK, 0)
+                    raw = os.pread(fd, len(_BLANK) + 1, 0)
+                    if len(raw) != len(_BLANK) or raw[:_TOKEN] != _HEAD:  # a power cut, a full disk, or damage
+                        os.pwrite(fd, _HEAD + _NUMBERS.pack(_milliseconds() * STEP, 0) + b".", 0)
+                        os.ftruncate(fd, len(_BLANK))
                     self._numbers = Numbers(fd, mapped=self._mapped)
                 except BaseException:
                     os.close(fd)

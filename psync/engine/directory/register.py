@@ -13,6 +13,8 @@ read: no system call. update: flock, pwrite, flock.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -53,6 +55,17 @@ def _encode(number: int, offset: int, value: bytes | None) -> bytes:
 _BLANK = _encode(0, 0, None).ljust(PAGE, b"\0")
 
 
+LARGEST = 1 << 26
+"""Bytes of a damaged one that are kept."""
+
+
+def _is_sound(data: bytes) -> bool:
+    magic, number, offset, size, check = _unpack(data)
+    value = data[offset : offset + size] if offset else b""
+    fits: bool = crc32(value, crc32(_FACTS.pack(number, offset, size))) == check
+    return magic == _MAGIC and len(value) == size and fits
+
+
 class DirectoryRegister(Register):
     """One register of a directory. Threads may share it; a forked child opens the file anew."""
 
@@ -64,7 +77,9 @@ class DirectoryRegister(Register):
         *,
         changed: Callable[[], None],
         kept: Kept,
+        mends: bool = True,
     ) -> None:
+        self._mends = mends
         self._name = name
         self._path = path
         self._whole = whole
@@ -88,8 +103,12 @@ class DirectoryRegister(Register):
                 return self._value(page)
             except Unreadable:
                 continue  # a writer was in the middle of it
-            except (ValueError, OSError):
+            except ValueError:
                 return self.read()  # it was closed meanwhile, to make room for others
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    return self.read()
+                raise refused(error, self._name, self._path) from error
         return self.update(lambda value: value)  # nobody writes while that has the lock
 
     def _value(self, page: Page) -> bytes | None:
@@ -114,13 +133,36 @@ class DirectoryRegister(Register):
         return found
 
     def _damaged(self, error: Unreadable) -> CorruptValue:
+        """What to say of it. Its bytes go to quarantine, and it begins anew, as if it had never been set."""
+        refuge = None
+        with contextlib.suppress(OSError):
+            refuge = self._begin_anew(str(error))
+        kept = f"its bytes are kept at {refuge}, and it begins anew" if refuge else f"it is still at {self._path}"
         return CorruptValue(
-            f"the register {self._name!r} is damaged ({error}). Its file stays at {self._path}: remove it when nobody "
-            "uses it, and begin anew",
+            f"the register {self._name!r} is damaged ({error}); {kept}",
             key=self._name,
             path=self._path,
+            quarantine=refuge,
             reason=str(error),
         )
+
+    def _begin_anew(self, reason: str) -> str | None:
+        """In the same file, which others have open and see it in; unless somebody was faster."""
+        if not self._mends:
+            return None
+        fd = self._whole.trust.kept(os.open(self._path, CHANGE), self._path)
+        try:
+            flock(fd, LOCK_EX)
+            size = os.fstat(fd).st_size
+            data = read_all(fd, min(size, LARGEST))
+            if size >= PAGE and _is_sound(data):
+                return None
+            refuge = self._whole.keep(self._name, data, reason)
+            if refuge is not None:
+                write_all(fd, _BLANK, 0)
+            return refuge
+        finally:
+            os.close(fd)
 
     # -- changing ----------------------------------------------------------------------------------------
 

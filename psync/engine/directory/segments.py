@@ -2,10 +2,10 @@
 `logs`' matter.
 
 Records are in segments named by the position of their first one; a record is a head of 16 bytes (length, checksum, how
-many more were appended with it), the payload, and filling up to 32. The marks of a segment are in a file of their own
-beside it, at half the offset of their record, so that no mark lies across the end of a page, and who appends never
-waits for the inode that takers write to. Its 16 bytes: state, attempt, owner, beat, lease (a half-precision float); one
-that was never written is zero: WAITING.
+many more were appended with it, and a check of the head itself), the payload, and filling up to 32. The marks of a
+segment are in a file of their own beside it, at half the offset of their record, so that no mark lies across the end of
+a page, and who appends never waits for the inode that takers write to. Its 16 bytes: state, attempt, checksum, owner,
+beat, lease (a half-precision float); one that was never written is zero: WAITING.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import functools
 import os
 import struct
+from binascii import crc_hqx
 from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
@@ -24,9 +25,11 @@ from psync.engine.directory.names import Layout, number_in
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
 
-MARK = struct.Struct("<BIQBe")
-_HEAD = struct.Struct("<III4x")
-_LENGTH = struct.Struct("<I")
+MARK = struct.Struct("<BHHQBe")
+_HEAD = struct.Struct("<IIII")
+_ALL = 0xFFFFFFFF
+MOST_ATTEMPTS = 0xFFFF
+"""A mark counts no further."""
 HEAD = _HEAD.size
 ALIGN = 32
 """Records begin at multiples of this, so half of their offsets are multiples of a mark's 16 bytes."""
@@ -39,6 +42,10 @@ _CLAIMED = State.CLAIMED
 _RUN = 1 << 16
 _AHEAD = 1 << 14
 _FRESH = bytes(MARK.size)
+_UNTOUCHED = Mark(State.WAITING)
+_WRITTEN = 0x80
+"""Added to the state: no mark that was written is zero."""
+_FINAL = tuple(_WRITTEN | state for state in FINAL)
 _FILLING = tuple(bytes(size) for size in range(ALIGN))
 _NOT_AHEAD = 0, b"", -1, 0
 _NOT_LOOKED_INTO = 0, 0, -1, -1
@@ -50,7 +57,8 @@ new_record = functools.partial(tuple.__new__, Record)
 def encode(payload: bytes, position: int, more: int = 0) -> bytes:
     """A record as it lies in the file. Its checksum covers the position: neither bytes of elsewhere nor zeros fit."""
     length = len(payload)
-    head = _HEAD.pack(length, crc32(payload, position + 1 & 0xFFFFFFFF), more)
+    check = _ALL ^ length ^ (more << 8 & _ALL if more else 0)
+    head = _HEAD.pack(length, crc32(payload, position + 1 & _ALL), more, check)
     return head + payload + _FILLING[-(HEAD + length) % ALIGN]
 
 
@@ -59,14 +67,45 @@ def size_of(length: int) -> int:
     return HEAD + length + -(HEAD + length) % ALIGN
 
 
-pack_mark = MARK.pack
+@functools.lru_cache(1024)
+def _number(state: int, attempt: int, owner: int, beat: int, lease: float) -> int:
+    """A mark at position 0, as one number. Few different ones are needed again and again, and to find one is quicker
+    than to make it."""
+    raw = MARK.pack(_WRITTEN | state, min(attempt, MOST_ATTEMPTS), 0, owner, beat, lease)
+    return int.from_bytes(raw, "little") | crc_hqx(raw, 0) << 24
+
+
+def pack_mark(mark: Mark, position: int) -> bytes:
+    """A mark as it lies in the file. Bits 5 to 20 of the position are part of its checksum (bits 24 to 39)."""
+    return (_number(*mark) ^ (position & 0x1FFFE0) << 19).to_bytes(16, "little")
+
+
+@functools.lru_cache(1024)
+def _meaning(first: bytes, last: bytes) -> tuple[Mark | None, int]:
+    """What a mark says, and its checksum at position 0."""
+    state, attempt, _, owner, beat, lease = MARK.unpack(raw := first + b"\0\0" + last)
+    if not state & _WRITTEN or state & ~_WRITTEN >= len(_STATES):
+        return None, 0
+    return Mark(_STATES[state & ~_WRITTEN], attempt, owner, beat, lease), crc_hqx(raw, 0)
 
 
 def unpack_mark(raw: bytes, position: int) -> Mark:
-    state, attempt, owner, beat, lease = MARK.unpack(raw or _FRESH)
-    if state >= len(_STATES):
-        raise Unreadable(f"the mark of the record at {position} is none")
-    return Mark(_STATES[state], attempt, owner, beat, lease)
+    """Raises `Unreadable`."""
+    if not raw or raw == _FRESH:
+        return _UNTOUCHED
+    if len(raw) == MARK.size:
+        mark, check = _meaning(raw[:3], raw[5:])
+        if mark is not None and raw[3] | raw[4] << 8 == check ^ position >> 5 & 0xFFFF:
+            return mark
+    raise Unreadable(f"the mark of the record at {position} does not fit its checksum")
+
+
+def _length(data: bytes, at: int, position: int) -> int:
+    """The length of the record whose head is at an offset of `data`. Raises `Unreadable`."""
+    length, _, more, check = _HEAD.unpack_from(data, at)
+    if check != _ALL ^ length ^ more << 8 & _ALL:
+        raise Unreadable(f"the head of the record at {position} does not fit its check")
+    return int(length)
 
 
 class Segments:
@@ -230,6 +269,48 @@ class Segments:
         os.pwrite(fd, encode(payload, position)[:HEAD], position - base)
         os.ftruncate(fd, position - base + size_of(len(payload)))
 
+    # -- what is damaged -------------------------------------------------------------------------------
+
+    def examine(self, position: int, end: int, tail: int, passed: int) -> tuple[int, Unreadable | None]:
+        """Where the record at `position` ends, and what is wrong with it or with its mark, if anything.
+
+        One that is itself damaged ends where the next one begins that is not, one that was cleared away with its
+        segment.
+        """
+        found = self._find(position, tail)
+        if found is None:
+            later = [base for base in self._bases if base > position]
+            return (min(later) if later else end), None
+        fd, marks, offset = found
+        stop = self._next_base(position, tail, end)
+        try:
+            size = size_of(len(self._load(fd, offset, position)))
+            raw = os.pread(marks, 16, offset >> 1)
+            if position < passed and not any(raw):
+                raise Unreadable("it was marked once, and is not any more")
+            unpack_mark(raw, position)
+            return position + size, None
+        except Unreadable as error:
+            following = position + ALIGN
+            while following < stop and not self._is_sound(fd, offset + following - position, following, stop - following):
+                following += ALIGN
+            return min(following, stop), error
+
+    def retire(self, position: int, end: int, tail: int) -> bytes:
+        """What is damaged from `position` to `end` becomes one record that fits and is DEAD; returns what was there."""
+        found = self._find(position, tail)
+        assert found is not None
+        fd, _, offset = found
+        size = end - position
+        data = read_all(fd, size, offset)
+        self.write_mark(position, tail, Mark(State.DEAD))
+        if len(data) < size:
+            os.pwrite(fd, b"\0", offset + size - 1)
+        payload = data.ljust(size, b"\0")[HEAD:]
+        os.pwrite(fd, encode(payload, position)[:HEAD], offset)
+        self._ahead = _NOT_AHEAD
+        return data
+
     # -- marks -------------------------------------------------------------------------------------------
 
     def set_marks(self, positions: list[int], end: int, tail: int, mark: Mark) -> None:
@@ -237,7 +318,8 @@ class Segments:
         first = positions[0]
         marks = bytearray((end - first) >> 1)
         for position in positions:
-            MARK.pack_into(marks, (position - first) >> 1, *mark)
+            at = (position - first) >> 1
+            marks[at : at + MARK.size] = pack_mark(mark, position)
         write_all(self._mark_file(tail), bytes(marks), (first - tail) >> 1)
 
     def cut_marks(self, end: int, tail: int) -> None:
@@ -253,11 +335,12 @@ class Segments:
             return False
         _, marks, offset = found
         offset >>= 1
-        if (os.pread(marks, 16, offset) or _FRESH) != pack_mark(*held):
+        raw = os.pread(marks, 16, offset)
+        if raw != pack_mark(held, position) and unpack_mark(raw, position) != held:
             return False
         if before is not None:
             before()
-        os.pwrite(marks, pack_mark(*new), offset)
+        os.pwrite(marks, pack_mark(new, position), offset)
         return True
 
     def write_mark(self, position: int, tail: int, mark: Mark) -> None:
@@ -270,7 +353,7 @@ class Segments:
             if found is None:
                 raise Unreadable(f"the record at {position} was cleared away before it was final")
             _, marks, offset = found
-        os.pwrite(marks, pack_mark(*mark), offset >> 1)
+        os.pwrite(marks, pack_mark(mark, position), offset >> 1)
 
     def claim(
         self, position: int, end: int, tail: int, owner: int, beat: int, lease: float
@@ -290,9 +373,9 @@ class Segments:
             self._ahead = position, data, marks, base
             at = 0
         start = at + HEAD
-        length, crc, _ = _HEAD.unpack_from(data, at) if start <= len(data) else (0, -1, 0)
+        length, crc, _, _ = _HEAD.unpack_from(data, at) if start <= len(data) else (0, -1, 0, 0)
         payload = data[start : start + length]
-        if len(payload) != length or crc32(payload, position + 1 & 0xFFFFFFFF) != crc:
+        if len(payload) != length or crc32(payload, position + 1 & _ALL) != crc:
             self._ahead = _NOT_AHEAD
             found = self._find(position, tail)
             if found is None:
@@ -305,11 +388,13 @@ class Segments:
         raw = os.pread(marks, 16, offset)
         attempt = 1
         if raw and raw != _FRESH:
-            if raw[0]:
-                return None, size, unpack_mark(raw, position)
-            attempt += MARK.unpack(raw)[1]
-        os.pwrite(marks, pack_mark(_CLAIMED, attempt, owner, beat, lease), offset)
-        return new_record((position, new_mark((_CLAIMED, attempt, owner, beat, lease)), payload)), size, None
+            mark = unpack_mark(raw, position)
+            if mark.state:
+                return None, size, mark
+            attempt = min(attempt + mark.attempt, MOST_ATTEMPTS)
+        claimed = new_mark((_CLAIMED, attempt, owner, beat, lease))
+        os.pwrite(marks, pack_mark(claimed, position), offset)
+        return new_record((position, claimed, payload)), size, None
 
     def claim_run(
         self, position: int, end: int, tail: int, limit: int, owner: int, beat: int, lease: float, taken: list[Record]
@@ -325,19 +410,18 @@ class Segments:
         data = os.pread(fd, min(self._next_base(position, tail, end) - position, _RUN), offset)
         old = os.pread(marks, len(data) >> 1, offset >> 1)
         mark = Mark(_CLAIMED, 1, owner, beat, lease)
-        new = pack_mark(*mark)
         written = bytearray()
         at = 0
         while limit and at + HEAD <= len(data):
-            length, crc, _ = _HEAD.unpack_from(data, at)
+            length, crc, _, _ = _HEAD.unpack_from(data, at)
             size = size_of(length)
             payload = data[at + HEAD : at + HEAD + length]
             if len(payload) != length or any(old[at >> 1 : (at >> 1) + 16]):
                 break
-            if crc32(payload, position + at + 1 & 0xFFFFFFFF) != crc:
+            if crc32(payload, position + at + 1 & _ALL) != crc:
                 break
             taken.append(new_record((position + at, mark, payload)))  # before it is so: what fails is undone
-            written += new
+            written += pack_mark(mark, position + at)
             if size > ALIGN:
                 written += bytes((size >> 1) - 16)
             at += size
@@ -360,8 +444,11 @@ class Segments:
         mark = unpack_mark(os.pread(marks, 16, offset >> 1), position)
         return Record(position, mark, self._load(fd, offset, position))
 
-    def scan(self, begin: int, end: int, tail: int) -> Iterator[tuple[int, State, int]]:
-        """(position, state, size) of each record from `begin` up to `end`; payloads are not read."""
+    def scan(self, begin: int, end: int, tail: int, passed: int = 0) -> Iterator[tuple[int, State, int]]:
+        """(position, state, size) of each record from `begin` up to `end`. Payloads are not read.
+
+        Raises `Unreadable`; also if one before `passed` was never marked.
+        """
         position = begin
         stretch = 4096
         while position < end:
@@ -375,16 +462,20 @@ class Segments:
             stretch = min(2 * stretch, _STRETCH)
             at = 0
             while at + HEAD <= len(data):
-                state = states[at >> 1] if at >> 1 < len(states) else 0
-                size = size_of(_HEAD.unpack_from(data, at)[0])
-                yield position, _STATES[state], size
+                raw = states[at >> 1 : (at >> 1) + MARK.size]
+                if position < passed and not any(raw):
+                    raise Unreadable(f"the record at {position} was marked once, and is not any more")
+                state = unpack_mark(raw, position).state
+                size = size_of(_length(data, at, position))
+                yield position, state, size
                 at += size
                 position += size
             if not at:
                 return
 
-    def final_up_to(self, begin: int, end: int, tail: int) -> int:
-        """Up to where from `begin` on, at most `end`, all records are final."""
+    def final_up_to(self, begin: int, end: int, tail: int, passed: int = 0) -> int:
+        """Up to where from `begin` on, at most `end`, all records are final. Raises `Unreadable`; also if one before
+        `passed` was never marked."""
         position = begin
         stretch = 4096
         while position < end and (found := self._find(position, tail)) is not None:
@@ -394,10 +485,13 @@ class Segments:
             stretch = min(2 * stretch, _STRETCH)
             at = 0
             last = min(len(data) - HEAD, 2 * len(states) - 1)
-            while at <= last and states[at >> 1] in FINAL:
-                at += (HEAD + _LENGTH.unpack_from(data, at)[0] + ALIGN - 1) & -ALIGN
+            while at <= last and states[at >> 1] in _FINAL:
+                unpack_mark(states[at >> 1 : (at >> 1) + MARK.size], position + at)
+                at += (HEAD + _length(data, at, position + at) + ALIGN - 1) & -ALIGN
             position += at
             if not at or (at <= len(data) - HEAD):
+                if position < passed and not any(states[at >> 1 : (at >> 1) + MARK.size]):
+                    raise Unreadable(f"the record at {position} was marked once, and is not any more")
                 break
         return position
 
@@ -436,12 +530,24 @@ class Segments:
         data = os.pread(fd, _GLANCE, offset)
         if len(data) < HEAD:
             raise Unreadable(f"the segment ends before the record at {position}")
-        length, crc, _ = _HEAD.unpack_from(data)
+        length, crc, _, _ = _HEAD.unpack_from(data)
         if length <= _GLANCE - HEAD:
             payload = data[HEAD : HEAD + length]
         else:
             room = self._whole.size(fd) - offset - HEAD  # a damaged length must not ask for gigabytes
             payload = read_all(fd, min(length, max(room, 0)), offset + HEAD)
-        if len(payload) != length or crc32(payload, position + 1 & 0xFFFFFFFF) != crc:
+        if len(payload) != length or crc32(payload, position + 1 & _ALL) != crc:
             raise Unreadable(f"the record at {position} does not fit its checksum")
+        _length(data, 0, position)
         return payload
+
+    def _is_sound(self, fd: int, offset: int, position: int, room: int) -> bool:
+        """Whether a record begins there that fits its checksum, in so many bytes."""
+        head = os.pread(fd, HEAD, offset)
+        try:
+            if len(head) < HEAD or size_of(_length(head, 0, position)) > room:
+                return False
+            self._load(fd, offset, position)
+        except Unreadable:
+            return False
+        return True

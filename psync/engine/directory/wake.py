@@ -73,6 +73,8 @@ class Wake:
             self._whole.make(path, _BLANK)
         fd = self._whole.trust.kept(os.open(path, CHANGE), path)
         try:
+            if (size := os.fstat(fd).st_size) < len(_BLANK):
+                os.pwrite(fd, _BLANK[size:], size)  # only hints stand there: nobody misses what was damaged
             return mmap.mmap(fd, len(_BLANK))
         finally:
             os.close(fd)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
+from psync.engine import clock
 from psync.engine.directory.files import READ, Shared, Temporary, close, link_unnamed, read_all, sync_folder
 from psync.engine.directory.lookups import Lookups, bury, status_now
 from psync.engine.directory.names import Layout
@@ -21,6 +22,7 @@ class Whole:
         self._tmp = layout.tmp
         self._root = layout.root
         self.trust = layout.trust
+        self._layout = layout
         self._unnamed = can.unnamed
         self.shared = Shared(Lookups(layout.root, coarse=can.kind == "nfs"), can.direct) if can.network else None
         """None where this host's kernel knows of all changes."""
@@ -78,6 +80,16 @@ class Whole:
         """`path` holds what is in the file that is open as `old`: what was done to it failed in the end."""
         with contextlib.suppress(OSError):  # the disk does not even take what it had before
             self.temporary(read_all(old, os.fstat(old).st_size), sync=False).replace(path)
+
+    def keep(self, name: str, data: bytes, reason: str) -> str | None:
+        """Damaged bytes that were found at `name` go to quarantine; where they are now. None if that can't be done."""
+        refuge = self._layout.refuge(name, clock.wall_ns())
+        try:
+            self.make(refuge, data)
+            self.say_why(refuge, name, reason)
+        except OSError:
+            return None
+        return refuge
 
     def say_why(self, refuge: str, name: str, reason: str) -> None:
         """Beside what is in quarantine: what it was, and why it is there."""
