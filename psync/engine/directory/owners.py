@@ -22,6 +22,8 @@ from psync.engine.directory.whole import Whole
 from psync.engine.owner import Identity, examine, myself
 from psync.engine.seal import Unreadable, seal_text, unseal_text
 
+LATEST = 253402300800.0
+"""Seconds since 1970: the year 10000."""
 LONGEST = 4096
 """Bytes of an owner's record."""
 
@@ -131,4 +133,6 @@ def _identity(fd: int) -> Identity | None:
     except (OSError, ValueError, TypeError, Unreadable, RecursionError):
         return None
     kinds = str, int, int, int, str, float
-    return found if all(type(fact) is kind for fact, kind in zip(found, kinds, strict=True)) else None
+    if not all(type(fact) is kind for fact, kind in zip(found, kinds, strict=True)):
+        return None
+    return found if found.host.isprintable() and 0 <= found.since < LATEST else None

@@ -8,9 +8,17 @@ import os
 from typing import NamedTuple
 
 from psync.engine.contract import Alive
-from psync.engine.directory.files import READ
+from psync.engine.directory.files import READ, read_small
 from psync.engine.directory.looking import LookingEngine
 from psync.engine.directory.names import Layout
+
+LONGEST = 1 << 16
+"""Bytes of a reason."""
+
+
+def plain(text: str) -> str:
+    """A text that somebody else may have written, fit to be printed."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class Quarantined(NamedTuple):
@@ -73,7 +81,8 @@ def _quarantined(layout: Layout) -> tuple[Quarantined, ...]:
             if file.endswith(".why"):
                 continue
             name, reason = file.partition("-")[2], "nobody wrote down why"
-            with contextlib.suppress(OSError), open(f"{path}.why", encoding="utf-8", errors="backslashreplace") as why:
-                name, _, reason = why.read().partition("\n")
-            found.append(Quarantined(path, name, reason.strip(), os.stat(path).st_size))
+            with contextlib.suppress(OSError):
+                why = read_small(f"{path}.why", LONGEST).decode("utf-8", "backslashreplace")
+                name, _, reason = why.partition("\n")
+            found.append(Quarantined(path, name, plain(reason.strip()), os.lstat(path).st_size))
     return tuple(found)

@@ -292,7 +292,9 @@ class Segments:
             return position + size, None
         except Unreadable as error:
             following = position + ALIGN
-            while following < stop and not self._is_sound(fd, offset + following - position, following, stop - following):
+            while following < stop and not self._is_sound(
+                fd, offset + following - position, following, stop - following
+            ):
                 following += ALIGN
             return min(following, stop), error
 
@@ -392,9 +394,9 @@ class Segments:
             if mark.state:
                 return None, size, mark
             attempt = min(attempt + mark.attempt, MOST_ATTEMPTS)
-        claimed = new_mark((_CLAIMED, attempt, owner, beat, lease))
-        os.pwrite(marks, pack_mark(claimed, position), offset)
-        return new_record((position, claimed, payload)), size, None
+        number = _number(_CLAIMED, attempt, owner, beat, lease) ^ (position & 0x1FFFE0) << 19  # `pack_mark` written out
+        os.pwrite(marks, number.to_bytes(16, "little"), offset)
+        return new_record((position, new_mark((_CLAIMED, attempt, owner, beat, lease)), payload)), size, None
 
     def claim_run(
         self, position: int, end: int, tail: int, limit: int, owner: int, beat: int, lease: float, taken: list[Record]

@@ -16,7 +16,16 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from psync.engine.directory.files import CHANGE, READ, Temporary, let_go, make_folder, read_all, remove_quietly
+from psync.engine.directory.files import (
+    CHANGE,
+    READ,
+    Temporary,
+    let_go,
+    make_folder,
+    read_all,
+    read_small,
+    remove_quietly,
+)
 from psync.engine.directory.names import Layout, is_below
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import BUCKET_HEAD, End, Unreadable, follow, seal_text, start, unseal_text
@@ -120,11 +129,7 @@ def read_note(path: str) -> Note | None:
 
     Raises OSError, ValueError, `Unreadable`.
     """
-    fd = os.open(path, READ)
-    try:
-        found = json.loads(unseal_text(os.read(fd, LONGEST)))
-    finally:
-        os.close(fd)
+    found = json.loads(unseal_text(read_small(path, LONGEST)))
     if not isinstance(found, dict) or not all(map(is_below, found)):
         return None
     for facts in found.values():

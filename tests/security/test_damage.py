@@ -1,0 +1,79 @@
+"""Any file of psync's may be damaged: it is reported and kept, what comes out is right, and the rest goes on."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import pytest
+
+from psync import Counter, PickleShareDB, WorkQueue
+from psync.errors import CorruptValue
+from tests.security.damage import KINDS, rounds
+from tests.store.limited import limited
+from tests.store.test_corruption import quarantined
+from tests.support import scaled
+
+ROUNDS = 25
+"""Of each kind, in an ordinary run: with PSYNC_TEST_SCALE=400 they are 100,000 of all."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_whatever_file_is_damaged_gives_the_right_value_or_a_report(root: Path, name: str) -> None:
+    for seed in range(1, 2 + scaled(ROUNDS) // 1000):
+        with tempfile.TemporaryDirectory(dir=root) as place:
+            reports, wrong = limited(rounds, name, Path(place), seed, min(1000, scaled(ROUNDS)))
+        assert wrong == []
+        assert reports > 0 or name == "owner"
+
+
+def test_a_record_that_is_damaged_is_kept_and_the_others_come(root: Path) -> None:
+    with PickleShareDB(root) as db:
+        WorkQueue(db, "queue").put_many(["first", "second", "third"])
+    (segment,) = (root / ".psync/queue/queue/log").glob("0000000000000000")
+    data = segment.read_bytes()
+    at = data.index(b"second")
+    segment.write_bytes(data.replace(b"second", b"SECOND"))
+    with PickleShareDB(root) as db:
+        queue = WorkQueue(db, "queue")
+        assert queue.get().value == "first"
+        with pytest.warns(RuntimeWarning, match=r"the log '\.psync/queue/queue' was damaged: .* its bytes are kept at"):
+            assert queue.get().value == "third"
+        (kept,) = quarantined(root)
+        assert b"SECOND" in kept
+        id = f"#{at // 32 * 32:x}"
+        assert queue.state(id) == "dead"
+        assert queue.statistics().waiting == 0
+
+
+def test_the_numbers_of_a_log_are_found_anew_from_its_records(root: Path) -> None:
+    for part in ("tail", "front"):
+        with PickleShareDB(root / part) as db:
+            queue = WorkQueue(db, "queue")
+            ids = queue.put_many(range(6))
+            queue.get().done("the result")
+            queue.get().retry()
+        (root / part / ".psync/queue/queue/log" / part).write_bytes(b"#" * 84)
+        with PickleShareDB(root / part) as db, warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            queue = WorkQueue(db, "queue")
+            assert queue.results.get(ids[0], 0) == "the result"
+            assert sorted(queue.get().value for _ in range(5)) == [1, 2, 3, 4, 5]
+            assert queue.empty()
+            assert queue.put("one more") not in ids
+            assert f"queue#{part}" in str(told[0].message).replace("%23", "#")
+
+
+def test_a_damaged_register_is_kept_and_begins_anew_for_all_who_have_it_open(root: Path) -> None:
+    with PickleShareDB(root) as one, PickleShareDB(root) as other:
+        mine, theirs = Counter(one, "count"), Counter(other, "count")
+        assert (mine.add(5), theirs.value) == (5, 5)
+        file = root / ".psync/counter/count"
+        with file.open("r+b") as damaged:
+            damaged.write(b"#" * 20)
+        with pytest.raises(CorruptValue, match="it begins anew") as caught:
+            mine.add()
+        assert caught.value.quarantine is not None
+        assert Path(caught.value.quarantine).read_bytes()[:20] == b"#" * 20
+        assert (theirs.value, mine.add(2), theirs.value) == (0, 2, 2)
