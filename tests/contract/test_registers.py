@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -206,18 +207,20 @@ def test_a_register_is_used_on_after_its_engine_was_closed(stand: Stand) -> None
     assert stand.other().register(NAME).read() == b"two"
 
 
-def test_damage_is_reported_and_stays_where_it_is(disk: DirectoryStand) -> None:
+def test_damage_is_reported_once_and_kept_and_the_register_begins_anew(disk: DirectoryStand) -> None:
     put(disk.engine, b"value" * 20)
     path = disk.root / NAME
     data = bytearray(path.read_bytes())
     data[60] ^= 0xFF
-    path.write_bytes(data)
-    for engine in (disk.engine, disk.other()):
-        with pytest.raises(CorruptValue, match=r"'\.psync/thing/x' is damaged"):
-            engine.register(NAME).read()
-        with pytest.raises(CorruptValue):
-            engine.register(NAME).update(lambda old: b"new")
-    assert path.read_bytes() == bytes(data)
+    for verb in ("read", "update"):
+        path.write_bytes(data)
+        other = disk.other()
+        with pytest.raises(CorruptValue, match=r"'\.psync/thing/x' is damaged") as caught:
+            other.register(NAME).read() if verb == "read" else other.register(NAME).update(lambda old: b"new")
+        assert Path(caught.value.quarantine).read_bytes() == bytes(data)
+        assert other.register(NAME).read() is None
+        put(other, b"new")
+        assert disk.engine.register(NAME).read() == b"new"
 
 
 def test_a_folder_in_its_place_is_an_error_that_says_so(disk: DirectoryStand) -> None:
