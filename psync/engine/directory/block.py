@@ -106,24 +106,31 @@ class Block:
 
     def enter_damaged(self) -> tuple[list[int], bytes | None]:
         """`enter`, though the block may be damaged: its values are all 0 then, and its bytes come with them."""
-        self._threads.acquire()
+        self.spoil()
         try:
-            if self._fd < 0:
-                self._fd = self._open()
-            if not self.depth:
-                flock(self._fd, LOCK_EX)
-            raw = os.pread(self._fd, self._size, 0)
+            return self.enter(), None
+        except Unreadable:
+            pass  # so it was not entered before, either
+        damaged = None
+        try:
+            self._threads.acquire()
+            fd = self._fd
+            if fd < 0:
+                fd = self._fd = self._open()
+            flock(fd, LOCK_EX)
+            raw = os.pread(fd, self._size, 0)
             try:
-                self.values, damaged = self._unpack(raw), None
+                self.values = self._unpack(raw)
             except Unreadable:
                 self.values, damaged = [0] * len(self.values), raw
-            self._raw = b""
-            self.depth += 1
+            self.spoil()
         except BaseException:
-            if not self.depth and self._fd >= 0:
-                flock(self._fd, LOCK_UN)
-            self._threads.release()
+            if self._threads._is_owned():  # type: ignore[attr-defined]
+                if self._fd >= 0:
+                    flock(self._fd, LOCK_UN)
+                self._threads.release()
             raise
+        self.depth = 1
         return self.values, damaged
 
     def await_leaving(self) -> None:

@@ -43,5 +43,5 @@ class NetworkSegments(Segments):
     ) -> tuple[Record | None, int, Mark | None]:
         return self._once_more(lambda: super(NetworkSegments, self).claim(position, end, tail, owner, beat, lease))
 
-    def final_up_to(self, begin: int, end: int, tail: int) -> int:
-        return self._once_more(lambda: super(NetworkSegments, self).final_up_to(begin, end, tail))
+    def final_up_to(self, begin: int, end: int, tail: int, passed: int = 0) -> int:
+        return self._once_more(lambda: super(NetworkSegments, self).final_up_to(begin, end, tail, passed))

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from psync.engine.directory.files import (
     CHANGE,
-    READ,
     Temporary,
     let_go,
     make_folder,
