@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Hashable
@@ -77,6 +75,8 @@ def open_engine(
 def private_directory() -> str:
     """A new, empty directory that only this user can open, for as long as its maker needs it: in memory, if there is
     plenty, and TMPDIR does not name another place."""
+    import tempfile
+
     in_memory = None
     if "TMPDIR" not in os.environ:
         try:
@@ -89,6 +89,8 @@ def private_directory() -> str:
 
 def remove_directory(path: str) -> None:
     """All of it; what can't be removed stays."""
+    import shutil
+
     shutil.rmtree(path, ignore_errors=True)
 
 
