@@ -17,6 +17,7 @@ import pytest
 from psync import Mailbox, WorkQueue
 from psync.work.commands import Template
 from tests.cli.shell import ENVIRON, psync
+from tests.support import scaled
 
 PATIENCE = 60.0
 
@@ -166,8 +167,9 @@ def test_one_that_fails_is_tried_again_as_often_as_asked(root: Path) -> None:
 
 
 def test_three_at_once_run_each_file_once_though_one_is_killed(root: Path) -> None:
+    count = scaled(300)
     (root / "files").mkdir()
-    for number in range(300):
+    for number in range(count):
         (root / "files" / f"{number} it's").write_text("x" * number)
     names = "".join(f"{name}\n" for name in sorted((root / "files").iterdir()))
     # each waits until all three are there: then none can find the others gone
@@ -190,7 +192,7 @@ def test_three_at_once_run_each_file_once_though_one_is_killed(root: Path) -> No
         psutil.wait_procs(orphans, timeout=5)
         assert [each for each in orphans if each.is_running()] == []
     sizes = {Path(line).name: int(result["stdout"]) for line, result in results(root / "db").items()}
-    assert sizes == {f"{number} it's": number for number in range(300)}
+    assert sizes == {f"{number} it's": number for number in range(count)}
 
 
 def test_a_killed_run_takes_its_commands_with_it_and_they_are_run_again(root: Path) -> None:
