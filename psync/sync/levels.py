@@ -151,6 +151,12 @@ class Levels:
         return self.main, []
 
     def waiting(self) -> int:
+        """How many tasks `take` would give, now."""
+        if len(self._all) == 1:
+            log = self.main.log
+            waiting = log.counts().waiting
+            if log.noted < LEVELS:
+                return waiting
         return sum(level.log.counts().waiting for level in self.all())
 
     def finished(self) -> bool:
