@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from psync.cli import Failure
 from psync.cli.arguments import directory
+from psync.errors import UnsafeStore
 
 if TYPE_CHECKING:
     from psync.engine.directory.trials import Finding
@@ -28,14 +29,21 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "exit codes: 0 all is well, 1 something stands in the way, 2 wrong use"
     directory(parser, made=False)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--restore",
+        metavar="NAME",
+        help="put a value back that was set aside as damaged: the last one of that key, or that file in quarantine",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     path = Path(args.directory).expanduser()
     if not path.is_dir():
         raise Failure(f"{args.directory} is not a directory")
+    if args.restore is not None:
+        return _restore(str(path.absolute()), args.restore, args.trust_group)
     found = []
-    for finding in findings(str(path.absolute())):
+    for finding in findings(str(path.absolute()), args.trust_group):
         found.append(finding)
         if not args.json:
             state = "WRONG" if finding.state == "wrong" else finding.state
@@ -52,23 +60,36 @@ def run(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def findings(root: str) -> Iterator[Finding]:
+def _restore(root: str, name: str, team: bool) -> int:
+    from psync.engine.directory.remains import put_back
+
+    try:
+        print(f"{put_back(root, name, team=team)} is there again")
+    except (LookupError, ValueError) as error:
+        raise Failure(str(error)) from error
+    return 0
+
+
+def findings(root: str, team: bool = False) -> Iterator[Finding]:
     from psync.engine.directory.looking import is_used
     from psync.engine.directory.premises import examine
     from psync.engine.directory.trials import NOTE, Finding
 
-    yield from examine(root)
+    yield from examine(root, team=team)
     if not is_used(root):
         yield Finding("psync", NOTE, "nobody has used this directory yet")
         return
-    yield from _left_behind(root)
+    try:
+        yield from _left_behind(root, team)
+    except UnsafeStore:
+        pass  # what is wrong with it was said before
 
 
-def _left_behind(root: str) -> Iterator[Finding]:
+def _left_behind(root: str, team: bool) -> Iterator[Finding]:
     from psync.engine.directory.remains import remains
     from psync.engine.directory.trials import NOTE, OK, WRONG, Finding
 
-    left = remains(root)
+    left = remains(root, team=team)
     yield Finding("at work", OK, f"{len(left.living)} processes{_named(left.living)}")
     if left.unknown:
         yield Finding("unknown", NOTE, f"{len(left.unknown)} processes of which nothing is known{_named(left.unknown)}")
@@ -88,7 +109,8 @@ def _left_behind(root: str) -> Iterator[Finding]:
             "quarantine",
             WRONG,
             f"{entry.name!r} was damaged ({entry.reason}); its {entry.size} bytes are kept at {entry.path}",
-            "set it again, or restore it from a backup; then remove that file and the .why beside it",
+            "set it again, or restore it from a backup; then remove that file and the .why beside it. A value that was "
+            "repaired there is put back by --restore",
         )
 
 

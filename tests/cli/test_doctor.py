@@ -82,19 +82,44 @@ def test_damage_is_told_with_its_reason_and_a_remedy(root: Path) -> None:
     assert "then remove that file" in entry["remedy"]
 
 
+def test_what_was_set_aside_is_put_back_when_it_was_repaired(root: Path) -> None:
+    with PickleShareDB(root) as db:
+        db.update({"a/b": [1, 2, 3], "c": 1})
+        good = (root / "a/b").read_bytes()
+        for damaged in (good[:-2] + b"??", good[:-1]):
+            (root / "a/b").write_bytes(damaged)
+            with pytest.raises(CorruptValue):
+                db["a/b"]
+        first, last = sorted(path for path in (root / ".psync/quarantine").iterdir() if path.suffix != ".why")
+        ran = psync("doctor", root, "--restore", "a/b")
+        assert ran.code == 1 and f"{last} is still damaged (" in ran.err and "repair that file first" in ran.err
+        last.write_bytes(good)
+        ran = psync("doctor", root, "--restore", "a/b")
+        assert (ran.code, ran.out) == (0, "a/b is there again\n")
+        assert db["a/b"] == [1, 2, 3]
+        first.write_bytes(good)
+        ran = psync("doctor", root, "--restore", first.name)
+        assert ran.code == 1 and "there is a value at 'a/b' again" in ran.err
+        ran = psync("doctor", root, "--restore", "c")
+        assert ran.code == 1 and "nothing of the name 'c' is in" in ran.err
+        del db["a/b"]
+        assert psync("doctor", root, "--restore", first.name).code == 0
+        assert db["a/b"] == [1, 2, 3] and list((root / ".psync/quarantine").iterdir()) == []
+
+
 def test_who_else_could_write_there_is_told(root: Path) -> None:
     (root / "open").mkdir()
     (root / "open").chmod(0o777)
     entry = findings(root / "open", 1)["directory"]
-    assert "mode 0777: others can write to it" in entry["says"]
-    assert entry["remedy"] == f"chmod go-w '{root}/open'"
+    assert "can be written to by everybody (mode 0777)" in entry["says"]
+    assert entry["remedy"] == f"chmod o-w '{root}/open'"
     (root / "open" / "below").mkdir(mode=0o700)
     assert findings(root / "open" / "below", 1)["parents"]["state"] == "wrong"
     (root / "open").chmod(0o1777)
     assert findings(root / "open" / "below")["parents"]["state"] == "ok"
     ran = psync("doctor", root / "open")
     assert (ran.code, ran.out.splitlines()[-1]) == (1, f"{root}/open: 1 thing stands in the way")
-    assert "WRONG   directory: " in ran.out and "        remedy: chmod go-w" in ran.out
+    assert "WRONG   directory: " in ran.out and "        remedy: chmod o-w" in ran.out
 
 
 @pytest.mark.parametrize(

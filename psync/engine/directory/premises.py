@@ -9,8 +9,10 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from psync.engine.directory.names import OWN_FOLDERS
 from psync.engine.directory.probe import is_network
 from psync.engine.directory.trials import NOTE, OK, WRONG, Finding, tried
+from psync.engine.directory.trust import Trust
 
 ROOMY = 64 << 20
 """Bytes that should be free."""
@@ -29,13 +31,16 @@ class Mount(NamedTuple):
         return is_network(self.kind)
 
 
-def examine(root: str) -> Iterator[Finding]:
-    """All there is to say about the directory `root`. Raises OSError if it can't be looked at."""
+def examine(root: str, *, team: bool = False) -> Iterator[Finding]:
+    """All there is to say about the directory `root`, whose group is trusted if it is a `team`'s.
+
+    Raises OSError if it can't be looked at.
+    """
     mount = mount_of(root)
     yield _file_system(root, mount)
     yield from network_options(mount)
     yield _space(root, mount)
-    yield from _people(root)
+    yield from _people(root, team)
     yield from tried(root)
     yield _inotify_limits()
     yield _descriptors()
@@ -90,38 +95,21 @@ def _space(root: str, mount: Mount) -> Finding:
     return Finding("space", WRONG if full else OK, says, "free some, on this file system" if full else "")
 
 
-def _people(root: str) -> Iterator[Finding]:
+def _people(root: str, team: bool) -> Iterator[Finding]:
     """Who may change the directory, or put another one in its place."""
     here = os.path.realpath(root)
     if here != root:
         yield Finding("links", NOTE, f"{root} is {here}")
     status = os.stat(here)
-    yield _owner("directory", here, status, os.getuid())
-    parent = os.path.dirname(here)
-    wrong = []
-    while True:
-        status = os.stat(parent)
-        finding = _owner("parents", parent, status, os.getuid(), sticky=True)
-        if finding.state == WRONG:
-            wrong.append(finding)
-        if parent == "/":
-            break
-        parent = os.path.dirname(parent)
-    yield from wrong
-    if not wrong:
+    doubts = list(Trust(root, team=team, own=OWN_FOLDERS).doubts())
+    for doubt in doubts:
+        what = "directory" if doubt.path == here or doubt.path.startswith(f"{here}/") else "parents"
+        yield Finding(what, WRONG, f"{doubt.path} {doubt.reason}; what is read there runs as you", doubt.remedy)
+    if not any(doubt.path == here for doubt in doubts):
+        mode = stat.S_IMODE(status.st_mode)
+        yield Finding("directory", OK, f"{here} belongs to user {status.st_uid}, mode {mode:04o}")
+    if all(f"{doubt.path}/".startswith(f"{here}/") for doubt in doubts):
         yield Finding("parents", OK, "nobody else can put another directory in its place")
-
-
-def _owner(what: str, path: str, status: os.stat_result, me: int, *, sticky: bool = False) -> Finding:
-    mode = stat.S_IMODE(status.st_mode)
-    says = f"{path} belongs to user {status.st_uid}, mode {mode:04o}"
-    if status.st_uid not in (0, me):
-        return Finding(what, WRONG, says, "what others put there runs as you when it is read: use a directory of yours")
-    if mode & 0o022 and not (sticky and mode & stat.S_ISVTX):
-        return Finding(
-            what, WRONG, f"{says}: others can write to it, and what they write runs as you", f"chmod go-w '{path}'"
-        )
-    return Finding(what, OK, says)
 
 
 def _inotify_limits() -> Finding:

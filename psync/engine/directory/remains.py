@@ -1,4 +1,4 @@
-"""What killed processes and damage have left in a directory that psync works in. A look that changes nothing."""
+"""What killed processes and damage have left in a directory that psync works in; and the way back from quarantine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import os
 from typing import NamedTuple
 
 from psync.engine.contract import Alive
-from psync.engine.directory.files import READ, read_small
+from psync.engine.directory.cells import examine
+from psync.engine.directory.files import READ, read_small, remove_quietly, rename_to_free, with_folder
 from psync.engine.directory.looking import LookingEngine
-from psync.engine.directory.names import Layout
+from psync.engine.directory.names import OWN, Layout, is_below
+from psync.engine.seal import Unreadable
 
 LONGEST = 1 << 16
 """Bytes of a reason."""
@@ -41,8 +43,8 @@ class Remains(NamedTuple):
     quarantined: tuple[Quarantined, ...]
 
 
-def remains(root: str) -> Remains:
-    engine = LookingEngine(root)
+def remains(root: str, *, team: bool = False) -> Remains:
+    engine = LookingEngine(root, trust_group=team)
     by_state: dict[Alive, list[str]] = {Alive.YES: [], Alive.NO: [], Alive.UNKNOWN: []}
     for process in engine.processes():
         by_state[process.alive].append(str(process.identity or f"{process.owner:016x}"))
@@ -86,3 +88,33 @@ def _quarantined(layout: Layout) -> tuple[Quarantined, ...]:
                 name, _, reason = why.partition("\n")
             found.append(Quarantined(path, name, plain(reason.strip()), os.lstat(path).st_size))
     return tuple(found)
+
+
+def put_back(root: str, what: str, *, team: bool = False) -> str:
+    """What was set aside last under the name `what`, or is that file in quarantine, stands at its name again, if it can
+    be read; returns the name.
+
+    Raises LookupError if there is no such thing, ValueError (with the reason) if it is still damaged, was part of
+    something, or its name is taken.
+    """
+    engine = LookingEngine(root, trust_group=team)
+    layout = engine.layout
+    entries = [entry for entry in _quarantined(layout) if what in (entry.name, os.path.basename(entry.path))]
+    if not entries:
+        raise LookupError(f"nothing of the name {what!r} is in {layout.quarantine}")
+    entry = entries[-1]
+    name = entry.name
+    if not is_below(name) or name.startswith(f"{OWN}/"):
+        raise ValueError(f"{name!r} was part of what psync keeps for itself, which has gone on without it")
+    status = os.lstat(entry.path)
+    layout.trust.check_file(entry.path, status)
+    try:
+        examine(read_small(entry.path, status.st_size), ())
+    except Unreadable as error:
+        raise ValueError(f"{entry.path} is still damaged ({error}): repair that file first") from error
+    try:
+        with_folder(layout.path(name), lambda: rename_to_free(entry.path, layout.path(name)), layout.trust.access)
+    except FileExistsError as error:
+        raise ValueError(f"there is a value at {name!r} again: delete it first, or leave things as they are") from error
+    remove_quietly(f"{entry.path}.why")
+    return name

@@ -48,7 +48,8 @@ class Sealer:
     def seal(self, shape: int, name: bytes, payload: bytes, generation: int = 0) -> bytes:
         tag = self._tag(self.keys.seal_with, shape, name, generation, payload)
         size = _BYTES + len(payload)
-        return _HEAD.pack(_OPEN, size, _MAGIC, self.keys.seal_name, generation, tag) + payload + b"."
+        head = _HEAD.pack(_OPEN, size, _MAGIC, self.keys.seal_name, generation, tag)
+        return b"".join((head, payload, b"."))  # one copy
 
     def open(self, shape: int, name: bytes, data: bytes) -> tuple[bytes, int]:
         """The payload, and its generation. Raises `Broken`; `UnsafeStore` if it needs a key that was not given."""
