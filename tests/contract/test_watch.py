@@ -14,7 +14,6 @@ from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import SLACK, scaled
 
 AT_ONCE = 0.3 * SLACK
-
 """Seconds: well below any engine's `grace`, well above what a busy machine needs."""
 
 BUCKET, LOG = "c/0f", ".psync/queue/q"

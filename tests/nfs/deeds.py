@@ -267,6 +267,22 @@ def take_over(root: str, patience: float) -> dict[str, float]:
     return took
 
 
+def update_slowly(root: str, seconds: float) -> str:
+    """Add 1 to a value, which takes so long."""
+    from psync import StoreFailed
+
+    def slowly(old: int) -> int:
+        say("locked")
+        time.sleep(seconds)
+        return old + 1
+
+    try:
+        PickleShareDB(root).modify("value", slowly, default=0)
+    except StoreFailed:
+        return "refused"
+    return "changed"
+
+
 # -- being told --------------------------------------------------------------------------------------
 
 
