@@ -186,7 +186,8 @@ class Claims:
             self._engine.delete(f"{self._holders}/{owner:016x}")
         self.looked = True
         now = self._engine.now()
-        pause = until_next_look(self._engine, now - begun)
+        # where a server is asked, of many each looks the less often the more they are
+        pause = until_next_look(self._engine, (now - begun) * max(1.0, self.workers / MANY))
         self.next_look = now + max(pause, min(SPARINGLY * (now - begun), SELDOM))
         return returned
 

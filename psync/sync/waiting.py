@@ -13,9 +13,9 @@ from psync.store.waiting import NOT_YET
 T = TypeVar("T")
 LOOK_FOR_DEAD = 0.25
 """Seconds between two looks for the dead, by each process that waits."""
-LOOK_FOR_DEAD_FAR, SHARE_FAR, LONGEST_FAR = 1.0, 500, 15.0
-"""The same where a server is asked: at least so many seconds, and so many times as long as the last look took, so that
-all who wait together take a small part of what the server can do: of 200, each looks only every LONGEST_FAR seconds."""
+LOOK_FOR_DEAD_FAR, SHARE_FAR, LONGEST_FAR = 1.0, 100, 15.0
+"""The same where a server is asked: at least so many seconds, and so many times as long as the last look took, at most
+LONGEST_FAR seconds: so that all who wait together take a small part of what the server can do."""
 
 
 def until_next_look(engine: Engine, took: float) -> float:

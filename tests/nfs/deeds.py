@@ -222,14 +222,16 @@ def hold(root: str) -> None:
     import threading
 
     db = PickleShareDB(root)
-    Lock(db, "door").acquire()
-    Election(db, "chair").campaign()
-    WorkQueue(db, "jobs").get()
+    door, chair = Lock(db, "door"), Election(db, "chair")
+    door.acquire()
+    chair.campaign()
+    task = WorkQueue(db, "jobs").get()
     threading.Thread(target=lambda: Barrier(db, "epoch", 3).wait(), daemon=True).start()
     while not Barrier(db, "epoch", 3).n_waiting:
         time.sleep(0.05)
     say("holding")
     time.sleep(10_000)
+    del door, chair, task
 
 
 def take_over(root: str, patience: float) -> dict[str, float]:
@@ -252,8 +254,9 @@ def take_over(root: str, patience: float) -> dict[str, float]:
         except BrokenBarrierError as error:
             assert error.who, "it broke for another reason"
 
+    door = Lock(db, "door")
     waits: dict[str, Callable[[], object]] = {
-        "lock": lambda: Lock(db, "door").hold(patience),
+        "lock": lambda: door.acquire(timeout=patience),
         "election": lambda: Election(db, "chair").campaign(timeout=patience),
         "task": lambda: WorkQueue(db, "jobs").get(timeout=patience),
         "barrier": broken,
@@ -261,6 +264,8 @@ def take_over(root: str, patience: float) -> dict[str, float]:
     threads = [threading.Thread(target=until, args=item) for item in waits.items()]
     for thread in threads:
         thread.start()
+    while Barrier(db, "epoch", 3).n_waiting < 2:  # who comes later finds the seat of the dead empty, and waits on
+        time.sleep(0.05)
     say("waiting")
     for thread in threads:
         thread.join()

@@ -16,5 +16,10 @@ def test_a_suite_passes_on_nfs(place: Place, suite: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{suite}"]
     if suite == "contract":
         command += ["-k", "directory"]
-    running = place.c3.start(command, environment={"PSYNC_TEST_PLACE": place.path, "PSYNC_TEST_SCALE": "0.1"})
+    environment = {
+        "PSYNC_TEST_PLACE": place.path,
+        "PSYNC_TEST_SCALE": "0.1",
+        "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
+    }
+    running = place.c3.start(command, environment=environment)
     assert " passed" in running.output(timeout=MINUTES * 60)

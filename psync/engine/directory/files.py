@@ -299,7 +299,7 @@ class Temporary:
     ) -> None:
         self._access = access
         self._shared = shared
-        self.fd, self.path = self._new(folder, access, CHANGE if shared is None else CHANGE | shared.direct)
+        self.fd, self.path = self._new(folder)
         try:
             if access is not PRIVATE:
                 os.fchmod(self.fd, access.file)
@@ -308,15 +308,16 @@ class Temporary:
             self.discard()
             raise
 
-    @staticmethod
-    def _new(folder: str, access: Access, flags: int) -> tuple[int, str]:
-        flags |= os.O_CREAT | os.O_EXCL
+    def _new(self, folder: str) -> tuple[int, str]:
+        access, shared = self._access, self._shared
+        flags = CHANGE | os.O_CREAT | os.O_EXCL | (0 if shared is None else shared.direct)
         while True:
             path = f"{folder}/{os.urandom(8).hex()}"
             fd = with_folder(path, lambda: os.open(path, flags, access.file), access)  # noqa: B023
             try:
                 lock(fd)
-                if os.fstat(fd).st_nlink:  # a sweep may have come before the lock
+                # a sweep may have come before the lock
+                if os.fstat(fd).st_nlink if shared is None else shared.lookups.is_live(path, fd):
                     return fd, path
             except BaseException:
                 let_go(fd)
