@@ -24,6 +24,7 @@ QUESTIONS = (
     "barrier",
     "queues",
     "locks",
+    "durability",
     "startup",
     "growth",
 )

@@ -72,6 +72,8 @@ class Operation:
     """True when `look` takes things away, so that it is the last thing done to a directory."""
     says: str = ""
     """What the text of an error must name: the key."""
+    spare: int = 0
+    """So many files more may be in a folder afterwards: in place of one that the disk refused, which is left alone."""
     open: Callable[[str], Any] = PickleShareDB
 
     @contextlib.contextmanager
@@ -137,7 +139,7 @@ def undisturbed(operation: Operation, folder: object) -> Reference:
             raise ended.error
         after, files_after = finish(operation, path)
     assert operation.silent == (before == after), f"{operation.name}: {shown(before)} became {shown(after)}"
-    files = {name: max(files_before[name], files_after[name]) for name in files_before | files_after}
+    files = {name: max(files_before[name], files_after[name]) + operation.spare for name in files_before | files_after}
     return Reference(before, after, ended.calls, files)
 
 

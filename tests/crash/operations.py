@@ -7,11 +7,13 @@ import queue
 from pathlib import Path
 from typing import Any
 
+import filelock  # noqa: F401  so that nobody is struck while a compaction imports it
 import pickleshare
 
-from psync import PickleShareDB, WorkQueue, gethashfile
+from psync import Mailbox, PickleShareDB, WorkQueue, gethashfile
 from psync.engine.contract import State
 from psync.errors import QueueClosed
+from tests.crash.children import in_child
 from tests.crash.harness import PROBE, Operation
 
 PAGE = 4096
@@ -277,7 +279,42 @@ RARE = [
     rare("close", lambda work: work.close()),
 ]
 
-OPERATIONS = [*PLAIN, *HASHED, *QUEUE, *RARE]
+
+def _claimed_by_the_dead(db: Any) -> None:
+    """Of two tasks one is held by a process that is gone."""
+    _two_jobs(db)
+    in_child(lambda: jobs(PickleShareDB(db.root)).get(block=False).id)
+
+
+RARE.append(rare("recover", lambda work: work.recover(), prepare=_claimed_by_the_dead, silent=True, says=""))
+
+# -- letters -----------------------------------------------------------------------------------
+
+
+def letters(db: Any) -> dict[str, Any]:
+    box = Mailbox(db, "box")
+    return {address: box.get(address, timeout=0) for address in box.addresses() if address != PROBE}
+
+
+def _two_letters(db: Any) -> None:
+    box = Mailbox(db, "box")
+    box.post("a", "first")
+    box.compact()
+    box.post("b", "second")
+
+
+def posted(name: str, act: Any, **more: Any) -> Operation:
+    common = {"look": letters, "use": lambda db: Mailbox(db, "box").post(PROBE, "alive"), "says": "box"}
+    return Operation(name, act, prepare=_two_letters, ready=lambda db: Mailbox(db, "box"), **(common | more))
+
+
+LETTERS = [
+    posted("post", lambda box: box.post("c", "third")),
+    posted("take of a letter", lambda box: box.take("a")),
+    posted("compact", lambda box: box.compact(), silent=True),
+]
+
+OPERATIONS = [*PLAIN, *HASHED, *QUEUE, *RARE, *LETTERS]
 
 # -- opening -----------------------------------------------------------------------------------
 

@@ -30,8 +30,18 @@ from tests.crash.harness import (
 from tests.crash.ptrace import Fail, Fault, Run, Short, run
 from tests.support import scaled
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.EACCES)
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+REFUSALS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EMFILE,
+    errno.EACCES,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ESTALE,
+)
 
 
 def refuse_everywhere(operation: Operation, folder: object, errnos: tuple[int, ...] = REFUSALS) -> Seen:

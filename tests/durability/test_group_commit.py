@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from psync import WorkQueue
+from psync.engine.contract import WAITING
+from psync.engine.directory.commit import Commit
 from psync.errors import QueueClosed, StoreFailed
 from tests.concurrency.crew import SharedNumbers
 
@@ -138,3 +142,25 @@ def test_a_queue_that_was_closed_takes_nothing_that_is_on_its_way(root: Path) ->
     jobs.reopen()
     jobs.put("second")
     assert jobs.qsize() == 2
+
+
+def test_a_put_that_fails_while_it_waits_for_the_disk_is_not_made_by_the_next_one(root: Path, monkeypatch: Any) -> None:
+    jobs = durable(root)
+    jobs.put("first")
+
+    def fail(commit: Commit, end: int, fails: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def fail_late(commit: Commit, end: int, fails: int) -> None:
+        monkeypatch.undo()
+        jobs._log._append([b"behind it"], WAITING)  # type: ignore[attr-defined]
+        fail(commit, end, fails)
+
+    for failing in (fail, fail_late):
+        monkeypatch.setattr(Commit, "wait", failing)
+        with pytest.raises(StoreFailed, match="ENOLCK"):
+            jobs.put("second")
+        monkeypatch.undo()
+    jobs.put("third")
+    payloads = [record.payload for record in jobs._log.take(1, 10)]
+    assert [pickle.loads(payload)[1] for payload in payloads if payload != b"behind it"] == ["first", "third"]

@@ -64,6 +64,7 @@ class Commit:
                     crowd = 0 if waited or self._tail.depth else sync[CROWD]
                     if crowd < 2:
                         self._ask(sync)
+                        return
             finally:
                 self._block.leave()
             if crowd > 1:  # not while it is locked, or those who are done would not learn of it
@@ -100,11 +101,12 @@ class Commit:
         tail = self._tail.peek()
         end, pending = tail[PREPARED] or tail[END], tail[PENDING]
         begun = clock.monotonic()
-        try:
-            self._segments.sync(sync[SYNCED], tail[BASE])
-        except BaseException:
-            self._give_up(sync)
-            raise
+        for file in self._segments.written_since(sync[SYNCED], tail[BASE]):
+            try:
+                os.fdatasync(file)
+            except OSError:
+                self._give_up(sync)
+                raise
         self._took = clock.monotonic() - begun
         tail = self._tail.enter()
         try:
@@ -122,7 +124,10 @@ class Commit:
         finally:
             self._tail.leave()
         sync[SYNCED] = end
-        self._block.save()
+        try:
+            self._block.save()
+        except OSError:
+            self._block.spoil()  # it is on the disk, and exists; somebody will ask once more
 
     def _give_up(self, sync: list[int]) -> None:
         tail = self._tail.enter()

@@ -401,7 +401,10 @@ class DirectoryEngine(Engine):
         self._farewells.add(farewell)
 
     def alive(self, owner: int) -> Alive:
-        return self._owners.alive(owner)
+        try:
+            return self._owners.alive(owner)
+        except OSError as error:
+            raise refused(error, "an owner", self.layout.owner(owner)) from error
 
     def describe(self, owner: int) -> str:
         return self._owners.describe(owner)

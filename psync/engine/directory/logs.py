@@ -89,8 +89,29 @@ class DirectoryLog(LogLooks):
             end = self._tail.values[PREPARED]
         finally:
             self._tail.leave()
-        commit.wait(end, fails)
+        try:
+            commit.wait(end, fails)
+        except BaseException:
+            with contextlib.suppress(OSError, Unreadable):
+                self._withdraw(commit, positions, end, fails)
+            raise
         return positions
+
+    def _withdraw(self, commit: Commit, positions: list[int], end: int, fails: int) -> None:
+        """What was prepared, and could not be seen to its end, will not exist."""
+        tail = self._tail.enter()
+        try:
+            if commit.fails() != fails or tail[END] >= end:
+                return
+            if tail[PREPARED] == end:
+                tail[PREPARED] = positions[0] if positions[0] > tail[END] else 0
+                tail[PENDING] -= len(positions)
+                self._tail.save()
+            else:  # others have prepared something behind it: it comes to exist with that, but nobody takes it
+                for position in positions:
+                    self._written.write_mark(position, tail[BASE], Mark(_DONE, 1))
+        finally:
+            self._tail.leave()
 
     def _look_for_failure(self, commit: Commit) -> int:
         """While ``tail`` is locked: how often the disk failed; since then, segments may have other files."""

@@ -250,7 +250,10 @@ class DirectoryRegister(Register):
                 except OSError:
                     if create:
                         raise
-                    fd = self._whole.open(self._path, READ)
+                    try:
+                        fd = self._whole.open(self._path, READ)
+                    except FileNotFoundError:
+                        return None
                     self._writable = False
                 self._whole.trust.kept(fd, self._path)
                 try:

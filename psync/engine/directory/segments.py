@@ -197,13 +197,13 @@ class Segments:
         if written != len(data):
             write_all(fd, data[written:], position - tail + written)
 
-    def sync(self, begin: int, tail: int) -> None:
-        """What was written from position `begin` on is on the disk."""
+    def written_since(self, begin: int, tail: int) -> Iterator[int]:
+        """The files that hold what was written from position `begin` on, each open until the next."""
         if begin < tail:
             self._list()
-        for base in [tail, *(base for base in self._bases if base < tail)]:
-            if base == tail or self._next_base(base, tail, tail) > begin:
-                os.fdatasync(self._file(base, create=base == tail))
+        for base in [base for base in self._bases if base < tail and self._next_base(base, tail, tail) > begin]:
+            yield self._file(base)
+        yield self._file(tail, create=True)
 
     def sync_marks(self, positions: Sequence[int], tail: int) -> None:
         """The marks of the records at `positions` are on the disk."""
