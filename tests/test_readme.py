@@ -134,3 +134,9 @@ def test_every_environment_variable_is_in_the_readme() -> None:
 @pytest.mark.parametrize("name", psync.pickleshare.__all__)
 def test_every_name_of_the_drop_in_is_in_the_readme(name: str) -> None:
     assert name in NAMED
+
+
+def test_every_test_that_the_promises_name_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)`", TEXT)
+    assert len(named) > 10
+    assert [test for test in named if not (README.parent / test).is_file()] == []

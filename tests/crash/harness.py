@@ -6,8 +6,9 @@ For a new operation, three lines::
         swap = Operation("swap", prepare=lambda db: db.update(a=1, b=2), act=lambda db: db.swap("a", "b"))
         kill_everywhere(swap, root)
 
-and `tests.crash.refusal.refuse_everywhere` and `tests.crash.beside.look_everywhere` take the same operation. What is
-there before and after is not spelled out: the harness prepares a directory and looks, prepares another,
+and `tests.crash.refusal.refuse_everywhere`, `tests.crash.interruption.interrupt_everywhere` and
+`tests.crash.beside.look_everywhere` take the same operation. What is there before and after is not spelled out: the
+harness prepares a directory and looks, prepares another,
 lets a child act undisturbed, and looks again. Every strike then gets a directory of its own.
 """
 

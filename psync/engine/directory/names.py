@@ -12,7 +12,7 @@
 ``.psync/tmp/<16 hex digits>``       being written, and locked by its writer; garbage once that is dead
 ``.psync/quarantine/<time>-<name>``  what failed its check, as it was found; ``.why`` beside it says why
 ``.psync/<kind>/<name>``             a register: the state of the barrier, event ... of that name
-``.psync/<log name>/log/...``        a log: ``tail``, ``front``, segments and marks by first position, hints
+``.psync/<log name>/log/...``        a log: ``tail``, ``front``, ``sync``, segments, marks, hints
 """
 
 from __future__ import annotations
