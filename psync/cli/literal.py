@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import math
-import pprint
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +46,8 @@ def _same_number(value: complex) -> bool:
 
 def shown(key: str, value: Any) -> str:
     """The pair as `pprint` prints it; also for a value whose own repr fails."""
+    import pprint  # which costs more to import than the rest of the command line
+
     try:
         return pprint.pformat((key, value), sort_dicts=False)
     except Exception as error:  # a stranger's __repr__ may raise anything

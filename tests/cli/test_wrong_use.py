@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from psync.cli import COMMANDS, main
-from tests.cli.shell import psync
+from tests.cli.shell import ENVIRON, psync
 
 
 def test_help_names_every_command_and_the_exit_codes() -> None:
@@ -119,3 +119,42 @@ def test_help_imports_nothing_slow() -> None:
     ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     for slow in ("psync.store.db", "multiprocessing", "pprint", "filelock", "psutil", "asyncio"):
         assert f"'{slow}'" not in ran.stderr
+
+
+COSTS = """
+import argparse, sys
+argparse.ArgumentParser().add_argument("-x")  # imports what it needs
+import psync.store
+before = set(sys.modules)
+from psync.cli import main
+code = main(sys.argv[1:])
+print(*(set(sys.modules) - before), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("command", [["set", "key", "text"], ["get", "key"], ["ls"], ["wait", "key"], ["del", "key"]])
+def test_a_command_imports_hardly_more_than_argparse_and_the_store(command: list[str], root: Path) -> None:
+    psync("set", root, "key", "text")
+    name, *rest = command
+    ran = subprocess.run(
+        [sys.executable, "-c", COSTS, name, root, *rest], env=ENVIRON, capture_output=True, text=True, check=True
+    )
+    more = {module for module in ran.stderr.split() if not module.startswith("psync.cli")}
+    # `ast` reads and checks literals; `tempfile` and `random` would be a sign of something that is done needlessly
+    assert more <= {"psync.store.waiting", "ast", "_ast"}, more
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_use_of_any_command_is_one_line_after_its_usage(
+    command: str, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    without_anything = [[command]] if command != "dump" else []  # which looks at this folder then
+    for wrong in (*without_anything, [command, str(root / "db"), "--no-such-option"]):
+        assert main(wrong) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith(f"usage: psync {command} ")
+        assert said.err.splitlines()[-1].startswith(f"psync {command}: error: ")
+    assert not (root / "db").exists()
