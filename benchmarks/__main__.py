@@ -23,6 +23,7 @@ QUESTIONS = (
     "wake",
     "barrier",
     "queues",
+    "fan_out",
     "locks",
     "durability",
     "startup",

@@ -26,6 +26,8 @@ HEADLINES = (
     ("queues", "get and done", "get a job and say it is done"),
     ("queues", "1 producer, 4 consumers", "jobs a second, 4 consumers"),
     ("queues", "1 producer, 4 consumers, in a loop", "the same, looping over the queue"),
+    ("fan_out", "a call submitted, 4 workers", "a call submitted to 4 workers"),
+    ("fan_out", "a call mapped, 4 workers", "a call mapped to 4 workers"),
     ("locks", "lock pair", "take and release a lock"),
     ("locks", "lock by 4 processes", "lock wanted by 4 processes"),
     ("startup", "import, store in hand", "import until there is a store"),

@@ -10,6 +10,7 @@ An adapter has those of these that its library has, and nothing more:
     Queue(folder)      open put take fill close                    `take` claims, and acknowledges where it can
     Lock(folder)       open acquire release close
     Semaphore(folder, value), Barrier(folder, parties)             open acquire release close; open wait close
+    Pool(folder, workers)  map submit_all close                          calls are made by other processes
     IMPORT, READY                                                  the statements that import it, and all of it
 
 All that has an `open()` is made before the processes that share it part ways; each then calls it. Where a library's
@@ -38,6 +39,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "multiprocessing_queue": (),
     "persistqueue": ("persistqueue",),
     "dirq": ("dirq",),
+    "processpool": (),
+    "joblib": ("joblib",),
+    "dask": ("distributed",),
     "filelock": ("filelock",),
     "fasteners": ("fasteners",),
     "tcpstore": ("torch",),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 context = multiprocessing.get_context("fork")
 
@@ -68,6 +70,21 @@ class Semaphore:
     def open(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Pool:
+    def __init__(self, folder: str, workers: int) -> None:
+        self.pool = context.Pool(workers)
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        return self.pool.map(function, items, chunksize=1)
+
+    def submit_all(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        return [answer.get() for answer in [self.pool.apply_async(function, (item,)) for item in items]]
+
+    def close(self) -> None:
+        self.pool.terminate()
+        self.pool.join()
 
 
 class Queue:

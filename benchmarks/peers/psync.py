@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import psync
 
@@ -148,6 +149,20 @@ class Semaphore:
 
     def close(self) -> None:
         self.db.close()
+
+
+class Pool:
+    def __init__(self, folder: str, workers: int) -> None:
+        self.executor = psync.Executor(folder, max_workers=workers)
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        return list(self.executor.map(function, items))
+
+    def submit_all(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        return [future.result() for future in [self.executor.submit(function, item) for item in items]]
+
+    def close(self) -> None:
+        self.executor.shutdown()
 
 
 class Queue:
