@@ -30,6 +30,15 @@ def options(parser: argparse.ArgumentParser) -> None:
     directory(parser, made=False)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
+        "--pair",
+        action="store_true",
+        help="started on two hosts: try out together whether locks exclude, how soon each sees what the other did, and "
+        "how their clocks differ",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="seconds to wait for the other host (60)"
+    )
+    parser.add_argument(
         "--restore",
         metavar="NAME",
         help="put a value back that was set aside as damaged: the last one of that key, or that file in quarantine",
@@ -43,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     if args.restore is not None:
         return _restore(str(path.absolute()), args.restore, args.trust_group)
     found = []
-    for finding in findings(str(path.absolute()), args.trust_group):
+    looked_at = _together(str(path.absolute()), args.timeout) if args.pair else None
+    for finding in looked_at or findings(str(path.absolute()), args.trust_group):
         found.append(finding)
         if not args.json:
             state = "WRONG" if finding.state == "wrong" else finding.state
@@ -68,6 +78,15 @@ def _restore(root: str, name: str, team: bool) -> int:
     except (LookupError, ValueError) as error:
         raise Failure(str(error)) from error
     return 0
+
+
+def _together(root: str, patience: float) -> Iterator[Finding]:
+    from psync.engine.directory.pairing import paired
+
+    try:
+        yield from paired(root, patience)
+    except TimeoutError as error:
+        raise Failure(f"{error}: start `psync doctor --pair` on another one at the same time") from error
 
 
 def findings(root: str, team: bool = False) -> Iterator[Finding]:

@@ -131,7 +131,7 @@ def test_how_a_network_file_system_is_mounted_matters(options: str, wrong: int) 
     found = [*network_options(mount), promise(mount)]
     assert [each.state for each in found] == ["wrong"] * wrong + ["note"]
     assert all(each.remedy for each in found[:-1])
-    assert "nothing is promised among hosts" in found[-1].says
+    assert "among hosts" in found[-1].says
 
 
 def test_a_link_is_followed_and_told(root: Path) -> None:
@@ -144,3 +144,24 @@ def test_wrong_use(root: Path) -> None:
     ran = psync("doctor", root / "none")
     assert (ran.code, ran.out, ran.err) == (1, "", f"psync doctor: {root}/none is not a directory\n")
     assert psync("doctor").code == psync("doctor", root, "--no-such").code == 2
+
+
+def test_two_who_are_started_together_try_the_directory_out(root: Path) -> None:
+    command = [sys.executable, "-m", "psync", "doctor", "--pair", "--timeout", "100", "--json", str(root)]
+    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [json.loads(one.communicate(timeout=100)[0]) for one in pair]
+    assert [one.returncode for one in pair] == [0, 0]
+    assert said[0]["findings"] == said[1]["findings"]
+    assert [finding["what"] for finding in said[0]["findings"]] == [
+        "flock between the two",
+        "fcntl between the two",
+        "visibility",
+        "clocks",
+    ]
+
+
+def test_who_is_alone_is_told_so(root: Path) -> None:
+    command = [sys.executable, "-m", "psync", "doctor", "--pair", "--timeout", "0.5", str(root)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "no other host was there within 0.5 seconds" in ended.stderr

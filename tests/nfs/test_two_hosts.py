@@ -120,3 +120,10 @@ def clock_difference(one: Machine, two: Machine) -> float:
         first, second, third = now(one), now(two), now(one)
         tries.append((time.monotonic() - begun, (first + third) / 2 - second))
     return min(tries)[1]
+
+
+def test_two_hosts_examine_a_mount_together(place: Place) -> None:
+    command = [sys.executable, "-m", "psync", "doctor", "--pair", place.path]
+    said = [running.output() for running in [client.start(command) for client in (place.c1, place.c2)]]
+    print(said[0])
+    assert said[0] == said[1] and "all is well" in said[0]

@@ -8,6 +8,7 @@
 ``.psync/owners/<16 hex digits>``    one process; locked by it as long as it lives
 ``.psync/guards/<name>``             locked during a compaction
 ``.psync/locks/<name>``              a mutex: its last token and its holder
+``.psync/pair/...``                  two hosts that try the directory out together
 ``.psync/pending/<16 hex digits>``   an append to several buckets that is decided, but perhaps not made everywhere
 ``.psync/tmp/<16 hex digits>``       being written, and locked by its writer; garbage once that is dead
 ``.psync/quarantine/<time>-<name>``  what failed its check, as it was found; ``.why`` beside it says why

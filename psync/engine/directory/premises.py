@@ -75,16 +75,26 @@ def _file_system(root: str, mount: Mount) -> Finding:
     return Finding("file system", OK, says)
 
 
+_OPTIONS = {
+    "nolock": (WRONG, "locks keep nobody out on other hosts", "mount it without that"),
+    "local_lock=all": (WRONG, "locks keep nobody out on other hosts", "mount it without that, or with local_lock=none"),
+    "local_lock=flock": (WRONG, "locks keep nobody out on other hosts", "mount it with local_lock=none"),
+    "soft": (WRONG, "a slow server counts as an error", "mount it with `hard`"),
+    "softerr": (WRONG, "a slow server counts as an error", "mount it with `hard`"),
+    "vers=4.0": (NOTE, "who waits for a lock is told of it after a second or more", "mount it with vers=4.2"),
+    "vers=3": (NOTE, "what a host without power held is free when it is back", "mount it with vers=4.2"),
+    "noac": (NOTE, "not needed here, and dear: each look asks the server anyway", "mount it without that"),
+    "lookupcache=none": (NOTE, "not needed here, and dear", "mount it without that"),
+}
+"""Mount options of NFS: what each means here, and what to do."""
+
+
 def network_options(mount: Mount) -> Iterator[Finding]:
     if not mount.network:
         return
-    bad = {"nolock", "local_lock=all", "local_lock=flock"} & set(mount.options)
-    if bad:
-        yield Finding(
-            "network", WRONG, f"locks are kept from other hosts ({', '.join(sorted(bad))})", "mount it without that"
-        )
-    if "soft" in mount.options:
-        yield Finding("network", WRONG, "a slow server counts as an error (soft)", "mount it with `hard`")
+    for option, (state, says, remedy) in _OPTIONS.items():
+        if option in mount.options:
+            yield Finding(f"mount option {option}", state, says, remedy)
 
 
 def _space(root: str, mount: Mount) -> Finding:
@@ -135,7 +145,7 @@ def promise(mount: Mount) -> Finding:
         return Finding(
             "promise",
             NOTE,
-            "a network file system: all is kept for the processes of one host, which look again and again instead of "
-            "being woken; nothing is promised among hosts",
+            "a network file system: on NFS with locks, all that the README promises among hosts, where who waits looks "
+            "again and again instead of being woken; `--pair` on two hosts tries it out",
         )
     return Finding("promise", OK, "all that the README promises: atomic, safe from kill -9, woken by the kernel")
