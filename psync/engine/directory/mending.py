@@ -15,7 +15,7 @@ Everything is written before `BOOT` says that it was: killed in the middle, the 
 from __future__ import annotations
 
 from psync.engine import boot
-from psync.engine.contract import Mark, State
+from psync.engine.contract import WAITING, Mark, State
 from psync.engine.directory.commit import APPENDED, BASE, BOOT, END, LATER, MARKED, PENDING, PREPARED
 from psync.engine.directory.log_files import (
     ARRIVED,
@@ -100,6 +100,8 @@ class Mending(LogFiles):
                 waiting.append(position)
             elif state is State.DELAYED:
                 delayed.append(position)
+        for position in waiting:  # a mark, even of those that nobody was ever at: where FRONT has passed there is one
+            self._taken.write_mark(position, base, self._taken.mark(position, base) or WAITING)
         if waiting:
             self._returned.put(ROOM, waiting)
         if delayed:
