@@ -13,6 +13,7 @@ import json
 import os
 import queue
 import random
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,7 +152,10 @@ def look(path: str, notes: Path) -> Found:
         box = Mailbox(db, "box")
         for name in [name for name in begun if name.startswith("letter")]:
             _judge(found, name, lambda name=name: box.get(name, timeout=0), begun[name] - {0}, done[name])
-        _look_at_queue(found, WorkQueue(db, "jobs"), begun["task"], tasks, answered, begun_answers)
+        with warnings.catch_warnings(record=True) as told:  # of what was damaged, and is put right
+            warnings.simplefilter("always")
+            _look_at_queue(found, WorkQueue(db, "jobs"), begun["task"], tasks, answered, begun_answers)
+        found.torn.extend(str(warning.message) for warning in told)
         _goes_on(db)
     return found
 
