@@ -89,6 +89,9 @@ class InHand:
         """How many iterations go on in this process."""
         self._keeper: _Keeper | None = None
         self._starting = threading.Lock()
+        self._giving = threading.RLock()
+        """Held by who gives back: the last first, and one at a time, or they would wait in another order than before.
+        Reentrant, because the collector may end a forgotten loop at any moment, in any thread."""
         forks.remember(self)
 
     def add(self, level: Level, records: list[Record]) -> None:
@@ -121,10 +124,11 @@ class InHand:
 
     def give_back(self) -> None:
         """All of it."""
-        for key in reversed(list(self._all)):  # what is given up is the first to be taken again
-            level, record = self._all.pop(key, (None, None))  # another thread may be faster
-            if level is not None and record is not None:
-                self._claims.give_up_quietly(level, record)
+        with self._giving:
+            for key in reversed(list(self._all)):  # what is given up is the first to be taken again
+                level, record = self._all.pop(key, (None, None))  # a loop may be faster
+                if level is not None and record is not None:
+                    self._claims.give_up_quietly(level, record)
 
     def leave(self) -> None:
         """The engine is about to be closed."""
@@ -139,13 +143,19 @@ class InHand:
 
     def give_back_from(self, hand: Hand) -> None:
         claims = hand.claims
-        while claims:
-            try:
-                level, record = claims.pop()
-            except IndexError:  # the loop was faster
-                return
-            if self.remove(record):
-                self._claims.give_up_quietly(level, record)
+        with self._giving:
+            while claims:
+                try:
+                    level, record = claims.pop()
+                except IndexError:  # the loop was faster
+                    return
+                if self.remove(record):
+                    self._claims.give_up_quietly(level, record)
+
+    def wait_for_giver(self) -> None:
+        """Return when all that was being given back can be taken again."""
+        with self._giving:
+            pass
 
     def drop(self, hand: Hand) -> None:
         """The loop is over."""
@@ -169,6 +179,7 @@ class InHand:
         self.loops = 0
         self._keeper = None
         self._starting = threading.Lock()
+        self._giving = threading.RLock()
 
 
 class _Keeper(threading.Thread):

@@ -110,17 +110,18 @@ class Taker:
                     going = beat(level, record) if in_hand.remove(record) else None
                     # else it was given away since
                     task = None if going is None else opened(level, going)
-                elif pace.size == 1 or (share := self._share(pace.size)) == 1:
+                else:
+                    in_hand.wait_for_giver()
+                    if pace.size > 1 and (share := self._share(pace.size)) > 1:
+                        level, records = self._claim(share)
+                        if records:
+                            in_hand.fill(hand, level, records)
+                        else:
+                            pace.size = 1
+                        continue
                     task = self._take() or self.wait(self._take, self._levels.finished, None)
                     if task is None:
                         return
-                else:
-                    level, records = self._claim(share)
-                    if records:
-                        in_hand.fill(hand, level, records)
-                    else:
-                        pace.size = 1
-                    continue
                 if task is not None:
                     hand.began = began = now()
                     yield task

@@ -16,6 +16,7 @@ from psync import PickleShareDB, WorkQueue
 from psync.engine import DirectoryEngine, Engine, MemoryEngine
 from psync.engine.memory import ManualClock
 from psync.errors import QueueClosed, StaleClaim, TaskFailed, WaitTimeout
+from psync.sync.batches import PATIENCE
 
 
 class Place(NamedTuple):
@@ -341,6 +342,28 @@ def test_short_tasks_are_claimed_together_and_go_back_when_the_loop_is_left(plac
     assert jobs.statistics().running == 0 and jobs.qsize() == 299
     rest = [(task.value, task.attempt) for task in jobs.get_many(299)]
     assert sorted(rest) == [(number, 1) for number in range(201, 500)]
+
+
+def test_what_is_given_back_beside_a_loop_is_taken_again_in_order(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = WorkQueue(root, "jobs")
+    jobs.put_many(range(300))
+    give_up = jobs._claims.give_up_quietly
+
+    def slowly(level: Any, record: Any) -> None:
+        time.sleep(0.004)
+        give_up(level, record)
+
+    monkeypatch.setattr(jobs._claims, "give_up_quietly", slowly)
+    seen = []
+    for task in jobs:
+        seen.append(task.value)
+        if task.value in (100, 160, 220):
+            time.sleep(PATIENCE + 0.05)  # who looks after what is in hand is in the midst of giving it back then
+        task.done()
+        if task.value == 250:
+            break
+    assert seen == list(range(251))
+    assert jobs.statistics().running == 0
 
 
 def test_a_loop_that_raises_gives_back_what_it_had_not_begun(place: Place) -> None:
