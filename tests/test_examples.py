@@ -138,4 +138,4 @@ def test_a_search_with_joblib_finds_what_one_process_finds() -> None:
 
 @pytest.mark.parametrize("example", sorted(path.name for path in (PROJECT / "examples").iterdir() if path.is_file()))
 def test_an_example_is_short(example: str) -> None:
-    assert len((PROJECT / "examples" / example).read_text().splitlines()) <= (97 if example == "fan_out.py" else 60)
+    assert len((PROJECT / "examples" / example).read_text().splitlines()) < 60
