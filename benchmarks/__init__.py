@@ -5,6 +5,8 @@
     python -m benchmarks store locks.rivals   these questions, or cases, only
     python -m benchmarks --minutes 5 --fs tmpfs,disk,ext4,/mnt/nfs
 
+    python -m benchmarks.security             what a key costs, beside psync without one
+
 One file per question, one adapter per peer in `peers/`; a peer that is not installed is left out, and that is said.
 Every measurement is a fresh process. Cases come in shuffled order, round after round, until each had its rounds or the
 time is up; psync and its peers take turns within a case, so that whatever else the machine does hits all of them

@@ -25,7 +25,7 @@ def rounds(bench: Bench) -> dict[str, float]:
     figures: dict[str, float] = {}
     for parties in SIZES:
         barrier = bench.peer.Barrier(bench.fresh(f"of{parties}"), parties)
-        turns = bench.few(4500, 450) // parties // 9 * 9  # `pace` makes nine batches: all have to come as often
+        turns = bench.few(4500, 300) // parties // 9 * 9  # `pace` makes nine batches: all have to come as often
         took = crowd(parties, _party, [barrier] * parties, [turns] * parties)
         middle = Pace(*(statistics.median(seen) for seen in zip(*took, strict=True)))
         figures |= middle.figures(f"round of {parties}")

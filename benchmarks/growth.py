@@ -232,7 +232,7 @@ def _rival(gate: Callable[[], Any], lock: Any, count: int) -> tuple[float, float
 def processes(bench: Bench) -> dict[str, float]:
     """A round of a barrier, and a lock that all want, among 2 to 64 processes on as many processors as there are."""
     figures = {}
-    for count in CROWDS[: bench.few(6, 4)]:
+    for count in CROWDS[: bench.few(6, 3)]:
         barrier = bench.peer.Barrier(bench.fresh(f"barrier{count}"), count)
         seen = crowd(count, _party, [barrier] * count, [bench.few(1200, 480) // count // 3 * 3] * count)
         figures[f"round of a barrier at {count}"] = 1e6 * statistics.median(seen)

@@ -21,7 +21,7 @@ def latency(bench: Bench) -> dict[str, float]:
     written something else just before, as a worker has that writes several results.
     """
     polls = bench.peer.__name__.endswith("pickleshare")
-    turns = bench.few(8, 4) if polls else bench.few(400, 200)
+    turns = bench.few(8, 4) if polls else bench.few(400, 120)
     cold, warm = _turns(bench.peer.Signal(bench.folder), turns, 0.5 if polls else 0.0)
     return {
         **_latency(cold).figures("wake, median"),
@@ -31,7 +31,7 @@ def latency(bench: Bench) -> dict[str, float]:
 
 def flag(bench: Bench) -> dict[str, float]:
     """The same for an event: from just before it is set to where `wait` has returned."""
-    cold, warm = _turns(bench.peer.Flag(bench.folder), bench.few(400, 200), 0.0)
+    cold, warm = _turns(bench.peer.Flag(bench.folder), bench.few(400, 120), 0.0)
     return {
         **_latency(cold).figures("set to wake, median"),
         "set to wake by a warm setter": 1e6 * statistics.median(warm),
