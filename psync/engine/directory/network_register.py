@@ -37,11 +37,16 @@ class NetworkRegister(DirectoryRegister):
             raise Unreadable("it is shorter than a page")
         return page
 
+    _locked_page = b""
+    """The page, as it was read while it was locked."""
+
     def _value(self, page: Page) -> bytes | None:
-        return super()._value(self._page())
+        """While locked."""
+        self._locked_page = self._page()
+        return super()._value(self._locked_page)
 
     def _put(self, page: Page, new: bytes) -> None:
-        super()._put(self._page(), new)
+        super()._put(self._locked_page, new)
 
     def _show(self, fd: int) -> Page:
         return b"it is open, and looked at by `_page`"
