@@ -28,8 +28,9 @@ from psync.engine.directory.names import is_leftover
 _AT_CWD, _FORCE_SYNC, _EMPTY_PATH = -100, 0x2000, 0x1000
 _BASIC = 0x7FF
 _libc = ctypes.CDLL(None, use_errno=True)
-SETTLED = 0.05
-"""Seconds after which another change of a folder has another time stamp: servers count in ticks of up to 10 ms."""
+SETTLED = 0.2
+"""Seconds after which another change of a folder has another time stamp: servers count in ticks of 4 or 10 ms,
+and a busy one may be late."""
 _ABSENT = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 
 
@@ -78,6 +79,13 @@ class Lookups:
             if len(self._stamps) > 1000:
                 self._stamps.clear()
             self._stamps[folder] = stamp, since, now - since > SETTLED
+
+    def renew(self, folder: str) -> None:
+        """Nothing is remembered of `folder`, whatever its time stamp says: for who was led to a dead file. On v3
+        READDIRPLUS."""
+        self.ask(folder, sure=False)
+        if self._coarse:
+            self.listing(folder)
 
     def open(self, path: str, flags: int, *, sure: bool = True) -> int:
         """`os.open` of what is at `path` now. Raises FileNotFoundError if nothing is.
@@ -129,9 +137,9 @@ class Lookups:
             if error.errno == errno.ESTALE:
                 return None
             raise
-        if not status.st_nlink or not self.leads_to(path, status, sure=not status.st_size):
-            return None
-        return status
+        if not status.st_size:
+            self.renew(os.path.dirname(path))
+        return status if status.st_nlink and self.leads_to(path, status) else None
 
     def listing(self, folder: str) -> list[str]:
         """`os.listdir` of what is there now, without what NFS clients keep of removed files; [] if there is no such
