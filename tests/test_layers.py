@@ -29,9 +29,10 @@ DROP_IN = {
 """Beside the floors: what a module for those who come from elsewhere may import."""
 
 BLIND = {
-    "psync/engine/contract": ["psync.engine.directory", "psync.engine.memory"],
-    "psync/engine/memory": ["psync.engine.directory"],
-    "psync/engine/directory": ["psync.engine.memory"],
+    "psync/engine/contract": ["psync.engine.directory", "psync.engine.memory", "psync.engine.redis"],
+    "psync/engine/memory": ["psync.engine.directory", "psync.engine.redis"],
+    "psync/engine/directory": ["psync.engine.memory", "psync.engine.redis"],
+    "psync/engine/redis": ["psync.engine.directory", "psync.engine.memory"],
 }
 """Inside the engine: what must not know what."""
 
@@ -45,6 +46,7 @@ DOORS = {
     "select": ["engine/"],
     "socket": ["engine/"],
     "filelock": ["engine/"],
+    "redis": ["engine/redis/"],
     "time": ["engine/"],
     "open": ["engine/"],
     "psutil": ["engine/owner.py"],

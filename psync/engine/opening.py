@@ -13,6 +13,7 @@ from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
 from psync.engine.keys import FILE as KEY_FILE
 from psync.engine.keys import Key, keys_for
+from psync.engine.redis.address import is_address
 from psync.engine.sealed import opened
 
 __all__ = [
@@ -57,8 +58,8 @@ def open_engine(
     trust_group: bool = False,
     sharing: Sharing = "auto",
 ) -> Engine:
-    """A new engine for the directory `root`; an engine is taken as it is. With a `key`, or (for a directory) a file
-    PSYNC_KEY_FILE, what is stored is sealed.
+    """A new engine for the directory or the URL `root`; an engine is taken as it is. With a `key`, or (for a
+    directory) a file PSYNC_KEY_FILE, what is stored is sealed.
 
     Raises `UnsafeStore` if others could write to the directory, or if the store is sealed with another key, or is and
     there is none, or is not and there is one.
@@ -67,6 +68,15 @@ def open_engine(
         return opened(root, keys_for(key, root.root))
     if isinstance(root, Engine):
         return root if key is None else opened(root, keys_for(key))
+    if is_address(root):
+        if durability != "process":
+            raise ValueError(
+                f"durability={durability!r} is for a directory; a server's is set there: appendonly, appendfsync"
+            )
+        from psync.engine.redis.engine import RedisEngine
+
+        served = RedisEngine(os.fspath(root))
+        return served if key is None else opened(served, keys_for(key))
     keys = keys_for(key, os.path.abspath(os.path.expanduser(os.fspath(root))))
     engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
     return opened(engine, keys)
@@ -95,8 +105,8 @@ def remove_directory(path: str) -> None:
 
 
 def shared_engine(root: Root) -> Engine:
-    """The engine, with its defaults, that all in this process share who name this path."""
-    path = os.path.abspath(os.path.expanduser(os.fspath(root)))
+    """The engine, with its defaults, that all in this process share who name this path or URL."""
+    path = os.fspath(root) if is_address(root) else os.path.abspath(os.path.expanduser(os.fspath(root)))
     with _shared.lock:
         named = path, os.environ.get(KEY_FILE)
         engine = _shared.engines.get(named)

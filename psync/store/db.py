@@ -74,7 +74,7 @@ class PickleShareDB(MutableMapping[str, Any]):
     def root(self) -> Any:
         """The directory, as a `pathlib.Path`; for an engine without a directory, the engine."""
         path: str | None = getattr(self.engine, "root", None)
-        return self.engine if path is None else Path(path)
+        return self.engine if path is None or "://" in path else Path(path)
 
     @property
     def cache(self) -> Mapping[str, Cell]:

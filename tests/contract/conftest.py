@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ import pytest
 from psync.engine import Engine
 from psync.engine.contract import Log
 from tests.contract.marks import LOG
-from tests.contract.stands import DirectoryStand, MemoryStand, Stand
+from tests.contract.stands import DirectoryStand, MemoryStand, RedisStand, Stand
+from tests.redis_server import AOF, RedisServer, why_not
 from tests.support import PLACE
 
 DIRECTORIES = ["directory", "polling", "sealed", "network"]
@@ -23,9 +26,36 @@ elif SHM.is_dir():
     DIRECTORIES.insert(1, "shm")
 
 
-def build(kind: str, root: Path) -> Stand:
+SERVERS = {"redis": (), "redis aof": AOF}
+"""How the server is started: nothing on a disk, and every command on it before it is answered."""
+_prefixes = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], RedisServer]]:
+    """The one server of its kind that this test session has, started when the first test asks for it."""
+    running: dict[str, RedisServer] = {}
+
+    def of(kind: str) -> RedisServer:
+        if kind not in running:
+            reason = why_not()
+            if kind == "redis aof" and os.environ.get("PSYNC_TEST_REDIS") != "all":
+                reason = reason or "a server that writes to its disk is for a long run: tox -e redis"
+            if reason:
+                pytest.skip(reason)
+            running[kind] = RedisServer(*SERVERS[kind])
+        return running[kind]
+
+    yield of
+    for server in running.values():
+        server.close()
+
+
+def build(kind: str, root: Path, servers: Callable[[str], RedisServer]) -> Stand:
     if kind == "memory":
         return MemoryStand()
+    if kind in SERVERS:
+        return RedisStand(servers(kind), f"t{next(_prefixes)}")
     if kind == "sealed":
         return DirectoryStand(root, key=b"a key of the tests")
     if kind == "network":
@@ -49,17 +79,19 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-@pytest.fixture(params=["memory", *DIRECTORIES])
-def stand(request: pytest.FixtureRequest, folder: Path) -> Iterator[Stand]:
-    built = build(request.param, folder)
+@pytest.fixture(params=["memory", *DIRECTORIES, *SERVERS])
+def stand(request: pytest.FixtureRequest, folder: Path, servers: Callable[[str], RedisServer]) -> Iterator[Stand]:
+    built = build(request.param, folder, servers)
     yield built
     built.close()
 
 
 @pytest.fixture(params=DIRECTORIES)
-def disk(request: pytest.FixtureRequest, folder: Path) -> Iterator[DirectoryStand]:
+def disk(
+    request: pytest.FixtureRequest, folder: Path, servers: Callable[[str], RedisServer]
+) -> Iterator[DirectoryStand]:
     """For what only real processes can do."""
-    built = build(request.param, folder)
+    built = build(request.param, folder, servers)
     assert isinstance(built, DirectoryStand)
     yield built
     built.close()

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from psync.engine import Engine, MemoryEngine, open_engine
+from psync.engine.redis.engine import RedisEngine
 from tests.concurrency.crew import together
+from tests.redis_server import RedisServer
 from tests.support import SLACK
 
 T = TypeVar("T")
@@ -68,16 +70,16 @@ class MemoryStand(Stand):
         self.engine.close()
 
 
-class DirectoryStand(Stand):
-    def __init__(self, root: Path, **options: Any) -> None:
-        self.root = root
-        self._options = options
+class ProcessStand(Stand):
+    """What several processes can share: each opens an engine of its own."""
+
+    def __init__(self) -> None:
         self.engine = self._open()
         self._others: list[Engine] = []
         self._zombies: list[Any] = []
 
-    def _open(self) -> Engine:
-        return open_engine(str(self.root), **self._options)
+    @abstractmethod
+    def _open(self) -> Engine: ...
 
     def other(self) -> Engine:
         self._others.append(self._open())
@@ -117,6 +119,23 @@ class DirectoryStand(Stand):
         sender.send(answer)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def close(self) -> None:
+        for process in self._zombies:
+            process.join()
+            process.close()
+        for engine in (*self._others, self.engine):
+            engine.close()
+
+
+class DirectoryStand(ProcessStand):
+    def __init__(self, root: Path, **options: Any) -> None:
+        self.root = root
+        self._options = options
+        super().__init__()
+
+    def _open(self) -> Engine:
+        return open_engine(str(self.root), **self._options)
+
     def spoil(self, name: str) -> None:
         path = self.root / name
         data = bytearray(path.read_bytes())
@@ -124,12 +143,22 @@ class DirectoryStand(Stand):
         with open(path, "r+b") as file:
             file.write(data)
 
-    def close(self) -> None:
-        for process in self._zombies:
-            process.join()
-            process.close()
-        for engine in (*self._others, self.engine):
-            engine.close()
+
+class RedisStand(ProcessStand):
+    engine: RedisEngine
+
+    def __init__(self, server: RedisServer, prefix: str) -> None:
+        self._url = server.url(prefix)
+        super().__init__()
+
+    def _open(self) -> RedisEngine:
+        return RedisEngine(self._url)
+
+    def spoil(self, name: str) -> None:
+        key = self.engine.server.prefix + b"n:" + name.encode()
+        data = bytearray(self.engine.server.ask("GET", key))
+        data[len(data) // 2] ^= 0xFF
+        self.engine.server.ask("SET", key, bytes(data))
 
 
 def threads(jobs: Sequence[Callable[[], T]], patience: float = 20.0) -> list[T]:

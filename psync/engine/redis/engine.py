@@ -1,0 +1,310 @@
+"""The engine on a server: cells, and the doors to the other shapes."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from psync.engine import clock, forks, leaving
+from psync.engine.contract import Alive, Bucket, Cell, Engine, Log, Mutex, Register, Update, Version
+from psync.engine.redis import scripts, stored
+from psync.engine.redis.address import parse
+from psync.engine.redis.bucket import RedisBucket
+from psync.engine.redis.holds import Hold, Holds
+from psync.engine.redis.log import RedisLog
+from psync.engine.redis.mutex import RedisMutex
+from psync.engine.redis.owners import Owners
+from psync.engine.redis.register import RedisRegister
+from psync.engine.redis.scripts import Script
+from psync.engine.redis.server import Server
+from psync.engine.redis.watch import Channels, RedisWatch
+from psync.errors import CorruptValue, InvalidKey
+
+HIDDEN = ".psync"
+SET_CLOCK = 10.0
+"""Seconds after which the server is asked again what time it is."""
+
+
+class RedisEngine(Engine):
+    """Bytes under names on the server that `url` names: ``redis://``, ``rediss://`` (TLS) or ``unix://``.
+
+    Options in the URL: ``prefix`` (which store of that server; "psync" if none is given), ``lease`` (seconds after
+    which a process that the server does not hear of counts as dead), ``patience`` (seconds for which a server that does
+    not answer is tried again), and all of redis-py's. Nothing is sent before the first verb.
+
+    Raises `ValueError` for a URL that can't be, `ImportError` where redis-py is not installed, `StoreFailed` for a
+    server that refuses or stays away.
+    """
+
+    spin = 0.0
+    grace = 0.5
+    remote = True
+
+    def __init__(self, url: str) -> None:
+        self.address = parse(url)
+        self.server = Server(self.address)
+        self.owners = Owners(self.server)
+        self.holds = Holds(self)
+        self.channels = Channels(self.server)
+        self.held_mutexes: dict[bytes, Hold] = {}
+        self.sound: set[bytes] = set()
+        """Buckets that this process has read since they were begun: their chunks are sound."""
+        self._farewells = leaving.Farewells()
+        self._offset = self._asked = -math.inf
+        forks.remember(self)
+
+    def __repr__(self) -> str:
+        return f"<RedisEngine {self.address.shown}>"
+
+    def __reduce__(self) -> tuple[type[RedisEngine], tuple[str]]:
+        return type(self), (self.address.whole,)
+
+    @property
+    def opened_with(self) -> str:
+        """What opens the same store in another process, its password included."""
+        return self.address.whole
+
+    @property
+    def root(self) -> str:
+        """The URL without the password: what people are told."""
+        return self.address.shown
+
+    def after_fork(self) -> None:
+        """A child holds nothing, and says nobody else's farewell."""
+        self.held_mutexes = {}
+        self._farewells.forget()
+
+    # -- cells ---------------------------------------------------------------------------------------
+
+    def read(self, name: str, known: Cell | None = None) -> Cell | None:
+        data = self.server.get(b"n:", name.encode())
+        if data is None:
+            return None
+        cell = self._cell(name, data)
+        return known if known is not None and known.version == cell.version else cell
+
+    def _cell(self, name: str, data: bytes) -> Cell:
+        try:
+            return Cell(*stored.uncell(data))
+        except stored.Unreadable as error:
+            raise self.damaged(name, str(error)) from error
+
+    def damaged(self, name: str, reason: str) -> CorruptValue:
+        """What to raise, once the bytes are in quarantine."""
+        held = bool(self.holds.proof(b"n:" + name.encode()))
+        refuge = self.set_aside(name, reason)
+        text = f"the value of {name!r} is damaged ({reason}); its bytes are kept at {refuge}. Set the key again"
+        return (
+            CorruptValue(text, key=name, path=name, quarantine=refuge, reason=reason)
+            if refuge or held
+            else (CorruptValue(text, key=name, path=name, quarantine=None, reason=reason))
+        )
+
+    def put(self, script: Script, name: bytes, *arguments: Any) -> list[Any]:
+        """Run a script that changes `name` once nobody keeps us out. Raises `InvalidKey` where no value can stand."""
+        what = b"n:" + name
+        return self._checked(what, self.holds.until_free(what, lambda: self.server.run(script, name, *arguments)))
+
+    def _checked(self, what: bytes, answer: list[Any]) -> list[Any]:
+        if answer[0] == scripts.NO_PLACE:
+            name = what[2:].decode()
+            why = "is a folder of values" if answer[1] == b"folder" else "lies below another value"
+            raise InvalidKey(f"{name!r} can't hold a value: it {why}; use another key", key=name)
+        if answer[0] == scripts.LOST:
+            raise self.holds.lost(what)
+        return answer
+
+    def write(self, name: str, payload: bytes) -> None:
+        self.put(scripts.WRITE, name.encode(), stored.cell(payload), b"")
+
+    def create(self, name: str, payload: bytes) -> bool:
+        return bool(self.put(scripts.CREATE, name.encode(), stored.cell(payload))[1])
+
+    def delete(self, name: str) -> bool:
+        return bool(self.put(scripts.REMOVE, name.encode(), b"", b"")[1])
+
+    def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
+        key = name.encode()
+        what = b"n:" + key
+        with self.holds.held(what, what) as hold:
+            if hold.value is None:
+                return None
+            cell = self._cell(name, hold.value)
+            if before is not None:
+                before(cell)
+            self.put(scripts.REMOVE, key, hold.proof, b"")
+            return cell
+
+    def move(self, name: str, new: str) -> bool:
+        key, target = name.encode(), new.encode()
+        while True:
+            answer = self.server.run(scripts.MOVE, key, target, b"", b"")
+            if answer[0] != scripts.BUSY:
+                return bool(self._checked(b"n:" + target, answer)[1])
+            for one in (key, target):
+                self.holds.until_free(b"n:" + one, lambda one=one: self._busy(b"n:" + one))  # type: ignore[misc]
+
+    def _busy(self, what: bytes) -> list[Any]:
+        session = self.server.run(scripts.HOLDER, what)[1]
+        return [scripts.OK] if session == b"0" else [scripts.BUSY, session]
+
+    def update(self, name: str, function: Update) -> bytes | None:
+        """Two round trips: take hold and read; write and let go."""
+        key = name.encode()
+
+        def payload(data: bytes | None) -> bytes | None:
+            if data is not None:
+                return self._cell(name, data).payload
+            self._checked(b"n:" + key, self.server.run(scripts.PLACE, key))
+            return None
+
+        return self.change_held(b"n:", key, payload, function)
+
+    def change_held(
+        self, kind: bytes, key: bytes, payload: Callable[[bytes | None], bytes | None], function: Update
+    ) -> bytes | None:
+        """Replace what stands under `kind` and `key` by what `function` makes of its payload."""
+        what = kind + key
+        with self.holds.held(what, what) as hold:
+            old = payload(hold.value)
+            new = function(old)
+            if new is None or new is old:
+                return old
+            self._checked(what, self.server.run(scripts.PUT_HELD, what, hold.proof, kind, key, stored.cell(bytes(new))))
+            self.holds.is_over(what, hold)
+            return new
+
+    def entries(self, folder: str = "") -> tuple[builtins.list[str], builtins.list[str]]:
+        _, names, folders = self.server.run(scripts.FOLDER, folder.encode())
+        return [name.decode() for name in names], [name.decode() for name in folders]
+
+    def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
+        """One round trip a folder."""
+        if not hidden and f"{folder}/".startswith(f"{HIDDEN}/"):
+            return
+        prefix = f"{folder}/" if folder else ""
+        names, folders = self.entries(folder)
+        yield from (prefix + name for name in names)
+        for one in folders:
+            yield from self.list(prefix + one, hidden=hidden)
+
+    # -- the other shapes ----------------------------------------------------------------------------
+
+    def bucket(self, name: str) -> Bucket:
+        return RedisBucket(self, name)
+
+    def append(self, parts: Sequence[tuple[bytes, bytes]], name: str, proof: bytes = b"") -> int:
+        """Append items to buckets at one instant; about how large the last one is now, 0 if one of them is foreign."""
+        arguments = [x for key, ops in parts for x in (key, stored.bucket_head(), stored.chunk(ops))]
+        while True:
+            answer = self.server.run(scripts.APPEND, proof, *arguments)
+            if answer[0] != scripts.BUSY:
+                return int(self._checked(b"n:" + name.encode(), answer)[1])
+            for key, _ in parts:
+                self.holds.until_free(b"n:" + key, lambda key=key: self._busy(b"n:" + key))  # type: ignore[misc]
+
+    def append_all(self, ops: Mapping[str, bytes]) -> None:
+        for name in ops:
+            if name.encode() not in self.sound:
+                self.bucket(name).tail()
+        if ops and not self.append([(name.encode(), more) for name, more in ops.items()], next(iter(ops))):
+            raise ValueError(f"one of {', '.join(ops)} is one pickle of something else's; replace it first")
+
+    def log(self, name: str) -> Log:
+        return RedisLog(self, name)
+
+    def register(self, name: str) -> Register:
+        return RedisRegister(self, name)
+
+    def mutex(self, name: str) -> Mutex:
+        return RedisMutex(self, name)
+
+    @contextmanager
+    def guard(self, name: str) -> Iterator[None]:
+        with self.holds.held(b"g:" + name.encode()):
+            yield
+
+    # -- waiting and time ----------------------------------------------------------------------------
+
+    def watch(self, names: Sequence[str]) -> RedisWatch:
+        return self.watching([name.encode() for name in names])
+
+    def watching(self, names: Sequence[bytes]) -> RedisWatch:
+        return RedisWatch(self.channels, names, self.grace)
+
+    def announce(self, name: str) -> None:
+        self.server.ask("PUBLISH", self.server.prefix + b"!" + name.encode(), b"")
+
+    def now(self) -> float:
+        return clock.monotonic()
+
+    def due(self, seconds: float) -> int:
+        """In milliseconds of the server's clock: hosts that share nothing else agree on it."""
+        return math.ceil((self._server_time() + min(seconds, 1e9)) * 1000)
+
+    def until(self, due: int) -> float | None:
+        return due / 1000 - self._server_time()
+
+    def _server_time(self) -> float:
+        """Seconds on the server's clock, which is asked every few seconds; in between, on ours."""
+        now = clock.monotonic()
+        if now - self._asked > SET_CLOCK:
+            seconds, micros = self.server.ask("TIME")
+            now = self._asked = clock.monotonic()
+            self._offset = int(seconds) + int(micros) / 1e6 - now
+        return now + self._offset
+
+    def give_way(self) -> None:
+        """Nothing: who waits here sleeps."""
+
+    # -- owners --------------------------------------------------------------------------------------
+
+    def owner(self) -> int:
+        number = self.owners.number
+        if not number:
+            number = self.owners.mine()
+            leaving.remember(self)
+        return number
+
+    def at_leaving(self, farewell: Callable[[], object]) -> None:
+        self._farewells.add(farewell)
+
+    def alive(self, owner: int) -> Alive:
+        return self.owners.alive(owner)
+
+    def describe(self, owner: int) -> str:
+        return self.owners.describe(owner)
+
+    # -- housekeeping --------------------------------------------------------------------------------
+
+    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+        key = name.encode()
+        data = self.server.get(b"n:", key)
+        if data is None:
+            return None
+        if seen is None:
+            try:
+                stored.uncell(data)
+                return None
+            except stored.Unreadable:
+                pass
+        elif seen and int.from_bytes(data[1:9], "little") != seen[0]:
+            return None
+        refuge = f"{HIDDEN}/quarantine/{stored.fresh().hex()}-{name.replace('/', '%2F')}"
+        what = b"n:" + key
+        proof = self.holds.proof(what)
+        answer = self.holds.until_free(what, lambda: self.server.run(scripts.MOVE, key, refuge.encode(), proof, data))
+        return refuge if self._checked(what, answer)[1] else None
+
+    def sweep(self) -> int:
+        return self.owners.sweep()
+
+    def close(self) -> None:
+        """Be nobody any more; connections are opened again if the engine is used. A mutex that is held stays so."""
+        self._farewells.say()
+        self.owners.close()
+        self.channels.close()
+        self.server.close()

@@ -1,0 +1,131 @@
+"""A log on the server: payloads and marks in two hashes, and a sorted set of who is next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from psync.engine.contract import FINAL, WAITING, Counts, Log, Mark, Record, Sealed, State
+from psync.engine.redis import scripts
+from psync.engine.redis.scripts import Script
+
+if TYPE_CHECKING:
+    from psync.engine.redis.engine import RedisEngine
+
+
+class RedisLog(Log):
+    """A record that is final is cleared away at once: nobody who reads it needs more than that."""
+
+    def __init__(self, engine: RedisEngine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self._key = name.encode()
+        self._what = b"l:" + self._key
+
+    def __repr__(self) -> str:
+        return f"<RedisLog {self._name!r}>"
+
+    def _change(self, script: Script, *arguments: Any) -> list[Any]:
+        engine = self._engine
+        proof = engine.holds.proof(self._what)
+        answer = engine.holds.until_free(self._what, lambda: engine.server.run(script, self._key, proof, *arguments))
+        if answer[0] == scripts.SEALED:
+            raise Sealed(self._name)
+        if answer[0] == scripts.LOST:
+            raise engine.holds.lost(self._what)
+        return answer
+
+    def _look(self, script: Script, *arguments: Any) -> list[Any]:
+        return self._engine.server.run(script, self._key, *arguments)[1:]
+
+    # -- the verbs -----------------------------------------------------------------------------------
+
+    def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
+        if not payloads:
+            return []
+        waits = int(mark.state is State.WAITING)
+        first = int(self._change(scripts.LOG_APPEND, text_of(mark), waits, *map(bytes, payloads))[1])
+        return list(range(first, first + len(payloads)))
+
+    def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
+        if not owner:
+            raise ValueError("owner 0 is nobody; take with Engine.owner()")
+        if limit <= 0:
+            return []
+        answer = self._change(scripts.LOG_TAKE, limit, f"{owner} {beat} {lease!r}")
+        self.noted, self.sealed = int(answer[1]), bool(answer[2])
+        return records_of(answer[3:])
+
+    def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
+        _check_change(held, new)
+        if before is None:
+            return bool(self._change(scripts.LOG_SETTLE, position, text_of(held), text_of(new))[1])
+        with self.held():
+            record = self.read(position)
+            if record is None or record.mark != held:
+                return False
+            before()
+            return bool(self._change(scripts.LOG_SETTLE, position, text_of(held), text_of(new))[1])
+
+    def read(self, position: int) -> Record | None:
+        found = records_of(self._look(scripts.LOG_READ, position))
+        return found[0] if found else None
+
+    def claims(self) -> list[Record]:
+        return records_of(self._look(scripts.LOG_LINE, b"lc:", 1))
+
+    def delayed(self) -> list[tuple[int, Mark]]:
+        return [(record.position, record.mark) for record in records_of(self._look(scripts.LOG_LINE, b"ld:", 0))]
+
+    def finished(self) -> bool:
+        _, appended, final, _, _ = self._look(scripts.LOG_COUNTS)
+        return int(appended) == int(final)
+
+    def counts(self) -> Counts:
+        waiting, appended, _, is_sealed, noted = self._look(scripts.LOG_COUNTS)
+        self.noted, self.sealed = int(noted), bool(is_sealed)
+        return Counts(waiting, int(appended), int(appended), self.sealed)
+
+    def seal(self, sealed: bool = True) -> None:
+        self._change(scripts.LOG_SET, b"s", b"1" if sealed else b"")
+
+    def note(self, change: Callable[[int], int]) -> None:
+        with self.held():
+            noted = int(self._look(scripts.LOG_COUNTS)[4])
+            self._change(scripts.LOG_SET, b"n", change(noted))
+
+    def held(self) -> AbstractContextManager[None]:
+        return self._held()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with self._engine.holds.held(self._what):
+            yield
+
+
+def text_of(mark: Mark) -> str:
+    """The same text for the same mark, always: the server compares it."""
+    return f"{mark.state:d} {mark.attempt} {mark.owner} {mark.beat} {float(mark.lease)!r}"
+
+
+def mark_of(text: bytes) -> Mark:
+    state, attempt, owner, beat, lease = text.split()
+    return Mark(State(int(state)), int(attempt), int(owner), int(beat), float(lease))
+
+
+def records_of(answer: Sequence[Any]) -> list[Record]:
+    """What a script says of records: position, mark and payload of each."""
+    return [Record(int(answer[at]), mark_of(answer[at + 1]), answer[at + 2]) for at in range(0, len(answer), 3)]
+
+
+def _check_change(held: Mark, new: Mark) -> None:
+    """Raise ValueError for what the contract forbids whatever the log holds."""
+    if held.state in FINAL:
+        raise ValueError(f"{held.state.name} is final; it can't become {new.state.name}")
+    if (new.owner != 0) != (new.state is State.CLAIMED) and new.state is not State.DELAYED:
+        raise ValueError(f"a mark has an owner if and only if it is CLAIMED, not {new}")
+    if held.state is State.WAITING and new.state is State.DELAYED:
+        raise ValueError("what is WAITING may be taken at any moment, so it can't become DELAYED")
+    if new.attempt < held.attempt - (new.state is State.WAITING):  # less by one: as if it had not been taken
+        raise ValueError(f"attempts only grow, and {new.attempt} is less than {held.attempt}")

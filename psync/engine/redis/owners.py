@@ -1,0 +1,210 @@
+"""Who is alive: a key with a lease for each process, renewed by a thread; and the process table, on the same host.
+
+The fact that decides: whether the key is there. The server's clock ends a lease that nobody renewed; who is proved
+dead by the process table of its own host is buried at once, by whoever asks. A key that is gone never comes back: a
+process that was cut off for longer than its lease goes on as a new owner.
+
+Each owner has two keys: ``o:`` says that it is somebody, ``s:`` that what it holds is held. To close an engine takes
+the first away, and the second once nothing is held any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import weakref
+
+from psync.engine import clock, forks
+from psync.engine.contract import Alive
+from psync.engine.owner import Identity, examine, myself
+from psync.engine.redis import scripts
+from psync.engine.redis.server import Server
+from psync.errors import StoreFailed
+
+RENEWALS = 4
+"""How often a lease is renewed in its length."""
+KNOWN = 1000
+"""Identities that are remembered, at most."""
+
+
+class Owners:
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.number = 0
+        """This process's number; 0 as long as it has none."""
+        self.lost = 0
+        """How often this process was taken for dead."""
+        self._leases: dict[int, int] = {}
+        """Numbers whose leases are kept: how much is held under each."""
+        self._known: dict[int, Identity] = {}
+        self._lock = threading.Lock()
+        self._awake = threading.Event()
+        self._keeper: threading.Thread | None = None
+        forks.remember(self)
+
+    def after_fork(self) -> None:
+        """A child is another owner, holds nothing, and renews nothing of its parent's."""
+        self.number, self._leases, self._keeper = 0, {}, None
+        self._lock, self._awake = threading.Lock(), threading.Event()
+
+    # -- this process --------------------------------------------------------------------------------
+
+    def mine(self) -> int:
+        return self.number or self._arrive()
+
+    def _arrive(self) -> int:
+        with self._lock:
+            if not self.number:
+                number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
+                who = json.dumps(myself(clock.wall_ns() / 1e9)._asdict())
+                self._server.run(scripts.ARRIVE, number, who, self._milliseconds())
+                self._leases[number] = 0
+                self.number = number
+                self._keep()
+            return self.number
+
+    def _milliseconds(self) -> int:
+        return int(self._server.address.lease * 1000)
+
+    def _keep(self) -> None:
+        if self._keeper is None or not self._keeper.is_alive():
+            self._awake = threading.Event()
+            self._keeper = threading.Thread(
+                target=_keep_alive, args=(weakref.ref(self), self._awake), name="psync leases", daemon=True
+            )
+            self._keeper.start()
+
+    def renew(self) -> bool:
+        """Renew all leases; whether there is one left to renew."""
+        numbers = list(self._leases)
+        if numbers:
+            _, gone = self._server.run(scripts.RENEW, self._milliseconds(), *numbers)
+            for number in map(int, gone):
+                self.expired(number)
+        return bool(self._leases)
+
+    def expired(self, number: int) -> None:
+        """The server has not heard of us for too long: `number` counts as dead, we are somebody else from now on."""
+        with self._lock:
+            if self._leases.pop(number, None) is not None:
+                self.lost += 1
+            if self.number == number:
+                self.number = 0
+
+    def hold(self, number: int, more: int) -> None:
+        """So many more (or fewer) things are held under `number`, which is kept alive as long as there is one."""
+        with self._lock:
+            if number not in self._leases:
+                return
+            self._leases[number] += more
+            over = number != self.number and self._leases[number] <= 0
+            if over:
+                del self._leases[number]
+                if not self._leases:
+                    self._awake.set()
+        if over:
+            self._server.run(scripts.LEAVE, number, 1)
+
+    def holds(self, number: int) -> bool:
+        """Whether the lease of `number` is still ours."""
+        return number in self._leases
+
+    def close(self) -> None:
+        """This process is nobody any more; what it holds is held until it lets go or ends."""
+        with self._lock:
+            number, self.number = self.number, 0
+            if not number:
+                return
+            free = self._leases.get(number, 0) <= 0
+            if free:
+                self._leases.pop(number, None)
+            if not self._leases:
+                self._awake.set()
+        self._server.run(scripts.LEAVE, number, int(free))
+
+    # -- others --------------------------------------------------------------------------------------
+
+    def identity(self, owner: int) -> Identity | None:
+        """None if there is no such owner (any more)."""
+        data = self._server.get(b"o:", b"%d" % owner) or self._server.get(b"s:", b"%d" % owner)
+        if data is None:
+            self._known.pop(owner, None)
+            return None
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        found = self._known[owner] = Identity(**json.loads(data))
+        return found
+
+    def alive(self, owner: int) -> Alive:
+        """One read, and a look at the process table if it is on this host."""
+        data = self._server.get(b"o:", b"%d" % owner)
+        if data is None:
+            return Alive.NO
+        if owner == self.number:
+            return Alive.YES
+        if examine(Identity(**json.loads(data))) is Alive.NO:
+            self.bury(owner)
+            return Alive.NO
+        return Alive.YES
+
+    def judge(self, session: int) -> None:
+        """Free what `session` holds if it is proved dead."""
+        known = self._known.get(session) or self.identity(session)
+        if known is not None and examine(known) is Alive.NO:
+            self.bury(session)
+
+    def held_by(self, session: int) -> int:
+        """`session`, or 0 if it is proved dead. Changes nothing."""
+        if not session or session in self._leases:
+            return session
+        known = self.identity(session)
+        return 0 if known is None or examine(known) is Alive.NO else session
+
+    def bury(self, owner: int) -> None:
+        self._known.pop(owner, None)
+        self._server.run(scripts.LEAVE, owner, 1)
+
+    def describe(self, owner: int) -> str:
+        found = self.identity(owner)
+        return f"a process that is gone ({owner:016x})" if found is None else str(found)
+
+    def sweep(self) -> int:
+        """Bury who is proved dead; returns how many."""
+        buried, cursor = 0, 0
+        prefix = self._server.prefix + b"s:"
+        while True:
+            cursor, keys = self._server.ask("SCAN", cursor, "MATCH", _literally(prefix) + b"*", "COUNT", 1000)
+            for key in keys:
+                owner = int(key[len(prefix) :])
+                found = self.identity(owner) if owner not in self._leases else None
+                if found is not None and examine(found) is Alive.NO:
+                    self.bury(owner)
+                    buried += 1
+            cursor = int(cursor)
+            if not cursor:
+                return buried
+
+
+def _literally(prefix: bytes) -> bytes:
+    """`prefix` as a pattern that matches nothing else."""
+    return b"".join(b"\\" + bytes((byte,)) if byte in b"*?[]^\\" else bytes((byte,)) for byte in prefix)
+
+
+def _keep_alive(owners: weakref.ref[Owners], awake: threading.Event) -> None:
+    """Renew until there is nothing left to renew, or nobody who wants it."""
+    while True:
+        one = owners()
+        if one is None:
+            return
+        pause = one._server.address.lease / RENEWALS
+        try:
+            if not one.renew() and not one.number:
+                with one._lock:
+                    if not one._leases and one._keeper is threading.current_thread():
+                        one._keeper = None
+                        return
+        except StoreFailed:
+            pass  # the server is away; when it is back it says whether we were taken for dead
+        del one
+        awake.wait(pause)

@@ -1,0 +1,173 @@
+"""Commands to one server: each is sent until it is answered, and a script that changes something is done only once.
+
+A connection is used by one thread at a time and never by a forked child. When an answer does not come, the same
+request goes out again, with the same number and from the same slot, to whoever is the server by then; the script
+finds the answer that it had noted. Tries are at most a second apart; after `Address.patience` seconds: `StoreFailed`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from psync.engine import clock, forks
+from psync.engine.redis.address import Address
+from psync.engine.redis.scripts import Script
+from psync.engine.redis.stored import fresh
+from psync.errors import StoreFailed, StoreFull
+
+ANSWER = 5.0
+"""Seconds within which an answer comes; for a server that is busy for longer, give ``socket_timeout`` in the URL."""
+FIRST_BREAK, LONGEST_BREAK = 0.02, 1.0
+"""Seconds between two tries."""
+
+
+class Line:
+    """A connection, and the slot in which the server notes what was answered on it."""
+
+    def __init__(self, connection: Any, slot: bytes) -> None:
+        self.connection = connection
+        self.slot = slot
+        self.number = 0
+
+    def ask(self, *command: Any) -> Any:
+        self.connection.send_command(*command)
+        return self.connection.read_response()
+
+
+class Server:
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.prefix = b"{%s}:" % address.prefix.encode()
+        self._lines: list[Line] = []  # taken and given back by single calls, so threads need no lock
+        self._pool: Any = None
+        self._made = threading.Lock()
+        forks.remember(self)
+
+    def __repr__(self) -> str:
+        return f"<Server {self.address.shown}>"
+
+    def after_fork(self) -> None:
+        """A child's connections are its own; what its parent sent and got must not be mixed up with it."""
+        self._lines, self._pool, self._made = [], None, threading.Lock()
+
+    # -- connections ---------------------------------------------------------------------------------
+
+    def connect(self, **options: Any) -> Any:
+        """A new connection, not yet used."""
+        with self._made:
+            if self._pool is None:
+                self._pool = self._open_pool()
+        connection = self._pool.make_connection()
+        for name, value in options.items():
+            setattr(connection, name, value)
+        return connection
+
+    def _open_pool(self) -> Any:
+        redis = client()
+        try:
+            # RESP 2: in RESP 3 redis-py passes over what is pushed, and reads on.
+            return redis.ConnectionPool.from_url(
+                self.address.url, socket_timeout=ANSWER, socket_connect_timeout=ANSWER, protocol=2
+            )
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.address.shown} can't be opened: {error}") from error
+
+    def _line(self) -> Line:
+        try:
+            return self._lines.pop()
+        except IndexError:
+            return Line(self.connect(), self.prefix + b"q:" + fresh().hex().encode())
+
+    def close(self) -> None:
+        while self._lines:
+            self._lines.pop().connection.disconnect()
+
+    # -- requests ------------------------------------------------------------------------------------
+
+    def ask(self, *command: Any) -> Any:
+        """The answer to a command that may be done twice: a read."""
+        return self._repeated(lambda line: line.ask(*command), str(command[0]))
+
+    def get(self, kind: bytes, name: bytes) -> bytes | None:
+        return self.ask("GET", self.prefix + kind + name)  # type: ignore[no-any-return]
+
+    def run(self, script: Script, *arguments: Any) -> list[Any]:
+        """What the script answers; done once, however often it has to be sent."""
+        line = self._line()
+        line.number += 1
+        call = (script.sha, 1, line.slot, self.prefix, line.number, *arguments)
+        return self._repeated(lambda line: self._evaluate(line, script, call), "a script", line)  # type: ignore[no-any-return]
+
+    def _evaluate(self, line: Line, script: Script, call: tuple[Any, ...]) -> Any:
+        try:
+            return line.ask("EVALSHA", *call)
+        except client().exceptions.NoScriptError:
+            return line.ask("EVAL", script.source, *call[1:])
+
+    def _repeated(self, request: Any, what: str, line: Line | None = None) -> Any:
+        line = line or self._line()
+        try:
+            answer = request(line)
+        except lost() as error:
+            answer = self._again(request, what, line, error)
+        except client().exceptions.ResponseError as error:
+            self._lines.append(line)
+            raise self._refused(error) from error
+        except BaseException:  # a signal's handler raised: the answer may still come, to whoever reads next
+            line.connection.disconnect()
+            raise
+        self._lines.append(line)
+        return answer
+
+    def _again(self, request: Any, what: str, line: Line, error: Exception) -> Any:
+        """After a request that had no answer, or one that says `later`."""
+        end, pause = clock.monotonic() + self.address.patience, FIRST_BREAK
+        while True:
+            line.connection.disconnect()
+            if clock.monotonic() >= end:
+                raise self._unreachable(what, error) from error
+            clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_BREAK)
+            try:
+                return request(line)
+            except lost() as later:
+                error = later
+            except client().exceptions.ResponseError as refusal:
+                raise self._refused(refusal) from refusal
+
+    def _unreachable(self, what: str, error: Exception) -> StoreFailed:
+        return StoreFailed(
+            f"the server of {self.address.shown} did not answer {what} for {self.address.patience:g} seconds "
+            f"({error}); whether it was done is not known. See that the server runs and can be reached, and go on: "
+            "`psync doctor` looks",
+            key=None,
+        )
+
+    def _refused(self, error: Exception) -> StoreFailed | StoreFull:
+        text = str(error)
+        if text.startswith("OOM"):
+            return StoreFull(
+                f"the server of {self.address.shown} has no memory left ({text}): raise its "
+                "maxmemory, or remove values",
+                key=None,
+            )
+        return StoreFailed(f"the server of {self.address.shown} refused: {text}", key=None)
+
+
+def client() -> Any:
+    """redis-py, which is there only for who installed it."""
+    try:
+        import redis  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise ImportError("a store on a server needs redis-py: pip install 'psync[redis]'") from error
+    return redis
+
+
+def lost() -> tuple[type[Exception], ...]:
+    """What says that there was no answer, or that it is worth while to ask again."""
+    errors = client().exceptions
+    return (
+        errors.ConnectionError, errors.TimeoutError, errors.ReadOnlyError, errors.BusyLoadingError,
+        errors.TryAgainError, OSError,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What only a store on a server can be asked: cut lines, a server that dies, URLs, and everything above the engine."""
