@@ -164,7 +164,8 @@ class DirectoryBucket(Bucket):
         status = self._status(fd)
         if status is None:  # it was removed meanwhile
             os.close(fd)
-            return self._attach()
+            shared = self._whole.shared
+            return self._attach() if shared is None or shared.lookups.renew(self._path) else None
         try:
             self._whole.trust.check_kept(self._path, status)
         except BaseException:

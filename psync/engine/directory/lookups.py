@@ -80,12 +80,16 @@ class Lookups:
                 self._stamps.clear()
             self._stamps[folder] = stamp, since, now - since > SETTLED
 
-    def renew(self, folder: str) -> None:
-        """Nothing is remembered of `folder`, whatever its time stamp says: for who was led to a dead file. On v3
-        READDIRPLUS."""
-        self.ask(folder, sure=False)
-        if self._coarse:
-            self.listing(folder)
+    def renew(self, path: str) -> bool:
+        """Whether there is something at `path`, whatever is remembered: for who was led to a dead file by that name.
+
+        On v3 READDIRPLUS, which corrects what is remembered of the names that are there; but a name that was removed,
+        and is remembered, goes on leading to the dead file as long as somebody has that open.
+        """
+        folder, name = os.path.split(path)
+        if not self.ask(folder, sure=False):
+            return False
+        return not self._coarse or name in self.listing(folder)
 
     def open(self, path: str, flags: int, *, sure: bool = True) -> int:
         """`os.open` of what is at `path` now. Raises FileNotFoundError if nothing is.
@@ -137,8 +141,8 @@ class Lookups:
             if error.errno == errno.ESTALE:
                 return None
             raise
-        if not status.st_size:
-            self.renew(os.path.dirname(path))
+        if not status.st_size and not self.renew(path):
+            return None
         return status if status.st_nlink and self.leads_to(path, status) else None
 
     def listing(self, folder: str) -> list[str]:

@@ -81,7 +81,7 @@ class NetworkCells(Cells):
         finally:
             close(fd)
         if not data:
-            self._lookups.renew(os.path.dirname(path))
+            self._lookups.renew(path)
             return None
         return data
 
@@ -121,7 +121,8 @@ class NetworkCells(Cells):
                 raise
             else:
                 let_go(fd)
-            self._lookups.renew(os.path.dirname(path))
+            if not self._lookups.renew(path):
+                return None
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
     def _held_value(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:
