@@ -131,3 +131,8 @@ class LockTimeout(PsyncError, TimeoutError):
     lock: str
     waited: float
     holder: str | None
+
+
+def kept_at(refuge: str | None) -> str:
+    """For the text of a `CorruptValue`: where the damaged bytes are."""
+    return f"its bytes are kept at {refuge}" if refuge else "its bytes were left where they are"

@@ -36,6 +36,15 @@ def existing(args: argparse.Namespace) -> PickleShareDB:
     return opened(args)
 
 
+def looked_at(args: argparse.Namespace) -> PickleShareDB:
+    """The store there, for who only reads: what can't be read stays where it is. `Failure` as for `existing`."""
+    from psync.engine.directory.looking import LookingEngine
+
+    if not Path(args.directory).expanduser().is_dir():
+        raise Failure(f"{args.directory} is not a directory")
+    return PickleShareDB(LookingEngine(args.directory, trust_group=args.trust_group))
+
+
 def anywhere(parser: argparse.ArgumentParser) -> None:
     """Options may stand between the others, as in ``ls DIR -l GLOB``: argparse takes no GLOB there by itself."""
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]

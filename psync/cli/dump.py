@@ -6,10 +6,9 @@ import argparse
 import io
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from psync.cli import Failure, arguments, literal
+from psync.cli import arguments, literal
 from psync.errors import PsyncError
 from psync.store import PickleShareDB
 
@@ -18,20 +17,19 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Print every key and value as a list of pairs, which load can read back. What can't be read, and what has "
         "no form that could be read back (an object, say), is named on stderr, and the exit code is 1 then: "
-        "such a dump is for reading only. Values are unpickled, so dump only what you trust."
+        "such a dump is for reading only. Nothing is changed or moved by looking. Values are unpickled, so dump only "
+        "what you trust."
     )
     parser.add_argument("directory", nargs="?", default=".", help="the directory to look at (default: this one)")
     arguments.trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if not Path(args.directory).expanduser().is_dir():
-        raise Failure(f"{args.directory} is not a directory")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # within a literal, the very escapes that Python reads
     trouble = 0
     start = "["
-    with arguments.opened(args) as db:
+    with arguments.looked_at(args) as db:
         for key, value, problem in pairs(db):
             if problem:
                 trouble += 1

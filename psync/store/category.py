@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from psync.engine import forks
 from psync.engine.contract import Engine, HeldBucket, Position, Tail
-from psync.errors import CorruptValue, StoreFailed
+from psync.errors import CorruptValue, StoreFailed, kept_at
 from psync.store import codec
 from psync.store.keys import gethashfile
 
@@ -132,7 +132,7 @@ class Category:
         name = self._prefix + error.bucket
         refuge = self.engine.set_aside(name, error.reason, ())
         return CorruptValue(
-            f"the bucket {name!r} is damaged: {error.reason}; its bytes are kept at {refuge}",
+            f"the bucket {name!r} is damaged: {error.reason}; {kept_at(refuge)}",
             key=name,
             quarantine=refuge,
             reason=error.reason,

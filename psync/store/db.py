@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from psync.engine import Durability, Engine, Key, Root, Sharing, Wakeups, open_engine
 from psync.engine.contract import Cell
-from psync.errors import CorruptValue
+from psync.errors import CorruptValue, kept_at
 from psync.store import codec
 from psync.store.cache import Cache
 from psync.store.category import MISSING, Category
@@ -121,7 +121,7 @@ class PickleShareDB(MutableMapping[str, Any]):
             self._cache.forget(key)
             refuge = self.engine.set_aside(key, f"it can't be unpickled: {error!r}", cell.version)
             raise CorruptValue(
-                f"the value of {key!r} is damaged: it can't be unpickled ({error!r}); its bytes are kept at {refuge}. "
+                f"the value of {key!r} is damaged: it can't be unpickled ({error!r}); {kept_at(refuge)}. "
                 "Set the key again, or restore the file from a backup",
                 key=key,
                 quarantine=refuge,

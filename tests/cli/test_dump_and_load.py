@@ -149,7 +149,18 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_dumped(root: Path) -> None
     assert (ran.code, ast.literal_eval(ran.out)) == (1, [("a", 1), ("z", 2)])
     assert "'corrupt'" in ran.err
     assert "'foreign': can't be unpickled here: ModuleNotFoundError" in ran.err
-    assert [path.read_bytes() for path in root.rglob("*corrupt")] == [b"\x80\x05 not a pickle"], "the bytes are gone"
+    assert (root / "corrupt").read_bytes() == b"\x80\x05 not a pickle"
+
+
+def test_a_folder_that_never_was_a_store_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    for name in ("README.md", ".git/config", "photo.jpg"):
+        (tmp_path / name).write_bytes(b"# something else\xff")
+    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+    ran = psync("dump", cwd=tmp_path)
+    assert (ran.code, ran.out) == (1, "[]\n")
+    assert "README.md" in ran.err and "left where they are" in ran.err
+    assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
 
 
 def test_a_reader_that_stops_early_is_no_trouble(root: Path) -> None:
