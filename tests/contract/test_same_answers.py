@@ -113,7 +113,7 @@ steps = st.one_of(
         dicts,
         st.integers(0, 255),
     ),
-    do("append held", lambda p, name, more: p.held(name, lambda h: h.append(items(more))), bucket, dicts),
+    do("append held", lambda p, name, more: p.held(name, lambda h: bool(h.append(items(more)))), bucket, dicts),
     do("tail held", lambda p, name: p.held(name, lambda h: (h.tail().flags, h.tail().foreign)), bucket),
     do("drop", lambda p, name: p.held(name, lambda h: h.drop()), bucket),
     do("log append", lambda p, more: p.append(more), st.lists(st.binary(max_size=20), max_size=3)),
