@@ -27,6 +27,7 @@ from psync import (
 )
 from psync.engine.directory.looking import LookingEngine
 from psync.errors import StoreFailed
+from psync.work.overview import Observer
 from tests.cli.shell import ENVIRON, psync
 
 OTHERS = """
@@ -206,3 +207,21 @@ def test_who_only_looks_can_not_change_anything(root: Path) -> None:
         with pytest.raises(StoreFailed):
             change()
     assert db["a"] == 1
+
+
+def test_who_looks_again_and_again_sees_what_was_not_there_at_first(root: Path) -> None:
+    queue = WorkQueue(root, "jobs")
+    queue.put_many(range(3))
+    observer = Observer(str(root))
+    try:
+        assert observer.look().queues[0].counts.waiting == 3
+        task = queue.get()
+        queue.put(3, delay=600)
+        seen = observer.look()
+        assert seen.troubles == ()
+        (jobs,) = seen.queues
+        assert (jobs.counts.waiting, jobs.counts.running, jobs.counts.delayed) == (2, 1, 1)
+        assert [claim.id for claim in jobs.claims] == [task.id]
+        task.done()
+    finally:
+        observer.close()

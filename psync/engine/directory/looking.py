@@ -27,6 +27,7 @@ from psync.engine.directory.probe import NFS, Abilities, file_system_type, is_ne
 from psync.engine.directory.segments import Segments
 from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import Wake
+from psync.engine.directory.whole import Whole
 from psync.engine.owner import Identity, Usage, usage
 from psync.engine.seal import Unreadable
 from psync.errors import StoreFailed
@@ -176,6 +177,16 @@ class _SeenBlock(Block):
 
 
 class _SeenSegments(Segments):
+    def __init__(self, layout: Layout, log: str, whole: Whole) -> None:
+        super().__init__(layout, log, whole)
+        self._unmarked: set[int] = set()
+        """Segments that had no file of marks yet."""
+
+    def _find(self, position: int, tail: int) -> tuple[int, int, int] | None:
+        while self._unmarked:
+            self._forget(self._unmarked.pop())  # they may have one by now
+        return super()._find(position, tail)
+
     def _file(self, base: int, *, create: bool = False) -> int:
         return self._opened(self._files, base, self._layout.segment(self._log, base))
 
@@ -184,6 +195,7 @@ class _SeenSegments(Segments):
             return self._opened(self._marks, base, self._layout.marks(self._log, base))
         except FileNotFoundError:
             fd = self._marks[base] = os.open(os.devnull, READ)  # nothing is marked: nothing is in there
+            self._unmarked.add(base)
             return fd
 
     def _opened(self, files: dict[int, int], base: int, path: str) -> int:
@@ -191,7 +203,7 @@ class _SeenSegments(Segments):
         if fd is None:
             fd = self._whole.open(path, READ)
             if len(files) >= 4:
-                os.close(files.pop(next(iter(files))))
+                self._forget(next(iter(files)))
             files[base] = fd
             if base not in self._bases:
                 self._bases = sorted([*self._bases, base])
@@ -199,12 +211,18 @@ class _SeenSegments(Segments):
 
 
 class _SeenEntries(Entries):
+    _absent = False
+
     def _file(self) -> int:
+        if self._absent:
+            self.close()  # it may be there by now
         if self._fd < 0:
             try:
                 self._fd = os.open(self._path, READ | self._flags & os.O_DIRECT)
+                self._absent = False
             except FileNotFoundError:
                 self._fd = os.open(os.devnull, READ)
+                self._absent = True
         return self._fd
 
 
