@@ -36,6 +36,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 PATIENCE = 1.0
 """What was told to end may take a moment: pauses double up to this, in seconds."""
 
+collect_ignore_glob = ["nfs/guest/*"]
+"""Programs that run in machines of their own."""
+
 KEPT_INOTIFY = 4
 """As many inotify instances stay open for the next wait: a user has few."""
 

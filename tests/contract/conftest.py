@@ -39,8 +39,8 @@ def servers() -> Iterator[Callable[[str], RedisServer]]:
     def of(kind: str) -> RedisServer:
         if kind not in running:
             reason = why_not()
-            if kind == "redis aof" and os.environ.get("PSYNC_TEST_REDIS") != "all":
-                reason = reason or "a server that writes to its disk is for a long run: tox -e redis"
+            if os.environ.get("PSYNC_TEST_REDIS") not in ("all", kind):
+                reason = "on a server only when asked for, with PSYNC_TEST_REDIS=redis, or all: tox -e redis"
             if reason:
                 pytest.skip(reason)
             running[kind] = RedisServer(*SERVERS[kind])

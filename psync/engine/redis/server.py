@@ -42,6 +42,7 @@ class Server:
         self._lines: list[Line] = []  # taken and given back by single calls, so threads need no lock
         self._pool: Any = None
         self._made = threading.Lock()
+        self._closings = 0
         forks.remember(self)
 
     def __repr__(self) -> str:
@@ -79,7 +80,17 @@ class Server:
         except IndexError:
             return Line(self.connect(), self.prefix + b"q:" + fresh().hex().encode())
 
+    def _give_back(self, line: Line, closings: int) -> None:
+        """For the next request; unless this was closed meanwhile, by another thread."""
+        self._lines.append(line)
+        if closings != self._closings:
+            self._hang_up()
+
     def close(self) -> None:
+        self._closings += 1  # before: who gives one back from now on closes it
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         while self._lines:
             self._lines.pop().connection.disconnect()
 
@@ -106,18 +117,19 @@ class Server:
             return line.ask("EVAL", script.source, *call[1:])
 
     def _repeated(self, request: Any, what: str, line: Line | None = None) -> Any:
+        closings = self._closings
         line = line or self._line()
         try:
             answer = request(line)
         except lost() as error:
             answer = self._again(request, what, line, error)
         except client().exceptions.ResponseError as error:
-            self._lines.append(line)
+            self._give_back(line, closings)
             raise self._refused(error) from error
         except BaseException:  # a signal's handler raised: the answer may still come, to whoever reads next
             line.connection.disconnect()
             raise
-        self._lines.append(line)
+        self._give_back(line, closings)
         return answer
 
     def _again(self, request: Any, what: str, line: Line, error: Exception) -> Any:
@@ -139,8 +151,7 @@ class Server:
     def _unreachable(self, what: str, error: Exception) -> StoreFailed:
         return StoreFailed(
             f"the server of {self.address.shown} did not answer {what} for {self.address.patience:g} seconds "
-            f"({error}); whether it was done is not known. See that the server runs and can be reached, and go on: "
-            "`psync doctor` looks",
+            f"({error}); whether it was done is not known. See that the server runs and can be reached, and go on",
             key=None,
         )
 
