@@ -125,7 +125,8 @@ def test_an_array_job_in_which_a_task_fails_ends_and_fails(command: Path, tmp_pa
     done = subprocess.run(
         ["sh", tmp_path / "array.sh"], env=environ, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode == 124, done.stderr
+    assert done.returncode in (1, 124), done.stderr  # another's time ran out first, or its own
+    assert "only 3 of 4 had come" in done.stderr
     assert "Traceback" not in done.stderr
 
 
