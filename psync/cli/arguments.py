@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from psync.cli import Failure
+from psync.errors import StoreFailed
 from psync.store import PickleShareDB
 
 
@@ -42,7 +44,13 @@ def looked_at(args: argparse.Namespace) -> PickleShareDB:
 
     if not Path(args.directory).expanduser().is_dir():
         raise Failure(f"{args.directory} is not a directory")
-    return PickleShareDB(LookingEngine(args.directory, trust_group=args.trust_group))
+    try:
+        return PickleShareDB(LookingEngine(args.directory, trust_group=args.trust_group))
+    except StoreFailed as error:
+        if error.errno != errno.EROFS:
+            raise
+        # with a key a new store is sealed, which is a change
+        raise Failure(f"{args.directory} is not sealed yet: unset PSYNC_KEY_FILE to look at it") from error
 
 
 def anywhere(parser: argparse.ArgumentParser) -> None:

@@ -163,6 +163,19 @@ def test_a_folder_that_never_was_a_store_is_left_as_it_is(tmp_path: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
 
 
+def test_a_key_seals_no_store_that_is_only_looked_at(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 32)
+    key.chmod(0o600)
+    monkeypatch.setitem(ENVIRON, "PSYNC_KEY_FILE", str(key))
+    ran = psync("dump", root)
+    assert (ran.code, ran.out) == (1, "")
+    assert "unset PSYNC_KEY_FILE" in ran.err
+    assert list(root.iterdir()) == []
+
+
 def test_a_reader_that_stops_early_is_no_trouble(root: Path) -> None:
     with PickleShareDB(root) as db:
         db["large"] = "x" * 5_000_000

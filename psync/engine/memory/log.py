@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from psync.engine.contract import FINAL, WAITING, Counts, Log, Mark, Record, Sealed, State
+from psync.engine.marks import check_change
 
 if TYPE_CHECKING:
     from psync.engine.memory.engine import MemoryEngine
@@ -122,7 +123,7 @@ class MemoryLog(Log):
             records.note = change(records.note)
 
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
-        _check_change(held, new)
+        check_change(held, new)
         with self.held():
             record = self.read(position)
             if record is None or record.mark != held:
@@ -168,15 +169,3 @@ class MemoryLog(Log):
         self._engine._step("hold", self._name)
         with self._engine._holding(self._key):
             yield
-
-
-def _check_change(held: Mark, new: Mark) -> None:
-    """Raise ValueError for what the contract forbids whatever the log holds."""
-    if held.state in FINAL:
-        raise ValueError(f"{held.state.name} is final; it can't become {new.state.name}")
-    if (new.owner != 0) != (new.state is State.CLAIMED) and new.state is not State.DELAYED:
-        raise ValueError(f"a mark has an owner if and only if it is CLAIMED, not {new}")
-    if held.state is State.WAITING and new.state is State.DELAYED:
-        raise ValueError("what is WAITING may be taken at any moment, so it can't become DELAYED")
-    if new.attempt < held.attempt - (new.state is State.WAITING):  # less by one: as if it had not been taken
-        raise ValueError(f"attempts only grow, and {new.attempt} is less than {held.attempt}")

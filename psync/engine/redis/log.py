@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from psync.engine.contract import FINAL, WAITING, Counts, Log, Mark, Record, Sealed, State
+from psync.engine.contract import WAITING, Counts, Log, Mark, Record, Sealed, State
+from psync.engine.marks import check_change
 from psync.engine.redis import scripts
 from psync.engine.redis.scripts import Script
 
@@ -58,7 +59,7 @@ class RedisLog(Log):
         return records_of(answer[3:])
 
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
-        _check_change(held, new)
+        check_change(held, new)
         if before is None:
             return bool(self._change(scripts.LOG_SETTLE, position, text_of(held), text_of(new))[1])
         with self.held():
@@ -117,15 +118,3 @@ def mark_of(text: bytes) -> Mark:
 def records_of(answer: Sequence[Any]) -> list[Record]:
     """What a script says of records: position, mark and payload of each."""
     return [Record(int(answer[at]), mark_of(answer[at + 1]), answer[at + 2]) for at in range(0, len(answer), 3)]
-
-
-def _check_change(held: Mark, new: Mark) -> None:
-    """Raise ValueError for what the contract forbids whatever the log holds."""
-    if held.state in FINAL:
-        raise ValueError(f"{held.state.name} is final; it can't become {new.state.name}")
-    if (new.owner != 0) != (new.state is State.CLAIMED) and new.state is not State.DELAYED:
-        raise ValueError(f"a mark has an owner if and only if it is CLAIMED, not {new}")
-    if held.state is State.WAITING and new.state is State.DELAYED:
-        raise ValueError("what is WAITING may be taken at any moment, so it can't become DELAYED")
-    if new.attempt < held.attempt - (new.state is State.WAITING):  # less by one: as if it had not been taken
-        raise ValueError(f"attempts only grow, and {new.attempt} is less than {held.attempt}")
