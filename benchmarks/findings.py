@@ -35,8 +35,8 @@ class Findings:
             path.write_text(json.dumps(about) + "\n")
 
     def add(self, case: str, place: str, subject: str, turn: int, figures: dict[str, float]) -> None:
-        self.samples.setdefault((case, place, subject), {})[turn] = figures
-        rounded = {name: float(f"{value:.5g}") for name, value in figures.items()}
+        rounded = {name: float(f"{value:.5g}") for name, value in figures.items()}  # drawn now as from the file later
+        self.samples.setdefault((case, place, subject), {})[turn] = rounded
         self._append({"case": case, "place": place, "subject": subject, "round": turn, "figures": rounded})
 
     def leave_out(self, sentence: str) -> None:

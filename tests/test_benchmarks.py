@@ -131,3 +131,9 @@ def test_the_readme_shows_what_the_kept_run_found() -> None:
     assert readme.table(CASES, found) in readme.README.read_text(encoding="utf-8"), (
         "put it there: python -m benchmarks --redraw --readme"
     )
+
+
+def test_a_run_draws_what_its_file_says(tmp_path: Path) -> None:
+    found = findings.Findings({"places": {}}, tmp_path / LINES)
+    found.add("store.small", "tmpfs", "psync", 0, {"get 100 B": 1.23456789})
+    assert findings.read(tmp_path / LINES).samples == found.samples
