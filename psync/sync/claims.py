@@ -23,7 +23,7 @@ from psync.store import codec
 from psync.store.category import MISSING
 from psync.sync.delayed import SPARINGLY, until_later
 from psync.sync.ledger import Ledger, id_in
-from psync.sync.levels import BOUNDED, LEASED, Level, Levels, Place
+from psync.sync.levels import BOUNDED, LEASED, Level, Levels, Location
 from psync.sync.results import Results
 from psync.sync.task import NOTHING, Attempt
 from psync.sync.waiting import LOOK_FOR_DEAD, until_next_look
@@ -150,7 +150,7 @@ class Claims:
                 check()
             self._ledger.remember(id, Attempt(tried + mark.attempt, self._engine.describe(mark.owner), why))
             if new.state is State.DEAD:
-                self._ledger.bury(id, Place(level.priority, position), payload)
+                self._ledger.bury(id, Location(level.priority, position), payload)
 
         return level.settle(position, mark, new, remember)
 
@@ -221,11 +221,11 @@ class Claims:
         """What somebody can't end any more goes where it would have gone; True if it can be taken again."""
         position, mark, payload = record
         id, tried = id_in(payload, level, position)
-        place = Place(level.priority, position)
+        location = Location(level.priority, position)
 
         def check() -> None:
             # only now: till here it may have been about to end
-            if self._results.letter(id) is not MISSING or self._ledger.is_dead_at(id, place):
+            if self._results.letter(id) is not MISSING or self._ledger.is_dead_at(id, location):
                 raise _Ended
 
         try:
@@ -233,6 +233,6 @@ class Claims:
                 return level.settle(position, mark, Mark(State.WAITING, mark.attempt - 1), check)
             return self.set_back(level, record, id, tried, why, check=check)
         except _Ended:  # between its answer and its mark
-            final = State.DEAD if self._ledger.is_dead_at(id, place) else State.DONE
+            final = State.DEAD if self._ledger.is_dead_at(id, location) else State.DONE
             level.settle(position, mark, Mark(final, mark.attempt, beat=ANSWERED if final is _DONE else 0))
             return False

@@ -13,7 +13,7 @@ from psync.engine.contract import WAITING, Engine, Mark, Sealed
 from psync.errors import QueueClosed
 from psync.sync.delayed import until_later
 from psync.sync.ledger import Ledger
-from psync.sync.levels import BOUNDED, Level, Levels, Place
+from psync.sync.levels import BOUNDED, Level, Levels, Location
 from psync.sync.waiting import LOOK_FOR_DEAD
 
 
@@ -44,7 +44,7 @@ class Intake:
         mark = until_later(self._engine, delay) if delay else WAITING
         try:
             if id is None and not priority and not self._maxsize:
-                return [Place(0, position).id for position in self._main.append(payloads, mark)]
+                return [Location(0, position).id for position in self._main.append(payloads, mark)]
             ids = self._put_held(level, payloads, id, mark)
             if ids is None:
                 ids = self._await_room(lambda: self._put_held(level, payloads, id, mark), block, timeout)
@@ -62,10 +62,10 @@ class Intake:
             if self._maxsize > 0 and self._levels.waiting() + len(payloads) > self._maxsize:
                 return None
             # the record first: if we die before the id is known, whoever takes the record makes it known
-            places = [Place(level.priority, position) for position in level.append(payloads, mark)]
+            locations = [Location(level.priority, position) for position in level.append(payloads, mark)]
             if id is None:
-                return [place.id for place in places]
-            self._ledger.set_place(id, places[0])
+                return [location.id for location in locations]
+            self._ledger.set_location(id, locations[0])
             return [id]
 
     def _await_room(self, put: Callable[[], list[str] | None], block: bool, timeout: float | None) -> list[str]:

@@ -21,7 +21,7 @@ BOUNDED, LEASED, LEVELS = 1, 2, 4
 _given = re.compile(r"#(?:p(-?\d+)\.)?([0-9a-f]+)").fullmatch
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a task's record stands."""
 
     priority: int
@@ -33,10 +33,10 @@ class Place(NamedTuple):
         return f"#p{self.priority}.{self.position:x}" if self.priority else f"#{self.position:x}"
 
 
-def place_of(id: str) -> Place | None:
+def location_of(id: str) -> Location | None:
     """Where the task of an id that says so was put; None for any other id."""
     found = _given(id)
-    return None if found is None else Place(int(found[1] or 0), int(found[2], 16))
+    return None if found is None else Location(int(found[1] or 0), int(found[2], 16))
 
 
 class Level:

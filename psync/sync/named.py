@@ -12,7 +12,7 @@ from typing import Any
 from psync.engine.contract import Sealed
 from psync.errors import QueueClosed
 from psync.store import codec
-from psync.sync.levels import Place
+from psync.sync.levels import Location
 from psync.sync.queue import WorkQueue
 
 MANY = 2000
@@ -30,12 +30,12 @@ def put_named(queue: WorkQueue, values: Mapping[str, Any]) -> list[str]:
         with log.held():
             new = [id for id in payloads if not ledger.is_known(id)]
             positions = log.append([payloads[id] for id in new])
-            places = [Place(0, position) for position in positions]
+            locations = [Location(0, position) for position in positions]
             if len(new) < MANY:
-                for id, place in zip(new, places, strict=True):
-                    ledger.set_place(id, place)
+                for id, location in zip(new, locations, strict=True):
+                    ledger.set_location(id, location)
             else:
-                ledger._ids.update({id: tuple(place) for id, place in zip(new, places, strict=True)})
+                ledger._ids.update({id: tuple(location) for id, location in zip(new, locations, strict=True)})
     except Sealed:
         raise QueueClosed(
             f"the queue {queue.name!r} was closed: it takes no more tasks; reopen() lets it take some again",

@@ -22,8 +22,7 @@ from psync.sync.claims import ANSWERED, Claims
 from psync.sync.intake import Intake, closed_error
 from psync.sync.ledger import Ledger, id_in
 from psync.sync.levels import Levels
-from psync.sync.place import Place as Anywhere
-from psync.sync.place import Primitive
+from psync.sync.place import Place, Primitive
 from psync.sync.results import Results
 from psync.sync.taker import Taker
 from psync.sync.task import Attempt, DeadTask, Task
@@ -69,7 +68,7 @@ class WorkQueue(Primitive):
 
     def __init__(
         self,
-        db: Anywhere,
+        db: Place,
         name: str = "jobs",
         *,
         lease: float | None = None,
@@ -255,18 +254,23 @@ class WorkQueue(Primitive):
         try:
             return [
                 id
-                for id, place, payload in list(self._ledger.graves())
-                if (wanted is None or id in wanted) and self._ledger.revive(id, place, payload)
+                for id, location, payload in list(self._ledger.graves())
+                if (wanted is None or id in wanted) and self._ledger.revive(id, location, payload)
             ]
         except Sealed:
             raise closed_error(self.name) from None
 
     def cancel(self, id: str) -> bool:
         """True for the one who took a waiting (or delayed) task out: it is dead, and nobody will work on it."""
-        place = self._ledger.place(id)
-        level = None if place is None else self._levels.find(place.priority)
-        record = None if place is None or level is None else level.log.read(place.position)
-        if place is None or level is None or record is None or record.mark.state not in (State.WAITING, State.DELAYED):
+        location = self._ledger.location(id)
+        level = None if location is None else self._levels.find(location.priority)
+        record = None if location is None or level is None else level.log.read(location.position)
+        if (
+            location is None
+            or level is None
+            or record is None
+            or record.mark.state not in (State.WAITING, State.DELAYED)
+        ):
             return False
         me = self._engine.describe(self._engine.owner())
         _, tried = id_in(record.payload, level, record.position)
@@ -274,7 +278,7 @@ class WorkQueue(Primitive):
         def remember() -> None:
             # an attempt of its own, the next: killed before the mark, the one who makes that attempt says how it went
             self._ledger.remember(id, Attempt(tried + record.mark.attempt + 1, me, "cancelled"))
-            self._ledger.bury(id, place, record.payload)
+            self._ledger.bury(id, location, record.payload)
 
         return level.settle(record.position, record.mark, Mark(State.DEAD, record.mark.attempt), remember)
 
@@ -333,23 +337,23 @@ class WorkQueue(Primitive):
 
     def _was_answered(self, id: str) -> bool:
         """Whether the task was done with an answer, as far as is still known."""
-        place = self._ledger.place(id)
-        level = None if place is None else self._levels.find(place.priority)
-        record = None if place is None or level is None else level.log.read(place.position)
+        location = self._ledger.location(id)
+        level = None if location is None else self._levels.find(location.priority)
+        record = None if location is None or level is None else level.log.read(location.position)
         return record is not None and record.mark.state is State.DONE and record.mark.beat == ANSWERED
 
     def _state_of(self, id: str) -> State | None:
         """How far the task has come; None for an id that was never given."""
-        place = self._ledger.place(id)
-        level = None if place is None else self._levels.find(place.priority)
-        if place is None or level is None:
+        location = self._ledger.location(id)
+        level = None if location is None else self._levels.find(location.priority)
+        if location is None or level is None:
             return None
-        record = level.log.read(place.position)
+        record = level.log.read(location.position)
         if record is not None:
             return record.mark.state
-        if place.position >= level.log.counts().end:
+        if location.position >= level.log.counts().end:
             return None
-        return State.DEAD if self._ledger.is_dead_at(id, place) else State.DONE
+        return State.DEAD if self._ledger.is_dead_at(id, location) else State.DONE
 
 
 def _arrived(kind: type[WorkQueue], db: Any, name: str, lease: float | None, attempts: int, maxsize: int) -> WorkQueue:

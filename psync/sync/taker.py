@@ -15,7 +15,7 @@ from psync.sync.claims import Claims
 from psync.sync.delayed import Delays
 from psync.sync.intake import closed_error
 from psync.sync.ledger import Ledger, id_in, unpack
-from psync.sync.levels import Level, Levels, Place
+from psync.sync.levels import Level, Levels, Location
 from psync.sync.task import Task
 from psync.sync.waiting import until_next_look
 
@@ -175,7 +175,7 @@ class Taker:
                 return None
             if id is None:
                 return Task(self._queue, level, record, f"{level.ids}{record.position:x}", value, 0)
-            if self._ledger.is_twin(id, Place(level.priority, record.position)):
+            if self._ledger.is_twin(id, Location(level.priority, record.position)):
                 self._in_hand.remove(record)
                 level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
                 return None
