@@ -14,7 +14,7 @@ from concurrent.futures import Executor as StandardExecutor
 from itertools import islice
 from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize, is_exiting
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from psync.engine import private_directory, remove_directory
 from psync.store import PickleShareDB
@@ -26,6 +26,7 @@ from psync.work.futures import Futures, TaskFuture
 from psync.work.progress import Progress
 
 T = TypeVar("T")
+P = ParamSpec("P")
 BEFORE_CHILDREN_ARE_JOINED = 0
 """Of what `multiprocessing` does when a process ends, workers' processes included."""
 CHUNKS, LARGEST_CHUNK = 64, 64
@@ -102,7 +103,7 @@ class Executor(StandardExecutor):
 
     # -- handing out -------------------------------------------------------------------------------------
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """The call ``fn(*args, **kwargs)``, made by some worker: its future, whose `id` others may `attach` to.
 
         Raises RuntimeError after `shutdown`, `BrokenExecutor` once an initializer failed, and `RemoteError` if the
@@ -112,7 +113,7 @@ class Executor(StandardExecutor):
         payload = call.pack(fn, args, kwargs, self._terms)
         return self._hand_out(lambda: [self.queue.put(payload)], 1)[0]
 
-    def submit_as(self, id: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture:
+    def submit_as(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """`submit` under an id of your own: whoever submits it again, even another client later, gets the future of
         the same call, which is not made again once it was answered."""
         self._check_open()
@@ -120,7 +121,7 @@ class Executor(StandardExecutor):
         self._grow(1)
         return self._futures.attach(self.queue.put(payload, id=id))
 
-    def attach(self, id: str) -> TaskFuture:
+    def attach(self, id: str) -> TaskFuture[Any]:
         """The future of a call that somebody submitted before, also one who died. KeyError for an id never given."""
         self._check_open()
         self._grow(1)
@@ -132,7 +133,7 @@ class Executor(StandardExecutor):
         if self._crew.spoiled:
             raise BrokenExecutor(str(self._crew.trouble()))
 
-    def _hand_out(self, put: Callable[[], list[str]], count: int) -> list[TaskFuture]:
+    def _hand_out(self, put: Callable[[], list[str]], count: int) -> list[TaskFuture[Any]]:
         self._grow(count)
         futures = self._futures.add(put)
         if self._progress is not None:
@@ -175,12 +176,12 @@ class Executor(StandardExecutor):
         size = chunksize or max(1, min(share, LARGEST_CHUNK))
         return self._results(deque(self._submit_chunks(fn, _chunks(iter(everything), size))), deadline, list)
 
-    def _submit_chunks(self, fn: Callable[..., T], chunks: Iterable[list[Any]]) -> list[TaskFuture]:
+    def _submit_chunks(self, fn: Callable[..., T], chunks: Iterable[list[Any]]) -> list[TaskFuture[Any]]:
         payloads = [call.pack(_each, (fn, chunk), {}, self._terms) for chunk in chunks]
         return self._hand_out(lambda: self.queue.put_many(payloads), len(payloads)) if payloads else []
 
     def _results(
-        self, pending: deque[TaskFuture], deadline: float | None, more: Callable[[], list[TaskFuture]]
+        self, pending: deque[TaskFuture[Any]], deadline: float | None, more: Callable[[], list[TaskFuture[Any]]]
     ) -> Iterator[Any]:
         now = self.queue.engine.now
         try:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, InvalidStateError
-from typing import Any
+from typing import Any, TypeVar
 
 from psync.errors import TaskFailed
 from psync.store.category import MISSING
 from psync.sync.queue import WorkQueue
 from psync.sync.waiting import until_next_look
 from psync.work import call
+
+T = TypeVar("T")
 
 FEW = 16
 """Futures that are looked for one by one; of more, all buckets of the results are looked through."""
@@ -26,7 +28,7 @@ SHORTEST_REST, LONGEST_REST = 0.0005, 0.02
 """Seconds."""
 
 
-class TaskFuture(Future[Any]):
+class TaskFuture(Future[T]):
     """A `concurrent.futures.Future` of a task; `id` is what `Executor.attach` takes, in whichever process."""
 
     def __init__(self, futures: Futures, id: str) -> None:
@@ -77,7 +79,7 @@ class Futures:
         """Called now and then; says why no outcome will ever come, if that is so."""
         self._ended = ended
         """Called once when it is over: `close` was called, and nothing is awaited any more."""
-        self._awaited: dict[str, TaskFuture] = {}
+        self._awaited: dict[str, TaskFuture[Any]] = {}
         self._adding = 0
         """How many tasks are being put in whose ids are not known yet."""
         self._early: dict[str, Any] = {}
@@ -90,12 +92,12 @@ class Futures:
         self._thread: threading.Thread | None = None
         self._arrivals = queue.results.arrivals()
 
-    def add(self, put: Callable[[], list[str]]) -> list[TaskFuture]:
+    def add(self, put: Callable[[], list[str]]) -> list[TaskFuture[Any]]:
         """The futures of the tasks that `put` puts in and returns the ids of."""
         with self._lock:
             self._adding += 1
-        futures: list[TaskFuture] = []
-        early: list[tuple[TaskFuture, Any]] = []
+        futures: list[TaskFuture[Any]] = []
+        early: list[tuple[TaskFuture[Any], Any]] = []
         try:
             futures = [TaskFuture(self, id) for id in put()]
         finally:
@@ -110,7 +112,7 @@ class Futures:
             future.answer(call.unseal(letter))
         return futures
 
-    def attach(self, id: str) -> TaskFuture:
+    def attach(self, id: str) -> TaskFuture[Any]:
         """The future of a task that was put in before, by whomever. KeyError if there is none."""
         with self._lock:
             future = self._awaited.get(id)
@@ -122,7 +124,7 @@ class Futures:
         self.await_again(future)
         return future
 
-    def await_again(self, future: TaskFuture) -> None:
+    def await_again(self, future: TaskFuture[Any]) -> None:
         """Its letter may have come while nobody looked for it."""
         with self._lock:
             self._await(future)
@@ -130,7 +132,7 @@ class Futures:
         if letter is not MISSING and self.forget(future.id):
             future.answer(call.unseal(letter))
 
-    def _await(self, future: TaskFuture) -> None:
+    def _await(self, future: TaskFuture[Any]) -> None:
         """With the lock."""
         self._awaited[future.id] = future
         if self._thread is None:
@@ -145,7 +147,7 @@ class Futures:
         with self._lock:
             return self._awaited.pop(id, None) is not None
 
-    def pending(self) -> list[TaskFuture]:
+    def pending(self) -> list[TaskFuture[Any]]:
         with self._lock:
             return list(self._awaited.values())
 
@@ -229,6 +231,6 @@ class Futures:
                 except TaskFailed as error:
                     self._fail(future, error)
 
-    def _fail(self, future: TaskFuture, error: Exception) -> None:
+    def _fail(self, future: TaskFuture[Any], error: Exception) -> None:
         if self.forget(future.id):
             future.answer(call.Outcome(None, error))

@@ -34,6 +34,8 @@ with Executor("shared", max_workers=2, queue="calls") as executor:
     takes_any_executor(executor)
     future = executor.submit(length, "word")
     assert_type(future.id, str)
+    assert_type(future.result(), int)
+    assert_type(executor.submit_as("once", length, word="word").result(), int)
     done, rest = futures.wait([future])
     for finished in futures.as_completed([future]):
         finished.result()
@@ -44,4 +46,6 @@ assert_type(Worker(queue).run(drain=True), int)
 
 queue.put(1, priority="high")  # error: [arg-type]
 queue.get(timeout="soon")  # error: [arg-type]
+executor.submit(length, 7)  # error: [arg-type]
+executor.submit(length, "word", "and more")  # error: [call-arg]
 Executor("shared", max_workers="two")  # error: [arg-type]
