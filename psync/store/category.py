@@ -357,7 +357,7 @@ class Category:
 
     def compress(self, *, flags: int = 0) -> None:
         """Everything moves to ``xx``. Raises `CorruptValue`, with nothing moved, if a bucket can't be read."""
-        if not self.engine.entries(self.name)[0]:
+        if not self._buckets():
             return
         with self._reported(), self._frozen() as held:
             merged = self._merge({bucket: each.tail() for bucket, each in held.items()}, _refuse)

@@ -119,6 +119,13 @@ def test_clear_leaves_nothing_but_the_store(store: Any) -> None:
     assert other["a"] == 5 and other.hdict("category") == {"item": 6}
 
 
+def test_hcompress_of_a_folder_that_is_no_category_leaves_it_alone(store: Any) -> None:
+    db = store()
+    db["folder/plain"] = 1
+    db.hcompress("folder")
+    assert db.keys() == ["folder/plain"]
+
+
 def test_keys_len_and_iter_agree(db: PickleShareDB) -> None:
     names = [f"{folder}{number}" for folder in ("", "f/", "f/g/", "h h/") for number in range(5)]
     for name in names:

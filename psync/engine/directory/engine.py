@@ -291,7 +291,9 @@ class DirectoryEngine(Engine):
         try:
             self._together.append_all(buckets, ops)
         except OSError as error:
-            raise refused(error, ", ".join(ops), self.root) from error
+            first, *others = sorted(ops)
+            named = f"{first} and {len(others)} more" if others else first
+            raise refused(error, named, self.layout.path(first)) from error
 
     def log(self, name: str) -> Log:
         with self._lock:
