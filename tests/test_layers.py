@@ -33,8 +33,12 @@ BLIND = {
     "psync/engine/memory": ["psync.engine.directory", "psync.engine.redis"],
     "psync/engine/directory": ["psync.engine.memory", "psync.engine.redis"],
     "psync/engine/redis": ["psync.engine.directory", "psync.engine.memory"],
+    **{
+        f"psync/{floor}/": ["psync.engine.directory", "psync.engine.memory", "psync.engine.redis"]
+        for floor in FLOORS[2:]
+    },
 }
-"""Inside the engine: what must not know what."""
+"""What must not know what: in the engine, and above it, where nothing may know what keeps the bytes."""
 
 DOORS = {
     "os": ["engine/"],

@@ -92,7 +92,7 @@ def _guarded(command: Command, args: argparse.Namespace, title: str) -> int:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.close()
         return 1
-    except (Failure, PsyncError, OSError) as error:
+    except (Failure, PsyncError, OSError, ImportError) as error:  # the last: redis-py is not installed
         print(f"{title}: {error}", file=sys.stderr)
         return TIMED_OUT if isinstance(error, WaitTimeout | LockTimeout) else 1
     return code

@@ -1,4 +1,4 @@
-"""What several commands take: a directory, seconds, numbers, and how a value is written."""
+"""What several commands take: where the store is, seconds, numbers, and how a value is written."""
 
 from __future__ import annotations
 
@@ -7,17 +7,32 @@ import errno
 import math
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from psync.cli import Failure
+from psync.engine.places import checked, is_there, looking_engine, shown
 from psync.errors import StoreFailed
 from psync.store import PickleShareDB
 
+PLACE = "or the URL of a server: redis://HOST/0?prefix=NAME"
+
 
 def directory(parser: argparse.ArgumentParser, *, made: bool) -> None:
-    text = "the shared directory, made if it is not there" if made else "the shared directory"
-    parser.add_argument("directory", metavar="DIR", help=text)
+    text = f"the shared directory, made if it is not there; {PLACE}" if made else f"the shared directory, {PLACE}"
+    parser.add_argument("directory", type=place, metavar="DIR", help=text)
     trust(parser)
+
+
+def place(text: str) -> str:
+    """The type of an argument that says where a store is."""
+    try:
+        return str(checked(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def where(args: argparse.Namespace) -> str:
+    """Where the store is, for people."""
+    return shown(args.directory)
 
 
 def trust(parser: argparse.ArgumentParser) -> None:
@@ -27,30 +42,31 @@ def trust(parser: argparse.ArgumentParser) -> None:
 
 
 def opened(args: argparse.Namespace) -> PickleShareDB:
-    """The store in the directory, made if it is not there. A key is in the file that PSYNC_KEY_FILE names."""
+    """The store there, made if it is not. A key is in the file that PSYNC_KEY_FILE names."""
     return PickleShareDB(args.directory, trust_group=args.trust_group)
 
 
 def existing(args: argparse.Namespace) -> PickleShareDB:
     """The store there; `Failure` if there is no such directory. To look makes none: the name may be mistyped."""
-    if not Path(args.directory).expanduser().is_dir():
-        raise Failure(f"{args.directory} is not a directory")
+    must_exist(args.directory)
     return opened(args)
 
 
 def looked_at(args: argparse.Namespace) -> PickleShareDB:
     """The store there, for who only reads: what can't be read stays where it is. `Failure` as for `existing`."""
-    from psync.engine.directory.looking import LookingEngine
-
-    if not Path(args.directory).expanduser().is_dir():
-        raise Failure(f"{args.directory} is not a directory")
+    must_exist(args.directory)
     try:
-        return PickleShareDB(LookingEngine(args.directory, trust_group=args.trust_group))
+        return PickleShareDB(looking_engine(args.directory, trust_group=args.trust_group))
     except StoreFailed as error:
         if error.errno != errno.EROFS:
             raise
         # with a key a new store is sealed, which is a change
-        raise Failure(f"{args.directory} is not sealed yet: unset PSYNC_KEY_FILE to look at it") from error
+        raise Failure(f"{where(args)} is not sealed yet: unset PSYNC_KEY_FILE to look at it") from error
+
+
+def must_exist(directory: str) -> None:
+    if not is_there(directory):
+        raise Failure(f"{shown(directory)} is not a directory")
 
 
 def anywhere(parser: argparse.ArgumentParser) -> None:

@@ -33,5 +33,5 @@ def run(args: argparse.Namespace) -> int:
         if not args.new:
             db[args.key] = value
         elif not db.add(args.key, value):
-            raise Failure(f"there is a key {args.key!r} in {args.directory} already")
+            raise Failure(f"there is a key {args.key!r} in {arguments.where(args)} already")
     return 0

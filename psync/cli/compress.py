@@ -24,6 +24,6 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     with arguments.existing(args) as db:
         if not any(map(is_part, db.engine.entries(check(args.category))[0])):
-            raise Failure(f"there is no category {args.category!r} in {args.directory}")
+            raise Failure(f"there is no category {args.category!r} in {arguments.where(args)}")
         db.hcompress(args.category)
     return 0

@@ -30,6 +30,6 @@ def run(args: argparse.Namespace) -> int:
                 del db[key]
             except KeyError:
                 if not args.force:
-                    print(f"psync del: there is no key {key!r} in {args.directory}", file=sys.stderr)
+                    print(f"psync del: there is no key {key!r} in {arguments.where(args)}", file=sys.stderr)
                     code = 1
     return code

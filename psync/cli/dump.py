@@ -20,7 +20,14 @@ def options(parser: argparse.ArgumentParser) -> None:
         "such a dump is for reading only. Nothing is changed or moved by looking. Values are unpickled, so dump only "
         "what you trust."
     )
-    parser.add_argument("directory", nargs="?", default=".", help="the directory to look at (default: this one)")
+    parser.add_argument(
+        "directory",
+        nargs="?",
+        default=".",
+        type=arguments.place,
+        metavar="DIR",
+        help=f"the directory to look at (default: this one), {arguments.PLACE}",
+    )
     arguments.trust(parser)
 
 

@@ -38,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
     elif args.default is not None:
         text.say(args.default, "the default")
     else:
-        raise Failure(f"there is no key {args.key!r} in {args.directory}")
+        raise Failure(f"there is no key {args.key!r} in {arguments.where(args)}")
     return 0

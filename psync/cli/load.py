@@ -19,8 +19,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "keys that are not in it are removed (after all the others are stored), unless --keep is given. "
         "A text that is not all literals is refused, and nothing is changed."
     )
-    parser.add_argument("directory", help="the directory to store it in, made if it is not there")
-    arguments.trust(parser)
+    arguments.directory(parser, made=True)
     parser.add_argument("--keep", action="store_true", help="keep the keys that the dump does not have")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psync.cli import Failure
-from psync.cli.arguments import above, count, directory, opened
+from psync.cli.arguments import above, count, directory, opened, where
 
 if TYPE_CHECKING:
     from psync.store import PickleShareDB
@@ -74,7 +74,7 @@ def _run(db: PickleShareDB, args: argparse.Namespace, template: Template) -> int
     jobs = template.named(_lines(args.arg_file))
     queue = WorkQueue(db, args.queue, max_attempts=max(ATTEMPTS, args.retries + 1))
     crew = Group(db, f"run/{args.queue}")
-    _admit(db, queue, crew, jobs, resume=args.resume)
+    _admit(db, where(args), queue, crew, jobs, resume=args.resume)
     runner = Runner(
         queue,
         lambda line: template.command(line, 0),
@@ -104,7 +104,7 @@ def _lines(file: str | None) -> list[str]:
     return [line.decode("utf-8", "surrogateescape") for line in lines]
 
 
-def _admit(db: PickleShareDB, queue: WorkQueue, crew: Group, jobs: Jobs, *, resume: bool) -> None:
+def _admit(db: PickleShareDB, place: str, queue: WorkQueue, crew: Group, jobs: Jobs, *, resume: bool) -> None:
     """Join those who work on the queue and put in what is new. `Failure` if it was used before, and nobody does now."""
     from psync.sync import Lock
     from psync.sync.named import put_named
@@ -114,7 +114,7 @@ def _admit(db: PickleShareDB, queue: WorkQueue, crew: Group, jobs: Jobs, *, resu
         used = queue.statistics().put
         if used and alone and jobs and not resume:
             raise Failure(
-                f"the queue {queue.name!r} in {db.root} was used before, for {used} jobs, and nobody works on it now: "
+                f"the queue {queue.name!r} in {place} was used before, for {used} jobs, and nobody works on it now: "
                 "--resume runs what was not done, --queue NAME begins another one"
             )
         crew.join()

@@ -7,8 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from psync.cli import Failure
-from psync.cli.arguments import directory
+from psync.cli import Failure, arguments
 from psync.cli.tables import size, table
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "and memory (of those on this host). Nothing is changed by looking."
     )
     parser.epilog = "exit codes: 0 shown, 1 psync was never used there, or something can't be read, 2 wrong use"
-    directory(parser, made=False)
+    arguments.directory(parser, made=False)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -45,17 +44,16 @@ def run(args: argparse.Namespace) -> int:
 
 def observe(args: argparse.Namespace) -> Observer:
     """`Failure` if there is nothing of psync to look at."""
-    from pathlib import Path
-
-    from psync.engine.directory.looking import is_used
+    from psync.engine.places import is_used
     from psync.work.overview import Observer
 
-    path = args.directory
-    if not Path(path).expanduser().is_dir():
-        raise Failure(f"{path} is not a directory")
-    if not is_used(path):
-        raise Failure(f"{path} holds nothing of psync's: nobody has used it yet (is it the right directory?)")
-    return Observer(path, trust_group=args.trust_group)
+    arguments.must_exist(args.directory)
+    if not is_used(args.directory):
+        kind = "prefix" if "://" in args.directory else "directory"
+        raise Failure(
+            f"{arguments.where(args)} holds nothing of psync's: nobody has used it yet (is it the right {kind}?)"
+        )
+    return Observer(args.directory, trust_group=args.trust_group)
 
 
 # -- for programs ------------------------------------------------------------------------------------

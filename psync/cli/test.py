@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
-from psync.cli import Failure, arguments
+from psync.cli import arguments
+from psync.engine.places import fresh_store
 from psync.errors import PsyncError
 from psync.store import PickleShareDB
 
@@ -19,8 +17,9 @@ PATIENCE = 60.0
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Try out a directory: values, hashed categories, waiting, and several processes that change the same keys "
-        "at once. Works in a fresh folder inside it, which is removed at the end. Exit code 0 means all went well."
+        "Try out a directory: values, hashed categories, waiting, and several processes that change the same keys at "
+        "once. Works in a fresh folder inside it (or under a fresh prefix on the server), which is removed at the end. "
+        "Exit code 0 means all went well."
     )
     arguments.directory(parser, made=False)
     parser.add_argument("--processes", type=_count, default=4, metavar="N", help="how many processes (default 4)")
@@ -41,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
         ("processes at once", lambda db: stress(db, args.processes, args.rounds)),
     ]
     failed = 0
-    with fresh_folder(Path(args.directory)) as folder, PickleShareDB(folder, trust_group=args.trust_group) as db:
+    arguments.must_exist(args.directory)
+    with fresh_store(args.directory) as place, PickleShareDB(place, trust_group=args.trust_group) as db:
         for name, attempt in tries:
             begin = db.engine.now()
             try:
@@ -51,30 +51,8 @@ def run(args: argparse.Namespace) -> int:
                 print(f"FAILED  {name}: {type(error).__name__}: {error}")
             else:
                 print(f"ok      {name}: {said} ({db.engine.now() - begin:.2f} s)")
-    print(f"{args.directory}: {f'{failed} of {len(tries)} failed' if failed else 'all is well'}")
+    print(f"{arguments.where(args)}: {f'{failed} of {len(tries)} failed' if failed else 'all is well'}")
     return 1 if failed else 0
-
-
-@contextmanager
-def fresh_folder(directory: Path) -> Iterator[Path]:
-    """A new folder in `directory` that nobody else uses, gone afterwards with all that is in it."""
-    if not directory.is_dir():
-        raise Failure(f"{directory} is not a directory")
-    folder = directory / f"psync-test-{uuid.uuid4().hex[:12]}"
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            _remove(path)
-        else:
-            path.unlink(missing_ok=True)
-    folder.rmdir()
 
 
 # -- what is tried ---------------------------------------------------------------------------------

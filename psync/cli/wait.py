@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
             names = ", ".join(repr(key) for key in args.keys if (key in db) is args.gone) or repr(error.key)
             verb = "did not go from" if args.gone else "did not come to"
             raise WaitTimeout(
-                f"{names} {verb} {args.directory} within {args.timeout:g} seconds", key=error.key, waited=error.waited
+                f"{names} {verb} {arguments.where(args)} within {args.timeout:g} seconds",
+                key=error.key,
+                waited=error.waited,
             ) from None
     show(found, args)
     return 0

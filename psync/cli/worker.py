@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         sys.path.append(str(Path.cwd()))
     conditions = Conditions(args.idle, args.drain, memory, args.max_load, args.attempts)
     shift = Shift(args.directory, args.queue, size, conditions, trust_group=args.trust_group)
-    tell(f"{size} {'processes work' if size > 1 else 'process works'} on {args.queue!r} in {args.directory}")
+    tell(f"{size} {'processes work' if size > 1 else 'process works'} on {args.queue!r} in {arguments.where(args)}")
     shift.run()
     why = f"; stopped {'at once ' * shift.killed}by {signal.Signals(shift.signal).name}" if shift.signal else ""
     tell(f"{shift.made} call{'s' * (shift.made != 1)} made{why}")

@@ -50,6 +50,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
+from psync.engine.looks import Facts, Process, Shape
+
 Durability = Literal["process", "file", "power"]
 Version = tuple[int, ...]
 """Says whether a cell changed. Only equality means anything."""
@@ -495,6 +497,32 @@ class Engine(ABC):
     @abstractmethod
     def describe(self, owner: int) -> str:
         """`owner` for people: host, pid and since when, as far as is known."""
+
+    # -- looking at the whole ------------------------------------------------------------------
+
+    @abstractmethod
+    def is_used(self) -> bool:
+        """Whether psync ever did anything here."""
+
+    @abstractmethod
+    def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
+        """All that is stored below `folder`, psync's own too: its shape and name, in no order, as it is found.
+
+        Left out is what means nothing elsewhere (mutexes, owners, guards), and what was set aside. A name that exists
+        during the whole call comes once or more often; one that comes or goes meanwhile may come.
+        """
+
+    @abstractmethod
+    def facts(self, name: str) -> Facts | None:
+        """What is known of the cell or bucket at `name`; None when there is none. Its bytes are not read."""
+
+    @abstractmethod
+    def mutexes(self) -> Sequence[str]:
+        """The names of all mutexes that are held; perhaps of others, too."""
+
+    @abstractmethod
+    def processes(self) -> Sequence[Process]:
+        """All that are owners here, and have not left in order."""
 
     # -- housekeeping --------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def name_of(key: bytes) -> bytes:
 
 
 def keys_for(key: Key | Keys | None, root: str | None = None) -> Keys | None:
-    """The keys that a caller gave; else those in the file PSYNC_KEY_FILE, if there is a `root` that it is not in."""
+    """The keys that a caller gave; else those in the file PSYNC_KEY_FILE, if there is a `root`."""
     if key is not None:
         return key if isinstance(key, Keys) else Keys(key)
     path = os.environ.get(FILE)

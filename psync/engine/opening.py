@@ -13,8 +13,9 @@ from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
 from psync.engine.keys import FILE as KEY_FILE
 from psync.engine.keys import Key, keys_for
+from psync.engine.places import checked
 from psync.engine.redis.address import is_address
-from psync.engine.sealed import opened
+from psync.engine.sealed import SealedEngine, opened
 
 __all__ = [
     "Durability",
@@ -58,17 +59,18 @@ def open_engine(
     trust_group: bool = False,
     sharing: Sharing = "auto",
 ) -> Engine:
-    """A new engine for the directory or the URL `root`; an engine is taken as it is. With a `key`, or (for a
-    directory) a file PSYNC_KEY_FILE, what is stored is sealed.
+    """A new engine for the directory or the URL `root`; an engine is taken as it is. With a `key`, or a file
+    PSYNC_KEY_FILE, what is stored is sealed.
 
     Raises `UnsafeStore` if others could write to the directory, or if the store is sealed with another key, or is and
-    there is none, or is not and there is one.
+    there is none, or is not and there is one. ValueError for a URL that can't be.
     """
-    if isinstance(root, DirectoryEngine):
-        return opened(root, keys_for(key, root.root))
-    if isinstance(root, Engine):
+    if isinstance(root, SealedEngine):
         return root if key is None else opened(root, keys_for(key))
-    if is_address(root):
+    if isinstance(root, Engine):
+        keys = keys_for(key, getattr(root, "root", None))
+        return opened(root, keys) if keys is not None or isinstance(root, DirectoryEngine) else root
+    if is_address(checked(root)):
         if durability != "process":
             raise ValueError(
                 f"durability={durability!r} is for a directory; a server's is set there: appendonly, appendfsync"
@@ -76,7 +78,8 @@ def open_engine(
         from psync.engine.redis.engine import RedisEngine
 
         served = RedisEngine(os.fspath(root))
-        return served if key is None else opened(served, keys_for(key))
+        keys = keys_for(key, served.root)
+        return served if keys is None else opened(served, keys)
     keys = keys_for(key, os.path.abspath(os.path.expanduser(os.fspath(root))))
     engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
     return opened(engine, keys)

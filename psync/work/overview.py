@@ -1,4 +1,4 @@
-"""All that is in a directory at a glance: queues, locks, barriers and the like, and the processes at them.
+"""All that is in a store at a glance: queues, locks, barriers and the like, and the processes at them.
 
 Nothing is changed by it, not even a file made: it goes through an engine that only looks.
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
-from psync.engine import open_engine
 from psync.engine.contract import Alive
-from psync.engine.directory.looking import LookingEngine, Process
+from psync.engine.looks import Process
+from psync.engine.places import looking_engine
 from psync.errors import PsyncError
 from psync.sync.barrier import Barrier, BarrierStatistics
 from psync.sync.claims import owners_in
@@ -84,17 +83,20 @@ class Overview(NamedTuple):
 
 
 class Observer:
-    """Looks at one directory, again and again."""
+    """Looks at one store, again and again."""
 
     def __init__(self, root: str, *, trust_group: bool = False) -> None:
-        self._looking = LookingEngine(root, trust_group=trust_group)
-        self._engine = open_engine(self._looking)
+        self._engine = looking_engine(root, trust_group=trust_group)
+        self._root = str(getattr(self._engine, "root", root))
+        self._own: dict[str, list[str]] = {}
+        """What stands in psync's own folder when it is looked at, by the kind of primitive that it belongs to."""
         self._troubles: list[Trouble] = []
 
     def look(self) -> Overview:
         self._troubles = []
+        self._own = self._gathered()
         return Overview(
-            self._looking.root,
+            self._root,
             tuple(self._queues()),
             (*self._each("barrier", lambda name: Barrier(self._engine, name, 1).statistics()), *self._double()),
             tuple(self._held()),
@@ -104,17 +106,26 @@ class Observer:
             ),
             tuple(self._each("group", lambda name: Group(self._engine, name).statistics())),
             tuple(self._others()),
-            tuple(self._looking.processes()),
+            tuple(self._engine.processes()),
             tuple(self._troubles),
         )
 
     def close(self) -> None:
         self._engine.close()
 
+    def _gathered(self) -> dict[str, list[str]]:
+        """The names, each once, as `own_name` made them."""
+        found: dict[str, dict[str, None]] = {}
+        for _, where in self._engine.walk(OWN):
+            kind, _, rest = where.removeprefix(f"{OWN}/").partition("/")
+            if rest:
+                found.setdefault(kind, {})[rest.partition("/")[0]] = None
+        return {kind: sorted(names) for kind, names in found.items()}
+
     def _each(self, kind: str, look: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
         """(name, what `look` finds) for all of a kind whose state is a register."""
-        for where in sorted(self._engine.list(f"{OWN}/{kind}", hidden=True)):
-            name = given_name(where.removeprefix(f"{OWN}/{kind}/"))
+        for segment in self._own.get(kind, ()):
+            name = given_name(segment)
             found = self._tried(f"{kind} {name}", lambda: look(name))  # noqa: B023
             if found is not None:
                 yield name, found
@@ -147,14 +158,14 @@ class Observer:
                 yield Named(kind, name, seen)
 
     def _held(self) -> Iterator[Held]:
-        for file in sorted(self._engine.entries(f"{OWN}/locks")[0]):
-            kind, _, name = unquote(file, errors="surrogateescape").partition("/")
+        for mutex in sorted(self._engine.mutexes()):
+            kind, _, name = mutex.partition("/")
             owner = self._engine.mutex(f"{kind}/{name}").holder()
             if owner:
                 yield Held(kind, name, self._engine.describe(owner))
 
     def _queues(self) -> Iterator[Queue]:
-        for name in sorted(map(given_name, self._engine.entries(f"{OWN}/queue")[1])):
+        for name in map(given_name, self._own.get("queue", ())):
             found = self._tried(f"queue {name}", lambda: self._queue(name))  # noqa: B023
             if found is not None:
                 yield found

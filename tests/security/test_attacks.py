@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from psync import Counter, Event, Lock, Mailbox, PickleShareDB, UnsafeStore, WorkQueue
-from psync.engine.directory.looking import is_used
+from psync.engine.directory.names import is_used
 from psync.engine.directory.remains import remains
 from psync.engine.keys import FILE
 from psync.errors import CorruptValue, PsyncError

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 from psync.engine import boot, clock, forks, leaving
 from psync.engine.contract import Alive, Cell, Durability, Engine, Log, Mutex, Register, Update, Version, Watch
+from psync.engine.directory import walking
 from psync.engine.directory.buckets import DirectoryBucket
 from psync.engine.directory.cells import Cells
 from psync.engine.directory.files import (
@@ -31,7 +32,7 @@ from psync.engine.directory.files import (
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.logs import DirectoryLog
 from psync.engine.directory.mutex import DirectoryMutex
-from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, is_leftover, slot_of
+from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.network_cells import NetworkCells
 from psync.engine.directory.network_log import NetworkLog
 from psync.engine.directory.network_register import NetworkRegister
@@ -42,6 +43,7 @@ from psync.engine.directory.together import Together
 from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import GRACE, Wake
 from psync.engine.directory.whole import Whole
+from psync.engine.looks import Facts, Process, Shape
 from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue, StoreFailed
 
@@ -410,6 +412,23 @@ class DirectoryEngine(Engine):
 
     def describe(self, owner: int) -> str:
         return self._owners.describe(owner)
+
+    # -- looking at the whole ------------------------------------------------------------------------
+
+    def is_used(self) -> bool:
+        return is_used(self.root)
+
+    def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
+        return walking.walk(self.layout, self._whole, folder)
+
+    def facts(self, name: str) -> Facts | None:
+        return walking.facts(self.layout, name)
+
+    def mutexes(self) -> Sequence[str]:
+        return walking.mutexes(self.layout, self._whole)
+
+    def processes(self) -> Sequence[Process]:
+        return walking.processes(self.layout, self._whole, self._owners)
 
     # -- housekeeping --------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from psync.engine import leaving
-from psync.engine.contract import Alive, Durability, Mark, State
+from psync.engine.contract import Durability, Mark, State
 from psync.engine.directory.block import Block
 from psync.engine.directory.buckets import DirectoryBucket, _Open
 from psync.engine.directory.engine import KEPT, DirectoryEngine
@@ -21,36 +21,19 @@ from psync.engine.directory.files import READ, refused
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.log_files import DELAYED
 from psync.engine.directory.logs import DirectoryLog
-from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, number_in
+from psync.engine.directory.names import OWN_FOLDERS, Layout
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import NFS, Abilities, file_system_type, is_network
 from psync.engine.directory.segments import Segments
 from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import Wake
 from psync.engine.directory.whole import Whole
-from psync.engine.owner import Identity, Usage, usage
 from psync.engine.seal import Unreadable
 from psync.errors import StoreFailed
 
 
-class Process(NamedTuple):
-    """One process that works in the directory, or did."""
-
-    owner: int
-    identity: Identity | None
-    """None if its file can't be read."""
-    alive: Alive
-    usage: Usage | None
-    """None for what is not a living process of this host."""
-
-
-def is_used(root: str | os.PathLike[str]) -> bool:
-    """True if psync ever worked in the directory `root`."""
-    return os.path.isdir(f"{os.path.abspath(os.path.expanduser(os.fspath(root)))}/{OWN}")
-
-
 class LookingEngine(DirectoryEngine):
-    """The reading verbs on a directory that psync works in (see `is_used`)."""
+    """The reading verbs on a directory that psync works in (see `names.is_used`)."""
 
     def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
@@ -102,16 +85,6 @@ class LookingEngine(DirectoryEngine):
                 kept=self._kept,
             )
         return log
-
-    def processes(self) -> list[Process]:
-        """All that registered here and did not leave in order."""
-        found = []
-        with contextlib.suppress(FileNotFoundError):
-            for owner in sorted(filter(None, map(number_in, self._whole.listing(self.layout.owners)))):
-                identity, alive = self._owners.identity(owner), self.alive(owner)
-                used = usage(identity) if identity is not None and alive is not Alive.NO else None
-                found.append(Process(owner, identity, alive, used))
-        return found
 
     def set_aside(self, name: str, reason: str, seen: object = None) -> None:
         """Damaged bytes stay where they are."""

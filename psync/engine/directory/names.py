@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from urllib.parse import quote
 from zlib import crc32
@@ -104,6 +105,11 @@ class Layout:
 def number_in(filename: str) -> int | None:
     """The number that a file is named after: an owner's, or the first position in a segment. None for other files."""
     return int(filename, 16) if len(filename) == 16 and not set(filename) - set("0123456789abcdef") else None
+
+
+def is_used(root: str | os.PathLike[str]) -> bool:
+    """True if psync ever worked in the directory `root`."""
+    return os.path.isdir(f"{os.path.abspath(os.path.expanduser(os.fspath(root)))}/{OWN}")
 
 
 def is_below(name: str) -> bool:

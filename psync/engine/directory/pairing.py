@@ -15,7 +15,7 @@ from psync.engine import clock
 from psync.engine.contract import Alive
 from psync.engine.directory.engine import DirectoryEngine
 from psync.engine.directory.files import CHANGE, let_go, open_made
-from psync.engine.directory.trials import NOTE, OK, WRONG, Finding
+from psync.engine.looks import NOTE, OK, WRONG, Finding
 
 WHERE = ".psync/pair"
 ROUNDS = 10

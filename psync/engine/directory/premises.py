@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from psync.engine.directory.names import OWN_FOLDERS
 from psync.engine.directory.probe import is_network
-from psync.engine.directory.trials import NOTE, OK, WRONG, Finding, tried
+from psync.engine.directory.trials import tried
 from psync.engine.directory.trust import Trust
+from psync.engine.looks import NOTE, OK, WRONG, Finding
 
 ROOMY = 64 << 20
 """Bytes that should be free."""

@@ -32,7 +32,7 @@ from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue
 
 PAGE = 4096
-_MAGIC = b"psync=1\n"
+MAGIC = b"psync=1\n"
 _HEAD = struct.Struct("<8sQIII")
 """Magic, number of the change, where the value begins, how long it is, the checksum."""
 _FACTS = struct.Struct("<QII")
@@ -48,7 +48,7 @@ def _encode(number: int, offset: int, value: bytes | None) -> bytes:
     """The head, and the value if it belongs behind it. No value at all: length 0 and offset 0."""
     size = len(value or b"")
     check = crc32(value or b"", crc32(_FACTS.pack(number, offset, size)))
-    head = _HEAD.pack(_MAGIC, number, offset, size, check)
+    head = _HEAD.pack(MAGIC, number, offset, size, check)
     return head + value if value is not None and offset == HEAD else head
 
 
@@ -63,7 +63,7 @@ def _is_sound(data: bytes) -> bool:
     magic, number, offset, size, check = _unpack(data)
     value = data[offset : offset + size] if offset else b""
     fits: bool = crc32(value, crc32(_FACTS.pack(number, offset, size))) == check
-    return magic == _MAGIC and len(value) == size and fits
+    return magic == MAGIC and len(value) == size and fits
 
 
 class DirectoryRegister(Register):
@@ -118,7 +118,7 @@ class DirectoryRegister(Register):
         if head == seen:
             return value
         magic, number, offset, size, check = head
-        if magic != _MAGIC:
+        if magic != MAGIC:
             raise Unreadable("it does not begin as a register does")
         found: bytes | None = None
         if offset == HEAD:

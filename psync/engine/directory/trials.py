@@ -15,24 +15,15 @@ import signal
 import statistics
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from psync.engine import clock
 from psync.engine.directory.files import link, link_unnamed
 from psync.engine.directory.inotify import Inotify
 from psync.engine.directory.names import OWN
 from psync.engine.directory.trust import PRIVATE
+from psync.engine.looks import NOTE, OK, WRONG, Finding
 
-OK, NOTE, WRONG = "ok", "note", "wrong"
 WAKES = 20
-
-
-class Finding(NamedTuple):
-    what: str
-    state: str
-    """OK, NOTE (good to know) or WRONG (it stands in the way)."""
-    says: str
-    remedy: str = ""
 
 
 def tried(root: str) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from psync.engine import leaving
 from psync.engine.contract import Alive, Bucket, Cell, Engine, Log, Mutex, Register, Update, Version
+from psync.engine.looks import Facts, Process, Shape
 from psync.engine.memory.bucket import MemoryBucket
 from psync.engine.memory.clock import Clock, MonotonicClock
 from psync.engine.memory.log import MemoryLog
@@ -215,6 +216,7 @@ class MemoryEngine(Engine):
         return MemoryLog(self, name)
 
     def register(self, name: str) -> Register:
+        self._space.registers.add(name)
         return CellRegister(self, name)
 
     def mutex(self, name: str) -> Mutex:
@@ -290,6 +292,33 @@ class MemoryEngine(Engine):
     def _check_alive(self) -> None:
         if self._me and not self._space.owners[self._me].alive:
             raise Died(f"owner {self._me} has died")
+
+    # -- looking at the whole -----------------------------------------------------------------------
+
+    def is_used(self) -> bool:
+        with self._turn("is_used", "") as space:
+            return bool(space.tree.root or space.logs or space.owners)
+
+    def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
+        with self._turn("walk", folder) as space:
+            below = f"{folder}/" if folder else ""
+            names = space.tree.names(folder, hidden=True)
+            found = [(Shape.REGISTER if name in space.registers else Shape.CELL, name) for name in names]
+            found += [(Shape.LOG, name) for name in space.logs if name.startswith(below)]
+        return (each for each in found if not each[1].startswith(".psync/quarantine/"))
+
+    def facts(self, name: str) -> Facts | None:
+        with self._turn("facts", name) as space:
+            slot = space.tree.get(name)
+            return None if slot is None else Facts(len(slot.pickle()), None)
+
+    def mutexes(self) -> Sequence[str]:
+        with self._turn("mutexes", "") as space:
+            return [*space.mutexes]
+
+    def processes(self) -> Sequence[Process]:
+        with self._turn("processes", "") as space:
+            return [Process(number, None, Alive.YES, None) for number, facts in space.owners.items() if facts.alive]
 
     # -- housekeeping -------------------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ class Space:
         """Held for the length of each step; notified when something that somebody may wait for has changed."""
         self.tree = Tree()
         self.logs: dict[str, Records] = {}
+        self.registers: set[str] = set()
+        """Names that were used as registers, whose values are cells here."""
         self.holds: dict[Key, Hold] = {}
         self.mutexes: dict[str, int] = {}
         self.tokens: dict[str, int] = {}

@@ -10,7 +10,8 @@ from typing import Any
 
 from psync.engine import clock, forks, leaving
 from psync.engine.contract import Alive, Bucket, Cell, Engine, Log, Mutex, Register, Update, Version
-from psync.engine.redis import scripts, stored
+from psync.engine.looks import Facts, Process, Shape
+from psync.engine.redis import scripts, stored, walking
 from psync.engine.redis.address import parse
 from psync.engine.redis.bucket import RedisBucket
 from psync.engine.redis.holds import Hold, Holds
@@ -42,10 +43,11 @@ class RedisEngine(Engine):
     spin = 0.0
     grace = 0.5
     remote = True
+    serving: type[Server] = Server
 
     def __init__(self, url: str) -> None:
         self.address = parse(url)
-        self.server = Server(self.address)
+        self.server = self.serving(self.address)
         self.owners = Owners(self.server)
         self.holds = Holds(self)
         self.channels = Channels(self.server)
@@ -278,6 +280,23 @@ class RedisEngine(Engine):
     def describe(self, owner: int) -> str:
         return self.owners.describe(owner)
 
+    # -- looking at the whole ------------------------------------------------------------------------
+
+    def is_used(self) -> bool:
+        return walking.is_used(self.server)
+
+    def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
+        return walking.walk(self.server, folder)
+
+    def facts(self, name: str) -> Facts | None:
+        return walking.facts(self.server, name)
+
+    def mutexes(self) -> Sequence[str]:
+        return walking.mutexes(self.server)
+
+    def processes(self) -> Sequence[Process]:
+        return walking.processes(self.server, self.owners)
+
     # -- housekeeping --------------------------------------------------------------------------------
 
     def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
@@ -301,6 +320,11 @@ class RedisEngine(Engine):
 
     def sweep(self) -> int:
         return self.owners.sweep()
+
+    def remove(self) -> None:
+        """The whole store is gone from the server: for who made it and knows that nobody else uses it."""
+        for key in self.server.keys(b""):
+            self.server.ask("UNLINK", self.server.prefix + key)
 
     def close(self) -> None:
         """Be nobody any more; connections are opened again if the engine is used. A mutex that is held stays so."""

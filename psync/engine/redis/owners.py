@@ -137,16 +137,22 @@ class Owners:
         return found
 
     def alive(self, owner: int) -> Alive:
-        """One read, and a look at the process table if it is on this host."""
+        """One read, and a look at the process table if it is on this host. Who is dead there is buried."""
         data = self._server.get(b"o:", b"%d" % owner)
+        found = self._judged(owner, data)
+        if data is not None and found is Alive.NO:
+            self.bury(owner)
+        return found
+
+    def look(self, owner: int) -> Alive:
+        """As `alive`; changes nothing."""
+        return self._judged(owner, self._server.get(b"o:", b"%d" % owner))
+
+    def _judged(self, owner: int, data: bytes | None) -> Alive:
         if data is None:
             return Alive.NO
-        if owner == self.number:
-            return Alive.YES
-        if examine(Identity(**json.loads(data))) is Alive.NO:
-            self.bury(owner)
-            return Alive.NO
-        return Alive.YES
+        here = owner == self.number or examine(Identity(**json.loads(data))) is not Alive.NO
+        return Alive.YES if here else Alive.NO
 
     def judge(self, session: int) -> None:
         """Free what `session` holds if it is proved dead."""
@@ -171,24 +177,13 @@ class Owners:
 
     def sweep(self) -> int:
         """Bury who is proved dead; returns how many."""
-        buried, cursor = 0, 0
-        prefix = self._server.prefix + b"s:"
-        while True:
-            cursor, keys = self._server.ask("SCAN", cursor, "MATCH", _literally(prefix) + b"*", "COUNT", 1000)
-            for key in keys:
-                owner = int(key[len(prefix) :])
-                found = self.identity(owner) if owner not in self._leases else None
-                if found is not None and examine(found) is Alive.NO:
-                    self.bury(owner)
-                    buried += 1
-            cursor = int(cursor)
-            if not cursor:
-                return buried
-
-
-def _literally(prefix: bytes) -> bytes:
-    """`prefix` as a pattern that matches nothing else."""
-    return b"".join(b"\\" + bytes((byte,)) if byte in b"*?[]^\\" else bytes((byte,)) for byte in prefix)
+        buried = 0
+        for owner in {int(key) for key in self._server.keys(b"s:")}:
+            found = self.identity(owner) if owner not in self._leases else None
+            if found is not None and examine(found) is Alive.NO:
+                self.bury(owner)
+                buried += 1
+        return buried
 
 
 def _keep_alive(owners: weakref.ref[Owners], awake: threading.Event) -> None:

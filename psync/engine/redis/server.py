@@ -8,6 +8,7 @@ finds the answer that it had noted. Tries are at most a second apart; after `Add
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from psync.engine import clock, forks
@@ -18,6 +19,8 @@ from psync.errors import StoreFailed, StoreFull
 
 ANSWER = 5.0
 """Seconds within which an answer comes; for a server that is busy for longer, give ``socket_timeout`` in the URL."""
+AT_ONCE = 1000
+"""Keys that are asked for at a time."""
 FIRST_BREAK, LONGEST_BREAK = 0.02, 1.0
 """Seconds between two tries."""
 
@@ -103,6 +106,27 @@ class Server:
     def get(self, kind: bytes, name: bytes) -> bytes | None:
         return self.ask("GET", self.prefix + kind + name)  # type: ignore[no-any-return]
 
+    def keys(self, kind: bytes, begin: bytes = b"") -> Iterator[bytes]:
+        """What stands behind `kind` in all keys that do, if it begins so; some of it twice. A pass over all keys of the
+        server."""
+        head = self.prefix + kind
+        for key in self._scanned("SCAN", "MATCH", _literally(head + begin) + b"*"):
+            yield key[len(head) :]
+
+    def members(self, key: bytes) -> Iterator[bytes]:
+        """Of a set; some of them twice."""
+        return self._scanned("SSCAN", self.prefix + key)
+
+    def _scanned(self, command: str, *arguments: Any) -> Iterator[bytes]:
+        before, after = (arguments, ()) if command == "SSCAN" else ((), arguments)
+        cursor = 0
+        while True:
+            found, some = self.ask(command, *before, cursor, *after, "COUNT", AT_ONCE)
+            yield from some
+            cursor = int(found)
+            if not cursor:
+                return
+
     def run(self, script: Script, *arguments: Any) -> list[Any]:
         """What the script answers; done once, however often it has to be sent."""
         line = self._line()
@@ -164,6 +188,11 @@ class Server:
                 key=None,
             )
         return StoreFailed(f"the server of {self.address.shown} refused: {text}", key=None)
+
+
+def _literally(text: bytes) -> bytes:
+    """`text` as a pattern that matches nothing else."""
+    return b"".join(b"\\" + bytes((byte,)) if byte in b"*?[]^\\" else bytes((byte,)) for byte in text)
 
 
 def client() -> Any:

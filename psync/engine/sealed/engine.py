@@ -9,9 +9,13 @@ from typing import Any
 
 from psync.engine.contract import Alive, Cell, Durability, Engine, Mutex, Update, Version, Watch
 from psync.engine.keys import Keys
+from psync.engine.looks import Facts, Process, Shape
 from psync.engine.sealed.sealer import CELL, Broken, Sealer, encoded, items_of
 from psync.engine.sealed.shapes import SealedBucket, SealedLog, SealedRegister
 from psync.errors import CorruptValue
+
+MARKER = ".psync/seal"
+"""The cell that says that a store is sealed (see `marker`)."""
 
 
 class SealedEngine(Engine):
@@ -41,7 +45,7 @@ class SealedEngine(Engine):
     def opened_with(self) -> tuple[Any, ...] | None:
         """As the inner engine's, with the names of the keys."""
         inner: tuple[Any, ...] | None = getattr(self.inner, "opened_with", None)
-        return None if inner is None else (*inner, self.keys.names)
+        return None if inner is None else (inner, self.keys.names)
 
     @property
     def durability(self) -> Durability:  # type: ignore[override]
@@ -196,6 +200,22 @@ class SealedEngine(Engine):
 
     def describe(self, owner: int) -> str:
         return self.inner.describe(owner)
+
+    def is_used(self) -> bool:
+        return self.inner.is_used()
+
+    def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
+        """Without what says that the store is sealed: the values are told as what they are without their seals."""
+        return (each for each in self.inner.walk(folder) if each[1] != MARKER)
+
+    def facts(self, name: str) -> Facts | None:
+        return self.inner.facts(name)
+
+    def mutexes(self) -> Sequence[str]:
+        return self.inner.mutexes()
+
+    def processes(self) -> Sequence[Process]:
+        return self.inner.processes()
 
     def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
         return self.inner.set_aside(name, reason, seen)

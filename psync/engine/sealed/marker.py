@@ -9,10 +9,9 @@ import os
 
 from psync.engine.contract import Engine
 from psync.engine.keys import TAG, Keys
-from psync.engine.sealed.engine import SealedEngine
+from psync.engine.sealed.engine import MARKER, SealedEngine
 from psync.errors import UnsafeStore
 
-MARKER = ".psync/seal"
 _MARK = b"psync seal 1\n"
 _ID = 16
 _PLUMBING = {"tmp", "owners", "guards", "locks", "wake", "pending", "quarantine", "seal"}

@@ -1,0 +1,80 @@
+"""A walk through all that a directory holds: what stands in it, known by its name, or by how its file begins."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+from psync.engine.contract import Alive
+from psync.engine.directory.files import READ
+from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, is_leftover, number_in
+from psync.engine.directory.owners import Owners
+from psync.engine.directory.register import MAGIC
+from psync.engine.directory.whole import Whole
+from psync.engine.looks import Facts, Process, Shape
+from psync.engine.owner import usage
+
+_PLUMBING = {*OWN_FOLDERS, "pair"}
+"""Of psync's own folders those that hold nothing that was stored."""
+
+
+def walk(layout: Layout, whole: Whole, folder: str) -> Iterator[tuple[Shape, str]]:
+    """See `Engine.walk`. A folder at a time: its entries are looked at as the kernel lists them."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        below = f"{folder}/" if folder else ""
+        inside = f"{below}/".startswith(f"{OWN}/")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), whole.scan(layout.path(folder)) as found:
+            for entry in found:
+                name = entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if folder == OWN and name in _PLUMBING:
+                        continue
+                    if inside and name == "log" and os.path.exists(f"{layout.path(below)}log/tail"):
+                        yield Shape.LOG, folder
+                    else:
+                        waiting.append(below + name)
+                elif entry.is_file(follow_symlinks=False) and not is_leftover(name):
+                    register = inside and _begins(layout.path(below + name), MAGIC)
+                    yield (Shape.REGISTER if register else Shape.CELL), below + name
+
+
+def _begins(path: str, magic: bytes) -> bool:
+    try:
+        fd = os.open(path, READ)
+    except OSError:
+        return False
+    try:
+        return os.read(fd, len(magic)) == magic
+    finally:
+        os.close(fd)
+
+
+def facts(layout: Layout, name: str) -> Facts | None:
+    """stat."""
+    try:
+        status = os.stat(layout.path(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Facts(status.st_size, status.st_mtime)
+
+
+def mutexes(layout: Layout, whole: Whole) -> list[str]:
+    """All that were ever used; a long name is not what it was."""
+    with contextlib.suppress(FileNotFoundError):
+        return [unquote(file, errors="surrogateescape") for file in whole.listing(layout.locks)]
+    return []
+
+
+def processes(layout: Layout, whole: Whole, owners: Owners) -> list[Process]:
+    """All that registered here and did not leave in order."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for owner in sorted(filter(None, map(number_in, whole.listing(layout.owners)))):
+            identity, alive = owners.identity(owner), owners.alive(owner)
+            used = usage(identity) if identity is not None and alive is not Alive.NO else None
+            found.append(Process(owner, identity, alive, used))
+    return found

@@ -1,0 +1,66 @@
+"""All that a server keeps of one store: what stands in it, and who is at work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from psync.engine.contract import Alive
+from psync.engine.looks import Facts, Process, Shape
+from psync.engine.owner import usage
+from psync.engine.redis.owners import Owners
+from psync.engine.redis.server import Server
+from psync.engine.redis.stored import CELL, CELL_HEAD
+
+HIDDEN = ".psync"
+
+
+def is_used(server: Server) -> bool:
+    """Whether anything was ever stored here, or somebody is here."""
+    return any(next(server.keys(kind), None) is not None for kind in (b"n:", b"r:", b"l:", b"o:", b"t"))
+
+
+def walk(server: Server, folder: str) -> Iterator[tuple[Shape, str]]:
+    """See `Engine.walk`. The names in each folder are kept in a set; registers and logs are found by their keys."""
+    for name in _names(server, folder):
+        yield Shape.CELL, name
+    below = f"{folder}/".encode() if folder else b""
+    for kind, shape in ((b"r:", Shape.REGISTER), (b"l:", Shape.LOG)):
+        for key in server.keys(kind, below):
+            yield shape, key.decode()
+
+
+def _names(server: Server, folder: str) -> Iterator[str]:
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        below = f"{folder}/" if folder else ""
+        for name in server.members(b"d:" + folder.encode()):
+            yield below + name.decode()
+        inner = [below + name.decode() for name in server.members(b"f:" + folder.encode())]
+        waiting += [name for name in inner if name != f"{HIDDEN}/quarantine"]
+        if not folder:
+            waiting.append(HIDDEN)
+
+
+def facts(server: Server, name: str) -> Facts | None:
+    """Two reads. The server does not keep when a key was changed."""
+    key = server.prefix + b"n:" + name.encode()
+    size = int(server.ask("STRLEN", key))
+    if not size:
+        return None
+    return Facts(size - CELL_HEAD if server.ask("GETRANGE", key, 0, 0) == CELL else size, None)
+
+
+def mutexes(server: Server) -> list[str]:
+    """Those that are held."""
+    return [key.decode() for key in server.keys(b"h:m:")]
+
+
+def processes(server: Server, owners: Owners) -> list[Process]:
+    found = []
+    for number in sorted({int(key) for key in server.keys(b"o:")}):
+        identity, alive = owners.identity(number), owners.look(number)
+        if alive is not Alive.NO or identity is not None:
+            used = usage(identity) if identity is not None and alive is not Alive.NO else None
+            found.append(Process(number, identity, alive, used))
+    return found
