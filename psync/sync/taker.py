@@ -6,10 +6,11 @@ Whoever waits also does what keeps a queue going: it gives back what the dead he
 from __future__ import annotations
 
 import queue
+import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from psync.engine.contract import Engine, Mark, Record, State
+from psync.engine.contract import Engine, Mark, Record, State, Watch
 from psync.sync.batches import FAR, Hand, InHand, Pace
 from psync.sync.claims import Claims
 from psync.sync.delayed import Delays
@@ -47,6 +48,7 @@ class Taker:
         self._in_hand = in_hand
         self._delays = Delays(engine, levels)
         self._now = engine.now
+        self._waiting: set[Watch] = set()
 
     def get(self, block: bool, timeout: float | None) -> Task:
         """See `WorkQueue.get`."""
@@ -80,19 +82,30 @@ class Taker:
         """What `take` returns, once that is true; or what is not, when it has `ended`, or after `timeout` seconds."""
         deadline = None if timeout is None else self._engine.now() + timeout
         # a get has no need to hear of each task that ends: that a closed queue is worked off it learns soon enough
-        look_again = until_next_look(self._engine, 0.0)
         names = [self._where] if ended == self._is_over else [self._where, self._where + "/final"]
         with self._engine.watch(names) as watch:
-            if not self._claims.looked:
-                self._claims.recover()
-            while True:
-                next_due = self._delays.look()
-                if (found := take()) or ended():
-                    return found
-                left = look_again if deadline is None else deadline - self._engine.now()
-                if left <= 0:
-                    return found
-                watch.pause(min(left, next_due, look_again))
+            self._waiting.add(watch)
+            try:
+                if not self._claims.looked:
+                    self._claims.recover()
+                while True:
+                    next_due = self._delays.look()
+                    if (found := take()) or ended():
+                        return found
+                    look_again = self._until_my_look()
+                    left = look_again if deadline is None else deadline - self._engine.now()
+                    if left <= 0:
+                        return found
+                    watch.pause(min(left, next_due, look_again))
+            finally:
+                self._waiting.discard(watch)
+
+    def _until_my_look(self) -> float:
+        """Seconds until who waits should look for the dead. Where a server is asked, one thread looks for all that wait
+        here: whichever wakes first, in the mean as soon as one that waits alone."""
+        pause = until_next_look(self._engine, 0.0)
+        others = len(self._waiting) - 1
+        return pause + random.uniform(0, pause * others) if others and self._engine.remote else pause
 
     def loop(self) -> Iterator[Task]:
         """See `WorkQueue.__iter__`."""

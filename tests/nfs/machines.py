@@ -106,7 +106,7 @@ class Machine:
         address = ADDRESSES[self.name]
         arguments = [
             str(rig.packages / "usr/bin/linux.uml"),
-            "mem=256M",
+            "mem=768M",  # of which it takes what it uses
             f"umid={self.name}-{os.getpid()}-{time.monotonic_ns()}",
             f"uml_dir={rig.folder}/uml",
             *"root=/dev/root rootfstype=hostfs rootflags=/ ro init=/bin/sh".split(),

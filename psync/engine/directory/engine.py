@@ -18,6 +18,7 @@ from psync.engine.contract import Alive, Cell, Durability, Engine, Log, Mutex, R
 from psync.engine.directory import walking
 from psync.engine.directory.buckets import DirectoryBucket
 from psync.engine.directory.cells import Cells
+from psync.engine.directory.far import Sign
 from psync.engine.directory.files import (
     CHANGE,
     blocked,
@@ -374,7 +375,30 @@ class DirectoryEngine(Engine):
     # -- waiting, time, owners -----------------------------------------------------------------------
 
     def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
-        return self._wake.watch(names)
+        return self._wake.watch(names, self._signs)
+
+    def _signs(self, name: str) -> Iterator[Sign]:
+        """By which a change of `name` shows on a network file system; none if it does not. What is only announced shows
+        in the log or the register whose name it begins with, and what belongs to a log in what stands below its name.
+        """
+        shared = self._whole.shared
+        if shared is None:
+            return
+        with self._lock:
+            logs, registers = dict(self._logs), dict(self._registers)
+        owner, part = (name, "") if name in logs or name in registers else name.rpartition("/")[::2]
+        if name in self._buckets or not name.startswith(f"{OWN}/"):
+            path = self.layout.path(name)
+            yield Sign(name, lambda asked: shared.lookups.status(path, asked), exact=False)
+            return
+        if owner not in logs and owner not in registers:
+            return
+        for each, register in registers.items():
+            if f"{each}/".startswith(f"{owner}/"):
+                yield Sign(each, functools.partial(_read, register))
+        for each, log in logs.items():
+            if isinstance(log, NetworkLog) and f"{each}/".startswith(f"{owner}/"):
+                yield from log.signs(final=part == "final")
 
     def announce(self, name: str) -> None:
         self._wake.notify(name)
@@ -527,6 +551,10 @@ class _CallersOwn:
     def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
         if self._raised is not None and error is not None and error.__cause__ is self._raised:
             raise self._raised from None
+
+
+def _read(register: Register, asked: dict[str, bool]) -> bytes | None:
+    return register.read()
 
 
 def _nothing(cell: Cell) -> None:

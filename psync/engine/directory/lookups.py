@@ -97,14 +97,14 @@ class Lookups:
         With `sure` False it may be what was there before, if that was replaced or removed since: for who checks it
         (`leads_to`), or would see that it is buried.
         """
-        if sure:
-            self.ask(os.path.dirname(path), sure=False)
+        if sure and not self.ask(os.path.dirname(path), sure=False):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         try:
             return os.open(path, flags)
         except OSError as error:
             if error.errno == errno.EINVAL and os.path.isdir(path):  # what NFS says of O_DIRECT on a folder
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) from error
-            if error.errno not in _ABSENT:
+            if error.errno not in _ABSENT or (sure and not self._coarse and error.errno == errno.ENOENT):
                 raise
         if not self.ask(os.path.dirname(path)):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -127,6 +127,26 @@ class Lookups:
             if error.errno in _ABSENT:
                 return False
             raise
+
+    def status(self, path: str, asked: dict[str, bool]) -> tuple[int, ...] | None:
+        """What tells one version of a file from another, as far as that can be; None if nothing is there.
+
+        `asked`: what was said of folders since there was reason to ask. GETATTR unless its folder is among them, and
+        another one if something is there.
+        """
+        folder = os.path.dirname(path)
+        try:
+            if folder not in asked:
+                asked[folder] = self.ask(folder)
+            if not asked[folder] or not os.path.lexists(path):
+                return None
+            _force(path)
+            status = os.lstat(path)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def is_live(self, path: str, fd: int) -> os.stat_result | None:
         """The status of an open file that is still at `path`; None if it was removed or replaced.

@@ -7,12 +7,19 @@ LOCK, READ, WRITE, WRITE, LOCKU; an answer READ, WRITE.
 
 from __future__ import annotations
 
-from psync.engine.contract import Counts, Record
-from psync.engine.directory.log_files import FRONT, NOTE, RETAKEN, RETURNED, in_words
+import os
+from collections.abc import Hashable, Iterator
+
+from psync.engine.contract import Counts, Mark, Record
+from psync.engine.directory.commit import END
+from psync.engine.directory.far import Sign
+from psync.engine.directory.log_files import DELAYED, FRONT, NOTE, RETAKEN, RETURNED, in_words
 from psync.engine.directory.logs import DirectoryLog
 
 
 class NetworkLog(DirectoryLog):
+    _marks_of: tuple[int, tuple[str, ...]] = -1, ()
+    """Where the log ended when its files of marks were listed, and those files."""
     _dry = False
     """Whether the last take found nothing."""
 
@@ -22,6 +29,10 @@ class NetworkLog(DirectoryLog):
         taken = super().take(owner, limit, beat, lease)
         self._dry = not taken
         return taken
+
+    @in_words
+    def _front_now(self) -> list[int]:
+        return self._front.peek()
 
     @in_words
     def _is_dry(self) -> bool:
@@ -38,3 +49,26 @@ class NetworkLog(DirectoryLog):
             if self._front.peek() is front:  # so both were as they are at the moment of the second look
                 return self._counted(front, tail)
         return super().counts()
+
+    def delayed(self) -> list[tuple[int, Mark]]:
+        """READ, if there are none."""
+        return super().delayed() if self._front_now()[DELAYED] else []
+
+    def signs(self, *, final: bool) -> Iterator[Sign]:
+        """READ, READ. Where records become final, which only their marks show, two GETATTRs for each file of marks, of
+        which there is mostly one, and a listing when the log has grown."""
+        yield Sign(f"{self._name}/log", self._numbers)
+        if final:
+            yield Sign(f"{self._name}/log/marks", self._marked, exact=False)
+
+    def _numbers(self, asked: dict[str, bool]) -> Hashable:
+        return tuple(self._front.peek()), tuple(self._tail.peek())
+
+    def _marked(self, asked: dict[str, bool]) -> Hashable:
+        shared = self._whole.shared
+        assert shared is not None
+        folder = os.path.dirname(self._tail.path)
+        end = self._tail.peek()[END]
+        if end != self._marks_of[0]:
+            self._marks_of = end, tuple(name for name in shared.lookups.listing(folder) if name.endswith(".marks"))
+        return tuple(shared.lookups.status(f"{folder}/{name}", asked) for name in self._marks_of[1])

@@ -9,7 +9,7 @@ other names cost nothing.
 The fact that decides: the flag goes up before the look, the change is made before the flag is read; so
 either the look sees the change or the writer sees the flag.
 
-inotify sees only what this host does. Where that is not enough (a network file system), or where
+inotify sees only what this host does. Where that is not enough (a network file system, see `far`), or where
 inotify is used up, a watch polls with a growing pause instead.
 """
 
@@ -25,6 +25,7 @@ from types import TracebackType
 
 from psync.engine import clock, forks
 from psync.engine.contract import Watch
+from psync.engine.directory.far import FarWatch, Rounds, SignsOf
 from psync.engine.directory.files import CHANGE
 from psync.engine.directory.inotify import Inotify
 from psync.engine.directory.names import SLOTS, Layout, slot_of
@@ -34,12 +35,6 @@ GRACE = 2.0
 """Seconds between two looks of a waiter whom nobody wakes: for changes that psync did not make."""
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.0005, 0.05, 1.5
 """Seconds: a polling watch pauses so long at first, at most, and by what factor longer each time."""
-
-FIRST_FAR, LONGEST_FAR, SHARE = 0.001, 0.1, 0.5
-LONGEST_LATER, SHARE_LATER = 1.0, 0.01
-"""The same where a server is asked: a pause is a SHARE of the time waited so far, at least FIRST_FAR seconds, at most
-LONGEST_FAR; after ten seconds it grows by SHARE_LATER. So 20 looks in the first second, then 10 a second, then fewer,
-down to one; what happens is seen after half a pause in the mean: 0.05 s in the first ten seconds."""
 
 _HEAD = b"\x80\x05B" + struct.pack("<I", SLOTS)  # the flags are one pickled bytes object
 _FLAGS = len(_HEAD)
@@ -53,7 +48,7 @@ class Wake:
 
     def __init__(self, layout: Layout, whole: Whole, *, announce: bool, inotify: bool) -> None:
         self._layout = layout
-        self._far = whole.shared is not None
+        self._rounds = None if whole.shared is None else Rounds()
         self._whole = whole
         self._inotify = inotify
         self._announce = announce
@@ -95,10 +90,10 @@ class Wake:
             except OSError:
                 pass  # the change is made; who waits looks again by itself
 
-    def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
+    def watch(self, names: Sequence[str], signs_of: SignsOf) -> AbstractContextManager[Watch]:
         flags = self._mapped or self._flags()
         if flags is None or not self._inotify:
-            return _FarPolling() if self._far else _Polling()
+            return _Polling() if self._rounds is None else FarWatch(self._rounds, names, signs_of)
         return _Woken(self, flags, [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names))))
 
     def listen(self, instance: Inotify, slots: list[int]) -> None:
@@ -179,20 +174,6 @@ class _Polling(Watch):
     def pause(self, timeout: float | None) -> None:
         clock.sleep(self._pause if timeout is None else max(0.0, min(timeout, self._pause)))
         self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
-
-
-class _FarPolling(_Polling):
-    """Where each look is some requests to a server: a pause lasts a share of what was waited so far, so that what comes
-    soon is seen soon, and who waits long asks rarely."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._since = clock.monotonic()
-
-    def pause(self, timeout: float | None) -> None:
-        waited = clock.monotonic() - self._since
-        self._pause = max(FIRST_FAR, min(waited * SHARE, LONGEST_FAR), min(waited * SHARE_LATER, LONGEST_LATER))
-        clock.sleep(self._pause if timeout is None else max(0.0, min(timeout, self._pause)))
 
 
 class _Idle:
