@@ -56,9 +56,11 @@ if TYPE_CHECKING:
     from psync.engine import Durability, Engine, Root, Sharing, Wakeups
     from psync.engine import MemoryEngine as MemoryEngine
     from psync.errors import BrokenBarrierError as BrokenBarrierError
+    from psync.errors import ClassRefused as ClassRefused
     from psync.errors import CorruptValue as CorruptValue
     from psync.errors import InvalidKey as InvalidKey
     from psync.errors import LockTimeout as LockTimeout
+    from psync.errors import NotSerializable as NotSerializable
     from psync.errors import PsyncError as PsyncError
     from psync.errors import QueueClosed as QueueClosed
     from psync.errors import RemoteError as RemoteError
@@ -125,6 +127,8 @@ _WHERE = {
     "StoreFull": "psync.errors",
     "StoreFailed": "psync.errors",
     "UnsafeStore": "psync.errors",
+    "NotSerializable": "psync.errors",
+    "ClassRefused": "psync.errors",
     "QueueClosed": "psync.errors",
     "StaleClaim": "psync.errors",
     "RemoteError": "psync.errors",

@@ -83,6 +83,22 @@ class UnsafeStore(PsyncError, PermissionError):
     reason: str | None
 
 
+class NotSerializable(PsyncError, TypeError, ValueError):
+    """A value would not come back from JSON as it was; nothing was written. `where` it has what does not fit."""
+
+    fields = ("where", "kind")
+    where: str
+    kind: str
+
+
+class ClassRefused(PsyncError):
+    """A pickle asks for something, `name`, that is not in the list of what it may ask for. It was not looked up."""
+
+    fields = ("name", "key")
+    name: str
+    key: Any
+
+
 class StaleClaim(PsyncError):
     """The claim was given to somebody else meanwhile; the late answer was refused and changed nothing."""
 

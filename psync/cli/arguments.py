@@ -60,8 +60,11 @@ def looked_at(args: argparse.Namespace) -> PickleShareDB:
     except StoreFailed as error:
         if error.errno != errno.EROFS:
             raise
-        # with a key a new store is sealed, which is a change
-        raise Failure(f"{where(args)} is not sealed yet: unset PSYNC_KEY_FILE to look at it") from error
+        # a new store is marked as sealed, or as JSON, which is a change
+        raise Failure(
+            f"{where(args)} was not begun yet with the key, or as JSON: unset PSYNC_KEY_FILE and PSYNC_SERIALIZER to "
+            "look at it"
+        ) from error
 
 
 def must_exist(directory: str) -> None:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         queue = WorkQueue(db, args.queue)
         for answer in answers(queue, args):
             try:
-                show(opened(answer) if args.calls else answer, args)
+                show(opened(answer, queue) if args.calls else answer, args)
             except (TaskFailed, Failure) as error:
                 code = max(code, 1)
                 complain(answer.id, one_line(error), args)
@@ -134,13 +134,13 @@ def of_all(queue: WorkQueue, timeout: float | None, wait: bool) -> Iterator[Answ
         yield Answer("", error=late)
 
 
-def opened(answer: Answer) -> Answer:
+def opened(answer: Answer, queue: WorkQueue) -> Answer:
     """What the call came to whose outcome is in the letter."""
     if answer.error is not None:
         return answer
     if not isinstance(answer.value, bytes):
         return answer._replace(error=Failure(f"the result of {answer.id!r} is not that of a call: leave out --calls"))
-    outcome = call.unseal(answer.value)
+    outcome = call.unseal(answer.value, queue._codec.loads)
     if outcome.error is None:
         return answer._replace(value=outcome.value)
     return answer._replace(error=Failure(f"the call {answer.id!r} raised {outcome.error!r} ({outcome.worker})"))

@@ -71,8 +71,13 @@ def _run(db: PickleShareDB, args: argparse.Namespace, template: Template) -> int
     from psync.work.runner import Runner
 
     begun = db.engine.now()
-    jobs = template.named(_lines(args.arg_file))
     queue = WorkQueue(db, args.queue, max_attempts=max(ATTEMPTS, args.retries + 1))
+    if not queue._codec.objects:
+        raise Failure(
+            f"{args.directory} was begun with serializer='json', for writers who are not trusted; the commands stand "
+            "there, so they would decide what runs here. Use another directory"
+        )
+    jobs = template.named(_lines(args.arg_file))
     crew = Group(db, f"run/{args.queue}")
     _admit(db, where(args), queue, crew, jobs, resume=args.resume)
     runner = Runner(

@@ -13,8 +13,10 @@ from psync.engine.contract import Engine
 from psync.engine.directory import DirectoryEngine
 from psync.engine.keys import Key
 from psync.engine.opening import (
+    Allow,
     Durability,
     Root,
+    Serializer,
     Sharing,
     Wakeups,
     open_engine,
@@ -25,12 +27,14 @@ from psync.engine.opening import (
 )
 
 __all__ = [
+    "Allow",
     "DirectoryEngine",
     "Durability",
     "Engine",
     "Key",
     "MemoryEngine",
     "Root",
+    "Serializer",
     "Sharing",
     "Wakeups",
     "open_engine",

@@ -50,6 +50,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
+from psync.engine.format import Format
 from psync.engine.looks import Facts, Process, Shape
 
 Durability = Literal["process", "file", "power"]
@@ -340,6 +341,9 @@ class Engine(ABC):
 
     durability: Durability = "process"
     """The level of what is done through this one."""
+
+    format: Format | None = None
+    """How those above write values, kept for them; None as long as that was not agreed on."""
 
     def at(self, durability: Durability | None) -> Engine:
         """The same names, changed at another level of durability (None: this one); where there are no levels, itself.

@@ -11,6 +11,7 @@ from psync.engine import forks
 from psync.engine.contract import Durability, Engine
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
+from psync.engine.format import ALLOW, SERIALIZER, Allow, Serializer, agree
 from psync.engine.keys import FILE as KEY_FILE
 from psync.engine.keys import Key, keys_for
 from psync.engine.places import checked
@@ -18,8 +19,10 @@ from psync.engine.redis.address import is_address
 from psync.engine.sealed import SealedEngine, opened
 
 __all__ = [
+    "Allow",
     "Durability",
     "Root",
+    "Serializer",
     "Sharing",
     "Wakeups",
     "open_engine",
@@ -58,13 +61,27 @@ def open_engine(
     key: Key | None = None,
     trust_group: bool = False,
     sharing: Sharing = "auto",
+    serializer: Serializer | None = None,
+    allow: Allow | None = None,
 ) -> Engine:
     """A new engine for the directory or the URL `root`; an engine is taken as it is. With a `key`, or a file
-    PSYNC_KEY_FILE, what is stored is sealed.
+    PSYNC_KEY_FILE, what is stored is sealed. `serializer` and `allow`: see `format.agree`; a server is only asked what
+    its store was begun with if something is asked for.
 
     Raises `UnsafeStore` if others could write to the directory, or if the store is sealed with another key, or is and
-    there is none, or is not and there is one. ValueError for a URL that can't be.
+    there is none, or is not and there is one, or was begun with another serializer. ValueError for a URL that can't be.
     """
+    engine = _sealed(root, durability, wakeups, key, trust_group, sharing)
+    asked = serializer is not None or allow is not None or bool({SERIALIZER, ALLOW} & os.environ.keys())
+    if asked or isinstance(root, DirectoryEngine) or not (isinstance(root, Engine) or is_address(root)):
+        agree(engine, serializer, allow)
+    return engine
+
+
+def _sealed(
+    root: Root | Engine, durability: Durability, wakeups: Wakeups, key: Key | None, trust_group: bool, sharing: Sharing
+) -> Engine:
+    """`open_engine`, as far as the bytes of values don't matter."""
     if isinstance(root, SealedEngine):
         return root if key is None else opened(root, keys_for(key))
     if isinstance(root, Engine):
@@ -111,7 +128,7 @@ def shared_engine(root: Root) -> Engine:
     """The engine, with its defaults, that all in this process share who name this path or URL."""
     path = os.fspath(root) if is_address(root) else os.path.abspath(os.path.expanduser(os.fspath(root)))
     with _shared.lock:
-        named = path, os.environ.get(KEY_FILE)
+        named = path, *map(os.environ.get, (KEY_FILE, SERIALIZER, ALLOW))
         engine = _shared.engines.get(named)
         if engine is None:
             engine = open_engine(path)

@@ -126,7 +126,7 @@ def fresh_store(root: Root) -> Iterator[str]:
 
         engine = RedisEngine(parse(str(root))._replace(prefix=name).whole)
         try:
-            yield engine.opened_with
+            yield engine.address.whole
         finally:
             engine.remove()
             engine.close()

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from psync.engine import forks
 from psync.engine.contract import Engine, HeldBucket, Position, Tail
 from psync.errors import CorruptValue, StoreFailed, kept_at
-from psync.store import codec
+from psync.store.codec import codec_of
 from psync.store.keys import gethashfile
 
 COMPRESSED = "xx"
@@ -59,6 +59,7 @@ class Category:
     def __init__(self, engine: Engine, name: str, unreadable: Callable[[CorruptValue], None] | None = None) -> None:
         self.engine = engine
         self.name = name
+        self._codec = codec_of(engine.format)
         self._prefix = name + "/"
         self._seen: dict[str, _Seen] = {}
         self._lock = threading.Lock()
@@ -103,19 +104,33 @@ class Category:
         if tail.foreign:
             seen = _Seen(tail.position, self._foreign(bucket, tail.ops), 0)
         elif seen is None or tail.whole:
-            seen = _Seen(tail.position, codec.load_items(tail.ops), tail.flags)
+            seen = _Seen(tail.position, self._loaded(bucket, tail.ops), tail.flags)
         elif tail.ops:
-            seen.items.update(codec.load_items(tail.ops))
+            seen.items.update(self._loaded(bucket, tail.ops))
             seen = _Seen(tail.position, seen.items, tail.flags)
         self._seen[bucket] = seen
         return seen
 
+    def _loaded(self, bucket: str, ops: bytes) -> dict[Any, Any]:
+        """The items in what psync appended, and in what somebody else did who can make a checksum."""
+        try:
+            return self._codec.load_items(ops)
+        except self._codec.damage as error:
+            if self._codec.objects:
+                raise
+            raise _Undecodable(bucket, f"it can't be read: {error!r}") from error
+
+    def appended(self, name: str, tail: Tail) -> dict[Any, Any]:
+        """The items in a `tail` that was read from the bucket `name`. Raises `CorruptValue`."""
+        with self._reported():
+            return self._loaded(name.removeprefix(self._prefix), tail.ops)
+
     def _foreign(self, bucket: str, data: bytes) -> dict[Any, Any]:
         """The dict in a bucket that PickleShare wrote."""
         try:
-            found = codec.loads(data)
-        except codec.DAMAGE as error:
-            raise _Undecodable(bucket, f"it can't be unpickled: {error!r}") from error
+            found = self._codec.loads(data)
+        except self._codec.damage as error:
+            raise _Undecodable(bucket, f"it can't be read: {error!r}") from error
         if not isinstance(found, dict):
             raise _Undecodable(bucket, f"it holds no dict but a {type(found).__name__}")
         return found
@@ -142,14 +157,14 @@ class Category:
         """The value of `key`, or MISSING. One fstat for a bucket that has not changed since it was last read."""
         seen = self._items(gethashfile(key))
         if seen is not None and key in seen.items:
-            return codec.own(seen.items[key])
+            return self._codec.own(seen.items[key])
         compressed = self._items(COMPRESSED)
         if not self._gathered:
             found = self._find_scattered(key)
             if found is not MISSING:
-                return codec.own(found)
+                return self._codec.own(found)
         if compressed is not None and (not fast_only or compressed.flags & OPEN) and key in compressed.items:
-            return codec.own(compressed.items[key])
+            return self._codec.own(compressed.items[key])
         return MISSING
 
     def _find_scattered(self, key: Any) -> Any:
@@ -221,7 +236,7 @@ class Category:
         for bucket in sorted(tails, key=lambda bucket: (bucket != COMPRESSED, not tails[bucket].foreign, bucket)):
             tail = tails[bucket]
             try:
-                found = self._foreign(bucket, tail.ops) if tail.foreign else codec.load_items(tail.ops)
+                found = self._foreign(bucket, tail.ops) if tail.foreign else self._loaded(bucket, tail.ops)
             except _Undecodable as error:
                 damaged(error)
                 continue
@@ -234,10 +249,10 @@ class Category:
     # -- setting -------------------------------------------------------------------------------------
 
     def set(self, key: Any, value: Any) -> None:
-        self.set_pickled(key, codec.item(key, value))
+        self.set_pickled(key, self._codec.item(key, value))
 
     def set_pickled(self, key: Any, ops: bytes) -> None:
-        """`set`, with what `codec.item` made of key and value."""
+        """`set`, with what `Codec.item` made of key and value."""
         bucket = gethashfile(key)
         name = self._prefix + bucket
         while not (self._gathered or self._is_growing(name)) or not (size := self.engine.bucket(name).append(ops)):
@@ -247,10 +262,10 @@ class Category:
 
     def _squeeze(self, bucket: str) -> None:
         """Rewrite a bucket that holds more overwritten items than others; it has to double before the next look."""
-        with self.engine.bucket(self._prefix + bucket).held() as held:
+        with self._reported(), self.engine.bucket(self._prefix + bucket).held() as held:
             if held is not None:
                 size = len(held.tail().ops)
-                ops = codec.items(self._held_items(bucket, held))
+                ops = self._codec.items(self._held_items(bucket, held))
                 if len(ops) * 2 < size:
                     held.replace(ops, durable=True)
                     size = len(ops)
@@ -270,7 +285,7 @@ class Category:
 
     def add(self, key: Any, value: Any) -> bool:
         """Set `key` unless it is there; True for the one who set it."""
-        ops = codec.item(key, value)
+        ops = self._codec.item(key, value)
         bucket = gethashfile(key)
         if not self._gathered:
             self._gather()
@@ -316,7 +331,7 @@ class Category:
         """While `bucket` is held: what was appended to what was `seen` need not be read."""
         with self._lock:
             if self._seen.get(bucket) is seen:
-                seen.items.update(codec.load_items(ops))
+                seen.items.update(self._codec.load_items(ops))
                 self._seen[bucket] = _Seen(position, seen.items, seen.flags)
 
     def update(self, mapping: dict[Any, Any]) -> None:
@@ -325,7 +340,7 @@ class Category:
             self._gather()
         ops: dict[str, list[bytes]] = {}
         for key, value in mapping.items():
-            ops.setdefault(self.bucket_name(key), []).append(codec.item(key, value))
+            ops.setdefault(self.bucket_name(key), []).append(self._codec.item(key, value))
         with self.engine.guard(self.name):
             self.engine.append_all({name: b"".join(parts) for name, parts in sorted(ops.items())})
 
@@ -342,8 +357,8 @@ class Category:
                 items = dict(self._held_items(bucket, held))
                 if key in items:
                     value = items.pop(key)
-                    held.replace(codec.items(items), durable=True)
-            return value if value is MISSING else codec.own(value)
+                    held.replace(self._codec.items(items), durable=True)
+            return value if value is MISSING else self._codec.own(value)
 
     def _pop_compressed(self, key: Any) -> Any:
         with self.engine.bucket(self._prefix + COMPRESSED).held() as held:
@@ -352,7 +367,7 @@ class Category:
             items = dict(self._held_items(COMPRESSED, held))
             value = items.pop(key, MISSING)
             if value is not MISSING:
-                held.replace(codec.items(items), flags=held.tail().flags, durable=True)
+                held.replace(self._codec.items(items), flags=held.tail().flags, durable=True)
             return value
 
     def compress(self, *, flags: int = 0) -> None:
@@ -362,7 +377,7 @@ class Category:
         with self._reported(), self._frozen() as held:
             merged = self._merge({bucket: each.tail() for bucket, each in held.items()}, _refuse)
             compressed = held.pop(COMPRESSED)
-            compressed.replace(codec.items(merged), flags=flags, durable=True)
+            compressed.replace(self._codec.items(merged), flags=flags, durable=True)
             compressed.secure()
             for each in held.values():
                 each.drop()

@@ -1,5 +1,8 @@
 """The one door to pickle: values become bytes and bytes become values here and nowhere else.
 
+What a store does is said by its `Codec`: as pickles, as pickles that may look up only what is on a list, or as JSON
+(`json_values`, where nothing is unpickled at all).
+
 A plain value is pickled with protocol 5. The items of a bucket are pickled with protocol 3: its memo
 numbers are written out, so the opcodes of many items can follow each other in one pickle (from
 protocol 4 on a memo number is counted, and would mean another item's object).
@@ -11,7 +14,11 @@ import functools
 import io
 import pickle
 import struct
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from psync.engine.format import Format
+from psync.store.allowed import Allowed
 
 _LENGTH = struct.Struct("<I")
 _NO_COPY = frozenset({int, str, bytes, float, bool, type(None), complex})
@@ -124,3 +131,79 @@ def load_items(ops: bytes) -> dict[Any, Any]:
     """The dict that `ops` make of an empty one."""
     made: dict[Any, Any] = pickle.loads(b"".join((b"\x80\x03}", ops, b".")))
     return made
+
+
+class Codec(NamedTuple):
+    """How the values of one store become bytes, and bytes values: a table of functions."""
+
+    dumps: Callable[[Any], bytes]
+    """A value as what a cell holds."""
+    loads: Callable[[bytes], Any]
+    """The value again. Raises what unpickling raises; `damage` for damaged bytes."""
+    own: Callable[[Any], Any]
+    """A value that was read, or a copy that nobody else has if it can be changed."""
+    item: Callable[[Any, Any], bytes]
+    """Opcodes that set one item of the dict below them."""
+    items: Callable[[dict[Any, Any]], bytes]
+    load_items: Callable[[bytes], dict[Any, Any]]
+    """The dict that opcodes make of an empty one."""
+    pack: Callable[[tuple[Any, ...]], bytes]
+    """Values, as one record of a log."""
+    unpack: Callable[[bytes], Any]
+    """The values that `pack` was given, in a row."""
+    record: Callable[[tuple[Any, ...]], bytes]
+    """The state of a primitive, as what a register holds: numbers and texts in tuples and dicts, and users' values."""
+    recalled: Callable[[bytes], Any]
+    """The state again."""
+    nested: Callable[[bytes], Any]
+    """What `pack` made, as a value that can be a part of another."""
+    unnested: Callable[[Any], bytes]
+    """What `nested` was given."""
+    objects: bool = True
+    """Whether values may be objects of any class, and so calls."""
+    doubted: bool = False
+    """Whether it has to be asked what an error of `loads` means, though the checksum fits."""
+    damage: tuple[type[Exception], ...] = DAMAGE
+
+
+def _as_it_is(payload: Any) -> Any:
+    return payload
+
+
+PICKLES = Codec(dumps, loads, own, item, items, load_items, dumps, loads, dumps, loads, _as_it_is, _as_it_is)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Looks up nothing that is not on a list."""
+
+    def __init__(self, data: bytes, allowed: Allowed) -> None:
+        super().__init__(io.BytesIO(data))
+        self._allowed = allowed
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self._allowed.find(module, name, super().find_class)
+
+
+def _allowing(allowed: Allowed) -> Codec:
+    """Pickles that may look up only what is allowed (but `own`: those bytes this process has just made)."""
+
+    def loads(data: bytes) -> Any:
+        return _Unpickler(data, allowed).load()
+
+    def load_items(ops: bytes) -> dict[Any, Any]:
+        made: dict[Any, Any] = loads(b"".join((b"\x80\x03}", ops, b".")))
+        return made
+
+    return PICKLES._replace(loads=loads, load_items=load_items, unpack=loads, recalled=loads, doubted=True)
+
+
+@functools.lru_cache(64)
+def codec_of(format: Format | None) -> Codec:
+    """The codec for what an engine keeps as its `format`."""
+    if format is None or format == Format():
+        return PICKLES
+    if format.allowed is not None:
+        return _allowing(Allowed(format.allowed))
+    from psync.store.json_values import JSON  # only who asks for it pays for it
+
+    return JSON

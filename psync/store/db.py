@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from psync.engine import Durability, Engine, Key, Root, Sharing, Wakeups, open_engine
+from psync.engine import Allow, Durability, Engine, Key, Root, Serializer, Sharing, Wakeups, open_engine
 from psync.engine.contract import Cell
-from psync.errors import CorruptValue, kept_at
-from psync.store import codec
+from psync.errors import ClassRefused, CorruptValue, kept_at
 from psync.store.cache import Cache
 from psync.store.category import MISSING, Category
+from psync.store.codec import codec_of
 from psync.store.glob import matching
 from psync.store.keys import check
 from psync.store.link import PickleShareLink
@@ -44,6 +44,12 @@ class PickleShareDB(MutableMapping[str, Any]):
     processes of this host use the directory, ``"network"`` if those of others do, too, or ``"auto"``, which goes by the
     type of file system.
 
+    `key` seals all that is stored, `trust_group` admits a team's folder: see SECURITY.md. `serializer`: ``"pickle"``,
+    or ``"json"`` for a new store to which somebody writes who is not trusted: nothing in it is ever unpickled, and what
+    would not come back from JSON as it was is refused (`NotSerializable`). None: what the store was begun with.
+    `allow`: what pickles may look up, as classes, ``"module.name"``, or ``"module"`` for all classes made there; all
+    else is `ClassRefused`. What is made from this store, the primitives too, does as it does.
+
     Raises `InvalidKey` for what can't be a key, before any I/O; `StoreFull` and `StoreFailed` when the file system
     refuses, with the old value untouched; `CorruptValue` for a damaged file, which is kept in quarantine.
 
@@ -60,10 +66,21 @@ class PickleShareDB(MutableMapping[str, Any]):
         key: Key | None = None,
         trust_group: bool = False,
         sharing: Sharing = "auto",
+        serializer: Serializer | None = None,
+        allow: Allow | None = None,
     ) -> None:
         self.engine = open_engine(
-            root, durability=durability, wakeups=wakeups, key=key, trust_group=trust_group, sharing=sharing
+            root,
+            durability=durability,
+            wakeups=wakeups,
+            key=key,
+            trust_group=trust_group,
+            sharing=sharing,
+            serializer=serializer,
+            allow=allow,
         )
+        self._codec = codec_of(self.engine.format)
+        self._doubted = self._codec.doubted
         self._levels = dict(categories or {})
         """The categories that have a durability of their own."""
         self._cache = Cache()
@@ -111,17 +128,24 @@ class PickleShareDB(MutableMapping[str, Any]):
             return MISSING
         if cell is not known:
             self._cache.remember(key, cell)
-        return codec.loads(cell.payload) if cell.sealed else self._load_foreign(key, cell)
+        if self._doubted or not cell.sealed:
+            return self._load_doubted(key, cell)
+        return self._codec.loads(cell.payload)
 
-    def _load_foreign(self, key: str, cell: Cell) -> Any:
-        """A pickle without a checksum: what unpickling makes of damaged bytes is damage, not the caller's mistake."""
+    def _load_doubted(self, key: str, cell: Cell) -> Any:
+        """A pickle without a checksum, or what somebody wrote who is not trusted: an error may mean that it is damaged,
+        and not that the caller made a mistake."""
         try:
-            return codec.loads(cell.payload)
-        except codec.DAMAGE as error:
+            return self._codec.loads(cell.payload)
+        except ClassRefused as error:
+            raise ClassRefused(f"the value of {key!r}: {error}", name=error.name, key=key) from None
+        except self._codec.damage as error:
+            if cell.sealed and self._codec.objects:
+                raise
             self._cache.forget(key)
-            refuge = self.engine.set_aside(key, f"it can't be unpickled: {error!r}", cell.version)
+            refuge = self.engine.set_aside(key, f"it can't be read: {error!r}", cell.version)
             raise CorruptValue(
-                f"the value of {key!r} is damaged: it can't be unpickled ({error!r}); {kept_at(refuge)}. "
+                f"the value of {key!r} is damaged: it can't be read ({error!r}); {kept_at(refuge)}. "
                 "Set the key again, or restore the file from a backup",
                 key=key,
                 quarantine=refuge,
@@ -134,7 +158,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         6 system calls over a value (open flock stat pwrite flock close), floor 5; 5 system calls for a new one (open
         open pwrite link close), floor 5. More than a page goes to a new file in either case.
         """
-        self.engine.write(check(key), codec.dumps(value))
+        self.engine.write(check(key), self._codec.dumps(value))
 
     def __delitem__(self, key: str) -> None:
         """Of several who delete a key at once, one returns and the others get a KeyError.
@@ -183,7 +207,7 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         5 system calls (stat open pwrite link close).
         """
-        return self.engine.create(check(key), codec.dumps(value))
+        return self.engine.create(check(key), self._codec.dumps(value))
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The value; if there is none, `default`, which is then set. All who call it at once get the same."""
@@ -196,8 +220,8 @@ class PickleShareDB(MutableMapping[str, Any]):
         """Remove `key`, return the last value it had. Of several at once one gets it, others `default` or KeyError."""
         found: list[Any] = []
         try:
-            self.engine.pop(check(key), lambda cell: found.append(codec.loads(cell.payload)))
-        except codec.DAMAGE:
+            self.engine.pop(check(key), lambda cell: found.append(self._codec.loads(cell.payload)))
+        except self._codec.damage:
             self[key]  # which says what is wrong with it; nothing was removed
             raise
         self._cache.forget(key)
@@ -241,15 +265,15 @@ class PickleShareDB(MutableMapping[str, Any]):
             if payload is None and default is MISSING:
                 raise KeyError(key)
             undecodable = True
-            value = default if payload is None else codec.loads(payload)
+            value = default if payload is None else self._codec.loads(payload)
             undecodable = False
             result = function(value)
-            return codec.dumps(result)
+            return self._codec.dumps(result)
 
         busy.add(key)
         try:
             self.engine.update(key, change)
-        except codec.DAMAGE:
+        except self._codec.damage:
             if undecodable:
                 self[key]  # a plain pickle that can't be unpickled is `CorruptValue` there
             raise

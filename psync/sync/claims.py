@@ -19,10 +19,10 @@ from typing import Any
 
 from psync.engine.contract import Alive, Engine, Mark, Record, State
 from psync.errors import PsyncError, StaleClaim
-from psync.store import codec
 from psync.store.category import MISSING
+from psync.store.codec import codec_of
 from psync.sync.delayed import SPARINGLY, until_later
-from psync.sync.ledger import Ledger, id_in
+from psync.sync.ledger import Ledger
 from psync.sync.levels import BOUNDED, LEASED, Level, Levels, Location
 from psync.sync.results import Results
 from psync.sync.task import NOTHING, Attempt
@@ -34,7 +34,6 @@ MANY = 16
 """Processes that are looked at one by one, where a server is asked."""
 OFTEN_SEEN = 2
 """So many looks before must have found a claim unchanged whose lease ran out."""
-_NOBODY = codec.dumps(None)
 _mark = functools.partial(tuple.__new__, Mark)
 _record = functools.partial(tuple.__new__, Record)
 ANSWERED = 1
@@ -69,6 +68,7 @@ class Claims:
         self.workers = 1
         """How many processes took tasks and have not left, when that was last looked up."""
         self._engine = engine
+        self._codec = codec_of(engine.format)
         self._where = where
         self._holders = where + "/holders"
         self._levels = levels
@@ -98,7 +98,7 @@ class Claims:
 
     def _register(self, owner: int) -> None:
         """Leave word that this process may hold tasks, before it does."""
-        self._engine.create(f"{self._holders}/{owner:016x}", _NOBODY)
+        self._engine.create(f"{self._holders}/{owner:016x}", self._codec.dumps(None))
         if self.lease:
             self._levels.main.log.note(lambda note: note | LEASED)
         self._owner = owner
@@ -118,7 +118,7 @@ class Claims:
         if result is NOTHING:
             return level.settle(position, mark, _mark((_DONE, mark[1], 0, 0, 0.0)))
         new: Mark = _mark((_DONE, mark[1], 0, ANSWERED, 0.0))
-        ops = codec.item(id, result)
+        ops = self._codec.item(id, result)
         return level.settle(position, mark, new, lambda: self._results.write(id, ops))
 
     def set_back(
@@ -220,7 +220,7 @@ class Claims:
     def _return(self, level: Level, record: Record, why: str) -> bool:
         """What somebody can't end any more goes where it would have gone; True if it can be taken again."""
         position, mark, payload = record
-        id, tried = id_in(payload, level, position)
+        id, tried = self._ledger.id_in(payload, level, position)
         location = Location(level.priority, position)
 
         def check() -> None:

@@ -8,12 +8,12 @@ and that decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from psync.engine.contract import Engine
-from psync.store import codec
 from psync.store.category import MISSING, Category
+from psync.store.codec import codec_of
 from psync.sync.levels import Level, Levels, Location, location_of
 from psync.sync.task import Attempt, DeadTask
 
@@ -23,6 +23,7 @@ class Ledger:
 
     def __init__(self, engine: Engine, where: str, levels: Levels) -> None:
         self._levels = levels
+        self._codec = codec_of(engine.format)
         self._ids = Category(engine, where + "/ids")
         self._history = Category(engine, where + "/history")
         self._graves = Category(engine, where + "/dead")
@@ -32,19 +33,19 @@ class Ledger:
     def location(self, id: str) -> Location | None:
         """Where the task is; None for an id that was never given."""
         known = self._ids.get(id, fast_only=False)
-        return location_of(id) if known is MISSING else Location(*known)
+        return location_of(id) if known is MISSING else _location(known)
 
     def is_known(self, id: str) -> bool:
         return self._ids.get(id, fast_only=True) is not MISSING
 
     def set_location(self, id: str, location: Location) -> None:
-        self._ids.set(id, tuple(location))
+        self._ids.set(id, [*location])
 
     def is_twin(self, id: str, location: Location) -> bool:
         """True if `id` is another record's: who put this one, or revived it, died before the id was known to be here,
         and perhaps it was put again."""
         known = self._ids.get(id, fast_only=True)
-        if known is not MISSING and Location(*known) == location:
+        if known is not MISSING and _location(known) == location:
             return False  # as it nearly always is; that changes only when the task is dead
         with self._levels.main.log.held():
             known = self._ids.get(id, fast_only=True)
@@ -53,36 +54,36 @@ class Ledger:
                     return True  # it is still where it died
                 self.set_location(id, location)
                 return False
-            return Location(*known) != location
+            return _location(known) != location
 
     # -- how it failed ---------------------------------------------------------------------------------
 
     def history(self, id: str) -> list[Attempt]:
         found = self._history.get(id, fast_only=False)
-        return [] if found is MISSING else list(found)
+        return [] if found is MISSING else [Attempt(*past) for past in found]
 
     def remember(self, id: str, attempt: Attempt) -> None:
         """Bears being done twice."""
         history = [past for past in self.history(id) if past.number != attempt.number]
-        self._history.set(id, [*history, attempt])
+        self._history.set(id, [[*past] for past in (*history, attempt)])
 
     def bury(self, id: str, location: Location, payload: bytes) -> None:
-        self._graves.set(id, (*location, payload))
+        self._graves.set(id, [*location, self._codec.nested(payload)])
 
     def is_dead_at(self, id: str, location: Location) -> bool:
         """True if the task has a grave that says it died there."""
         grave = self._graves.get(id, fast_only=False)
-        return grave is not MISSING and Location(*grave[:2]) == location
+        return grave is not MISSING and _location(grave[:2]) == location
 
     def graves(self) -> Iterator[tuple[str, Location, bytes]]:
         """Id, location and payload of the dead that were not revived."""
         for id, (priority, position, payload) in self._graves.everything(_refuse).items():
-            location = Location(priority, position)
+            location = _location((priority, position))
             if self.location(id) == location:
-                yield id, location, payload
+                yield id, location, self._codec.unnested(payload)
 
     def dead(self) -> list[DeadTask]:
-        return [DeadTask(id, _value(payload), self.history(id)) for id, _, payload in self.graves()]
+        return [DeadTask(id, self._value(payload), self.history(id)) for id, _, payload in self.graves()]
 
     def revive(self, id: str, location: Location, payload: bytes) -> bool:
         """The task that died at `location` waits again; False if it does not lie there. Raises `Sealed`."""
@@ -92,42 +93,56 @@ class Ledger:
                 return False
             tried = max((past.number for past in self.history(id)), default=0)
             # the record first: if we die before the id is set, whoever takes the record finds that it is not the task
-            (position,) = level.append([codec.dumps((id, _first_payload(payload), tried))])
+            first = self._codec.nested(self._first_payload(payload))
+            (position,) = level.append([self._codec.pack((id, first, tried))])
             self.set_location(id, Location(location.priority, position))
         return True
 
+    # -- what a record says ----------------------------------------------------------------------------
 
-def unpack(payload: bytes) -> tuple[str | None, Any, int]:
-    """Id (None: that of its location), value, and the attempts before it was revived. Raises what unpickling raises."""
-    found = codec.loads(payload)
-    return (found[0], found[1], 0) if len(found) == 2 else (found[0], codec.loads(found[1])[1], found[2])
+    def unpack(self, payload: bytes) -> tuple[str | None, Any, int]:
+        """Id (None: that of its location), value, and the attempts before it was revived. Raises what unpickling
+        raises, or TypeError."""
+        codec = self._codec
+        found = codec.unpack(payload)
+        if not isinstance(found[0], str | None):
+            raise TypeError(f"a task's id is a str, not {found[0]!r}")
+        if len(found) == 2:
+            return found[0], found[1], 0
+        return found[0], codec.unpack(codec.unnested(found[1]))[1], int(found[2])
+
+    def id_in(self, payload: bytes, level: Level, position: int) -> tuple[str, int]:
+        """Id and earlier attempts, even where the value can't be unpickled."""
+        try:
+            id, _, *tried = self._codec.unpack(payload)
+            if isinstance(id, str | None):
+                return id or Location(level.priority, position).id, int(tried[0]) if tried else 0
+        except Exception:  # a class is missing here, perhaps
+            pass
+        return Location(level.priority, position).id, 0
+
+    def _first_payload(self, payload: bytes) -> bytes:
+        """As it was put, before it was ever revived."""
+        try:
+            found = self._codec.unpack(payload)
+            return self._codec.unnested(found[1]) if len(found) == 3 else payload
+        except Exception:
+            return payload
+
+    def _value(self, payload: bytes) -> Any:
+        """What was put; where it can't be unpickled, the exception that says so."""
+        try:
+            return self.unpack(payload)[1]
+        except Exception as error:
+            return error
 
 
-def id_in(payload: bytes, level: Level, position: int) -> tuple[str, int]:
-    """Id and earlier attempts, even where the value can't be unpickled."""
-    try:
-        id, _, *tried = codec.loads(payload)
-    except Exception:  # a class is missing here, perhaps
-        id, tried = None, []
-    return id or Location(level.priority, position).id, tried[0] if tried else 0
-
-
-def _first_payload(payload: bytes) -> bytes:
-    """As it was put, before it was ever revived."""
-    try:
-        found = codec.loads(payload)
-    except Exception:
-        return payload
-    first: bytes = found[1] if len(found) == 3 else payload
-    return first
-
-
-def _value(payload: bytes) -> Any:
-    """What was put; where it can't be unpickled, the exception that says so."""
-    try:
-        return unpack(payload)[1]
-    except Exception as error:
-        return error
+def _location(known: Sequence[int]) -> Location:
+    """Raises ValueError for what is none."""
+    priority, position = known
+    if type(priority) is not int or type(position) is not int:
+        raise ValueError(f"{known!r} is no location of a task")
+    return Location(priority, position)
 
 
 def _refuse(error: Exception) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from psync.engine.contract import FINAL, WAITING, Engine, Log, Mark, Record, State
-from psync.store import codec
+from psync.store.codec import codec_of
+from psync.sync.shared import recalled
 
 LOWEST, HIGHEST = -100, 100
 """Priorities, because every take looks at each that was ever used."""
@@ -37,6 +38,13 @@ def location_of(id: str) -> Location | None:
     """Where the task of an id that says so was put; None for any other id."""
     found = _given(id)
     return None if found is None else Location(int(found[1] or 0), int(found[2], 16))
+
+
+def _priorities(used: Sequence[int]) -> tuple[int, ...]:
+    """Raises TypeError for what are none: they become names of files."""
+    if not all(type(each) is int and LOWEST <= each <= HIGHEST for each in used):
+        raise TypeError("there are no priorities in it")
+    return tuple(used)
 
 
 class Level:
@@ -82,6 +90,7 @@ class Levels:
     def __init__(self, engine: Engine, where: str) -> None:
         self._engine = engine
         self._where = where
+        self._codec = codec_of(engine.format)
         self.main = Level(0, engine.log(where))
         self._register = engine.register(where + "/levels")
         self._raw: bytes | None = None
@@ -93,10 +102,14 @@ class Levels:
         raw = self._register.read()
         if raw != self._raw:
             known = {level.priority: level for level in self._all}
-            priorities = {0, *(codec.loads(raw) if raw is not None else ())}
+            priorities = {0, *self._used(raw)}
             self._all = tuple(known.get(each) or self._level(each) for each in sorted(priorities, reverse=True))
             self._raw = raw
         return self._all
+
+    def _used(self, raw: bytes | None) -> tuple[int, ...]:
+        """The priorities that stand in the register."""
+        return () if raw is None else recalled(self._codec, self._where + "/levels", raw, _priorities)
 
     def _level(self, priority: int) -> Level:
         log = self._engine.log(f"{self._where}/p/{priority}")
@@ -123,9 +136,9 @@ class Levels:
 
         def add(raw: bytes | None) -> bytes:
             nonlocal count
-            priorities = {*(codec.loads(raw) if raw is not None else ()), priority}
+            priorities = {*self._used(raw), priority}
             count = len(priorities)
-            return codec.dumps(sorted(priorities))
+            return self._codec.record(tuple(sorted(priorities)))
 
         self._register.update(add)
         # before anything is put there, even if it was begun before: whoever did may have been killed here

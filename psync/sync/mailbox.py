@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from psync.engine import Durability, Engine, rejoined
 from psync.errors import WaitTimeout
 from psync.store.category import COMPRESSED, MISSING, Category
-from psync.store.codec import load_items
 from psync.store.waiting import NOT_YET, wait_for
 from psync.sync.place import Place, engine_of, own_name
 
@@ -192,7 +191,7 @@ class Arrivals:
                 self._positions.pop(name, None)
             elif tail.ops:
                 self._positions[name] = tail.position
-                yield from load_items(tail.ops).items()
+                yield from self._letters.appended(name, tail).items()
 
 
 def _refuse(error: Exception) -> None:

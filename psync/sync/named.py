@@ -11,7 +11,6 @@ from typing import Any
 
 from psync.engine.contract import Sealed
 from psync.errors import QueueClosed
-from psync.store import codec
 from psync.sync.levels import Location
 from psync.sync.queue import WorkQueue
 
@@ -24,8 +23,8 @@ def put_named(queue: WorkQueue, values: Mapping[str, Any]) -> list[str]:
 
     One append for all, and an `hset` for each; of very many, one `hupdate`.
     """
-    ledger, log = queue._ledger, queue._log
-    payloads = {id: codec.dumps((id, value)) for id, value in values.items()}
+    ledger, log, pack = queue._ledger, queue._log, queue._codec.pack
+    payloads = {id: pack((id, value)) for id, value in values.items()}
     try:
         with log.held():
             new = [id for id in payloads if not ledger.is_known(id)]
@@ -35,7 +34,7 @@ def put_named(queue: WorkQueue, values: Mapping[str, Any]) -> list[str]:
                 for id, location in zip(new, locations, strict=True):
                     ledger.set_location(id, location)
             else:
-                ledger._ids.update({id: tuple(location) for id, location in zip(new, locations, strict=True)})
+                ledger._ids.update({id: [*location] for id, location in zip(new, locations, strict=True)})
     except Sealed:
         raise QueueClosed(
             f"the queue {queue.name!r} was closed: it takes no more tasks; reopen() lets it take some again",

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from psync.engine import Durability, rejoined
 from psync.engine.contract import Mark, Record, Sealed, State, as_lease
 from psync.errors import WaitTimeout
-from psync.store import codec
+from psync.store.codec import codec_of
 from psync.sync.batches import InHand
 from psync.sync.claims import ANSWERED, Claims
 from psync.sync.intake import Intake, closed_error
-from psync.sync.ledger import Ledger, id_in
+from psync.sync.ledger import Ledger
 from psync.sync.levels import Levels
 from psync.sync.place import Place, Primitive
 from psync.sync.results import Results
@@ -80,6 +80,7 @@ class WorkQueue(Primitive):
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts!r}")
         kept = 0.0 if lease is None else as_lease(lease)
         super().__init__(db, name, durability)
+        self._codec = codec_of(self._engine.format)
         self.lease = lease
         self.max_attempts = max_attempts
         self.maxsize = maxsize
@@ -138,12 +139,12 @@ class WorkQueue(Primitive):
         """
         if id is None and not priority and not delay and not self.maxsize:
             try:
-                return f"#{self._log.append([codec.dumps((None, value))])[0]:x}"
+                return f"#{self._log.append([self._codec.pack((None, value))])[0]:x}"
             except Sealed:
                 raise closed_error(self.name) from None
         if id is not None and (not isinstance(id, str) or not id or id.startswith("#")):
             raise ValueError(f"a task's id must be a str that is not empty and does not begin with '#', not {id!r}")
-        return self._intake.put([codec.dumps((id, value))], id, priority, delay, block, timeout)[0]
+        return self._intake.put([self._codec.pack((id, value))], id, priority, delay, block, timeout)[0]
 
     def put_many(
         self,
@@ -158,7 +159,7 @@ class WorkQueue(Primitive):
 
         Raises as `put` does, and ValueError for more than `maxsize`.
         """
-        payloads = [codec.dumps((None, value)) for value in values]
+        payloads = [self._codec.pack((None, value)) for value in values]
         if 0 < self.maxsize < len(payloads):
             raise ValueError(f"{len(payloads)} tasks at once never fit into a queue with maxsize {self.maxsize}")
         return self._intake.put(payloads, None, priority, delay, block, timeout) if payloads else []
@@ -273,7 +274,7 @@ class WorkQueue(Primitive):
         ):
             return False
         me = self._engine.describe(self._engine.owner())
-        _, tried = id_in(record.payload, level, record.position)
+        _, tried = self._ledger.id_in(record.payload, level, record.position)
 
         def remember() -> None:
             # an attempt of its own, the next: killed before the mark, the one who makes that attempt says how it went

@@ -10,9 +10,26 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from psync.engine.contract import Engine
-from psync.store import codec
+from psync.errors import CorruptValue
+from psync.store.codec import Codec, codec_of
 
 S = TypeVar("S", bound=tuple[Any, ...])
+
+
+def recalled(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S]) -> S:
+    """What `make` makes of the state in `payload`. Raises `CorruptValue` if that is not psync's; where pickles are
+    trusted, it is, or else raises what it likes."""
+    try:
+        return make(codec.recalled(payload))
+    except (ValueError, TypeError) as error:
+        if codec.objects:
+            raise
+        raise CorruptValue(
+            f"the state of {where!r} was not written by psync ({error}), and left as it is. If nobody uses that name "
+            "any more, remove its file",
+            key=where,
+            reason=str(error),
+        ) from error
 
 
 class Shared(Generic[S]):
@@ -20,6 +37,8 @@ class Shared(Generic[S]):
 
     def __init__(self, engine: Engine, where: str, empty: S) -> None:
         self._register = engine.register(where)
+        self._codec = codec_of(engine.format)
+        self._where = where
         self._make: Callable[[Any], S] = type(empty)._make  # type: ignore[attr-defined]
         self._seen: tuple[bytes | None, S] = None, empty
         """What was read or written last, and what that means. One tuple: threads share it."""
@@ -33,7 +52,7 @@ class Shared(Generic[S]):
         known, state = self._seen
         if payload == known:
             return state
-        state = self._empty if payload is None else self._make(codec.loads(payload))
+        state = self._empty if payload is None else recalled(self._codec, self._where, payload, self._make)
         self._seen = payload, state
         return state
 
@@ -48,7 +67,7 @@ class Shared(Generic[S]):
             nonlocal after
             before = self._meaning(payload)
             after = function(before)
-            return payload if after is before else codec.dumps(tuple(after))
+            return payload if after is before else self._codec.record(tuple(after))
 
         payload = self._register.update(update)
         self._seen = payload, after

@@ -15,7 +15,7 @@ from psync.sync.batches import FAR, Hand, InHand, Pace
 from psync.sync.claims import Claims
 from psync.sync.delayed import Delays
 from psync.sync.intake import closed_error
-from psync.sync.ledger import Ledger, id_in, unpack
+from psync.sync.ledger import Ledger
 from psync.sync.levels import Level, Levels, Location
 from psync.sync.task import Task
 from psync.sync.waiting import until_next_look
@@ -182,7 +182,7 @@ class Taker:
         """The task in a record just claimed; None if it is not to be worked on."""
         try:
             try:
-                id, value, tried = unpack(record.payload)
+                id, value, tried = self._ledger.unpack(record.payload)
             except Exception as error:
                 self._refuse(level, record, error)
                 return None
@@ -199,5 +199,5 @@ class Taker:
 
     def _refuse(self, level: Level, record: Record, error: Exception) -> None:
         self._in_hand.remove(record)
-        id, tried = id_in(record.payload, level, record.position)
-        self._claims.set_back(level, record, id, tried, f"can't be unpickled here: {error!r}")
+        id, tried = self._ledger.id_in(record.payload, level, record.position)
+        self._claims.set_back(level, record, id, tried, f"can't be read here: {error!r}")

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 
 from psync.errors import RemoteError
 from psync.store import codec
+from psync.sync.queue import WorkQueue
 
+Loads = Callable[[bytes], Any]
+"""How a store's pickles are loaded: as its `allow` says."""
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 
@@ -77,20 +80,30 @@ def _dumps(whole: tuple[Any, ...], part: Any) -> bytes:
     return codec.dumps_whole(whole)
 
 
-def terms_of(payload: bytes) -> Terms:
+def check(queue: WorkQueue) -> None:
+    """Raise `RemoteError` if the queue's store carries no calls."""
+    if not queue._codec.objects:
+        raise RemoteError(
+            f"the calls of a queue are pickles, and {queue.name!r} is in a store with serializer='json', which carries "
+            "none, because unpickling runs code. Use WorkQueue there: its workers decide what to do with a value",
+            worker=None,
+        )
+
+
+def terms_of(payload: bytes, loads: Loads) -> Terms:
     """The terms of a call; the usual ones if it can't be unpickled here."""
     try:
-        return Terms(*codec.loads(payload)[3])
+        return Terms(*loads(payload)[3])
     except Stopped:
         raise
     except BaseException:
         return Terms()
 
 
-def make(payload: bytes, worker: str) -> Outcome:
+def make(payload: bytes, worker: str, loads: Loads) -> Outcome:
     """Make the call. Whatever it raises is its outcome, also SystemExit and KeyboardInterrupt; all but `Stopped`."""
     try:
-        function, args, kwargs, terms = codec.loads(payload)
+        function, args, kwargs, terms = loads(payload)
     except Stopped:
         raise
     except BaseException as error:
@@ -153,11 +166,11 @@ def seal(outcome: Outcome) -> bytes:
         return codec.dumps((None, told, text, outcome.worker))
 
 
-def unseal(payload: Any) -> Outcome:
+def unseal(payload: Any, loads: Loads) -> Outcome:
     """How a call ended, from what a worker sent."""
     error: BaseException | None
     try:
-        value, error, text, worker = codec.loads(payload)
+        value, error, text, worker = loads(payload)
     except BaseException as trouble:  # raised by its own code, in a thread that looks for the outcomes of others, too
         told = RemoteError(f"the outcome of the call can't be unpickled here: {trouble!r}", worker=None)
         told.__cause__ = trouble

@@ -90,6 +90,7 @@ class Executor(StandardExecutor):
         place = PickleShareDB(self._private) if self._private is not None else db
         assert place is not None
         self.queue = WorkQueue(place, queue, max_attempts=max(max_attempts, retries + 1))
+        call.check(self.queue)
         context = multiprocessing.get_context() if mp_context is None else mp_context
         beginning = Beginning(initializer, initargs, max_tasks_per_child, idle)
         crew = Crew(self.queue, context, self.max_workers, beginning)

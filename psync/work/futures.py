@@ -91,6 +91,7 @@ class Futures:
         """Never set: waiting for it is to rest."""
         self._thread: threading.Thread | None = None
         self._arrivals = queue.results.arrivals()
+        self._loads = queue._codec.loads
 
     def add(self, put: Callable[[], list[str]]) -> list[TaskFuture[Any]]:
         """The futures of the tasks that `put` puts in and returns the ids of."""
@@ -109,7 +110,7 @@ class Futures:
                     else:
                         self._await(future)
         for future, letter in early:
-            future.answer(call.unseal(letter))
+            future.answer(call.unseal(letter, self._loads))
         return futures
 
     def attach(self, id: str) -> TaskFuture[Any]:
@@ -130,7 +131,7 @@ class Futures:
             self._await(future)
         letter = self.queue.results.letter(future.id)
         if letter is not MISSING and self.forget(future.id):
-            future.answer(call.unseal(letter))
+            future.answer(call.unseal(letter, self._loads))
 
     def _await(self, future: TaskFuture[Any]) -> None:
         """With the lock."""
@@ -210,7 +211,7 @@ class Futures:
                     if future is None and self._adding:
                         self._early[id] = letter
             if future is not None:
-                future.answer(call.unseal(letter))
+                future.answer(call.unseal(letter, self._loads))
                 told += 1
         return told
 

@@ -20,7 +20,6 @@ from psync.sync.double_barrier import DoubleBarrier
 from psync.sync.event import Event
 from psync.sync.group import Group, GroupStatistics
 from psync.sync.latch import Latch
-from psync.sync.ledger import id_in
 from psync.sync.place import given_name, own_name
 from psync.sync.queue import QueueStatistics, WorkQueue
 from psync.sync.read_write_lock import ReadWriteLock
@@ -177,7 +176,7 @@ class Observer:
         claims = []
         for level in queue._levels.all():
             for record in level.log.claims():
-                id, tried = id_in(record.payload, level, record.position)
+                id, tried = queue._ledger.id_in(record.payload, level, record.position)
                 mark = record.mark
                 who = self._engine.describe(mark.owner)
                 who += " (dead)" * (self._engine.alive(mark.owner) is Alive.NO)

@@ -28,7 +28,9 @@ class Worker:
     """Makes the calls of a queue's tasks, one after the other, in the thread that runs `run`."""
 
     def __init__(self, queue: WorkQueue) -> None:
+        call.check(queue)
         self._queue = queue
+        self._loads = queue._codec.loads
         self._name = queue._engine.describe(queue._engine.owner())
         self._busy = False
         self.stopping = False
@@ -116,9 +118,9 @@ class Worker:
 
     def _answer(self, task: Task) -> None:
         payload = task.value
-        outcome = call.make(payload, self._name)
+        outcome = call.make(payload, self._name, self._loads)
         if outcome.error is not None:
-            terms = call.terms_of(payload)
+            terms = call.terms_of(payload, self._loads)
             if task.attempt <= terms.retries and task.attempt < self._queue.max_attempts:
                 task.retry(outcome.error.__cause__, delay=terms.pause)
                 return

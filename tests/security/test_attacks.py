@@ -73,23 +73,27 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "outside").mkdir(mode=0o700)
     (place / "outside" / "precious").write_bytes(b"precious")
     for name, key in (("store", KEY), ("second", KEY), ("mallorys", MALLORYS)):
-        with PickleShareDB(place / name, key=key) as db:
-            db.update({"key": f"the value of {name}", "other": "another value", "folder/new": 1})
-            del db["folder/new"]
-            for category in ("category", "elsewhere"):
-                db.hset(category, "item", category)
-                db.hupdate(category, {"item": category})
-            queue = WorkQueue(db, "jobs")
-            queue.put_many(["first", "second"])
-            queue.put("third", priority=1)
-            queue.get().done("result")
-            Mailbox(db, "box").post("item", "letter")
-            Event(db, "ready").set()
-            Counter(db, "count").add(3)
-            with Lock(db, "door"):
-                pass
-            db.engine.owner()
+        fill(place / name, key=key)
     return place
+
+
+def fill(root: Path, **options: Any) -> None:
+    with PickleShareDB(root, **options) as db:
+        db.update({"key": f"the value of {root.name}", "other": "another value", "folder/new": 1})
+        del db["folder/new"]
+        for category in ("category", "elsewhere"):
+            db.hset(category, "item", category)
+            db.hupdate(category, {"item": category})
+        queue = WorkQueue(db, "jobs")
+        queue.put_many(["first", "second"])
+        queue.put("third", priority=1)
+        queue.get().done("result")
+        Mailbox(db, "box").post("item", "letter")
+        Event(db, "ready").set()
+        Counter(db, "count").add(3)
+        with Lock(db, "door"):
+            pass
+        db.engine.owner()
 
 
 @pytest.fixture
@@ -141,14 +145,15 @@ USES: dict[str, tuple[Callable[[PickleShareDB], Any], Callable[[Any], bool]]] = 
 REFUSED = (PsyncError, KeyError, stdlib.Empty)
 
 
-def use(root: Path) -> list[str]:
+def use(root: Path, **options: Any) -> list[str]:
     """Use the store in every way; what was refused."""
     refused = []
+    options = options or {"key": KEY}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, (action, is_right) in USES.items():
             try:
-                with PickleShareDB(root, key=KEY) as db:
+                with PickleShareDB(root, **options) as db:
                     got = action(db)
                     assert is_right(got), f"{name} gives {got!r}"
             except REFUSED as error:

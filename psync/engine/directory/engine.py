@@ -44,13 +44,14 @@ from psync.engine.directory.together import Together
 from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import GRACE, Wake
 from psync.engine.directory.whole import Whole
+from psync.engine.format import Format
 from psync.engine.looks import Facts, Process, Shape
 from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue, StoreFailed
 
 Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
-OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing]
+OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing, Format | None]
 KEPT = 280
 """Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
 SPIN = 0.0003
@@ -159,7 +160,7 @@ class DirectoryEngine(Engine):
     @property
     def opened_with(self) -> OpenedWith:
         """The root and the options: engines for which this is the same can stand for each other."""
-        return self.root, self.durability, self.wakeups, self.trust_group, self.sharing
+        return self.root, self.durability, self.wakeups, self.trust_group, self.sharing, self.format
 
     # -- cells ---------------------------------------------------------------------------------------
 
@@ -562,9 +563,11 @@ def _nothing(cell: Cell) -> None:
 
 
 def _reopen(
-    root: str, durability: Durability, wakeups: Wakeups, trust_group: bool = False, sharing: Sharing = "auto"
+    root: str, durability: Durability, wakeups: Wakeups, trust_group: bool, sharing: Sharing, format: Format | None
 ) -> DirectoryEngine:
-    return DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
+    engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
+    engine.format = format
+    return engine
 
 
 def _remove_abandoned(path: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from psync.engine import clock, forks, leaving
 from psync.engine.contract import Alive, Bucket, Cell, Engine, Log, Mutex, Register, Update, Version
+from psync.engine.format import Format
 from psync.engine.looks import Facts, Process, Shape
 from psync.engine.redis import scripts, stored, walking
 from psync.engine.redis.address import parse
@@ -61,13 +62,13 @@ class RedisEngine(Engine):
     def __repr__(self) -> str:
         return f"<RedisEngine {self.address.shown}>"
 
-    def __reduce__(self) -> tuple[type[RedisEngine], tuple[str]]:
-        return type(self), (self.address.whole,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, self.opened_with
 
     @property
-    def opened_with(self) -> str:
+    def opened_with(self) -> tuple[str, Format | None]:
         """What opens the same store in another process, its password included."""
-        return self.address.whole
+        return self.address.whole, self.format
 
     @property
     def root(self) -> str:
@@ -332,3 +333,9 @@ class RedisEngine(Engine):
         self.owners.close()
         self.channels.close()
         self.server.close()
+
+
+def _reopen(url: str, format: Format | None) -> RedisEngine:
+    engine = RedisEngine(url)
+    engine.format = format
+    return engine

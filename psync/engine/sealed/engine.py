@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from psync.engine.contract import Alive, Cell, Durability, Engine, Mutex, Update, Version, Watch
+from psync.engine.format import Format
 from psync.engine.keys import Keys
 from psync.engine.looks import Facts, Process, Shape
 from psync.engine.sealed.sealer import CELL, Broken, Sealer, encoded, items_of
@@ -50,6 +51,14 @@ class SealedEngine(Engine):
     @property
     def durability(self) -> Durability:  # type: ignore[override]
         return self.inner.durability
+
+    @property
+    def format(self) -> Format | None:
+        return self.inner.format
+
+    @format.setter
+    def format(self, format: Format | None) -> None:
+        self.inner.format = format
 
     def at(self, durability: Durability | None) -> SealedEngine:
         inner = self.inner.at(durability)

@@ -14,7 +14,7 @@ from psync.errors import UnsafeStore
 
 _MARK = b"psync seal 1\n"
 _ID = 16
-_PLUMBING = {"tmp", "owners", "guards", "locks", "wake", "pending", "quarantine", "seal"}
+_PLUMBING = {"tmp", "owners", "guards", "locks", "wake", "pending", "quarantine", "seal", "serializer"}
 """Of psync's own folders those that may hold something before anything was stored."""
 
 
@@ -32,17 +32,17 @@ def opened(engine: Engine, keys: Keys | None) -> Engine:
     if keys is None:
         if marker is not None:
             remedy = "give it with key=..., or in the file that PSYNC_KEY_FILE names"
-            raise _wrong(engine, "is sealed, and no key was given", remedy)
+            raise wrong(engine, "is sealed, and no key was given", remedy)
         return engine
     if marker is None:
-        if not _is_empty(engine):
-            raise _wrong(
+        if not is_empty(engine):
+            raise wrong(
                 engine,
                 "was made without a key, so nobody knows who wrote what is in it",
                 "open it without one, or, if you trust it, copy what is in it to a new one: psync dump, psync load",
             )
         store = os.urandom(_ID)
-        engine.create(MARKER, _as_pickle(_MARK + store + _entry(keys, store, keys.names[0])))
+        engine.create(MARKER, as_pickle(_MARK + store + _entry(keys, store, keys.names[0])))
         marker = _marker(engine) or b""
     return SealedEngine(engine, keys, _store_id(engine, keys, marker))
 
@@ -52,7 +52,8 @@ def _marker(engine: Engine) -> bytes | None:
     return None if cell is None else cell.payload
 
 
-def _as_pickle(data: bytes) -> bytes:
+def as_pickle(data: bytes) -> bytes:
+    """A file's bytes that a reader of pickles takes for a `bytes` object."""
     return b"\x80\x05B" + len(data).to_bytes(4, "little") + data + b"."
 
 
@@ -73,19 +74,19 @@ def _store_id(engine: Engine, keys: Keys, marker: bytes) -> bytes:
     store, entries = data[len(_MARK) : len(_MARK) + _ID], data[len(_MARK) + _ID :]
     size = 4 + TAG
     if not data.startswith(_MARK) or len(store) != _ID or not entries or len(entries) % size:
-        raise _wrong(engine, f"has a damaged {MARKER}", "restore that file from a backup")
+        raise wrong(engine, f"has a damaged {MARKER}", "restore that file from a backup")
     known = {entries[at : at + 4]: entries[at : at + size] for at in range(0, len(entries), size)}
     ours = {name: _entry(keys, store, name) for name in keys.names}
     if not any(hmac.compare_digest(known.get(name, b""), entry) for name, entry in ours.items()):
         names = ", ".join(name.hex() for name in known)
-        raise _wrong(engine, f"is sealed with another key ({names}), not with {keys}", "give that one")
+        raise wrong(engine, f"is sealed with another key ({names}), not with {keys}", "give that one")
     if not set(ours) <= set(known):
         merged = b"".join({**known, **ours}.values())
-        engine.update(MARKER, lambda old: old if old is None else _as_pickle(_MARK + store + merged))
+        engine.update(MARKER, lambda old: old if old is None else as_pickle(_MARK + store + merged))
     return store
 
 
-def _is_empty(engine: Engine) -> bool:
+def is_empty(engine: Engine) -> bool:
     """Whether nothing was ever stored."""
     for name in engine.list(hidden=True):
         own, _, rest = name.partition("/")
@@ -94,7 +95,8 @@ def _is_empty(engine: Engine) -> bool:
     return True
 
 
-def _wrong(engine: Engine, reason: str, remedy: str) -> UnsafeStore:
+def wrong(engine: Engine, reason: str, remedy: str) -> UnsafeStore:
+    """What to raise for a store that can't be opened in the way it was asked for."""
     place = getattr(engine, "root", None)
     text = f"{place or engine!r} {reason}. Nothing was changed. Remedy: {remedy}"
     return UnsafeStore(text, path=place, reason=reason)
