@@ -43,7 +43,12 @@ Waiting for a state (`sync/waiting.py`) is always the same: watch, look, pause; 
 primitive's state is one small value (`sync/shared.py`) in a register (`engine/directory/register.py`): changed under
 the file's lock by one write, looked at in memory.
 
-`psync.engine.contract` says what every verb promises; `psync.engine.directory.names` what every file is.
+What keeps the bytes is the engine's matter: a directory (`engine/directory`), the memory of one process
+(`engine/memory`), or a Redis or Valkey server (`engine/redis`: each verb one script there, who lives a lease, who waits
+told by the server); `engine/sealed` goes around any of them. `sync/copying.py` takes a store from one to another.
+
+`psync.engine.contract` says what every verb promises; `psync.engine.directory.names` what every file is, and
+`psync.engine.redis.scripts` every key.
 """
 
 from __future__ import annotations
@@ -90,6 +95,7 @@ if TYPE_CHECKING:
     from psync.sync import Semaphore as Semaphore
     from psync.sync import Task as Task
     from psync.sync import WorkQueue as WorkQueue
+    from psync.sync import copy_store as copy_store
     from psync.work import Executor as Executor
     from psync.work import Worker as Worker
 
@@ -116,6 +122,7 @@ _WHERE = {
     "WorkQueue": "psync.sync",
     "Task": "psync.sync",
     "Mailbox": "psync.sync",
+    "copy_store": "psync.sync",
     "Executor": "psync.work",
     "Worker": "psync.work",
     "DirectoryEngine": "psync.engine",

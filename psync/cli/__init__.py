@@ -31,6 +31,7 @@ COMMANDS = {
     "status": "show queues, locks, barriers and who is at them",
     "top": "show the same, live",
     "doctor": "examine a directory: what works there, what stands in the way?",
+    "copy": "copy a whole store to another place, and go on there",
     "dump": "print every key and value, as Python literals",
     "load": "read what dump printed and store it",
     "test": "try out a directory: do processes that share it see each other's values?",
@@ -174,6 +175,10 @@ def _command(name: str) -> Command:  # noqa: PLR0912 (a table)
             from psync.cli import doctor
 
             return doctor
+        case "copy":
+            from psync.cli import copy
+
+            return copy
         case "dump":
             from psync.cli import dump
 

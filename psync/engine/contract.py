@@ -271,11 +271,21 @@ class Log(ABC):
         that lately were."""
 
     @abstractmethod
+    def unfinished(self) -> Iterator[Record]:
+        """Every record that is not final, some at a time: of those that were never taken, what was appended first comes
+        first. While others use the log, some may be missed, or come twice."""
+
+    @abstractmethod
     def finished(self) -> bool:
         """True when every record appended before the call is final (DONE or DEAD)."""
 
     @abstractmethod
     def counts(self) -> Counts: ...
+
+    @abstractmethod
+    def begin(self, at: int, appended: int) -> bool:
+        """A log in which nothing was ever appended looks as if `appended` records had been, were final, and cleared
+        away; every position from now on is `at` or more. False, and nothing happens, if it has begun before."""
 
     @abstractmethod
     def seal(self, sealed: bool = True) -> None:
@@ -408,7 +418,7 @@ class Engine(ABC):
 
     @abstractmethod
     def bucket(self, name: str) -> Bucket:
-        """The bucket at `name`, whether or not there is one yet."""
+        """The bucket at `name`, whose last segment has two characters; whether or not there is one yet."""
 
     @abstractmethod
     def append_all(self, ops: Mapping[str, bytes]) -> None:

@@ -24,6 +24,8 @@ TAG = 32
 """Bytes of a tag: HMAC-SHA256."""
 
 Key = bytes | Sequence[bytes]
+NO_KEY: Sequence[bytes] = ()
+"""Given for a key: there is none, whatever PSYNC_KEY_FILE says."""
 
 
 class Keys:
@@ -73,6 +75,8 @@ def name_of(key: bytes) -> bytes:
 
 def keys_for(key: Key | Keys | None, root: str | None = None) -> Keys | None:
     """The keys that a caller gave; else those in the file PSYNC_KEY_FILE, if there is a `root`."""
+    if key is NO_KEY:
+        return None
     if key is not None:
         return key if isinstance(key, Keys) else Keys(key)
     path = os.environ.get(FILE)

@@ -14,7 +14,7 @@ class Shape(enum.Enum):
     """What stands at a name."""
 
     CELL = "cell"
-    """Or a bucket: its `tail` is not foreign then."""
+    BUCKET = "bucket"
     LOG = "log"
     REGISTER = "register"
 

@@ -30,6 +30,22 @@ DAMAGE = (
 
 loads = pickle.loads
 
+_TEXTS = {0x8C: 1, 0x58: 4, 0x8D: 8}
+"""Opcodes of a str, and how many bytes its length has."""
+
+
+def first_of(payload: bytes) -> str | None:
+    """The first member of a tuple that `dumps` made, a str or None; nothing is unpickled. ValueError for any other."""
+    at = 2 + 9 * (payload[2:3] == b"\x95")  # behind PROTO, and FRAME, which small pickles do without
+    if payload[at : at + 1] == b"N":
+        return None
+    size = _TEXTS.get(payload[at]) if at < len(payload) else None
+    if size is None:
+        raise ValueError("it is no tuple that begins with a str or None")
+    begin = at + 1 + size
+    return payload[begin : begin + int.from_bytes(payload[at + 1 : begin], "little")].decode("utf-8", "surrogatepass")
+
+
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 MANY = 500
 """Members of a container from which on it is pickled by a pickler that is kept."""

@@ -34,6 +34,12 @@ def _whole_delay(mark: Mark) -> float:
     return math.ldexp(mark.lease, mark.beat)
 
 
+def remaining(engine: Engine, mark: Mark) -> float:
+    """Seconds until a DELAYED record is due, never 0; all of its delay where nobody knows how much has passed."""
+    left = engine.until(mark.owner)
+    return max(_whole_delay(mark) if left is None else left, 0.001)
+
+
 class Delays:
     """What one process knows of a queue's delayed tasks."""
 

@@ -8,14 +8,17 @@ and that decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from psync.engine.contract import Engine
 from psync.store.category import MISSING, Category
-from psync.store.codec import codec_of
+from psync.store.codec import codec_of, first_of
 from psync.sync.levels import Level, Levels, Location, location_of
 from psync.sync.task import Attempt, DeadTask
+
+_THREE = b"\x87"
+"""How the pickle of a tuple of three ends, before MEMOIZE and STOP."""
 
 
 class Ledger:
@@ -40,6 +43,11 @@ class Ledger:
 
     def set_location(self, id: str, location: Location) -> None:
         self._ids.set(id, [*location])
+
+    def set_locations(self, locations: Mapping[str, Location]) -> None:
+        """All at one moment."""
+        if locations:
+            self._ids.update({id: [*location] for id, location in locations.items()})
 
     def is_twin(self, id: str, location: Location) -> bool:
         """True if `id` is another record's: who put this one, or revived it, died before the id was known to be here,
@@ -93,8 +101,7 @@ class Ledger:
                 return False
             tried = max((past.number for past in self.history(id)), default=0)
             # the record first: if we die before the id is set, whoever takes the record finds that it is not the task
-            first = self._codec.nested(self._first_payload(payload))
-            (position,) = level.append([self._codec.pack((id, first, tried))])
+            (position,) = level.append([self.packed(id, self._first_payload(payload), tried)])
             self.set_location(id, Location(location.priority, position))
         return True
 
@@ -111,21 +118,34 @@ class Ledger:
             return found[0], found[1], 0
         return found[0], codec.unpack(codec.unnested(found[1]))[1], int(found[2])
 
+    def parts_of(self, payload: bytes) -> tuple[str | None, bytes, int]:
+        """Id (None: that of its location), what was put at first, and the attempts before it was revived or moved.
+
+        The value is not unpickled: its class may be missing here. Raises what unpickling raises for what is no task.
+        """
+        if self._codec.objects and payload[-3:-2] != _THREE:
+            return first_of(payload), payload, 0
+        id, *more = self._codec.unpack(payload)
+        if not isinstance(id, str | None):
+            raise TypeError(f"a task's id is a str, not {id!r}")
+        return (id, payload, 0) if len(more) == 1 else (id, self._codec.unnested(more[0]), int(more[1]))
+
+    def packed(self, id: str, first: bytes, tried: int) -> bytes:
+        """The payload of a task that was put before, at another location."""
+        return self._codec.pack((id, self._codec.nested(first), tried))
+
     def id_in(self, payload: bytes, level: Level, position: int) -> tuple[str, int]:
         """Id and earlier attempts, even where the value can't be unpickled."""
         try:
-            id, _, *tried = self._codec.unpack(payload)
-            if isinstance(id, str | None):
-                return id or Location(level.priority, position).id, int(tried[0]) if tried else 0
-        except Exception:  # a class is missing here, perhaps
-            pass
-        return Location(level.priority, position).id, 0
+            id, _, tried = self.parts_of(payload)
+        except Exception:  # it is damaged, or somebody's who is not trusted
+            id, tried = None, 0
+        return id or Location(level.priority, position).id, tried
 
     def _first_payload(self, payload: bytes) -> bytes:
         """As it was put, before it was ever revived."""
         try:
-            found = self._codec.unpack(payload)
-            return self._codec.unnested(found[1]) if len(found) == 3 else payload
+            return self.parts_of(payload)[1]
         except Exception:
             return payload
 

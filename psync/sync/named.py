@@ -34,7 +34,7 @@ def put_named(queue: WorkQueue, values: Mapping[str, Any]) -> list[str]:
                 for id, location in zip(new, locations, strict=True):
                     ledger.set_location(id, location)
             else:
-                ledger._ids.update({id: [*location] for id, location in zip(new, locations, strict=True)})
+                ledger.set_locations(dict(zip(new, locations, strict=True)))
     except Sealed:
         raise QueueClosed(
             f"the queue {queue.name!r} was closed: it takes no more tasks; reopen() lets it take some again",

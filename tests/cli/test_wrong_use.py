@@ -40,6 +40,7 @@ REST = {
     "barrier": ["name", "--parties", "1"],
     "put": ["queue", "value"],
     "results": ["queue"],
+    "copy": ["elsewhere"],
 }
 """What a command needs behind the directory, to do something."""
 
@@ -87,6 +88,8 @@ REST = {
         ["results", "."],
         ["results", ".", "queue", "--timeout", "never"],
         ["no-such-command"],
+        ["copy", "."],
+        ["copy", ".", "reds://host"],
         ["dump", "--no-such-option"],
         ["dump", "one", "two"],
         ["load"],

@@ -26,6 +26,7 @@ def test_a_walk_comes_by_every_shape(engine: Engine) -> None:
     engine.write("folder/deeper/b", TWO)
     engine.write(".psync/own/cell", ONE)
     engine.bucket("category/3f").append(ITEM)
+    engine.write("f/xx", ONE)
     engine.log(LOG).append([b"record"])
     engine.register(".psync/event/of it").update(lambda old: b"state")
     engine.register(".psync/event/never set").read()
@@ -36,7 +37,7 @@ def test_a_walk_comes_by_every_shape(engine: Engine) -> None:
         (Shape.REGISTER, ".psync/event/of it"),
         (Shape.LOG, LOG),
     }
-    others = {(Shape.CELL, name) for name in ("a", "folder/deeper/b", "category/3f")}
+    others = {(Shape.CELL, "a"), (Shape.CELL, "folder/deeper/b"), (Shape.BUCKET, "category/3f"), (Shape.CELL, "f/xx")}
     assert {*engine.walk()} == own | others
     assert {*engine.walk(".psync")} == {each for each in own if each[1].startswith(".psync/")}
     assert {*engine.walk("folder")} == {(Shape.CELL, "folder/deeper/b")}

@@ -6,7 +6,9 @@ segments in which all is final are removed.
 
 from __future__ import annotations
 
-from psync.engine.contract import Counts, Mark, Record, State
+from collections.abc import Iterator
+
+from psync.engine.contract import FINAL, Counts, Mark, Record, State
 from psync.engine.directory.commit import APPENDED, END, LATER, SEALED
 from psync.engine.directory.log_files import (
     ARRIVED,
@@ -24,6 +26,8 @@ from psync.engine.directory.repair import Repair
 from psync.engine.directory.segments import SEGMENT
 
 _WAITING, _CLAIMED, _, _, _DELAYED = State
+AT_ONCE = 500
+"""Records that are in memory at a time, where all are gone through."""
 
 
 class LogLooks(Repair):
@@ -52,6 +56,29 @@ class LogLooks(Repair):
                 elif state is _WAITING and position >= front[FRONT]:
                     break  # nobody was ever further than this
             return found
+        finally:
+            self._front.leave()
+
+    def unfinished(self) -> Iterator[Record]:
+        begin: int | None = 0
+        while begin is not None:
+            found, begin = self._some_unfinished(begin)
+            yield from found
+
+    @in_words
+    def _some_unfinished(self, begin: int) -> tuple[list[Record], int | None]:
+        """The first from `begin` on, and where to go on."""
+        front = self._front.enter()
+        try:
+            end, base, _ = self._look()
+            found: list[Record] = []
+            for position, state, _ in self._taken.scan(max(begin, front[LOW]), end, base, front[FRONT]):
+                if len(found) == AT_ONCE:
+                    return found, position
+                record = None if state in FINAL else self._taken.read(position, base)
+                if record is not None and record.mark.state not in FINAL:
+                    found.append(record)
+            return found, None
         finally:
             self._front.leave()
 

@@ -33,6 +33,7 @@ from psync.engine.directory.log_files import (
     ARRIVED,
     DELAYED,
     FRONT,
+    LOW,
     NOTE,
     RETAKEN,
     RETURNED,
@@ -42,7 +43,7 @@ from psync.engine.directory.log_files import (
     in_words,
 )
 from psync.engine.directory.log_looks import LogLooks
-from psync.engine.directory.segments import SEGMENT, Segments, encode
+from psync.engine.directory.segments import ALIGN, SEGMENT, Segments, encode
 from psync.engine.seal import Unreadable
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
@@ -186,6 +187,22 @@ class DirectoryLog(LogLooks):
             self._tail.save()
         finally:
             self._front.leave()
+
+    @in_words
+    def begin(self, at: int, appended: int) -> bool:
+        with self.held():
+            tail, front = self._tail.values, self._front.values
+            if tail[END]:
+                return False
+            at += -at % ALIGN
+            # first, for it counts as nothing before `tail` says where the log ends: killed in between, begin anew
+            front[FRONT] = front[LOW] = at
+            front[TAKEN] = appended
+            self._front.save()
+            tail[END] = tail[BASE] = at
+            tail[APPENDED] = appended
+            self._tail.save()
+            return True
 
     @in_words
     def seal(self, sealed: bool = True) -> None:

@@ -15,6 +15,7 @@ from psync.engine.directory.register import MAGIC
 from psync.engine.directory.whole import Whole
 from psync.engine.looks import Facts, Process, Shape
 from psync.engine.owner import usage
+from psync.engine.seal import BUCKET_HEAD, is_bucket
 
 _PLUMBING = {*OWN_FOLDERS, "pair"}
 """Of psync's own folders those that hold nothing that was stored."""
@@ -38,19 +39,21 @@ def walk(layout: Layout, whole: Whole, folder: str) -> Iterator[tuple[Shape, str
                     else:
                         waiting.append(below + name)
                 elif entry.is_file(follow_symlinks=False) and not is_leftover(name):
-                    register = inside and _begins(layout.path(below + name), MAGIC)
-                    yield (Shape.REGISTER if register else Shape.CELL), below + name
+                    looked_at = inside or (below and len(name) == 2)
+                    yield (_shape_of(layout.path(below + name)) if looked_at else Shape.CELL), below + name
 
 
-def _begins(path: str, magic: bytes) -> bool:
+def _shape_of(path: str) -> Shape:
+    """By how the file begins; what is none of the others is a cell, or damaged."""
     try:
         fd = os.open(path, READ)
     except OSError:
-        return False
+        return Shape.CELL
     try:
-        return os.read(fd, len(magic)) == magic
+        head = os.read(fd, max(len(MAGIC), BUCKET_HEAD))
     finally:
         os.close(fd)
+    return Shape.REGISTER if head.startswith(MAGIC) else Shape.BUCKET if is_bucket(head) else Shape.CELL
 
 
 def facts(layout: Layout, name: str) -> Facts | None:

@@ -303,7 +303,7 @@ class MemoryEngine(Engine):
         with self._turn("walk", folder) as space:
             below = f"{folder}/" if folder else ""
             names = space.tree.names(folder, hidden=True)
-            found = [(Shape.REGISTER if name in space.registers else Shape.CELL, name) for name in names]
+            found = [(space.shape(name), name) for name in names]
             found += [(Shape.LOG, name) for name in space.logs if name.startswith(below)]
         return (each for each in found if not each[1].startswith(".psync/quarantine/"))
 

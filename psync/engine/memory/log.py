@@ -27,18 +27,24 @@ class Records:
         self.returned: OrderedDict[int, None] = OrderedDict()
         self.delayed: dict[int, None] = {}
         self.appended = 0
+        self.end = 0
         self.final = 0
         self.sealed = False
         self.note = 0
         self._final_in: dict[int, int] = {}
 
     def append(self, payload: bytes, mark: Mark) -> int:
-        position = self.appended
+        position = self.end
         self.kept[position] = Record(position, mark, payload)
         line = self.fresh if mark.state is State.WAITING else self.delayed
         line[position] = None
         self.appended += 1
+        self.end += 1
         return position
+
+    def begin(self, at: int, appended: int) -> None:
+        self.end = -(-at // SEGMENT) * SEGMENT
+        self.appended = self.final = appended
 
     def take(self, owner: int, beat: int, lease: float) -> Record | None:
         line = self.returned or self.fresh
@@ -112,6 +118,13 @@ class MemoryLog(Log):
             self.noted, self.sealed = records.note, records.sealed
             return taken
 
+    def begin(self, at: int, appended: int) -> bool:
+        with self._changing("begin") as records:
+            if records.end:
+                return False
+            records.begin(at, appended)
+            return True
+
     def seal(self, sealed: bool = True) -> None:
         with self._changing("seal") as records:
             records.sealed = sealed
@@ -154,6 +167,10 @@ class MemoryLog(Log):
         with self._looking("delayed") as records:
             return [(position, records.kept[position].mark) for position in records.delayed]
 
+    def unfinished(self) -> Iterator[Record]:
+        with self._looking("unfinished") as records:
+            return iter([record for record in records.kept.values() if record.mark.state not in FINAL])
+
     def finished(self) -> bool:
         with self._looking("finished") as records:
             return records.final == records.appended
@@ -162,7 +179,7 @@ class MemoryLog(Log):
         with self._looking("counts") as records:
             self.noted, self.sealed = records.note, records.sealed
             waiting = len(records.fresh) + len(records.returned)
-            return Counts(waiting, records.appended, records.appended, records.sealed)
+            return Counts(waiting, records.appended, records.end, records.sealed)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
+from psync.engine.looks import Shape
 from psync.engine.memory.clock import Clock
 from psync.engine.memory.tree import Slot, Tree
 
@@ -62,6 +63,13 @@ class Space:
     def put(self, name: str, payload: bytes) -> None:
         self.tree.put(name, Slot(next(self.versions), payload))
         self.announce(name)
+
+    def shape(self, name: str) -> Shape:
+        """Of what stands at `name`."""
+        if name in self.registers:
+            return Shape.REGISTER
+        slot = self.tree.get(name)
+        return Shape.CELL if slot is None or slot.ops is None else Shape.BUCKET
 
     def put_bucket(self, name: str, ops: bytes, flags: int) -> None:
         version = next(self.versions)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from psync.engine.redis.engine import RedisEngine
 
 
+AT_ONCE = 500
+"""Records that the server is asked for at a time, where all are gone through."""
+
+
 class RedisLog(Log):
     """A record that is final is cleared away at once: nobody who reads it needs more than that."""
 
@@ -79,14 +83,27 @@ class RedisLog(Log):
     def delayed(self) -> list[tuple[int, Mark]]:
         return [(record.position, record.mark) for record in records_of(self._look(scripts.LOG_LINE, b"ld:", 0))]
 
+    def unfinished(self) -> Iterator[Record]:
+        """Those that are claimed, waiting, delayed, each in their line."""
+        for line in (b"lc:", b"lw:", b"ld:"):
+            after = "-inf"
+            while True:
+                after, *found = self._look(scripts.LOG_PART, line, after, AT_ONCE)
+                if not found:
+                    break
+                yield from records_of(found)
+
     def finished(self) -> bool:
-        _, appended, final, _, _ = self._look(scripts.LOG_COUNTS)
-        return int(appended) == int(final)
+        _, end, final, _, _, unused = self._look(scripts.LOG_COUNTS)
+        return int(end) - int(unused) == int(final)
 
     def counts(self) -> Counts:
-        waiting, appended, _, is_sealed, noted = self._look(scripts.LOG_COUNTS)
+        waiting, end, _, is_sealed, noted, unused = self._look(scripts.LOG_COUNTS)
         self.noted, self.sealed = int(noted), bool(is_sealed)
-        return Counts(waiting, int(appended), int(appended), self.sealed)
+        return Counts(waiting, int(end) - int(unused), int(end), self.sealed)
+
+    def begin(self, at: int, appended: int) -> bool:
+        return bool(self._change(scripts.LOG_BEGIN, at, appended)[1])
 
     def seal(self, sealed: bool = True) -> None:
         self._change(scripts.LOG_SET, b"s", b"1" if sealed else b"")

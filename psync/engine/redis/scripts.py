@@ -321,6 +321,16 @@ return {0, 1}
 """
 )
 
+LOG_BEGIN = _script(
+    _LOG
+    + """  -- where, how many records as if there had been: 'o' positions are nobody's
+if call('HEXISTS', L'l:', 'a') == 1 then return {0, 0} end
+call('HSET', L'l:', 'a', ARGV[5], 'f', ARGV[6], 'o', ARGV[5] - ARGV[6])
+call('SADD', P..'logs', name)
+return {0, 1}
+"""
+)
+
 LOG_SET = _script(
     _LOG
     + """  -- field, value ('' for none)
@@ -353,7 +363,20 @@ end
 return reply
 """, changes=False)  # fmt: skip
 
+LOG_PART = _script("""  -- name, which line, behind which place in it, how many; answers behind which place to go on
+local reply = {0, ARGV[5]}
+local got = call('ZRANGEBYSCORE', P..ARGV[4]..ARGV[3], '('..ARGV[5], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[6])
+for i = 1, #got, 2 do
+  reply[2] = got[i + 1]
+  reply[#reply + 1] = got[i]
+  reply[#reply + 1] = call('HGET', P..'lm:'..ARGV[3], got[i])
+  reply[#reply + 1] = call('HGET', P..'lp:'..ARGV[3], got[i])
+end
+return reply
+""", changes=False)  # fmt: skip
+
 LOG_COUNTS = _script("""  -- name
-local found = call('HMGET', P..'l:'..ARGV[3], 'a', 'f', 's', 'n')
-return {0, call('ZCARD', P..'lw:'..ARGV[3]), found[1] or '0', found[2] or '0', found[3] and 1 or 0, found[4] or '0'}
+local found = call('HMGET', P..'l:'..ARGV[3], 'a', 'f', 's', 'n', 'o')
+return {0, call('ZCARD', P..'lw:'..ARGV[3]), found[1] or '0', found[2] or '0', found[3] and 1 or 0, found[4] or '0',
+  found[5] or '0'}
 """, changes=False)  # fmt: skip

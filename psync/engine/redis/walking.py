@@ -9,7 +9,7 @@ from psync.engine.looks import Facts, Process, Shape
 from psync.engine.owner import usage
 from psync.engine.redis.owners import Owners
 from psync.engine.redis.server import Server
-from psync.engine.redis.stored import CELL, CELL_HEAD
+from psync.engine.redis.stored import BUCKET
 
 HIDDEN = ".psync"
 
@@ -22,7 +22,7 @@ def is_used(server: Server) -> bool:
 def walk(server: Server, folder: str) -> Iterator[tuple[Shape, str]]:
     """See `Engine.walk`. The names in each folder are kept in a set; registers and logs are found by their keys."""
     for name in _names(server, folder):
-        yield Shape.CELL, name
+        yield (Shape.BUCKET if _is_bucket(server, name) else Shape.CELL), name
     below = f"{folder}/".encode() if folder else b""
     for kind, shape in ((b"r:", Shape.REGISTER), (b"l:", Shape.LOG)):
         for key in server.keys(kind, below):
@@ -42,13 +42,18 @@ def _names(server: Server, folder: str) -> Iterator[str]:
             waiting.append(HIDDEN)
 
 
+def _is_bucket(server: Server, name: str) -> bool:
+    """One read; none for a name that none has: its last segment has two characters."""
+    if name[-3:-2] != "/":
+        return False
+    begin: bytes = server.ask("GETRANGE", server.prefix + b"n:" + name.encode(), 0, 0)
+    return begin == BUCKET
+
+
 def facts(server: Server, name: str) -> Facts | None:
-    """Two reads. The server does not keep when a key was changed."""
-    key = server.prefix + b"n:" + name.encode()
-    size = int(server.ask("STRLEN", key))
-    if not size:
-        return None
-    return Facts(size - CELL_HEAD if server.ask("GETRANGE", key, 0, 0) == CELL else size, None)
+    """One read. The server does not keep when a key was changed."""
+    size = int(server.ask("STRLEN", server.prefix + b"n:" + name.encode()))
+    return Facts(size, None) if size else None
 
 
 def mutexes(server: Server) -> list[str]:

@@ -170,6 +170,16 @@ class SealedLog(Log):
                 self._retire(record, str(error))
         return opened
 
+    def unfinished(self) -> Iterator[Record]:
+        """What can't be trusted is passed over, with a RuntimeWarning; nothing is done about it."""
+        for record in self._inner.unfinished():
+            try:
+                yield self._opened(record)
+            except Broken as error:
+                where = f"{self._name}#{record.position:x}"
+                text = f"the record {where!r} can't be trusted: {error}. It was not unpickled, and passed over"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
+
     def delayed(self) -> list[tuple[int, Mark]]:
         return self._inner.delayed()
 
@@ -180,6 +190,9 @@ class SealedLog(Log):
         counts = self._inner.counts()
         self.noted, self.sealed = self._inner.noted, self._inner.sealed
         return counts
+
+    def begin(self, at: int, appended: int) -> bool:
+        return self._inner.begin(at, appended)
 
     def seal(self, sealed: bool = True) -> None:
         self._inner.seal(sealed)

@@ -19,6 +19,7 @@ from psync import (
     ReadWriteLock,
     RLock,
     Semaphore,
+    copy_store,
 )
 
 db = PickleShareDB("shared")
@@ -68,6 +69,10 @@ for member in group.members():
     assert_type(member, Member)
 
 box = Mailbox(db, "reports")
+copied = copy_store(db, "redis://host/0?prefix=new", progress=print)
+assert_type(copied.values, int)
+for difference in copied.differences:
+    assert_type(difference.why, str)
 assert_type(box.post("monday", "rain"), bool)
 for pair in box.collect(["monday"], timeout=1):
     assert_type(pair, tuple[Any, Any])

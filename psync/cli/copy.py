@@ -1,0 +1,109 @@
+"""``psync copy SRC DST``: a whole store to another place, of whatever kind, so that work goes on there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from psync.cli import Failure, arguments
+from psync.engine import Key, clock
+from psync.engine.format import agree
+from psync.engine.keys import NO_KEY, read_file
+from psync.engine.places import is_address, looking_engine, shown
+from psync.store import PickleShareDB
+
+if TYPE_CHECKING:
+    from psync.sync.copying import Copied
+
+OFTEN = 0.1
+"""Seconds between two looks at how far it has come."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Copy a whole store, from a directory to a server, or back, or to another one of its kind: values, hashed "
+        "categories, mailboxes, queues with their tasks (waiting, delayed, done with results, dead with their history; "
+        "what somebody is at waits again), counters, events and all other primitives. Then everything is compared. "
+        "Nobody may use either store meanwhile. Begun again after it was killed, it goes on. SRC is not changed. Left "
+        "out are locks that are held, processes, and what was set aside as damaged."
+    )
+    parser.epilog = (
+        "exit codes: 0 all is the same in both (now, or since an earlier run), 1 something is not, or can't be read: "
+        "each is named on stderr; or DST holds something else, 2 wrong use, 130 interrupted"
+    )
+    parser.add_argument("source", type=arguments.place, metavar="SRC", help=f"the directory to copy, {arguments.PLACE}")
+    parser.add_argument(
+        "directory", type=arguments.place, metavar="DST", help="an empty place of either kind, made if it is not there"
+    )
+    arguments.trust(parser)
+    for option, end in (("--from-key", "SRC"), ("--to-key", "DST")):
+        parser.add_argument(
+            option,
+            metavar="FILE",
+            help=f"the file with the key of {end}, if that in PSYNC_KEY_FILE is not; none: it has no key",
+        )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from psync.sync.copying import copy_store
+
+    arguments.must_exist(args.source)
+    from_key, to_key = key_in(args.from_key, args.source), key_in(args.to_key, args.directory)
+    source = PickleShareDB(looking_engine(args.source, key=from_key, trust_group=args.trust_group), key=from_key)
+    agree(source.engine, None, None)
+    as_it_is = source.engine.format.serializer if source.engine.format is not None else None
+    destination = PickleShareDB(args.directory, key=to_key, trust_group=args.trust_group, serializer=as_it_is)
+    with source, destination:
+        shows = sys.stderr.isatty()
+        try:
+            copied = copy_store(source, destination, progress=progress() if shows else None)
+        except ValueError as error:
+            raise Failure(str(error)) from error
+        finally:
+            if shows:
+                sys.stderr.write("\r\x1b[K")
+    tell(copied, args)
+    return 1 if copied.differences else 0
+
+
+def key_in(file: str | None, place: str) -> Key | None:
+    """The keys in a file; None if none is named, and so PSYNC_KEY_FILE may name one."""
+    if file is None:
+        return None
+    return NO_KEY if file == "none" else read_file(file, None if is_address(place) else place)
+
+
+def progress() -> Callable[[Copied], None]:
+    """Keeps a line on the terminal up to date."""
+    last = 0.0
+
+    def show(copied: Copied) -> None:
+        nonlocal last
+        now = clock.monotonic()
+        if now - last > OFTEN:
+            last = now
+            seen = f"{copied.values} values, {copied.tasks} tasks, {copied.written} written, {copied.compared} compared"
+            sys.stderr.write(f"\rpsync copy: {seen}\x1b[K")
+            sys.stderr.flush()
+
+    return show
+
+
+def tell(copied: Copied, args: argparse.Namespace) -> None:
+    for name, why in copied.differences:
+        print(f"psync copy: {name}: {why}", file=sys.stderr)
+    if args.json:
+        facts = copied._asdict() | {"differences": [each._asdict() for each in copied.differences]}
+        print(json.dumps({"source": shown(args.source), "destination": arguments.where(args), **facts}, indent=2))
+    elif copied.was_complete:
+        print(f"{arguments.where(args)} is a whole copy already, and may have been used since: nothing was done")
+    else:
+        state = f"{len(copied.differences)} differences" if copied.differences else "all is the same in both"
+        print(
+            f"{copied.values} values, {copied.categories} categories and mailboxes, {copied.primitives} primitives, "
+            f"{copied.queues} queues; {copied.written} of them written, {copied.tasks} tasks moved; {state}"
+        )
