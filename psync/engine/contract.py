@@ -261,6 +261,11 @@ class Log(ABC):
     def read(self, position: int) -> Record | None:
         """The record at `position`; None when it was final and has been cleared away."""
 
+    def lost(self, position: int) -> bool:
+        """Whether the record that was put at `position` was lost: to damage, or to a power cut before it was on the
+        disk. Of such a one `read` gives None, or one that is DEAD, and nothing more is known."""
+        return False
+
     @abstractmethod
     def claims(self) -> list[Record]:
         """Every record that is CLAIMED at some moment during the call. Costs a pass over all unfinished records."""

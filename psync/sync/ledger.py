@@ -30,6 +30,8 @@ class Ledger:
         self._ids = Category(engine, where + "/ids")
         self._history = Category(engine, where + "/history")
         self._graves = Category(engine, where + "/dead")
+        self._letters = Category(engine, where + "/results")
+        """Looked into for tasks that are put once more."""
 
     # -- where a task is -------------------------------------------------------------------------------
 
@@ -39,7 +41,21 @@ class Ledger:
         return location_of(id) if known is MISSING else _location(known)
 
     def is_known(self, id: str) -> bool:
-        return self._ids.get(id, fast_only=True) is not MISSING
+        """Whether there is such a task, or was. Not one that was lost before anything came of it: who puts it once more
+        means it."""
+        known = self._ids.get(id, fast_only=True)
+        if known is MISSING:
+            return False
+        location = _location(known)
+        return not self.is_lost(location) or self.is_dead_at(id, location) or self._is_answered(id)
+
+    def _is_answered(self, id: str) -> bool:
+        return self._letters.get(id, fast_only=False) is not MISSING
+
+    def is_lost(self, location: Location) -> bool:
+        """Whether a power cut, or damage, took the record of the task there."""
+        level = self._levels.find(location.priority)
+        return level is not None and level.log.lost(location.position)
 
     def set_location(self, id: str, location: Location) -> None:
         self._ids.set(id, [*location])

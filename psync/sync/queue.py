@@ -354,7 +354,8 @@ class WorkQueue(Primitive):
             return record.mark.state
         if location.position >= level.log.counts().end:
             return None
-        return State.DEAD if self._ledger.is_dead_at(id, location) else State.DONE
+        dead = self._ledger.is_dead_at(id, location) or self._ledger.is_lost(location)
+        return State.DEAD if dead else State.DONE
 
 
 def _arrived(kind: type[WorkQueue], db: Any, name: str, lease: float | None, attempts: int, maxsize: int) -> WorkQueue:

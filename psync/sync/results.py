@@ -65,8 +65,11 @@ class Results(Mailbox):
 
     def _failure(self, id: str) -> TaskFailed:
         history = self._queue.history(id)
-        last = f"; the last time: {history[-1].error}" if history else ""
-        return TaskFailed(f"task {id!r} failed after {len(history)} attempts{last}", task=id, history=history)
+        if not history:
+            text = f"task {id!r} was lost, in a power cut or to damage, and what became of it; put it once more"
+        else:
+            text = f"task {id!r} failed after {len(history)} attempts; the last time: {history[-1].error}"
+        return TaskFailed(text, task=id, history=history)
 
 
 def _results_of(queue: WorkQueue) -> Results:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from psync import WorkQueue
+from psync import TaskFailed, WorkQueue
 from psync.engine import DirectoryEngine, boot
+from psync.sync.named import put_named
 
 
 def another_boot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +145,119 @@ def test_what_is_put_in_many_segments_is_found_again(root: Path, monkeypatch: An
     jobs = opened(root)
     assert jobs.qsize() == 11
     assert sorted(value[-1] for value, _ in rest(jobs)) == list(range(1, 12))
+
+
+def lost_in_a_power_cut(root: Path, monkeypatch: Any) -> tuple[WorkQueue, list[str]]:
+    """Of these tasks and what became of them nothing reached the disk, but that ids of their own were given."""
+    jobs = opened(root)
+    jobs.put("first")
+    kept = (files(root) / "tail").read_bytes(), (files(root) / f"{0:016x}").read_bytes()
+    lost = [jobs.put("lost"), jobs.put("lost, too"), jobs.put("named", id="mine")]
+    for task in jobs:
+        task.done()
+    jobs.engine.close()
+    (files(root) / "tail").write_bytes(kept[0])
+    (files(root) / f"{0:016x}").write_bytes(kept[1])
+    another_boot(monkeypatch)
+    return opened(root), lost
+
+
+def test_a_task_that_a_power_cut_took_is_not_taken_for_one_that_was_done(root: Path, monkeypatch: Any) -> None:
+    jobs, lost = lost_in_a_power_cut(root, monkeypatch)
+    for segments in range(2):  # the second time, what it was found in is cleared away
+        for id in lost:
+            assert jobs.state(id) == "dead"
+            with pytest.raises(TaskFailed, match="was lost, in a power cut or to damage") as caught:
+                jobs.results.get(id, timeout=0)
+            assert caught.value.history == []
+        assert jobs.results.get("#0", timeout=0) is None  # which was done, as far as is known
+        if not segments:
+            for _ in range(4):
+                jobs.put(bytes(700_000))
+                for task in jobs:
+                    task.done()
+            jobs.put_many([b"x"] * 40)
+            for task in jobs:
+                task.done()
+            assert not (files(root) / f"{0:016x}").exists()
+
+
+def test_a_task_that_was_lost_can_be_put_once_more_under_its_id(root: Path, monkeypatch: Any) -> None:
+    jobs, _ = lost_in_a_power_cut(root, monkeypatch)
+    assert jobs.put("named", id="mine") == "mine"
+    assert jobs.put("named", id="mine") == "mine"
+    assert put_named(jobs, {"mine": "named", "other": "new"}) == ["other"]
+    assert [(task.id, task.value, task.done(1)) for task in jobs if task.value != "first"] == [
+        ("mine", "named", None),
+        ("other", "new", None),
+    ]
+    assert jobs.results.get("mine") == 1
+    assert jobs.dead() == []
+
+
+def test_a_task_that_was_answered_is_not_put_once_more_though_its_record_is_lost(root: Path, monkeypatch: Any) -> None:
+    jobs = opened(root)
+    jobs.put("first")
+    kept = (files(root) / "tail").read_bytes(), (files(root) / f"{0:016x}").read_bytes()
+    jobs.put("named", id="mine")
+    for task in jobs:
+        task.done("answer")
+    jobs.engine.close()
+    (files(root) / "tail").write_bytes(kept[0])
+    (files(root) / f"{0:016x}").write_bytes(kept[1])
+    another_boot(monkeypatch)
+    jobs = opened(root)
+    assert jobs.put("named", id="mine") == "mine"
+    assert jobs.qsize() == 0
+    assert jobs.results.get("mine", timeout=0) == "answer"
+
+
+SEGMENT, MARKS = f"{0:016x}", f"{0:016x}.marks"
+LOST = {
+    "the first record": [(SEGMENT, 0, 64)],
+    "records in the middle": [(SEGMENT, 64, 200)],
+    "the last records": [(SEGMENT, 200, None)],
+    "all records": [(SEGMENT, 0, None)],
+    "all marks": [(MARKS, 0, None)],
+    "a mark": [(MARKS, 0, 16)],
+    "the end": [("tail", 0, None)],
+    "the end and the first record": [("tail", 0, None), (SEGMENT, 0, 64)],
+    "how far it was taken, and records": [("front", 0, None), (SEGMENT, 64, 200)],
+}
+"""What a power cut can leave: zeros, from an offset to another."""
+
+
+@pytest.mark.parametrize("worked_off", [0, 3, 6])
+@pytest.mark.parametrize("lost", LOST)
+def test_whatever_of_a_queue_is_lost_the_rest_of_it_goes_on(
+    lost: str, worked_off: int, root: Path, monkeypatch: Any
+) -> None:
+    jobs = opened(root)
+    ids = jobs.put_many([f"task {number} " + "x" * 10 for number in range(6)])
+    for _ in range(worked_off):
+        jobs.get().done("answer")
+    assert jobs.statistics().waiting == 6 - worked_off
+    assert jobs._log.finished() == (worked_off == 6)
+    jobs.engine.close()
+    for name, begin, end in LOST[lost]:
+        data = bytearray((files(root) / name).read_bytes())
+        data[begin:end] = bytes(len(data[begin:end]))
+        (files(root) / name).write_bytes(data)
+    another_boot(monkeypatch)
+    for again in (False, True):
+        jobs = opened(root)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error" if again else "ignore")
+            again_taken = [value for value, _ in rest(jobs)]
+            there = {id: jobs.state(id) for id in ids}
+        assert set(there.values()) <= {"done", "dead"}
+        assert not again or again_taken == []
+        for number, (id, state) in enumerate(there.items()):
+            if number < worked_off and state == "done":
+                assert jobs.results.get(id, timeout=0) == "answer"
+            elif state == "dead" and number >= worked_off:
+                with pytest.raises(TaskFailed, match="was lost"):
+                    jobs.results.get(id, timeout=0)
+        jobs.engine.close()
+    jobs.put("alive")
+    assert jobs.get(block=False).value == "alive"

@@ -14,6 +14,7 @@ from psync.engine.directory.block import Block
 from psync.engine.directory.commit import BASE, END, LATER, SEALED, Commit
 from psync.engine.directory.entries import Entries
 from psync.engine.directory.files import refused
+from psync.engine.directory.holes import Holes
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.names import Layout
 from psync.engine.directory.network_segments import NetworkSegments
@@ -89,6 +90,7 @@ class LogFiles(Log):
         self._examined = False
         self._returned = Entries(layout.log(name, "returned"), whole)
         self._later = Entries(layout.log(name, "delayed"), whole)
+        self._holes = Holes(layout, name, whole)
         self._mapped = whole.shared is None
         self._claimed: dict[int, Mark] = {}
         """The marks without a lease that this process made and has not changed since, by position: as long as it lives

@@ -24,6 +24,7 @@ from psync.engine.directory.log_files import (
 )
 from psync.engine.directory.repair import Repair
 from psync.engine.directory.segments import SEGMENT
+from psync.engine.seal import Unreadable
 
 _WAITING, _CLAIMED, _, _, _DELAYED = State
 AT_ONCE = 500
@@ -39,8 +40,16 @@ class LogLooks(Repair):
         try:
             end, base, _ = self._look()
             return self._taken.read(position, base) if 0 <= position < end else None
+        except Unreadable:
+            if self._holes.has(position):
+                return None
+            raise
         finally:
             self._front.leave()
+
+    @in_words
+    def lost(self, position: int) -> bool:
+        return self._holes.has(position)
 
     @in_words
     def claims(self) -> list[Record]:

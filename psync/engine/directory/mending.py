@@ -6,7 +6,7 @@ asked for each time. So a log whose `BOOT` is not this one is put in order by th
 * It ends behind the last record that was appended whole, with all that were appended with it. What lies behind that is
   nothing: a mark there would be taken for that of a later record.
 * Positions, and with them the ids of tasks, are not used again, though the records that had them be lost: something
-  else may still speak of them. One record that is DONE takes their room.
+  else may still speak of them. One record that is DEAD takes their room, which is a hole from now on (see `holes`).
 * FRONT lies behind every record that somebody was ever at; those of them that wait, or are delayed, are hinted at.
 
 Everything is written before `BOOT` says that it was: killed in the middle, the next one begins anew.
@@ -82,8 +82,9 @@ class Mending(LogFiles):
         """The positions that may have been given before, and be lost."""
         end, base = tail[END], tail[BASE]
         payload = bytes(MARGIN - HEAD)
+        self._holes.add(end, end + MARGIN)
         self._taken.fill(payload, end, base)
-        self._taken.write_mark(end, base, Mark(State.DONE, 1))
+        self._taken.write_mark(end, base, Mark(State.DEAD, 1))
         tail[END] += MARGIN
         tail[APPENDED] += 1
 

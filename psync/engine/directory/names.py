@@ -13,7 +13,7 @@
 ``.psync/tmp/<16 hex digits>``       being written, and locked by its writer; garbage once that is dead
 ``.psync/quarantine/<time>-<name>``  what failed its check, as it was found; ``.why`` beside it says why
 ``.psync/<kind>/<name>``             a register: the state of the barrier, event ... of that name
-``.psync/<log name>/log/...``        a log: ``tail``, ``front``, ``sync``, segments, marks, hints
+``.psync/<log name>/log/...``        a log: ``tail``, ``front``, ``sync``, segments, marks, hints, holes
 """
 
 from __future__ import annotations
@@ -98,6 +98,9 @@ class Layout:
     def marks(self, log: str, base: int) -> str:
         return f"{self.prefix}{log}/log/{base:016x}.marks"
 
+    def hole(self, log: str, begin: int, end: int) -> str:
+        return f"{self.prefix}{log}/log/{begin:016x}-{end:016x}.lost"
+
     def log(self, log: str, part: str) -> str:
         return f"{self.prefix}{log}/log/{part}"
 
@@ -105,6 +108,13 @@ class Layout:
 def number_in(filename: str) -> int | None:
     """The number that a file is named after: an owner's, or the first position in a segment. None for other files."""
     return int(filename, 16) if len(filename) == 16 and not set(filename) - set("0123456789abcdef") else None
+
+
+def hole_in(filename: str) -> tuple[int, int] | None:
+    """The positions that a file says are lost: the first, and that behind the last. None for other files."""
+    first, _, second = filename.removesuffix(".lost").partition("-")
+    begin, end = number_in(first), number_in(second)
+    return None if begin is None or end is None or not filename.endswith(".lost") else (begin, end)
 
 
 def is_used(root: str | os.PathLike[str]) -> bool:

@@ -3,9 +3,9 @@
 Called when something does not fit its checksum, it holds ``tail`` and ``front`` and looks again, at all that is not
 known to be final (somebody may just have been in the middle of writing a mark):
 
-* A record that is damaged, or whose mark is, can be taken by nobody any more: its bytes go to quarantine, and it is
-  DEAD. Where its length can't be known, it reaches to the next record that fits; a checksum covers its position, so
-  nothing else looks like one.
+* A record that is damaged, or whose mark is, can be taken by nobody any more: its bytes go to quarantine, it is DEAD,
+  and where it was is a hole from now on (see `holes`). Where its length can't be known, it reaches to the next record
+  that fits; a checksum covers its position, so nothing else looks like one.
 * ``front`` and the hints are made anew from the marks, as after a power cut (see `mending`); ``tail`` from the records.
 
 What was found is told by a RuntimeWarning each. Killed in the middle, the next one who meets the damage begins anew.
@@ -57,11 +57,13 @@ class Repair(Mending):
                 if damaged_tail is not None:
                     found.append(self._keep("tail", damaged_tail, "its numbers do not fit their checksum"))
                     self._find_tail(tail, bases)
-                low = front[LOW] if damaged_front is None else (bases[0] if bases else tail[END])
+                low, passed = front[LOW], front[FRONT]
                 if damaged_front is not None:
                     found.append(self._keep("front", damaged_front, "its numbers do not fit their checksum"))
                     front[NOTE] = EVERYTHING
-                found += self._retire_damaged(low, tail, front[FRONT])
+                if damaged_front is not None or tail[BOOT] != boot.number():
+                    low, passed = bases[0] if bases else tail[END], 0  # a power cut may have taken what was final, too
+                found += self._retire_damaged(low, tail, passed)
                 self._find_front(tail, front, low)
                 self._tail.save()
                 self._front.save()
@@ -91,6 +93,7 @@ class Repair(Mending):
             if wrong is not None:
                 with self._settling:
                     self._claimed.pop(position, None)
+                self._holes.add(position, following)
                 data = files.retire(position, following, base)
                 found.append(self._keep(f"{position:x}", data, str(wrong)))
             position = following

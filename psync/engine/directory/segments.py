@@ -260,6 +260,8 @@ class Segments:
                 os.unlink(f"{self._folder}/{name}")
         self.close()
         base = kept[-1] if kept else end
+        if kept:
+            self.cut(end, base)
         self.cut_marks(end, base)
         return base
 

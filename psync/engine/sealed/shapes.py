@@ -161,6 +161,9 @@ class SealedLog(Log):
                 f"the record {where!r} can't be trusted: {error}. It was not unpickled", key=where, reason=str(error)
             ) from error
 
+    def lost(self, position: int) -> bool:
+        return self._inner.lost(position)
+
     def claims(self) -> list[Record]:
         opened = []
         for record in self._inner.claims():
