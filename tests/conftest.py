@@ -6,6 +6,7 @@ A test that ends with more descriptors, threads or child processes than it began
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
@@ -15,7 +16,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,9 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from tests.support import PLACE, scaled
+from psync.engine import Engine, forks
+from tests.redis_server import SERVERS, RedisServer, why_not
+from tests.support import ENGINE, PLACE, scaled
 
 settings.register_profile("psync", deadline=None, max_examples=scaled(100), print_blob=True)
 settings.load_profile("psync")
@@ -49,9 +52,21 @@ KERNEL_LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children"
 
 
 @pytest.fixture
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A fresh, empty, private directory: in memory where that is possible; `tests.support.everywhere` asks for both."""
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
+    """A fresh, empty, private directory: in memory where that is possible; `tests.support.everywhere` asks for both.
+
+    With PSYNC_TEST_ENGINE, the URL of a fresh store on a server instead.
+    """
     wanted = getattr(request, "param", None)
+    if ENGINE:
+        if wanted == "disk":
+            pytest.skip(f"once is enough on {ENGINE}")
+        server = request.getfixturevalue("servers")(ENGINE)
+        yield server.url(f"r{next(_prefixes)}")
+        close_engines()
+        server.clear()
+        lose_leases()
+        return
     if PLACE:
         parent = Path(PLACE)
     elif wanted == "disk":
@@ -63,6 +78,47 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="psync-test-", dir=parent))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+_prefixes = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], RedisServer]]:
+    """The one server of its kind that this test session has, started when the first test asks for it."""
+    running: dict[str, RedisServer] = {}
+
+    def of(kind: str) -> RedisServer:
+        if kind not in running:
+            if reason := why_not():
+                pytest.skip(reason)
+            running[kind] = RedisServer(*SERVERS[kind])
+        return running[kind]
+
+    yield of
+    for server in running.values():
+        server.close()
+
+
+def close_engines() -> None:
+    """To find out that nobody uses an engine any more takes the collector long."""
+    for one in list(forks._concerned):
+        if isinstance(one, Engine):
+            one.close()
+
+
+def lose_leases() -> None:
+    """Of what a test left locked, on a server that has forgotten it: else it is kept locked for as long as we live."""
+    for one in list(forks._concerned):
+        if type(one).__name__ == "RedisEngine":
+            one.owners.renew()
+            one.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if ENGINE and item.get_closest_marker("files"):
+            item.add_marker(pytest.mark.skip(reason=f"it is about files; {ENGINE} has none"))
 
 
 def memory() -> Path | None:

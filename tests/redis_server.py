@@ -14,6 +14,8 @@ import psutil
 
 MISSING = "there is no redis-server or valkey-server on PATH (apt-get install --no-install-recommends redis-server)"
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
+SERVERS = {"redis": (), "redis aof": AOF}
+"""How a server is started: nothing on a disk, and every command on it before it is answered."""
 
 
 def why_not() -> str | None:
@@ -27,6 +29,17 @@ def why_not() -> str | None:
 
 def binary() -> str | None:
     return shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+def contents(url: str) -> dict[bytes, bytes]:
+    """Every key of the store at `url` with its value, as the server writes it down."""
+    import redis
+
+    from psync.engine.redis.engine import RedisEngine
+
+    server = RedisEngine(url).server
+    with redis.Redis.from_url(server.address.url) as client:
+        return {key: client.dump(key) for key in client.scan_iter(match=server.prefix + b"*", count=1000)}
 
 
 class RedisServer:
@@ -49,15 +62,15 @@ class RedisServer:
         program = binary()
         assert program
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
-        options += ["--dir", str(self.folder), "--save", "", "--daemonize", "yes", "--logfile", str(self._log)]
+        options += ["--dir", str(self.folder), "--save", "", "--daemonize", "yes", "--logfile", str(self._told)]
         subprocess.run([program, *options, *self._options], check=True, timeout=30, stdout=subprocess.DEVNULL)
         end = time.monotonic() + 30
         while not self._answers():
-            assert time.monotonic() < end, self._log.read_text()
+            assert time.monotonic() < end, self._told.read_text()
             time.sleep(0.02)
 
     @property
-    def _log(self) -> Path:
+    def _told(self) -> Path:
         return self.folder / "log"
 
     def _answers(self) -> bool:
@@ -70,8 +83,34 @@ class RedisServer:
         except redis.RedisError:
             return False
 
+    @property
+    def log(self) -> Path:
+        """The file to which the server appends its commands (appendonly yes)."""
+        (found,) = self.folder.glob("appendonlydir/*.incr.aof")
+        return found
+
+    def settle(self) -> None:
+        """Returns once all that was answered is on the server's disk (appendonly yes)."""
+        import redis
+
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            end = time.monotonic() + 30
+            while True:
+                about = client.info("persistence")
+                if not about["aof_enabled"] or about["aof_pending_bio_fsync"] == about["aof_buffer_length"] == 0:
+                    return
+                assert time.monotonic() < end
+                time.sleep(0.02)
+
     def signal(self, number: int) -> None:
         os.kill(self._pid, number)
+
+    def clear(self) -> None:
+        """Nothing is on it any more."""
+        import redis
+
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            client.flushall()
 
     def kill(self) -> None:
         """kill -9; returns once it is gone."""

@@ -1,8 +1,11 @@
-"""What tests share: how much work to do (`scaled`), and where to do it (`everywhere`, `PLACE`)."""
+"""What tests share: how much work to do (`scaled`), and where to do it (`everywhere`, `PLACE`, `ENGINE`, `files`)."""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +13,12 @@ SCALE = float(os.environ.get("PSYNC_TEST_SCALE", "1.0"))
 
 PLACE = os.environ.get("PSYNC_TEST_PLACE")
 """A folder in which every test works, instead of where it would: on a file system that is to be tried."""
+
+ENGINE = os.environ.get("PSYNC_TEST_ENGINE")
+"""The engine of the stores of every test that takes `root`: a kind of `tests.redis_server.SERVERS`, or a directory."""
+
+files = pytest.mark.files
+"""Marks a test that is about the files of a directory: on another engine it is skipped."""
 
 SLACK = 4.0 if PLACE else 1.0
 """How much longer things may take there than on this machine's own file systems."""
@@ -21,3 +30,14 @@ everywhere = pytest.mark.parametrize("root", ["tmpfs", "disk"], indirect=True)
 def scaled(count: float) -> int:
     """`count` times the environment's PSYNC_TEST_SCALE, at least 1."""
     return max(1, int(count * SCALE))
+
+
+def about_files() -> None:
+    """For a fixture that makes files in `root`."""
+    if ENGINE:
+        pytest.skip(f"it is about files; {ENGINE} has none")
+
+
+def fresh_in(root: Any) -> Any:
+    """A new, empty place for a store, beside all others in the test's `root`: a folder there, or another URL."""
+    return Path(tempfile.mkdtemp(dir=root)) if isinstance(root, Path) else f"{root}-{os.urandom(4).hex()}"

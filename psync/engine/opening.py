@@ -25,6 +25,7 @@ __all__ = [
     "Serializer",
     "Sharing",
     "Wakeups",
+    "is_address",
     "open_engine",
     "private_directory",
     "rejoined",
@@ -69,7 +70,9 @@ def open_engine(
     its store was begun with if something is asked for.
 
     Raises `UnsafeStore` if others could write to the directory, or if the store is sealed with another key, or is and
-    there is none, or is not and there is one, or was begun with another serializer. ValueError for a URL that can't be.
+    there is none, or is not and there is one, or was begun with another serializer. `StoreFailed` for a server that
+    can't be reached or relied on; ValueError for one that does not keep what `durability` promises, or a URL that can't
+    be.
     """
     engine = _sealed(root, durability, wakeups, key, trust_group, sharing)
     asked = serializer is not None or allow is not None or bool({SERIALIZER, ALLOW} & os.environ.keys())
@@ -88,15 +91,11 @@ def _sealed(
         keys = keys_for(key, getattr(root, "root", None))
         return opened(root, keys) if keys is not None or isinstance(root, DirectoryEngine) else root
     if is_address(checked(root)):
-        if durability != "process":
-            raise ValueError(
-                f"durability={durability!r} is for a directory; a server's is set there: appendonly, appendfsync"
-            )
         from psync.engine.redis.engine import RedisEngine
 
-        served = RedisEngine(os.fspath(root))
-        keys = keys_for(key, served.root)
-        return served if keys is None else opened(served, keys)
+        served = RedisEngine(os.fspath(root), durability)
+        served.look()
+        return opened(served, keys_for(key, served.root))
     keys = keys_for(key, os.path.abspath(os.path.expanduser(os.fspath(root))))
     engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
     return opened(engine, keys)

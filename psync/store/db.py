@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from psync.engine import Allow, Durability, Engine, Key, Root, Serializer, Sharing, Wakeups, open_engine
+from psync.engine import Allow, Durability, Engine, Key, Root, Serializer, Sharing, Wakeups, is_address, open_engine
 from psync.engine.contract import Cell
 from psync.errors import ClassRefused, CorruptValue, kept_at
 from psync.store.cache import Cache
@@ -89,9 +89,11 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     @property
     def root(self) -> Any:
-        """The directory, as a `pathlib.Path`; for an engine without a directory, the engine."""
-        path: str | None = getattr(self.engine, "root", None)
-        return self.engine if path is None or "://" in path else Path(path)
+        """The directory, as a `pathlib.Path`; of a server the URL, without a password; else the engine."""
+        place: str | None = getattr(self.engine, "root", None)
+        if place is None:
+            return self.engine
+        return place if is_address(place) else Path(place)
 
     @property
     def cache(self) -> Mapping[str, Cell]:

@@ -15,7 +15,7 @@ from psync.engine import Engine
 from psync.engine.contract import Log
 from tests.contract.marks import LOG
 from tests.contract.stands import DirectoryStand, MemoryStand, RedisStand, Stand
-from tests.redis_server import AOF, RedisServer, why_not
+from tests.redis_server import SERVERS, RedisServer
 from tests.support import PLACE
 
 DIRECTORIES = ["directory", "polling", "sealed", "network"]
@@ -26,35 +26,15 @@ elif SHM.is_dir():
     DIRECTORIES.insert(1, "shm")
 
 
-SERVERS = {"redis": (), "redis aof": AOF}
-"""How the server is started: nothing on a disk, and every command on it before it is answered."""
 _prefixes = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Callable[[str], RedisServer]]:
-    """The one server of its kind that this test session has, started when the first test asks for it."""
-    running: dict[str, RedisServer] = {}
-
-    def of(kind: str) -> RedisServer:
-        if kind not in running:
-            reason = why_not()
-            if os.environ.get("PSYNC_TEST_REDIS") not in ("all", kind):
-                reason = "on a server only when asked for, with PSYNC_TEST_REDIS=redis, or all: tox -e redis"
-            if reason:
-                pytest.skip(reason)
-            running[kind] = RedisServer(*SERVERS[kind])
-        return running[kind]
-
-    yield of
-    for server in running.values():
-        server.close()
 
 
 def build(kind: str, root: Path, servers: Callable[[str], RedisServer]) -> Stand:
     if kind == "memory":
         return MemoryStand()
     if kind in SERVERS:
+        if os.environ.get("PSYNC_TEST_REDIS") not in ("all", kind):
+            pytest.skip("on a server only when asked for, with PSYNC_TEST_REDIS=redis, or all: tox -e redis")
         return RedisStand(servers(kind), f"t{next(_prefixes)}")
     if kind == "sealed":
         return DirectoryStand(root, key=b"a key of the tests")

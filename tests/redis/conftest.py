@@ -1,20 +1,43 @@
-"""A server of the test's own, which it may kill."""
+"""Servers of the test's own, which it may kill, and lines to them, which it may cut."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.conftest import close_engines
+from tests.redis.proxy import Proxy
 from tests.redis_server import AOF, RedisServer, why_not
 
 
 @pytest.fixture
-def server() -> Iterator[RedisServer]:
-    """Every command is on its disk before it is answered."""
-    reason = why_not()
-    if reason:
+def start() -> Iterator[Callable[..., RedisServer]]:
+    """Starts a server with more options for redis-server."""
+    if reason := why_not():
         pytest.skip(reason)
-    running = RedisServer(*AOF)
-    yield running
-    running.close()
+    running: list[RedisServer] = []
+
+    def begin(*options: str, **terms: object) -> RedisServer:
+        running.append(RedisServer(*options, **terms))  # type: ignore[arg-type]
+        return running[-1]
+
+    yield begin
+    close_engines()
+    for one in running:
+        one.close()
+
+
+@pytest.fixture
+def server(start: Callable[..., RedisServer]) -> RedisServer:
+    """Every command is on its disk before it is answered."""
+    return start(*AOF)
+
+
+@pytest.fixture
+def line(server: RedisServer) -> Iterator[Proxy]:
+    """To `server`."""
+    proxy = Proxy(str(server.socket))
+    yield proxy
+    close_engines()
+    proxy.close()

@@ -27,7 +27,7 @@ def typed(capsys: Shell, *arguments: str) -> tuple[int, str, str]:
 
 
 def test_commands_do_on_a_url_what_they_do_on_a_directory(server: RedisServer, capsys: Shell) -> None:
-    url, shown = server.url("shell"), f"unix://{server.socket}?prefix=shell"
+    url = shown = server.url("shell")
     assert typed(capsys, "status", url) == (
         1,
         "",
@@ -73,7 +73,7 @@ def test_a_run_shares_its_lines_there(server: RedisServer) -> None:
 @pytest.mark.skipif(os.environ.get("PSYNC_TEST_REDIS") != "all", reason="takes 10 s: only with PSYNC_TEST_REDIS=all")
 def test_a_trial_leaves_nothing_behind(server: RedisServer) -> None:
     trial = psync("test", server.url("other"), "--processes", "2", "--rounds", "5")
-    assert (trial.code, trial.out.splitlines()[-1]) == (0, f"unix://{server.socket}?prefix=other: all is well")
+    assert (trial.code, trial.out.splitlines()[-1]) == (0, f"{server.url('other')}: all is well")
     assert not places.is_used(server.url("other"))
     with PickleShareDB(server.url("other")) as db:
         assert db.engine.server.ask("DBSIZE") == 0  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import pytest
 
 from psync import PickleShareDB
 from psync.engine import MemoryEngine
+from tests.support import ENGINE, about_files
 
 
 class Store:
@@ -29,7 +30,7 @@ class Store:
             handle.close()
 
 
-@pytest.fixture(params=["directory", "memory"])
+@pytest.fixture(params=[ENGINE] if ENGINE else ["directory", "memory"])
 def store(request: pytest.FixtureRequest, root: Path) -> Iterator[Store]:
     opened = Store(request.param, root)
     yield opened
@@ -44,6 +45,7 @@ def db(store: Store) -> PickleShareDB:
 @pytest.fixture
 def disk(root: Path) -> Iterator[Store]:
     """A store in a directory, for tests that look at its files."""
+    about_files()
     opened = Store("directory", root)
     yield opened
     opened.close()

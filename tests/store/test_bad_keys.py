@@ -12,6 +12,7 @@ import pytest
 from psync import PickleShareDB
 from psync.engine import Engine, MemoryEngine
 from psync.errors import InvalidKey
+from tests.support import about_files, files
 
 BAD: list[Any] = [
     "", "/", "/etc/passwd", "../x", "a/../../x", "..", ".", "a/", "a//b", "a\0b", "a" * 256, "a/" * 1600 + "a",
@@ -97,6 +98,7 @@ def test_a_bad_key_is_in_no_store(db: PickleShareDB, verb: str) -> None:
 @pytest.fixture
 def fenced(root: Path) -> Iterator[Path]:
     """A store's root, with a file beside it that must not change."""
+    about_files()
     (root / "x").write_bytes(b"outside")
     before = tree(root, below="store")
     yield root / "store"
@@ -135,6 +137,7 @@ def test_a_link_does_not_lead_outside_the_root(fenced: Path, folder: str) -> Non
         db.getlink(folder).x = 1
 
 
+@files
 def test_a_link_to_another_place_is_not_followed(root: Path) -> None:
     outside = root / "outside"
     outside.mkdir()

@@ -11,6 +11,7 @@ import pytest
 
 import psync
 from psync import PickleShareDB, PickleShareLink
+from tests.support import files
 
 CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("__init__", ("root",), {}),
@@ -89,12 +90,14 @@ def test_a_store_is_a_mutable_mapping() -> None:
     assert issubclass(PickleShareDB, collections.abc.MutableMapping)
 
 
+@files
 def test_the_root_is_a_path(root: Path) -> None:
     with PickleShareDB(str(root)) as db:
         assert db.root == root
         assert isinstance(db.root, Path)
 
 
+@files
 def test_the_root_may_be_given_as_a_str_or_a_path_and_is_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(root))
     monkeypatch.chdir(root)

@@ -15,6 +15,7 @@ import pytest
 from psync import PickleShareDB, gethashfile
 from psync.engine import DirectoryEngine, MemoryEngine
 from psync.errors import WaitTimeout
+from tests.support import files
 
 MISSING_KEY: dict[str, Any] = {
     "[]": lambda db: db["none"],
@@ -383,6 +384,7 @@ def test_a_handle_pickles_by_its_place(root: Path) -> None:
             assert db["key"] == other["key"] == 2
 
 
+@files
 def test_a_handle_keeps_its_options_when_it_is_pickled(root: Path) -> None:
     with PickleShareDB(root, durability="file", wakeups="poll") as db, pickle.loads(pickle.dumps(db)) as again:
         assert isinstance(again.engine, DirectoryEngine)

@@ -15,7 +15,7 @@ from psync import PickleShareDB
 from psync.engine import foreign, seal
 from psync.errors import CorruptValue
 from tests.store.limited import ROOM, limited
-from tests.support import scaled
+from tests.support import files, scaled
 
 Mutation = Callable[[random.Random, bytes], bytes]
 
@@ -242,6 +242,7 @@ def outcomes_of_store(root: Path, count: int, seed: int) -> list[Wrong]:
     return wrong
 
 
+@files
 def test_a_store_reads_a_damaged_file_right_or_not_at_all(root: Path) -> None:
     assert limited(outcomes_of_store, root, scaled(3_000), 4)[:3] == []
 

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from psync.engine import DirectoryEngine, forks
+from tests.conftest import close_engines
 
 
 @pytest.fixture(autouse=True)
 def engines_closed() -> Iterator[None]:
     yield
-    for one in list(forks._concerned):
-        if isinstance(one, DirectoryEngine):
-            one.close()
+    close_engines()

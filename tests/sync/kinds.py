@@ -26,6 +26,7 @@ from psync import (
     Semaphore,
     WorkQueue,
 )
+from tests.redis_server import contents
 
 
 class Kind(NamedTuple):
@@ -246,9 +247,11 @@ EXCLUSIVE_BY_NAME = {kind.name: kind for kind in EXCLUSIVE}
 each_exclusive = pytest.mark.parametrize("kind", EXCLUSIVE, ids=lambda kind: kind.name)
 
 
-def everything_in(root: Path) -> dict[str, bytes]:
-    """Every file below `root` and what is in it; folders too."""
-    found = {}
+def everything_in(root: Path | str) -> dict[Any, bytes]:
+    """Every file below `root` and what is in it; folders too. Of a store on a server, every key."""
+    if isinstance(root, str):
+        return contents(root)
+    found: dict[Any, bytes] = {}
     for folder, _, names in os.walk(root):
         found[folder + "/"] = b""
         for name in names:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from psync import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+from psync.engine import shared_engine
 
 lock_tests = pytest.importorskip("test.lock_tests", reason="this Python came without its own tests (`test.lock_tests`)")
 _numbers = itertools.count()
@@ -27,6 +28,8 @@ class OnPsync:
     @pytest.fixture(autouse=True)
     def _directory(self, root: Path) -> None:
         self.root = root
+        self.engine = shared_engine(root)
+        self.engine.owner()  # on a server this starts a thread: before a test counts its own
 
     def made(self, kind: Any, *arguments: Any, **options: Any) -> Any:
         return kind(self.root, f"{kind.__name__} {next(_numbers)}", *arguments, **options)

@@ -6,30 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from psync import BrokenBarrierError, DirectoryEngine, DoubleBarrier
+from psync import BrokenBarrierError, DoubleBarrier
+from psync.engine import open_engine
 from tests.concurrency.crew import together
 from tests.sync.kinds import everything_in
 
 
 def test_to_ask_whether_one_is_inside_writes_nothing(root: Path) -> None:
-    step = DoubleBarrier(DirectoryEngine(root), "step", 2)
+    step = DoubleBarrier(open_engine(root), "step", 2)
     before = everything_in(root)
     assert not step.inside
     assert everything_in(root) == before
 
 
-def test_nobody_is_inside_before_all_are_and_nobody_outside_before_all_have_left(root: Path) -> None:
+def test_nobody_is_inside_before_all_are_and_nobody_outside_before_all_have_left(root: Path, tmp_path: Path) -> None:
     def work(me: int) -> list[set[str]]:
         step, seen = DoubleBarrier(root, "step", 3), []
         for turn in range(10):
-            (root / f"here {turn} {me}").touch()
+            (tmp_path / f"here {turn} {me}").touch()
             step.enter()
-            seen.append({path.name for path in root.glob(f"here {turn} *")})
+            seen.append({path.name for path in tmp_path.glob(f"here {turn} *")})
             assert step.inside
-            (root / f"left {turn} {me}").touch()
+            (tmp_path / f"left {turn} {me}").touch()
             step.leave()
             assert not step.inside
-            seen.append({path.name for path in root.glob(f"left {turn} *")})
+            seen.append({path.name for path in tmp_path.glob(f"left {turn} *")})
         return seen
 
     for seen in together([lambda me=me: work(me) for me in range(3)]):

@@ -15,7 +15,6 @@ import pytest
 from psync import (
     Barrier,
     Counter,
-    DirectoryEngine,
     Latch,
     Lock,
     Mailbox,
@@ -24,9 +23,11 @@ from psync import (
     Semaphore,
     WorkQueue,
 )
+from psync.engine import open_engine
 from psync.sync.place import Primitive
 from psync.sync.read_write_lock import View
 from tests.concurrency.crew import in_threads
+from tests.support import fresh_in
 from tests.sync.kinds import BY_NAME, KINDS, Kind, each_kind, everything_in
 from tests.sync.people import Talk, another
 
@@ -34,14 +35,15 @@ PLACES: dict[str, Callable[[Path], Any]] = {
     "a path": lambda root: root,
     "a path as text": str,
     "a store": PickleShareDB,
-    "an engine": DirectoryEngine,
+    "an engine": open_engine,
 }
 
 
 @each_kind
 def test_handles_of_one_name_are_one_primitive_however_its_place_was_given(kind: Kind, root: Path) -> None:
-    for name, place in PLACES.items():
-        mine, theirs = kind.make(root / name), kind.make(place(root / name))
+    for place in PLACES.values():
+        here = fresh_in(root)
+        mine, theirs = kind.make(here), kind.make(place(here))
         assert (kind.look(mine), kind.look(theirs)) == (kind.before, kind.before)
         kind.change(theirs)
         assert (kind.look(mine), kind.look(theirs)) == (kind.after, kind.after)
@@ -189,7 +191,7 @@ def look_at(primitive: Any) -> list[Any]:
 def test_looking_changes_nothing(kind: Kind, root: Path) -> None:
     """Not before it was ever used, not while it is in use, and not when who used it was killed. (But for a queue: the
     files of its log come into being, empty, when somebody looks first.)"""
-    primitive = kind.make(DirectoryEngine(root))
+    primitive = kind.make(open_engine(root))
     before = everything_in(root)
     look_at(primitive)
     assert everything_in(root) == before

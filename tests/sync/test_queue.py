@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from psync import PickleShareDB, WorkQueue
-from psync.engine import DirectoryEngine, Engine, MemoryEngine
+from psync.engine import Engine, MemoryEngine, open_engine
 from psync.engine.memory import ManualClock
 from psync.errors import QueueClosed, StaleClaim, TaskFailed, WaitTimeout
 from psync.sync.batches import PATIENCE
@@ -38,7 +38,7 @@ def place(request: pytest.FixtureRequest, root: Path) -> Iterator[Place]:
     opened: list[Engine] = []
 
     def another() -> Engine:
-        opened.append(DirectoryEngine(root) if request.param == "directory" else engine.as_owner())
+        opened.append(open_engine(root) if request.param == "directory" else engine.as_owner())
         return opened[-1]
 
     if request.param == "memory":
@@ -409,8 +409,8 @@ def test_a_batch_is_no_more_than_a_fair_share() -> None:
 @pytest.mark.parametrize("kind", ["memory", "directory"])
 def test_nothing_that_is_in_hand_waits_for_a_slow_task(kind: str, root: Path) -> None:
     """Time is the real one here."""
-    engine: Engine = MemoryEngine() if kind == "memory" else DirectoryEngine(root)
-    other: Engine = engine.as_owner() if isinstance(engine, MemoryEngine) else DirectoryEngine(root)
+    engine: Engine = MemoryEngine() if kind == "memory" else open_engine(root)
+    other: Engine = engine.as_owner() if isinstance(engine, MemoryEngine) else open_engine(root)
     jobs, others = WorkQueue(engine, "jobs"), WorkQueue(other, "jobs")
     jobs.put_many(["slow" if number == 16 else number for number in range(41)])
     ended: dict[Any, tuple[float, int]] = {}

@@ -15,7 +15,6 @@ from psync import (
     BoundedSemaphore,
     Condition,
     Counter,
-    DirectoryEngine,
     DoubleBarrier,
     Election,
     Event,
@@ -27,6 +26,7 @@ from psync import (
     RLock,
     Semaphore,
 )
+from psync.engine import open_engine
 from tests.sync.kinds import everything_in
 from tests.sync.people import eventually
 
@@ -50,7 +50,7 @@ BAD_NAMES = ["", "/x", "x/", "a//b", "../x", "a/../b", ".", "a\0b", "x" * 256, 5
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_name_that_can_be_no_name_is_refused_and_nothing_is_written(kind: str, root: Path) -> None:
-    engine = DirectoryEngine(root)
+    engine = open_engine(root)
     before = everything_in(root)
     for name in BAD_NAMES:
         with pytest.raises(InvalidKey):
@@ -104,7 +104,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], type[Exception], str]] = {
 def test_a_wrong_argument_is_refused_before_anything_is_written(
     root: Path, wrong: Callable[[Any], object], error: type[Exception], text: str
 ) -> None:
-    engine = DirectoryEngine(root)
+    engine = open_engine(root)
     before = everything_in(root)
     with pytest.raises(error, match=text):
         wrong(engine)

@@ -23,13 +23,20 @@ class RedisBucket(Bucket):
         return f"<RedisBucket {self._name!r}>"
 
     def tail(self, since: Position | None = None) -> Tail | None:
-        identity = since.identity[0].to_bytes(8, "little") if since is not None else b""
-        answer = self._engine.server.run(scripts.TAIL, self._key, identity, since.end if since is not None else 0)
+        server = self._engine.server
+        while True:
+            era = server.era
+            if since is not None and since.identity[1] != era:
+                since = None  # the server may have forgotten some of what we read, and taken other items instead
+            identity, end = (since.identity[0].to_bytes(8, "little"), since.end) if since is not None else (b"", 0)
+            answer = server.run(scripts.TAIL, self._key, identity, end)
+            if era == server.era:
+                break
         if not answer[1]:
             return None
         head, size, data = answer[2:]
         try:
-            found = _tail(head, size, data, whole=answer[1] == 2)
+            found = _tail(head, size, data, era, whole=answer[1] == 2)
         except stored.Unreadable as error:
             raise self._engine.damaged(self._name, str(error)) from error
         self._engine.sound.add(self._key)
@@ -80,8 +87,9 @@ class _Held(HeldBucket):
         if not size:
             raise ValueError(f"{self._bucket._name!r} is one pickle of something else's; replace it first")
 
-        head = self._engine.server.ask("GETRANGE", self._engine.server.prefix + b"n:" + self._name, 1, 8)
-        return Position((int.from_bytes(head, "little"),), size, 0)
+        server = self._engine.server
+        head = server.ask("GETRANGE", server.prefix + b"n:" + self._name, 1, 8)
+        return Position((int.from_bytes(head, "little"), server.era), size, 0)
 
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
         self._check()
@@ -96,10 +104,10 @@ class _Held(HeldBucket):
         self._engine.put(scripts.REMOVE, self._name, self._proof, b"")
 
 
-def _tail(head: bytes, size: int, data: bytes, *, whole: bool) -> Tail:
+def _tail(head: bytes, size: int, data: bytes, era: int, *, whole: bool) -> Tail:
     if whole and head[:1] == stored.CELL:
         payload, version = stored.uncell(data)
-        return Tail(payload, Position(version, size, 0), True, foreign=True)
+        return Tail(payload, Position((*version[:1], era), size, 0), True, foreign=True)
     identity, flags = stored.head(head)
     ops = b"".join(stored.chunks(data[stored.BUCKET_HEAD :] if whole else data))
-    return Tail(ops, Position((identity,), size, 0), whole, flags)
+    return Tail(ops, Position((identity, era), size, 0), whole, flags)

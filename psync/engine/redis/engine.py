@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import builtins
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from psync.engine import clock, forks, leaving
-from psync.engine.contract import Alive, Bucket, Cell, Engine, Log, Mutex, Register, Update, Version
+from psync.engine.contract import Alive, Bucket, Cell, Durability, Engine, Log, Mutex, Register, Update, Version
 from psync.engine.format import Format
 from psync.engine.looks import Facts, Process, Shape
 from psync.engine.redis import scripts, stored, walking
@@ -19,6 +20,7 @@ from psync.engine.redis.holds import Hold, Holds
 from psync.engine.redis.log import RedisLog
 from psync.engine.redis.mutex import RedisMutex
 from psync.engine.redis.owners import Owners
+from psync.engine.redis.premises import Premises
 from psync.engine.redis.register import RedisRegister
 from psync.engine.redis.scripts import Script
 from psync.engine.redis.server import Server
@@ -35,7 +37,7 @@ class RedisEngine(Engine):
 
     Options in the URL: ``prefix`` (which store of that server; "psync" if none is given), ``lease`` (seconds after
     which a process that the server does not hear of counts as dead), ``patience`` (seconds for which a server that does
-    not answer is tried again), and all of redis-py's. Nothing is sent before the first verb.
+    not answer is tried again), and all of redis-py's. Nothing is sent before the first verb, or `look`.
 
     Raises `ValueError` for a URL that can't be, `ImportError` where redis-py is not installed, `StoreFailed` for a
     server that refuses or stays away.
@@ -46,8 +48,9 @@ class RedisEngine(Engine):
     remote = True
     serving: type[Server] = Server
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, durability: Durability = "process") -> None:
         self.address = parse(url)
+        self.durability = durability
         self.server = self.serving(self.address)
         self.owners = Owners(self.server)
         self.holds = Holds(self)
@@ -66,9 +69,30 @@ class RedisEngine(Engine):
         return _reopen, self.opened_with
 
     @property
-    def opened_with(self) -> tuple[str, Format | None]:
+    def opened_with(self) -> tuple[str, Durability, Format | None]:
         """What opens the same store in another process, its password included."""
-        return self.address.whole, self.format
+        return self.address.whole, self.durability, self.format
+
+    def look(self) -> Premises:
+        """See what the server is like. Raises `StoreFailed` for one that can't keep psync's promises, `ValueError` for
+        one that does not keep what `durability` promises; warns of one that does not tell."""
+        found = self.server.premises()
+        found.check(self.root)
+        found.check_level(self.durability, self.root)
+        if found.policy is None:
+            warnings.warn(
+                f"the server of {self.root} does not tell its maxmemory-policy (INFO is forbidden): see that it is "
+                "noeviction, or values, results and locks may vanish",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        return found
+
+    def at(self, durability: Durability | None) -> RedisEngine:
+        """Itself: what the server keeps is the same for all. Raises `ValueError` if that is less than `durability`."""
+        if durability is not None:
+            self.server.premises().check_level(durability, self.root)
+        return self
 
     @property
     def root(self) -> str:
@@ -266,9 +290,8 @@ class RedisEngine(Engine):
     # -- owners --------------------------------------------------------------------------------------
 
     def owner(self) -> int:
-        number = self.owners.number
-        if not number:
-            number = self.owners.mine()
+        before, number = self.owners.number, self.owners.mine()
+        if number != before:
             leaving.remember(self)
         return number
 
@@ -335,7 +358,7 @@ class RedisEngine(Engine):
         self.server.close()
 
 
-def _reopen(url: str, format: Format | None) -> RedisEngine:
-    engine = RedisEngine(url)
+def _reopen(url: str, durability: Durability, format: Format | None) -> RedisEngine:
+    engine = RedisEngine(url, durability)
     engine.format = format
     return engine

@@ -58,7 +58,11 @@ class RedisLog(Log):
             raise ValueError("owner 0 is nobody; take with Engine.owner()")
         if limit <= 0:
             return []
+        server = self._engine.server
+        era = server.era
         answer = self._change(scripts.LOG_TAKE, limit, f"{owner} {beat} {lease!r}")
+        if era != server.era:
+            return []  # `owner` is nobody any more, so what it took goes back
         self.noted, self.sealed = int(answer[1]), bool(answer[2])
         return records_of(answer[3:])
 

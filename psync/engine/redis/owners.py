@@ -37,6 +37,7 @@ class Owners:
         """How often this process was taken for dead."""
         self._leases: dict[int, int] = {}
         """Numbers whose leases are kept: how much is held under each."""
+        self._era = server.era
         self._known: dict[int, Identity] = {}
         self._lock = threading.Lock()
         self._awake = threading.Event()
@@ -51,11 +52,23 @@ class Owners:
     # -- this process --------------------------------------------------------------------------------
 
     def mine(self) -> int:
+        if self._era != self._server.era:
+            self._after_a_loss()
         return self.number or self._arrive()
+
+    def _after_a_loss(self) -> None:
+        """The server may have forgotten what this process claimed, held or settled, and may have given it to others. So
+        it goes on as somebody else, and what it has in hand is refused when it comes to settle it."""
+        with self._lock:
+            self._era, numbers = self._server.era, list(self._leases)
+        for number in numbers:
+            self.expired(number)
+            self._server.run(scripts.LEAVE, number, 1)
 
     def _arrive(self) -> int:
         with self._lock:
             if not self.number:
+                self._server.premises()
                 number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
                 who = json.dumps(myself(clock.wall_ns() / 1e9)._asdict())
                 self._server.run(scripts.ARRIVE, number, who, self._milliseconds())
@@ -82,6 +95,8 @@ class Owners:
             _, gone = self._server.run(scripts.RENEW, self._milliseconds(), *numbers)
             for number in map(int, gone):
                 self.expired(number)
+            if self._era != self._server.era:
+                self._after_a_loss()
         return bool(self._leases)
 
     def expired(self, number: int) -> None:
@@ -91,6 +106,8 @@ class Owners:
                 self.lost += 1
             if self.number == number:
                 self.number = 0
+            if not self._leases:
+                self._awake.set()
 
     def hold(self, number: int, more: int) -> None:
         """So many more (or fewer) things are held under `number`, which is kept alive as long as there is one."""
@@ -203,3 +220,4 @@ def _keep_alive(owners: weakref.ref[Owners], awake: threading.Event) -> None:
             pass  # the server is away; when it is back it says whether we were taken for dead
         del one
         awake.wait(pause)
+        awake.clear()

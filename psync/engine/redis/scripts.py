@@ -187,8 +187,12 @@ HOLD = _script("""  -- what, by whom, the key to read once it is held ('' for no
 if call('EXISTS', P..'s:'..ARGV[4]) == 0 then return {3} end
 local out = busy(ARGV[3], '')
 if out then return out end
-local token = call('INCR', P..'t')
-call('SET', P..'h:'..ARGV[3], ARGV[4]..' '..token)
+local time = call('TIME')
+local last = tonumber(call('GET', P..'t') or 0)
+local token = math.max(last + 1, time[1] * 1000000 + time[2])
+local text = string.format('%.0f', token)
+call('SET', P..'t', text)
+call('SET', P..'h:'..ARGV[3], ARGV[4]..' '..text)
 return {0, token, ARGV[5] ~= '' and call('GET', P..ARGV[5])}
 """)
 

@@ -7,18 +7,17 @@ finds the answer that it had noted. Tries are at most a second apart; after `Add
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from psync.engine import clock, forks
 from psync.engine.redis.address import Address
+from psync.engine.redis.connections import Connections, client, is_refusal, lost
+from psync.engine.redis.premises import Premises, fields, settings, told
 from psync.engine.redis.scripts import Script
 from psync.engine.redis.stored import fresh
 from psync.errors import StoreFailed, StoreFull
 
-ANSWER = 5.0
-"""Seconds within which an answer comes; for a server that is busy for longer, give ``socket_timeout`` in the URL."""
 AT_ONCE = 1000
 """Keys that are asked for at a time."""
 FIRST_BREAK, LONGEST_BREAK = 0.02, 1.0
@@ -42,10 +41,13 @@ class Server:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.prefix = b"{%s}:" % address.prefix.encode()
+        self.connections = Connections(address)
         self._lines: list[Line] = []  # taken and given back by single calls, so threads need no lock
-        self._pool: Any = None
-        self._made = threading.Lock()
         self._closings = 0
+        self._premises: Premises | None = None
+        self.era = 0
+        """Grows whenever the server may have forgotten something that it had answered: when it was restarted, unless
+        all is always on its disk first, or when a replica took its place."""
         forks.remember(self)
 
     def __repr__(self) -> str:
@@ -53,35 +55,15 @@ class Server:
 
     def after_fork(self) -> None:
         """A child's connections are its own; what its parent sent and got must not be mixed up with it."""
-        self._lines, self._pool, self._made = [], None, threading.Lock()
+        self._lines = []
 
     # -- connections ---------------------------------------------------------------------------------
-
-    def connect(self, **options: Any) -> Any:
-        """A new connection, not yet used."""
-        with self._made:
-            if self._pool is None:
-                self._pool = self._open_pool()
-        connection = self._pool.make_connection()
-        for name, value in options.items():
-            setattr(connection, name, value)
-        return connection
-
-    def _open_pool(self) -> Any:
-        redis = client()
-        try:
-            # RESP 2: in RESP 3 redis-py passes over what is pushed, and reads on.
-            return redis.ConnectionPool.from_url(
-                self.address.url, socket_timeout=ANSWER, socket_connect_timeout=ANSWER, protocol=2
-            )
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{self.address.shown} can't be opened: {error}") from error
 
     def _line(self) -> Line:
         try:
             return self._lines.pop()
         except IndexError:
-            return Line(self.connect(), self.prefix + b"q:" + fresh().hex().encode())
+            return Line(self.connections.new(), self.prefix + b"q:" + fresh().hex().encode())
 
     def _give_back(self, line: Line, closings: int) -> None:
         """For the next request; unless this was closed meanwhile, by another thread."""
@@ -140,7 +122,7 @@ class Server:
         except client().exceptions.NoScriptError:
             return line.ask("EVAL", script.source, *call[1:])
 
-    def _repeated(self, request: Any, what: str, line: Line | None = None) -> Any:
+    def _repeated(self, request: Callable[[Line], Any], what: str, line: Line | None = None) -> Any:
         closings = self._closings
         line = line or self._line()
         try:
@@ -156,21 +138,50 @@ class Server:
         self._give_back(line, closings)
         return answer
 
-    def _again(self, request: Any, what: str, line: Line, error: Exception) -> Any:
-        """After a request that had no answer, or one that says `later`."""
+    def _again(self, request: Callable[[Line], Any], what: str, line: Line, error: Exception) -> Any:
+        """After a request that had no answer, or one that says `later`, or `elsewhere`."""
         end, pause = clock.monotonic() + self.address.patience, FIRST_BREAK
         while True:
             line.connection.disconnect()
+            if is_refusal(error):
+                raise self._refused(error) from error
             if clock.monotonic() >= end:
                 raise self._unreachable(what, error) from error
+            self.connections.failed(line.connection, error)
+            self.connections.aim(line.connection)
             clock.sleep(pause)
             pause = min(2 * pause, LONGEST_BREAK)
             try:
+                self._recognise(line)
                 return request(line)
             except lost() as later:
                 error = later
             except client().exceptions.ResponseError as refusal:
                 raise self._refused(refusal) from refusal
+
+    # -- what the server is like ---------------------------------------------------------------------
+
+    def premises(self) -> Premises:
+        """What the server is like; asked once, in one round trip or two."""
+        if self._premises is None:
+            self._premises = self._repeated(_premises, "INFO")
+        return self._premises
+
+    def _recognise(self, line: Line) -> None:
+        """See on a new connection whether the server may have forgotten something since the last one was made."""
+        known = self._premises
+        if known is None or known.run is None:
+            return
+        try:
+            run = fields(line.ask("INFO", "server")).get("run_id", known.run)
+        except client().exceptions.ResponseError:
+            return
+        if run != known.run:
+            self._premises = known._replace(run=run)
+            if known.persistence != "always" or self.address.sentinel or self.connections.moves:
+                self.era += 1
+
+    # -- errors --------------------------------------------------------------------------------------
 
     def _unreachable(self, what: str, error: Exception) -> StoreFailed:
         return StoreFailed(
@@ -181,13 +192,26 @@ class Server:
 
     def _refused(self, error: Exception) -> StoreFailed | StoreFull:
         text = str(error)
-        if text.startswith("OOM"):
+        if isinstance(error, client().exceptions.OutOfMemoryError):
             return StoreFull(
                 f"the server of {self.address.shown} has no memory left ({text}): raise its "
                 "maxmemory, or remove values",
                 key=None,
             )
-        return StoreFailed(f"the server of {self.address.shown} refused: {text}", key=None)
+        remedy = ""
+        if isinstance(error, client().exceptions.AuthenticationError):
+            remedy = ". Give a user and password that it knows: redis://user:password@host:port/0"
+        elif isinstance(error, client().exceptions.NoPermissionError):
+            remedy = f". Its user needs: {self.needed_permissions}"
+        elif is_refusal(error):
+            remedy = ". Name the authority that signed its certificate: ssl_ca_certs=FILE in the URL"
+        return StoreFailed(f"the server of {self.address.shown} refused: {text}{remedy}", key=None)
+
+    @property
+    def needed_permissions(self) -> str:
+        """What ``ACL SETUSER name`` has to be told so that the user can use the store, and no other."""
+        prefix = f"{{{self.address.prefix}}}:*"
+        return f"~{prefix} &{prefix} +@all -@admin -@dangerous +info +config|get"
 
 
 def _literally(text: bytes) -> bytes:
@@ -195,19 +219,16 @@ def _literally(text: bytes) -> bytes:
     return b"".join(b"\\" + bytes((byte,)) if byte in b"*?[]^\\" else bytes((byte,)) for byte in text)
 
 
-def client() -> Any:
-    """redis-py, which is there only for who installed it."""
+def _premises(line: Line) -> Premises:
+    refusal = client().exceptions.ResponseError
     try:
-        import redis  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as error:
-        raise ImportError("a store on a server needs redis-py: pip install 'psync[redis]'") from error
-    return redis
-
-
-def lost() -> tuple[type[Exception], ...]:
-    """What says that there was no answer, or that it is worth while to ask again."""
-    errors = client().exceptions
-    return (
-        errors.ConnectionError, errors.TimeoutError, errors.ReadOnlyError, errors.BusyLoadingError,
-        errors.TryAgainError, OSError,
-    )  # fmt: skip
+        information = fields(line.ask("INFO"))
+    except refusal:
+        information = None
+    configured: dict[str, str] = {}
+    for name in ("appendfsync", "save"):
+        try:
+            configured |= settings(line.ask("CONFIG", "GET", name))
+        except refusal:
+            break
+    return told(information, configured)

@@ -14,7 +14,8 @@ from typing import Any
 
 from psync.engine import forks
 from psync.engine.contract import Watch
-from psync.engine.redis.server import Server, lost
+from psync.engine.redis.connections import lost
+from psync.engine.redis.server import Server
 
 KEPT = 8
 """Connections that are kept while nobody uses them."""
@@ -55,7 +56,7 @@ class Channels:
     def subscribe(self, names: frozenset[bytes]) -> Any:
         """Raises `StoreFailed` if the server can't be reached."""
         self._server.ask("PING")  # waits, with all patience, until the server is there
-        connection = self._server.connect()
+        connection = self._server.connections.new()
         channels = [self._server.prefix + b"!" + name for name in names]
         for attempt in range(5):
             try:
