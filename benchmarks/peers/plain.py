@@ -18,7 +18,9 @@ from contextlib import suppress
 IMPORT = READY = "import fcntl, pickle"
 LENGTH = struct.Struct("<I")
 SLOT = 128
-"""Bytes of a queue record: its length, its payload, and its last byte says whether it is done."""
+"""Bytes of a queue record: its length and its payload."""
+MOST = 1 << 22
+"""Records of a queue."""
 
 
 class Store:
@@ -226,30 +228,43 @@ class Flag:
 
 
 class Queue:
-    """Records in a row in one file, a cursor in another; a byte of the record, which is who took it's, says that it is
-    done."""
+    """Records in a row in one file; in another, which all have mapped, where they end and where the first one begins
+    that was not taken; in a third a byte for each, which is who took it's, says that it is done."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def open(self) -> None:
-        self.records = os.open(f"{self.folder}/records", os.O_RDWR | os.O_CREAT, 0o600)
-        self.cursor = os.open(f"{self.folder}/cursor", os.O_RDWR | os.O_CREAT, 0o600)
+        self.records, self.numbers, self.done = (
+            self._file("records", 0),
+            self._file("numbers", 16),
+            self._file("done", MOST),
+        )
+        self.ends = memoryview(mmap.mmap(self.numbers, 16)).cast("Q")
+        self.marks = mmap.mmap(self.done, MOST)
+
+    def _file(self, name: str, size: int) -> int:
+        fd = os.open(f"{self.folder}/{name}", os.O_RDWR | os.O_CREAT, 0o600)
+        if os.fstat(fd).st_size < size:
+            os.ftruncate(fd, size)
+        return fd
 
     def put(self, item: bytes) -> None:
         record = (LENGTH.pack(len(item)) + item).ljust(SLOT, b"\0")
         fcntl.flock(self.records, fcntl.LOCK_EX)
-        os.pwrite(self.records, record, os.fstat(self.records).st_size)
+        end = self.ends[0]
+        os.pwrite(self.records, record, end)
+        self.ends[0] = end + SLOT
         fcntl.flock(self.records, fcntl.LOCK_UN)
 
     def take(self) -> bytes:
-        fcntl.flock(self.records, fcntl.LOCK_EX)
-        at = int.from_bytes(os.pread(self.cursor, 8, 0), "little")
+        fcntl.flock(self.numbers, fcntl.LOCK_EX)
+        at = self.ends[1]
         record = os.pread(self.records, SLOT, at)
-        os.pwrite(self.cursor, (at + SLOT).to_bytes(8, "little"), 0)
-        fcntl.flock(self.records, fcntl.LOCK_UN)
+        self.ends[1] = at + SLOT
+        fcntl.flock(self.numbers, fcntl.LOCK_UN)
         (length,) = LENGTH.unpack_from(record)
-        os.pwrite(self.records, b"d", at + SLOT - 1)
+        self.marks[at // SLOT] = 1
         return record[4 : 4 + length]
 
     def fill(self, items: list[bytes]) -> None:
@@ -257,8 +272,8 @@ class Queue:
             self.put(item)
 
     def close(self) -> None:
-        os.close(self.records)
-        os.close(self.cursor)
+        for fd in (self.records, self.numbers, self.done):
+            os.close(fd)
 
 
 class Lock:

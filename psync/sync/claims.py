@@ -104,7 +104,7 @@ class Claims:
         self._owner = owner
 
     def beat(self, level: Level, record: Record) -> Record | None:
-        """The claim goes on, and shows it; None if it was given away. pwrite; with a lease under a lock."""
+        """The claim goes on, and shows it; None if it was given away. With a lease under a lock."""
         position, mark, payload = record
         state, attempt, owner, beat, lease = mark
         on: Mark = _mark((state, attempt, owner, beat % 255 + 1, lease))

@@ -135,7 +135,7 @@ class WorkQueue(Primitive):
         has passed. Raises `QueueClosed`; `queue.Full` if the queue has a `maxsize` and there is no room, at once
         or (`block`) within `timeout` seconds.
 
-        4 system calls (flock pwrite pwrite flock), floor 4. Killed, the task is there whole or not at all.
+        3 system calls (flock pwrite flock), floor 3. Killed, the task is there whole or not at all.
         """
         if id is None and not priority and not delay and not self.maxsize:
             try:
@@ -187,8 +187,7 @@ class WorkQueue(Primitive):
         """The next task, claimed by this process. Raises `queue.Empty` if none comes within `timeout` seconds, and
         `QueueClosed` if none will ever come.
 
-        With a task waiting 6 system calls and `done` (flock pread pwrite pwrite flock pwrite), floor 6; now and then a
-        pread of what lies ahead.
+        With a task waiting 2 system calls and `done` (flock flock), floor 3; now and then a pread of what lies ahead.
         """
         return self._taker.get(block, timeout)
 

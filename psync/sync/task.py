@@ -84,14 +84,15 @@ class Task:
     def touch(self) -> None:
         """Show that it is being worked on: a lease begins anew.
 
-        pwrite; with a lease: flock, pread, pwrite, unlock.
+        No system call where marks are mapped, else a pwrite; with a lease: flock, flock.
         """
         self._record = self._queue._go_on(self, self._record)
 
     def done(self, result: Any = NOTHING) -> None:
         """Finished; `result`, if given, is in the queue's `results` from now on, exactly once.
 
-        1 system call (pwrite); with a lease: flock, pread, pwrite, flock. A result is one `hset` more.
+        It is no system call of one's own claim where marks are mapped, else a pwrite; with a lease: flock, flock. A
+        result is one `hset` more.
         """
         self._queue._finish(self, result)
         self.settled = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 from pathlib import Path
 from typing import Any
@@ -217,7 +218,7 @@ QUEUE = [
     queued("put with an id, twice", lambda work: work.put("named", id="name"), use=_again, silent=True),
     queued("get", lambda work: work.get(block=False), says=""),  # an error may be about this process as an owner
     queued("get of a job with an id", lambda work: work.get(block=False), prepare=_named, says=""),
-    queued("done", lambda task: task.done(), _first),
+    queued("done", lambda task: (task.done(), os.stat("/")), _first),  # the second call, so that a kill comes after it
     queued("done with a result", lambda task: task.done(result="answer"), _first),
     queued("retry", lambda task: task.retry(), _first, silent=True),
     queued("fail", lambda task: task.fail("hopeless"), _first),

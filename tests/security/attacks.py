@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
-from psync.engine.directory.segments import encode, size_of
+from psync.engine.directory.records import encode, size_of
 from psync.engine.keys import Keys
 from psync.engine.seal import End, extension, follow, seal, seal_text, start, whole_bucket
 from psync.engine.sealed.sealer import CELL, PIECE, RECORD, REGISTER, Sealer
@@ -178,14 +178,15 @@ def _(root: Path) -> None:
 
 def append_record(root: Path, payload: bytes) -> None:
     path, tail = root / LOG / f"{0:016x}", root / LOG / "tail"
-    numbers = list(struct.unpack_from("<8s9Q", tail.read_bytes()))
+    change = int.from_bytes(tail.read_bytes()[:8], "little")
+    numbers = list(struct.unpack_from("<10Q", tail.read_bytes(), 8 + 88 * (change & 1)))
     record = encode(payload, numbers[1])
     data = path.read_bytes()
     put(path, data[: numbers[1]] + record)
     numbers[1] += len(record)
     numbers[3] += 1
-    body = struct.pack("<8s9Q", *numbers)
-    put(tail, body + struct.pack("<I", crc32(body)))
+    body = struct.pack("<10Q", *numbers)
+    put(tail, struct.pack("<Q", change) + 2 * (body + struct.pack("<Q", crc32(body))))
 
 
 @attack("the priorities of a queue")

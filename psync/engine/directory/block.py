@@ -1,44 +1,20 @@
-"""A few numbers in a file that many change: always under the file's lock, always all of them by one write.
+"""A few numbers in a file that many change: always under the file's lock, always all of them at once.
 
-Who only wants to know them reads without the lock, and again if it met a half-made write. The fact that decides: one
-`pwrite` of less than a page at offset 0 (whole or not at all under SIGKILL). Where only this host writes, the file is
-mapped into memory, and to read costs no system call; else (a network file system) each reading is a `pread`.
+Who only wants to know them reads without the lock, and again if it met a half-made change. How they lie in the file,
+and the fact that decides, is `copies`' matter.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import struct
 import threading
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
-from zlib import crc32
 
+from psync.engine.directory.copies import ReadCopies, ShownCopies, StoredCopies
 from psync.engine.directory.files import CHANGE
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
-
-_MAGIC = b"psync#1\n"
-_CRC = struct.Struct("<I")
-
-
-class _Read:
-    """What `mmap` shows of a file, by a `pread` each time."""
-
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd = os.dup(fd)
-        self._size = size
-
-    def __getitem__(self, part: slice) -> bytes:
-        if self._fd < 0:
-            raise ValueError("it is closed")
-        return os.pread(self._fd, self._size, 0)
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 class Block:
@@ -55,26 +31,25 @@ class Block:
     ) -> None:
         self.path = path
         self._blank = blank
-        """Whether all zeros are no damage, but what a power cut leaves of a file that was never on the disk."""
         self._trust = whole.trust
         self.values = [0] * count
         """As they are while the block is entered; change them and `save`."""
         self.depth = 0
-        self._struct = struct.Struct(f"<8s{count}Q")
-        self._pack = self._struct.pack
-        self._size = self._struct.size + _CRC.size
         self._whole = whole
         self._opened = opened
-        self._mapped = whole.shared is None
+        shown = StoredCopies if whole.in_place else ShownCopies
+        self._kind = shown if whole.shared is None else ReadCopies
         self._threads = threading.RLock()
         self._fd = -1
         # to look takes a descriptor of its own, so that nobody who only looks waits for a thread that waits for others
         self._looking = threading.Lock()
-        self._page: mmap.mmap | _Read | None = None
-        self._peeked = b"", self.values
-        """What was read at the last `peek`, and what that stands for. One tuple: threads share it."""
-        self._raw = b""
-        """The bytes that `values` were read from or written to; b"" when they must be read again."""
+        self._copies: ReadCopies | None = None
+        self._number = 0
+        """Of the change that was the last when the block was entered last."""
+        self._known: int | None = None
+        """The number of the change that `values` are; None when they must be read again."""
+        self._peeked: tuple[int | None, list[int]] = None, self.values
+        """The number of the change seen at the last `peek`, and what came of it. One tuple: threads share it."""
 
     def enter(self, how: int = LOCK_EX) -> list[int]:
         """Lock the block, for threads and processes, and return its values. flock; a pread where it is not mapped.
@@ -90,11 +65,10 @@ class Block:
             if fd < 0:
                 fd = self._fd = self._open()
             flock(fd, how)
-            page = self._page or self._show()
-            raw = page[:]
-            if raw != self._raw:  # somebody else was here
-                self.values = self._unpack(raw)
-                self._raw = raw
+            found = (self._copies or self._show()).since(self._known)
+            if found is not None:  # somebody else was here
+                self._number, self.values = found
+                self._known = self._number
         except BaseException:
             if self._threads._is_owned():  # type: ignore[attr-defined]
                 if self._fd >= 0:
@@ -118,11 +92,7 @@ class Block:
             if fd < 0:
                 fd = self._fd = self._open()
             flock(fd, LOCK_EX)
-            raw = os.pread(fd, self._size, 0)
-            try:
-                self.values = self._unpack(raw)
-            except Unreadable:
-                self.values, damaged = [0] * len(self.values), raw
+            damaged = self._begin_anew(fd)
             self.spoil()
         except BaseException:
             if self._threads._is_owned():  # type: ignore[attr-defined]
@@ -132,6 +102,20 @@ class Block:
             raise
         self.depth = 1
         return self.values, damaged
+
+    def _begin_anew(self, fd: int) -> bytes | None:
+        """While locked: its bytes, if they are damaged still; then its values are 0, though not yet in the file."""
+        size = self._kind.size(len(self.values))
+        damaged = os.pread(fd, size, 0)
+        if len(damaged) < size:
+            os.ftruncate(fd, size)
+        try:
+            self._number, self.values = (self._copies or self._show()).since(None) or (0, [])
+            return None
+        except Unreadable:
+            self._number = int.from_bytes(os.urandom(6), "little")  # none that anybody may have seen before
+            self.values = [0] * len(self.values)
+            return damaged
 
     def await_leaving(self) -> None:
         """Return when who has the lock now has it no more; all who wait for that go on at the same time."""
@@ -155,16 +139,16 @@ class Block:
             self._threads.release()
 
     def save(self) -> None:
-        """While entered."""
-        body = self._pack(_MAGIC, *self.values)
-        raw = body + crc32(body).to_bytes(4, "little")
-        self._raw = b""
-        os.pwrite(self._fd, raw, 0)
-        self._raw = raw
+        """While entered: what is in `values` is in the file. No system call; a pwrite where it is not mapped."""
+        assert self._copies is not None
+        self._known = None
+        self._number = number = self._number + 1
+        self._copies.write(self._fd, number, self.values)
+        self._known = number
 
     def spoil(self) -> None:
         """What is in `values` may be ahead of the file, because something failed: read it again next time."""
-        self._raw = b""
+        self._known = None
 
     def peek(self) -> list[int]:
         """The values at some moment during the call, without the lock; not to be changed. No system call; a pread where
@@ -177,12 +161,12 @@ class Block:
                 self._threads.release()
         for _ in range(100):
             try:
-                raw = (self._page or self._show())[:]
-                last, values = self._peeked
-                if raw != last:
-                    values = self._unpack(raw)
-                    self._peeked = raw, values
-                return values
+                known, values = self._peeked
+                found = (self._copies or self._show()).since(known)
+                if found is None:
+                    return values
+                self._peeked = found
+                return found[1]
             except Unreadable:
                 continue  # a writer was in the middle of it
             except ValueError:
@@ -193,40 +177,25 @@ class Block:
         finally:
             self.leave()
 
-    def _unpack(self, raw: bytes) -> list[int]:
-        body = raw[: self._struct.size]
-        if self._blank and not any(raw):
-            return [0] * len(self.values)  # a power cut came before it was ever on the disk
-        if len(raw) < self._size or _CRC.unpack_from(raw, self._struct.size)[0] != crc32(body) or body[:8] != _MAGIC:
-            raise Unreadable(f"{self.path} does not fit its checksum")
-        return list(self._struct.unpack(body)[1:])
-
     def _open(self) -> int:
         while True:
             try:
                 fd = self._whole.open(self.path, CHANGE)
             except FileNotFoundError:
-                body = self._struct.pack(_MAGIC, *[0] * len(self.values))
-                self._whole.make(self.path, body + _CRC.pack(crc32(body)))
+                self._whole.make(self.path, self._kind.zeros(len(self.values)))
                 continue
             self._trust.kept(fd, self.path)
             self._opened()
             return fd
 
-    def _show(self) -> mmap.mmap | _Read:
+    def _show(self) -> ReadCopies:
         """What the file holds, to be looked at. Raises `Unreadable`."""
         fd = self._open()
         try:
             with self._looking:
-                if self._page is None and self._mapped:
-                    if not os.fstat(fd).st_size:
-                        os.ftruncate(fd, self._size)  # as above
-                    self._page = mmap.mmap(fd, self._size, access=mmap.ACCESS_READ)
-                elif self._page is None:
-                    self._page = _Read(fd, self._size)
-                return self._page
-        except ValueError as error:
-            raise Unreadable(f"{self.path} is too short") from error
+                if self._copies is None:
+                    self._copies = self._kind(fd, len(self.values), blank=self._blank)
+                return self._copies
         finally:
             os.close(fd)
 
@@ -245,9 +214,9 @@ class Block:
             os.close(self._fd)
         self._fd = -1
         with self._looking:
-            if self._page is not None:
-                self._page.close()
-            self._page = None
+            if self._copies is not None:
+                self._copies.close()
+            self._copies = None
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""

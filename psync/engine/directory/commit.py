@@ -21,7 +21,7 @@ from fcntl import LOCK_EX, LOCK_NB
 
 from psync.engine import clock
 from psync.engine.directory.block import Block
-from psync.engine.directory.segments import Segments
+from psync.engine.directory.segment_files import SegmentFiles
 
 END, BASE, APPENDED, LATER, MARKED, SEALED, PREPARED, PENDING, BOOT = range(9)
 """In ``tail``: where the log ends, where its last segment begins, how many records were ever appended, and how many of
@@ -39,7 +39,7 @@ LONGEST = 0.002
 class Commit:
     """The ``sync`` of one log. Threads may share it."""
 
-    def __init__(self, block: Block, tail: Block, segments: Segments) -> None:
+    def __init__(self, block: Block, tail: Block, segments: SegmentFiles) -> None:
         self._block = block
         self._tail = tail
         self._segments = segments

@@ -309,7 +309,7 @@ class DirectoryEngine(Engine):
                     name,
                     self.layout,
                     whole=self._whole,
-                    mine=lambda: self._owners.number,
+                    owners=self._owners,
                     changed=functools.partial(self._wake.notify_slot, slot),
                     finished=functools.partial(self._wake.notify_slot, final),
                     kept=self._kept,
@@ -407,8 +407,7 @@ class DirectoryEngine(Engine):
     def give_way(self) -> None:
         os.sched_yield()
 
-    def now(self) -> float:
-        return clock.monotonic()
+    now = staticmethod(clock.monotonic)
 
     def due(self, seconds: float) -> int:
         return boot.due(seconds)

@@ -18,7 +18,8 @@ from psync.engine.directory.holes import Holes
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.names import Layout
 from psync.engine.directory.network_segments import NetworkSegments
-from psync.engine.directory.segments import Segments
+from psync.engine.directory.owners import Owners
+from psync.engine.directory.salvage import Salvage
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue, PsyncError
@@ -61,7 +62,7 @@ class LogFiles(Log):
         layout: Layout,
         *,
         whole: Whole,
-        mine: Callable[[], int],
+        owners: Owners,
         changed: Callable[[], None],
         finished: Callable[[], None],
         kept: Kept,
@@ -69,14 +70,14 @@ class LogFiles(Log):
         self._name = name
         self._layout = layout
         self._whole = whole
-        self._mine = mine
+        self._owners = owners
         self._changed = changed
         self._finished = finished
         opened = functools.partial(kept.opened, self)
         self._tail = Block(layout.log(name, "tail"), 9, whole, opened, blank=False)
         self._front = Block(layout.log(name, "front"), 9, whole, opened, blank=False)
         # appending and taking go on beside each other, so each has descriptors of its own
-        segments = Segments if whole.shared is None else NetworkSegments
+        segments = Salvage if whole.shared is None else NetworkSegments
         self._written = segments(layout, name, whole)
         self._taken = segments(layout, name, whole)
         self._settling = threading.Lock()

@@ -23,7 +23,7 @@ from psync.engine.directory.log_files import (
     in_words,
 )
 from psync.engine.directory.repair import Repair
-from psync.engine.directory.segments import SEGMENT
+from psync.engine.directory.segment_files import SEGMENT
 from psync.engine.seal import Unreadable
 
 _WAITING, _CLAIMED, _, _, _DELAYED = State

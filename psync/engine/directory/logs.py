@@ -1,7 +1,7 @@
 """A log is a row of records in segment files; a record's mark is overwritten in place as the record comes along.
 
 On disk, in ``<name>/log/``: ``tail`` (where the log ends), ``front`` (how far it was taken), segments of records with
-their marks (see `segments`), and two files of hints: ``returned`` (positions that became WAITING again), ``delayed``
+their marks (see `mark_file`), and two files of hints: ``returned`` (positions that became WAITING again), ``delayed``
 (those that became DELAYED). At a durable level records (see `commit`) and marks reach the disk before a verb returns;
 the rest is found anew from them after a power cut (see `mending`).
 
@@ -15,10 +15,12 @@ can be locked. (On a network file system a server can lose my lock; there the ma
 marked before it exists; should it never come to exist, ``tail`` knows that there may be marks behind the end, and who
 appends next cuts them off.
 
-append: flock, pwrite, pwrite, unlock. take: flock, pread, pwrite, pwrite, unlock; one pread more, of many that lie in a
-row too, when the records were not read ahead. settle of one's own: pwrite; of what has a lease: flock, pread, pwrite,
-unlock. On a network file system a pread more after each flock, and before each settle of one's own. Inodes are made and
-freed once in a segment.
+append: flock, pwrite, unlock. take: flock, unlock; one pread more, of many that lie in a row too, when the records were
+not read ahead; of many at once a pread and a pwrite of their marks. settle of one's own: no system call; of what has a
+lease: flock, unlock. Where marks and numbers are not changed by stores into memory (see `Abilities.in_place`), a pread
+and a pwrite for each mark that is read and changed, and a pwrite of the numbers before each unlock; where marks have to
+reach the disk, those of marks. On a network file system a pread more after each flock, and before each settle of one's
+own. Inodes are made and freed once in a segment.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ from psync.engine.directory.log_files import (
     in_words,
 )
 from psync.engine.directory.log_looks import LogLooks
-from psync.engine.directory.segments import ALIGN, SEGMENT, Segments, encode
+from psync.engine.directory.records import ALIGN, encode
+from psync.engine.directory.segment_files import SEGMENT
+from psync.engine.directory.segments import Segments
 from psync.engine.seal import Unreadable
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
@@ -352,7 +356,7 @@ class DirectoryLog(LogLooks):
         try:
             if not self._examined:
                 self._examine()
-            if was is _CLAIMED and not lease and (final or new_owner == owner) and owner == self._mine():
+            if was is _CLAIMED and not lease and (final or new_owner == owner) and owner == self._owners.number:
                 # Only this process may touch the record, as long as it lives; so only its threads are kept out.
                 with self._settling:
                     settled = self._settle_own(position, held, new, before)

@@ -15,16 +15,18 @@ from psync.engine import leaving
 from psync.engine.contract import Durability, Mark, State
 from psync.engine.directory.block import Block
 from psync.engine.directory.buckets import DirectoryBucket, _Open
+from psync.engine.directory.copies import ReadCopies
 from psync.engine.directory.engine import KEPT, DirectoryEngine
 from psync.engine.directory.entries import Entries
 from psync.engine.directory.files import READ, refused
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.log_files import DELAYED
 from psync.engine.directory.logs import DirectoryLog
+from psync.engine.directory.mark_file import MarkFile
 from psync.engine.directory.names import OWN_FOLDERS, Layout
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import NFS, Abilities, file_system_type, is_network
-from psync.engine.directory.segments import Segments
+from psync.engine.directory.salvage import Salvage
 from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import Wake
 from psync.engine.directory.whole import Whole
@@ -79,7 +81,7 @@ class LookingEngine(DirectoryEngine):
                 name,
                 self.layout,
                 whole=self._whole,
-                mine=lambda: 0,
+                owners=self._owners,
                 changed=_nothing,
                 finished=_nothing,
                 kept=self._kept,
@@ -135,12 +137,16 @@ class _SeenBlock(Block):
         except FileNotFoundError:
             return [0] * len(self.values)
         try:
-            for _ in range(100):
-                with contextlib.suppress(Unreadable):  # a writer was in the middle of it
-                    return self._unpack(os.pread(fd, self._size, 0))
-            return self._unpack(os.pread(fd, self._size, 0))
+            copies = ReadCopies(fd, len(self.values), blank=self._blank)
         finally:
             os.close(fd)
+        try:
+            for _ in range(100):
+                with contextlib.suppress(Unreadable):  # a writer was in the middle of it
+                    return (copies.since(None) or (0, []))[1]
+            return (copies.since(None) or (0, []))[1]
+        finally:
+            copies.close()
 
     def enter(self, how: int = 0) -> list[int]:
         return self.peek()
@@ -149,38 +155,38 @@ class _SeenBlock(Block):
         """It was not entered."""
 
 
-class _SeenSegments(Segments):
+class _SeenSegments(Salvage):
     def __init__(self, layout: Layout, log: str, whole: Whole) -> None:
         super().__init__(layout, log, whole)
         self._unmarked: set[int] = set()
         """Segments that had no file of marks yet."""
 
-    def _find(self, position: int, tail: int) -> tuple[int, int, int] | None:
+    def _find(self, position: int, tail: int) -> tuple[int, MarkFile, int] | None:
         while self._unmarked:
             self._forget(self._unmarked.pop())  # they may have one by now
         return super()._find(position, tail)
 
     def _file(self, base: int, *, create: bool = False) -> int:
-        return self._opened(self._files, base, self._layout.segment(self._log, base))
-
-    def _mark_file(self, base: int) -> int:
-        try:
-            return self._opened(self._marks, base, self._layout.marks(self._log, base))
-        except FileNotFoundError:
-            fd = self._marks[base] = os.open(os.devnull, READ)  # nothing is marked: nothing is in there
-            self._unmarked.add(base)
-            return fd
-
-    def _opened(self, files: dict[int, int], base: int, path: str) -> int:
-        fd = files.get(base)
+        fd = self._files.get(base)
         if fd is None:
-            fd = self._whole.open(path, READ)
-            if len(files) >= 4:
-                self._forget(next(iter(files)))
-            files[base] = fd
+            fd = self._whole.open(self._layout.segment(self._log, base), READ)
+            self._make_room(self._files)
+            self._files[base] = fd
             if base not in self._bases:
                 self._bases = sorted([*self._bases, base])
         return fd
+
+    def _mark_file(self, base: int) -> MarkFile:
+        marks = self._marks.get(base)
+        if marks is None:
+            try:
+                fd = self._whole.open(self._layout.marks(self._log, base), READ)
+            except FileNotFoundError:
+                fd = os.open(os.devnull, READ)  # nothing is marked: nothing is in there
+                self._unmarked.add(base)
+            self._make_room(self._marks)
+            marks = self._marks[base] = MarkFile(fd)
+        return marks
 
 
 class _SeenEntries(Entries):

@@ -29,7 +29,7 @@ from psync.engine.directory.log_files import (
     TAKEN,
     LogFiles,
 )
-from psync.engine.directory.segments import HEAD
+from psync.engine.directory.records import HEAD
 from psync.engine.seal import Unreadable
 
 MARGIN = 1 << 26

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from psync.engine.contract import Mark, Record
-from psync.engine.directory.segments import Segments
+from psync.engine.directory.salvage import Salvage
 
 T = TypeVar("T")
 
 
-class NetworkSegments(Segments):
+class NetworkSegments(Salvage):
     def _once_more(self, verb: Callable[[], T]) -> T:
         try:
             return verb()

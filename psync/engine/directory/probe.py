@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from typing import NamedTuple
 
 from psync.engine.directory.files import link_unnamed, make_folder, remove_quietly
@@ -27,6 +28,9 @@ NETWORK = {
     "gfs2",
 }
 """Types that several hosts may have mounted at once (`fuse.*` counts as one of them)."""
+IN_PLACE = {"tmpfs", "ext2", "ext3", "ext4"}
+"""Types where what was once given room is overwritten where it is, so that a store into memory always finds room. (xfs
+and btrfs write elsewhere what was copied by reference; of an overlay, what is below it is not known.)"""
 NFS = {"nfs", "nfs4"}
 """How the kernel names versions 3 and 4."""
 
@@ -51,6 +55,11 @@ class Abilities(NamedTuple):
     Between two NFS clients with default options, of 200 changes made in place `pread` of a file kept open missed 200,
     `open` and `pread` 199 (a file that any process of the host has open is not asked for again; on v3 its time
     stamp may not have changed): with O_DIRECT, or while `flock` is held, none, for the price of one READ."""
+
+    @property
+    def in_place(self) -> bool:
+        """Numbers in files may be changed by stores into memory, which processes of this host share."""
+        return self.kind in IN_PLACE and not self.network and sys.byteorder == "little"
 
 
 def is_network(kind: str) -> bool:

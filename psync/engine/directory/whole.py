@@ -27,6 +27,7 @@ class Whole:
         self.shared = Shared(Lookups(layout.root, coarse=can.kind == "nfs"), can.direct) if can.network else None
         """None where this host's kernel knows of all changes."""
         self.direct = can.direct
+        self.in_place = can.in_place
         self.sync_file = sync_file
         self._ask = sync_file or can.network
         """Whether files are asked for before they appear: else a server could say at their close that it lost them."""
