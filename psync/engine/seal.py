@@ -134,17 +134,18 @@ def extension(ops: bytes, at: End) -> tuple[bytes, End]:
     return ops + tail, End(at.end + len(ops) + TRAILER - 1, crc32(tail[:-1], crc))
 
 
-def follow(chunk: bytes, at: End) -> tuple[bytes, End]:
-    """What was appended: `chunk` is all bytes from ``at.end - 1`` on. Raises `Unreadable` if the end does not fit."""
-    if chunk == b".":
+def follow(chunk: bytes, at: End, begin: int = 0) -> tuple[bytes, End]:
+    """What was appended: `chunk` is all bytes from ``at.end - 1`` on, `begin` bytes into it. Raises `Unreadable` if the
+    end does not fit."""
+    if len(chunk) - begin == 1 and chunk[begin:] == b".":
         return b"", at
-    if len(chunk) < TRAILER:
+    if len(chunk) - begin < TRAILER:
         raise Unreadable("the bucket ends too early")
     j, crc, stop = _TRAILER.unpack_from(chunk, len(chunk) - TRAILER)
-    ops = chunk[:-TRAILER]
+    ops = chunk[begin:-TRAILER]
     if j != b"J" or stop != b"0." or crc32(ops, at.check) != crc:
         raise Unreadable("the checksum does not fit the items")
-    return ops, End(at.end + len(chunk) - 1, crc32(chunk[-TRAILER:-1], crc))
+    return ops, End(at.end + len(chunk) - begin - 1, crc32(chunk[-TRAILER:-1], crc))
 
 
 def start(data: bytes) -> End:

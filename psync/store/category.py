@@ -338,11 +338,12 @@ class Category:
         """Set all items of `mapping` at one moment: who reads several sees all or none of them."""
         if not self._gathered:
             self._gather()
-        ops: dict[str, list[bytes]] = {}
+        parts: dict[str, dict[Any, Any]] = {}
         for key, value in mapping.items():
-            ops.setdefault(self.bucket_name(key), []).append(self._codec.item(key, value))
+            parts.setdefault(self.bucket_name(key), {})[key] = value
+        ops = {name: self._codec.items(part) for name, part in sorted(parts.items())}
         with self.engine.guard(self.name):
-            self.engine.append_all({name: b"".join(parts) for name, parts in sorted(ops.items())})
+            self.engine.append_all(ops)
 
     # -- removing and compressing --------------------------------------------------------------------
 

@@ -51,6 +51,8 @@ MANY = 500
 """Members of a container from which on it is pickled by a pickler that is kept."""
 LARGEST = 4 << 20
 """Bytes: who made a larger pickle is not kept, for it holds about as much memory."""
+LARGEST_TEXT = 1 << 30
+"""Characters; as UTF-8 it takes less than 4 GiB."""
 _kept: list[tuple[pickle.Pickler, io.BytesIO]] = []  # taken and given back by single calls, so threads need no lock
 
 
@@ -118,10 +120,16 @@ def own(value: Any) -> Any:
 
 def item(key: Any, value: Any) -> bytes:
     """Opcodes that set one item of the dict below them on the stack."""
-    if type(key) is str:
-        text = key.encode("utf-8", "surrogatepass")
-        return b"X" + _LENGTH.pack(len(text)) + text + pickle.dumps(value, 3)[2:-1] + b"s"
-    return pickle.dumps(key, 3)[2:-1] + pickle.dumps(value, 3)[2:-1] + b"s"
+    return _opcodes(key) + _opcodes(value) + b"s"
+
+
+def _opcodes(value: Any) -> bytes:
+    """Those that push it. Text and bytes go without a memo, which nothing could refer to."""
+    kind = type(value)
+    if kind is str and len(value) < LARGEST_TEXT:
+        text: bytes = value.encode("utf-8", "surrogatepass")
+        return b"X" + _LENGTH.pack(len(text)) + text
+    return pickle.dumps(value, 3)[2 : -3 if kind is bytes else -1]
 
 
 def items(mapping: dict[Any, Any]) -> bytes:

@@ -79,7 +79,7 @@ class _Open:
         if not is_bucket(data):
             raise _Foreign(data)
         self.flags = flags_of(data)
-        return follow(data[BUCKET_HEAD:], start(data))
+        return follow(data, start(data), BUCKET_HEAD)
 
 
 def _identity_of_foreign(file: _Open) -> tuple[int, ...]:
