@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 from psync.engine import leaving
 from psync.engine.contract import Durability, Mark, State
 from psync.engine.directory.block import Block
-from psync.engine.directory.buckets import DirectoryBucket, _Open
+from psync.engine.directory.bucket_file import OpenBucket
+from psync.engine.directory.buckets import DirectoryBucket
 from psync.engine.directory.copies import ReadCopies
 from psync.engine.directory.engine import KEPT, DirectoryEngine
 from psync.engine.directory.entries import Entries
@@ -105,7 +106,7 @@ def _nothing(*_: object) -> None:
 
 
 class _SeenBucket(DirectoryBucket):
-    def _attach(self) -> tuple[_Open, os.stat_result] | None:
+    def _attach(self) -> tuple[OpenBucket, os.stat_result] | None:
         file = self._open
         if file is not None:
             status = self._status(file.fd)
@@ -116,11 +117,11 @@ class _SeenBucket(DirectoryBucket):
             fd = self._whole.open(self._path, READ)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        self._open = file = _Open(fd, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        self._open = file = OpenBucket(fd, OSError(errno.EROFS, os.strerror(errno.EROFS)))
         self._kept.opened(self)
         return file, os.fstat(fd)
 
-    def _attach_locked(self) -> tuple[_Open, os.stat_result] | None:
+    def _attach_locked(self) -> tuple[OpenBucket, os.stat_result] | None:
         """Without the lock: the end of a bucket that somebody is in the middle of is looked for instead."""
         return self._attach()
 
