@@ -33,7 +33,8 @@ OPCODES = {
     26: "init", 27: "opendir", 28: "readdir", 29: "releasedir", 30: "fsyncdir", 35: "create", 45: "rename2",
 }  # fmt: skip
 _FORGET, _BATCH_FORGET, _INTERRUPT, _DESTROY = 2, 42, 36, 38
-ERROR, LOST, LATE = 1, 2, 3
+ERROR, LOST, LATE, AGAIN = 1, 2, 3, 4
+ALL = -1
 
 
 class Trouble:
@@ -43,9 +44,11 @@ class Trouble:
         self._memory = mmap.mmap(-1, 32)
         self._words = memoryview(self._memory).cast("q")
 
-    def at(self, n: int, kind: int, code: int = errno.EIO) -> None:
-        """ERROR: it is not done, and says so; LOST: it is done, and says that it is not; LATE: it is done later."""
-        self._words[1], self._words[2], self._words[0] = kind, code, n
+    def at(self, n: int, kind: int, code: int = errno.EIO, among: int = ALL) -> None:
+        """ERROR: it is not done, and says so; LOST: it is done, and says that it is not; LATE: it is done later; AGAIN:
+        the first reply was lost, so it is done twice, and what is heard of is the second time. `among`: requests of
+        other kinds are not counted (see `kinds`)."""
+        self._words[1], self._words[2], self._words[3], self._words[0] = kind, code, among, n
 
     def never(self) -> None:
         self._words[0] = 0
@@ -55,10 +58,10 @@ class Trouble:
         """Requests that are still to come before that; 0 when it has happened."""
         return max(self._words[0], 0)
 
-    def now(self) -> tuple[int, int]:
+    def now(self, opcode: int) -> tuple[int, int]:
         """For the server, at each request: what to do wrong with it."""
         left = self._words[0]
-        if left <= 0:
+        if left <= 0 or not self._words[3] >> opcode & 1:
             return 0, 0
         self._words[0] = left - 1 or -1
         return (self._words[1], self._words[2]) if left == 1 else (0, 0)
@@ -66,6 +69,10 @@ class Trouble:
     def close(self) -> None:
         self._words.release()
         self._memory.close()
+
+
+def kinds(*verbs: str) -> int:
+    return sum(1 << opcode for opcode, verb in OPCODES.items() if verb in verbs)
 
 
 @contextlib.contextmanager
@@ -125,16 +132,19 @@ class _Server:
             if opcode == _DESTROY:
                 self._answer(number, 0, b"")
                 continue
-            self._serve(number, OPCODES.get(opcode, ""), node, request[_IN.size :])
+            self._serve(number, opcode, node, request[_IN.size :])
 
-    def _serve(self, number: int, verb: str, node: int, rest: bytes) -> None:
-        kind, code = (0, 0) if verb in ("init", "release", "releasedir", "") else self._trouble.now()
+    def _serve(self, number: int, opcode: int, node: int, rest: bytes) -> None:
+        verb = OPCODES.get(opcode, "")
+        kind, code = (0, 0) if verb in ("init", "release", "releasedir", "") else self._trouble.now(opcode)
         if kind == ERROR:
             return self._answer(number, code, b"")
         if kind == LATE:
             time.sleep(0.3)
         try:
             data = getattr(self, f"_{verb}")(node, rest) if verb else None
+            if kind == AGAIN:
+                data = getattr(self, f"_{verb}")(node, rest)
         except OSError as error:
             return self._answer(number, error.errno or errno.EIO, b"")
         if data is None:

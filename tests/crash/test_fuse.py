@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from psync import Barrier, Counter, Event, Lock, Mailbox
 from psync.errors import PsyncError, StoreFailed
 from tests.crash import fuse
 from tests.crash.children import in_child
 from tests.crash.harness import Operation, shown
 from tests.crash.operations import OPERATIONS
-from tests.support import scaled
+from tests.support import SCALE, scaled
 
 pytestmark = pytest.mark.crash
 TROUBLES = {
@@ -30,8 +31,34 @@ POINTS = scaled(4)
 FAR = 1 << 40
 NAMES = {
     "set a new key", "overwrite in place", "overwrite more than a page", "add", "modify", "del", "hset of a new item",
-    "hset of a big new item", "hdel", "hcompress", "put", "get", "done with a result", "retry",
+    "hset of a big new item", "hdel", "hcompress", "put", "get", "done with a result", "retry", "post",
 }  # fmt: skip
+
+
+def _visit(db: Any) -> int:
+    with Lock(db, "door"):
+        return Counter(db, "visits").add()
+
+
+def _visits(db: Any) -> int:
+    return Counter(db, "visits").value
+
+
+PRIMITIVES = [
+    Operation("a first visit under a lock", _visit, look=_visits, looking_changes=True),
+    Operation("a visit under a lock", _visit, _visit, look=_visits, looking_changes=True),
+    Operation(
+        "a barrier",
+        lambda db: Barrier(db, "epoch", 1).wait(),
+        look=lambda db: Barrier(db, "epoch", 1).statistics().round,
+    ),
+    Operation("an event", lambda db: Event(db, "go").set(), look=lambda db: Event(db, "go").is_set()),
+    Operation(
+        "the first letter",
+        lambda db: Mailbox(db, "box").post("a", 1),
+        look=lambda db: sorted(Mailbox(db, "box").collect(timeout=0)),
+    ),
+]
 CHOSEN = [operation for operation in OPERATIONS if operation.name in NAMES]
 
 
@@ -75,7 +102,9 @@ def look(operation: Operation, path: str) -> Any:
 
 
 @pytest.mark.parametrize("trouble_name", TROUBLES)
-@pytest.mark.parametrize("operation", CHOSEN, ids=lambda operation: operation.name)
+@pytest.mark.parametrize(
+    "operation", [*OPERATIONS, *PRIMITIVES] if SCALE >= 5 else CHOSEN, ids=lambda operation: operation.name
+)
 def test_a_server_that_fails_leaves_the_state_before_or_after(
     operation: Operation, trouble_name: str, server: tuple[Path, fuse.Trouble]
 ) -> None:

@@ -14,6 +14,7 @@ MINUTES = 60.0
 @pytest.mark.parametrize("suite", ["contract", "store"])
 def test_a_suite_passes_on_nfs(place: Place, suite: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{suite}"]
+    command += ["-o", f"faulthandler_timeout={MINUTES * 60}"]  # an ordinary test takes minutes there
     if suite == "contract":
         command += ["-k", "directory"]
     environment = {

@@ -310,10 +310,9 @@ class Temporary:
 
     def _new(self, folder: str) -> tuple[int, str]:
         access, shared = self._access, self._shared
-        flags = CHANGE | os.O_CREAT | os.O_EXCL | (0 if shared is None else shared.direct)
         while True:
             path = f"{folder}/{os.urandom(8).hex()}"
-            fd = with_folder(path, lambda: os.open(path, flags, access.file), access)  # noqa: B023
+            fd = with_folder(path, lambda: self._make(path), access)  # noqa: B023
             try:
                 lock(fd)
                 # a sweep may have come before the lock
@@ -323,6 +322,16 @@ class Temporary:
                 let_go(fd)
                 raise
             let_go(fd)
+
+    def _make(self, path: str) -> int:
+        flags = CHANGE | (0 if self._shared is None else self._shared.direct)
+        try:
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, self._access.file)
+        except FileExistsError:
+            if self._shared is None:
+                raise
+            # NFS: the first reply was lost, and what is in the way of the second request is what the first one made
+            return os.open(path, flags)
 
     def replace(self, path: str) -> None:
         """`path` is this file from now on, whatever it was."""

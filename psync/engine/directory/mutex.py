@@ -220,16 +220,24 @@ class DirectoryMutex(Mutex):
     def release(self) -> None:
         if not self.token or self._numbers is None:
             raise RuntimeError("a mutex that is not held can't be released")
-        self._numbers.give_back()
+        failure = None
+        try:
+            self._numbers.give_back()
+        except OSError as error:  # who holds it is written for those who look; it is free all the same
+            failure = refused(error, os.path.basename(self._path), self._path)
         self.token = 0
         try:  # though a signal's handler may raise: by single calls, which it can come into only through an audit hook
             flock(self._fd, LOCK_UN)
+        except OSError:
+            self._close()  # which unlocks it too
         except BaseException:
             flock(self._fd, LOCK_UN)
             raise
         finally:
             self._threads.release()
         self._changed()
+        if failure is not None:
+            raise failure
 
     def holder(self) -> int:
         """open, pread, close; for who holds it, whether that one lives."""
