@@ -19,6 +19,7 @@ SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}
 """Bytes; the files are sparse. mkfs.xfs refuses less than 300 MB."""
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN
 _NO_LOG_FLUSH = 2
+_NEW_NAMESPACE, _PRIVATE = 0x20000, 0x44000  # CLONE_NEWNS; MS_REC and MS_PRIVATE
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -69,6 +70,13 @@ class Disk:
             os.close(descriptor)
 
 
+def _alone() -> None:
+    """From now on mounts of this process are its own. Else whoever makes himself a view of all mounts meanwhile has the
+    disk too, and it is not gone when it is unmounted here: it comes back as it is, shut down."""
+    if not _libc.unshare(_NEW_NAMESPACE):
+        _libc.mount(b"none", b"/", None, _PRIVATE, None)
+
+
 @contextlib.contextmanager
 def disk(kind: str, folder: Path) -> Iterator[Disk]:
     """A new one, or the test is skipped with the reason."""
@@ -77,6 +85,7 @@ def disk(kind: str, folder: Path) -> Iterator[Disk]:
     for program in (f"mkfs.{kind}", "mount", "umount"):
         if shutil.which(program) is None and not os.path.exists(f"/usr/sbin/{program}"):
             pytest.skip(f"there is no {program} (apt-get install e2fsprogs xfsprogs mount)")
+    _alone()
     made = Disk(kind, folder / f"{kind}.image", folder / kind)
     made.place.mkdir()
     with open(made.image, "wb") as file:

@@ -1,10 +1,10 @@
 """An operation is struck at every system call it makes: what is found afterwards is all of before or all of after.
 
-For a new operation, three lines::
+For a new operation, three lines (they stand in `test_harness`)::
 
     def test_a_killed_swap_leaves_one_of_both(root):
-        swap = Operation("swap", prepare=lambda db: db.update(a=1, b=2), act=lambda db: db.swap("a", "b"))
-        kill_everywhere(swap, root)
+        swap = Operation("swap", act=swap_items, prepare=two_items, look=lambda db: db.hdict("pair"))
+        assert kill_everywhere(swap, root).points
 
 and `tests.crash.refusal.refuse_everywhere`, `tests.crash.interruption.interrupt_everywhere` and
 `tests.crash.beside.look_everywhere` take the same operation. What is there before and after is not spelled out: the
