@@ -335,6 +335,40 @@ def test_a_planted_pickle_is_not_unpickled(store: Path, name: str, monkeypatch: 
     assert outside(store) == before
 
 
+@given(VALUES, st.data())
+def test_whatever_is_read_gives_a_value_or_is_damage(value: Any, data: st.DataObject) -> None:
+    """As if somebody wrote it who can make checksums."""
+    ways: list[tuple[bytes, Callable[[bytes], Any]]] = [
+        (JSON.dumps(value), JSON.loads),
+        (JSON.item("key", value), JSON.load_items),
+        (JSON.pack((None, value)), JSON.unpack),
+        (JSON.record((1, (2, value), {3: 4})), JSON.recalled),
+    ]
+    for made, read in ways:
+        changed = bytearray(made)
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, len(made) - 1))
+            changed[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2) | st.sampled_from(NASTY))
+        with contextlib.suppress(ValueError):
+            JSON.own(read(bytes(changed)))
+
+
+NASTY = [
+    b"[" * 2000,
+    b"1e999",
+    b'"',
+    b"{",
+    b"}",
+    b'{"list":',
+    b'{"dict":[[',
+    b"\x8d",
+    b"J",
+    b"NaN",
+    b"\\ud800",
+    b"null",
+]
+
+
 def text(data: bytes) -> bytes:
     return b"\x8d" + struct.pack("<Q", len(data)) + data
 
