@@ -23,6 +23,9 @@ from psync.sync.waiting import until_next_look
 if TYPE_CHECKING:
     from psync.sync.queue import WorkQueue
 
+LOOKS = 400
+"""Looks for a task, a second, of all processes together that wait for one, where a server is asked."""
+
 
 class Taker:
     """Takes tasks of one queue for this process."""
@@ -96,9 +99,16 @@ class Taker:
                     left = look_again if deadline is None else deadline - self._engine.now()
                     if left <= 0:
                         return found
-                    watch.pause(min(left, next_due, look_again))
+                    self._pause(watch, min(left, next_due, look_again))
             finally:
                 self._waiting.discard(watch)
+
+    def _pause(self, watch: Watch, seconds: float) -> None:
+        """Where a server is asked, the more processes wait the longer each: one that sees a task is enough."""
+        earliest = self._now() + min(seconds, self._claims.workers / LOOKS if self._engine.remote else 0.0)
+        watch.pause(seconds)
+        while (left := earliest - self._now()) > 0:
+            watch.pause(left)
 
     def _until_my_look(self) -> float:
         """Seconds until who waits should look for the dead. Where a server is asked, one thread looks for all that wait

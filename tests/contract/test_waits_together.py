@@ -15,6 +15,7 @@ from psync import Event, PickleShareDB, WorkQueue
 from psync.engine import DirectoryEngine
 from psync.engine.directory import lookups
 from psync.engine.directory.far import LATEST, ROUNDS
+from psync.sync.taker import LOOKS
 from tests.contract.payloads import item, pickled
 from tests.contract.stands import DirectoryStand, threads
 from tests.contract.test_watch import BUCKET, CHANGES, LOG
@@ -123,3 +124,20 @@ def test_so_many_who_wait_ask_as_often_as_one(root: Path, requests: list[str], w
         db.close()
     print(f"{waiters} who wait {what} ask {asked / took:.1f} times a second")
     assert asked <= a_round * (ROUNDS * took + 2)
+
+
+def test_of_many_workers_each_looks_the_less_often(root: Path, requests: list[str]) -> None:
+    many = 4 * LOOKS
+    with PickleShareDB(DirectoryEngine(root, sharing="network")) as db:
+        for number in range(many):
+            db.engine.create(f".psync/queue/jobs/holders/{number:016x}", pickled(None))
+        queue = WorkQueue(db, "jobs")
+        waiting = threading.Thread(target=queue.get)
+        waiting.start()
+        time.sleep(0.5)
+        before, begun = len(requests), time.monotonic()
+        time.sleep(WATCHED)
+        asked, took = len(requests) - before, time.monotonic() - begun
+        queue.put(1)
+        waiting.join()
+    assert asked <= 6 * (LOOKS / many * took + 1)

@@ -11,10 +11,11 @@ import os
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from psync import Barrier, Counter, Election, Lock, PickleShareDB, Semaphore, WorkQueue
+from psync import Barrier, Counter, Election, Event, Lock, PickleShareDB, Semaphore, WorkQueue
 from psync.engine import DirectoryEngine
 
 ABSENT = b"\x80\x05N."
@@ -39,6 +40,72 @@ def requests(root: str) -> dict[str, int]:
 def rendezvous(engine: DirectoryEngine, name: str, parties: int = 2) -> None:
     """Both hosts go on from here at the same time."""
     Barrier(PickleShareDB(engine), name, parties).wait(timeout=100)
+
+
+# -- costs -------------------------------------------------------------------------------------------
+
+
+def costs(root: str, times: int) -> dict[str, float]:
+    """How many requests each operation takes in the mean, once what it needs is open."""
+    db = PickleShareDB(root)
+    queue, door, event = WorkQueue(db, "jobs"), Lock(db, "door"), Event(db, "go")
+    barrier = Barrier(db, "epoch", 1)
+    tasks: deque[Any] = deque()
+    event.set()
+
+    def lock() -> None:
+        with door:
+            pass
+
+    operations: dict[str, Callable[[int], object]] = {
+        "a new value": lambda number: db.__setitem__(f"new/value{number}", number),
+        "a value that is there, set": lambda number: db.__setitem__(f"new/value{number}", -number),
+        "a value, read": lambda number: db[f"new/value{number}"],
+        "a value, modified": lambda number: db.modify(f"new/value{number}", lambda old: old + 1),
+        "a look for a value that is not there": lambda number: f"other/{number}" in db,
+        "a value, deleted": lambda number: db.__delitem__(f"new/value{number}"),
+        "an item, set": lambda number: db.hset("category", number % 4, number),
+        "a lock, taken and freed": lambda number: lock(),
+        "a look at an event": lambda number: event.is_set(),
+        "a step of a barrier": lambda number: barrier.wait(10),
+        "a task, put": queue.put,
+        "a task, taken": lambda number: tasks.append(queue.get()),
+        "a task, done": lambda number: tasks.popleft().done(),
+        "a task, done with a result": lambda number: queue.get().done(number),
+    }
+    found = {}
+    for name, operation in operations.items():
+        if name.endswith("result"):
+            queue.put_many(range(times))
+        operation(0)
+        before = sum(requests(root).values())
+        for number in range(1, times):
+            operation(number)
+        found[name] = (sum(requests(root).values()) - before) / (times - 1)
+    queue.put_many(range(10 * times))
+    before = sum(requests(root).values())
+    for task in queue:
+        task.done()
+    found["a task, taken and done in a loop"] = (sum(requests(root).values()) - before) / (10 * times)
+    return found
+
+
+def idle(root: str, threads: int, seconds: float) -> float:
+    """Requests a second of this host, which `threads` of this process, and others, wait for a task meanwhile."""
+    import threading
+
+    queue = WorkQueue(root, "jobs")
+    waiting = [threading.Thread(target=queue.get, daemon=True) for _ in range(threads)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(5.0)
+    before, begun = sum(requests(root).values()), time.monotonic()
+    time.sleep(seconds)
+    counted = (sum(requests(root).values()) - before) / (time.monotonic() - begun)
+    say("counted")
+    for thread in waiting:
+        thread.join()
+    return counted
 
 
 # -- races -------------------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""What psync asks of the server: requests, as the client's kernel counts them."""
+
+from __future__ import annotations
+
+import pytest
+
+from psync.sync.taker import LOOKS
+from tests.nfs.conftest import Place
+
+COSTS = {
+    "a new value": (15, 15),
+    "a value that is there, set": (8, 5),
+    "a value, read": (4, 4),
+    "a value, modified": (9, 5),
+    "a look for a value that is not there": (1, 1),
+    "a value, deleted": (14, 9),
+    "an item, set": (8, 5),
+    "a lock, taken and freed": (6, 3),
+    "a look at an event": (1, 1),
+    "a step of a barrier": (5, 2),
+    "a task, put": (6, 3),
+    "a task, taken": (7, 4),
+    "a task, done": (2, 2),
+    "a task, done with a result": (24, 21),
+    "a task, taken and done in a loop": (8, 7),
+}
+"""Requests of each operation on version 4 and on version 3, once what it needs is open. On version 4 a lock takes three
+(LOCK, LOCKU, FREE_STATEID), on version 3 none that the statistics of the mount count. A task that is done with a result
+is the first with a letter in its bucket mostly: that is made. A loop claims more at once the quicker tasks are done."""
+
+
+def test_operations_cost_what_is_said(place: Place) -> None:
+    found = place.c1.do("costs", place.path, 30).result(600.0)
+    for name, count in found.items():
+        print(f"{place.mount}: {name}: {count:.1f}")
+    assert set(found) == set(COSTS)
+    dear = {name: count for name, count in found.items() if count > COSTS[name][place.mount == "v3"] + 0.5}
+    assert not dear
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(2, 50), (20, 1)])
+def test_many_who_wait_for_tasks_raise_no_storm(place: Place, processes: int, threads: int) -> None:
+    """On each of two hosts so many processes with so many threads each."""
+    clients = (place.c1, place.c2)
+    waiting = [client.do("idle", place.path, threads, 10.0) for client in clients for _ in range(processes)]
+    for each in waiting:
+        each.wait_for("counted", 300.0)
+    place.c3.do("put", place.path, 2 * processes * threads).result()
+    counted = [each.result(300.0) for each in waiting]
+    each_host = [max(counted[:processes]), max(counted[processes:])]
+    print(f"{place.mount}: {2 * processes} processes of {threads} threads: {sum(each_host):.0f} requests a second")
+    assert sum(each_host) < 4 * LOOKS
