@@ -86,7 +86,7 @@ class ProcessStand(Stand):
         return self._others[-1]
 
     def crowd(self, jobs: Sequence[Job]) -> list[Any]:
-        return together([lambda job=job: self._alone(job) for job in jobs], patience=40.0 * SLACK)
+        return together([lambda job=job: self._alone(job) for job in jobs], patience=40.0 * SLACK**2)
 
     def _alone(self, job: Callable[[Engine], T]) -> T:
         engine = self._open()
@@ -178,7 +178,7 @@ def threads(jobs: Sequence[Callable[[], T]], patience: float = 20.0) -> list[T]:
     for thread in running:
         thread.start()
     for thread in running:
-        thread.join(patience * SLACK)
+        thread.join(patience * SLACK**2)  # only what hangs is to be found
     if errors:
         raise errors[0]
     assert not any(thread.is_alive() for thread in running), f"no end after {patience} s"
