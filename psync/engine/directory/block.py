@@ -65,7 +65,7 @@ class Block:
             if fd < 0:
                 fd = self._fd = self._open()
             flock(fd, how)
-            found = (self._copies or self._show()).since(self._known)
+            found = (self._copies or self._show(fd)).since(self._known)
             if found is not None:  # somebody else was here
                 self._number, self.values = found
                 self._known = self._number
@@ -110,7 +110,7 @@ class Block:
         if len(damaged) < size:
             os.ftruncate(fd, size)
         try:
-            self._number, self.values = (self._copies or self._show()).since(None) or (0, [])
+            self._number, self.values = (self._copies or self._show(fd)).since(None) or (0, [])
             return None
         except Unreadable:
             self._number = int.from_bytes(os.urandom(6), "little")  # none that anybody may have seen before
@@ -188,16 +188,17 @@ class Block:
             self._opened()
             return fd
 
-    def _show(self) -> ReadCopies:
-        """What the file holds, to be looked at. Raises `Unreadable`."""
-        fd = self._open()
+    def _show(self, opened: int | None = None) -> ReadCopies:
+        """What the file holds, which may be `opened`, to be looked at. Raises `Unreadable`."""
+        fd = self._open() if opened is None else opened
         try:
             with self._looking:
                 if self._copies is None:
                     self._copies = self._kind(fd, len(self.values), blank=self._blank)
                 return self._copies
         finally:
-            os.close(fd)
+            if opened is None:
+                os.close(fd)
 
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
