@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "psync") -> int:
     """Run one command line (`sys.argv` when None) and return its exit code; nothing is raised for what a user does."""
     given = sys.argv[1:] if argv is None else list(argv)
     try:
+        if given[:1] == ["--version"]:
+            print(f"{prog} {_version()}")
+            return 0
         name = _parser(prog).parse_args(given[:1]).command
         command = _command(name)
         parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=COMMANDS[name], epilog=EPILOG)
@@ -87,6 +90,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _guarded(command: Command, args: argparse.Namespace, title: str) -> int:
     try:
+        _check_environment()
         code = command.run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # `psync dump | head`: nobody reads on; closing now keeps the exit from complaining
@@ -99,12 +103,29 @@ def _guarded(command: Command, args: argparse.Namespace, title: str) -> int:
     return code
 
 
+def _check_environment() -> None:
+    from psync.engine.format import check_environment
+
+    try:
+        check_environment()
+    except (ValueError, TypeError) as error:
+        raise WrongUse(str(error)) from None
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    return metadata.version("psync")
+
+
 def _parser(prog: str) -> argparse.ArgumentParser:
     lines = [f"  {name:10}{text}" for name, text in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage=f"{prog} [-h] command ...",
-        description="\n".join(["Look at and use a directory that processes share.", "", "commands:", *lines]),
+        usage=f"{prog} [-h] [--version] command ...",
+        description="\n".join(
+            ["Look at and use what processes share: a directory, or a store on a server.", "", "commands:", *lines]
+        ),
         epilog=f"`{prog} command --help` says more; {EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -33,7 +33,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "how their clocks differ",
     )
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="seconds to wait for the other host (60)"
+        "--timeout", type=arguments.seconds, default=60.0, metavar="S", help="seconds to wait for the other host (60)"
     )
     parser.add_argument(
         "--restore",

@@ -22,14 +22,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         "Exit code 0 means all went well."
     )
     arguments.directory(parser, made=False)
-    parser.add_argument("--processes", type=_count, default=4, metavar="N", help="how many processes (default 4)")
-    parser.add_argument("--rounds", type=_count, default=200, metavar="N", help="changes by each (default 200)")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
+    parser.add_argument("--processes", type=arguments.count, default=4, metavar="N", help="how many processes (4)")
+    parser.add_argument("--rounds", type=arguments.count, default=200, metavar="N", help="changes by each (200)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -52,8 +52,8 @@ def agree(engine: Engine, serializer: Serializer | None, allow: Allow | None) ->
     wanted = serializer or _from_environment() or begun
     if wanted != begun:
         _begin(engine, wanted, begun)
-    if allow is None and os.environ.get(ALLOW):
-        allowed = names_of(filter(None, os.environ[ALLOW].replace(",", " ").split()))
+    if allow is None:
+        allowed = _allowed_by_environment()
     engine.format = Format(wanted, allowed if wanted == "pickle" else None)
 
 
@@ -77,6 +77,17 @@ def _from_environment() -> Serializer | None:
     if named not in (None, "pickle", "json"):
         raise ValueError(f"{SERIALIZER} must be 'pickle' or 'json', not {named!r}")
     return named  # type: ignore[return-value]
+
+
+def _allowed_by_environment() -> frozenset[str] | None:
+    named = os.environ.get(ALLOW, "")
+    return names_of(named.replace(",", " ").split()) if named else None
+
+
+def check_environment() -> None:
+    """Raises ValueError or TypeError for a variable that says what can't be asked for."""
+    _from_environment()
+    _allowed_by_environment()
 
 
 def _begun_with(engine: Engine) -> Serializer:

@@ -14,6 +14,9 @@ from psync import CorruptValue, PickleShareDB
 from psync.engine.directory.premises import Mount, network_options, promise
 from tests.cli.shell import ENVIRON, psync
 from tests.cli.test_status import snapshot
+from tests.support import files
+
+pytestmark = files
 
 TRIALS = (
     "file system, space, directory, parents, rename, hard links, unnamed files, locks, locks of the dead, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from psync import PickleShareDB
 from psync.cli import Failure, literal
 from tests.cli.shell import ENVIRON, psync
+from tests.support import files
 
 VALUES: dict[str, Any] = {
     "hello": 15,
@@ -31,49 +33,50 @@ VALUES: dict[str, Any] = {
 }
 
 
-def test_what_was_dumped_is_loaded_again(root: Path) -> None:
-    with PickleShareDB(root / "one") as db:
+def test_what_was_dumped_is_loaded_again(place: str) -> None:
+    with PickleShareDB(f"{place}-one") as db:
         db.update(VALUES)
-    dump = psync("dump", root / "one")
+    dump = psync("dump", f"{place}-one")
     assert (dump.code, dump.err) == (0, "")
-    load = psync("load", root / "two", typed=dump.out)
+    load = psync("load", f"{place}-two", typed=dump.out)
     assert load == (0, f"{len(VALUES)} stored, 0 removed\n", "")
-    with PickleShareDB(root / "two") as db:
+    with PickleShareDB(f"{place}-two") as db:
         assert dict(db) == VALUES
         assert list(db["nested"]["z"]) == ["b", "a"], "the order of a dict is part of it"
-    assert psync("dump", root / "two").out == dump.out
+    assert psync("dump", f"{place}-two").out == dump.out
 
 
-def test_a_dump_that_can_hold_only_ascii_is_loaded_too(root: Path) -> None:
-    with PickleShareDB(root / "one") as db:
+def test_a_dump_that_can_hold_only_ascii_is_loaded_too(place: str) -> None:
+    with PickleShareDB(f"{place}-one") as db:
         db.update(VALUES)
-    dumped = psync("dump", root / "one", encoding="ascii")
+    dumped = psync("dump", f"{place}-one", encoding="ascii")
     assert dumped.out.isascii()
-    assert psync("load", root / "two", typed=dumped.out).code == 0
-    with PickleShareDB(root / "two") as db:
+    assert psync("load", f"{place}-two", typed=dumped.out).code == 0
+    with PickleShareDB(f"{place}-two") as db:
         assert dict(db) == VALUES
 
 
-def test_a_hashed_category_survives_dump_and_load(root: Path) -> None:
-    with PickleShareDB(root / "one") as db:
+def test_a_hashed_category_survives_dump_and_load(place: str) -> None:
+    with PickleShareDB(f"{place}-one") as db:
         for number in range(100):
             db.hset("hashed", number, [number])
             db.hset("hashed", f"name {number}", number)
         db.hcompress("hashed")
         db.hset("hashed", 1, "newer")
         expected = db.hdict("hashed")
-    assert psync("load", root / "two", typed=psync("dump", root / "one").out).code == 0
-    with PickleShareDB(root / "two") as db:
+    assert psync("load", f"{place}-two", typed=psync("dump", f"{place}-one").out).code == 0
+    with PickleShareDB(f"{place}-two") as db:
         assert db.hdict("hashed") == expected
         db.hset("hashed", 1, "newest")
         assert db.hdict("hashed") == expected | {1: "newest"}
 
 
-def test_an_empty_store_dumps_as_an_empty_list(root: Path) -> None:
+def test_an_empty_store_dumps_as_an_empty_list(root: Path, place: str) -> None:
     assert psync("dump", root).out == "[]\n"
-    assert psync("load", root / "two", typed="[]\n").code == 0
+    assert psync("load", f"{place}-two", typed="[]\n").code == 0
 
 
+@files
 def test_dump_looks_at_this_directory_when_none_is_named(root: Path) -> None:
     PickleShareDB(root)["a"] = 1
     assert psync("dump", cwd=root).out == "[('a', 1)]\n"
@@ -93,6 +96,7 @@ def test_load_with_keep_removes_nothing(root: Path) -> None:
         assert dict(db) == {"a": "new", "old": 2}
 
 
+@files
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -139,6 +143,7 @@ def test_what_cannot_be_loaded_back_is_named(root: Path) -> None:
     assert "('fine', 1)" in ran.out
 
 
+@files
 def test_what_cannot_be_read_is_named_and_the_rest_is_dumped(root: Path) -> None:
     with PickleShareDB(root) as db:
         db["a"] = 1
@@ -163,6 +168,7 @@ def test_a_folder_that_never_was_a_store_is_left_as_it_is(tmp_path: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
 
 
+@files
 def test_a_key_seals_no_store_that_is_only_looked_at(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,11 +185,12 @@ def test_a_key_seals_no_store_that_is_only_looked_at(
 def test_a_reader_that_stops_early_is_no_trouble(root: Path) -> None:
     with PickleShareDB(root) as db:
         db["large"] = "x" * 5_000_000
-    command = f"{sys.executable} -m psync dump {root} | head -c 10"
+    command = f"{sys.executable} -m psync dump {shlex.quote(str(root))} | head -c 10"
     ran = subprocess.run(command, shell=True, env=ENVIRON, capture_output=True, text=True, timeout=60, check=False)
     assert (ran.stdout, ran.stderr) == ("[('large',", "")
 
 
+@files
 def test_dump_makes_no_directory(root: Path) -> None:
     ran = psync("dump", root / "nothing here")
     assert (ran.code, ran.err) == (1, f"psync dump: {root}/nothing here is not a directory\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from psync import PickleShareDB
 from psync.cli import main
 from tests.cli.shell import ENVIRON, psync
+from tests.support import files
 
 
 def typed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
@@ -90,7 +92,7 @@ def test_what_was_got_can_be_piped_into_set(root: Path, db: Any) -> None:
     name = "not utf-8: \udcff"
     db["from"] = name
     command = "{0} -m psync get {1} from | {0} -m psync set {1} to -"
-    subprocess.run(command.format(sys.executable, root), shell=True, env=ENVIRON, check=True)
+    subprocess.run(command.format(sys.executable, shlex.quote(str(root))), shell=True, env=ENVIRON, check=True)
     assert db["to"] == name
     assert psync("set", root, "two", "-", typed="\n\n").code == 0
     assert db["two"] == "\n"
@@ -124,6 +126,7 @@ def test_what_has_no_such_form_is_refused_in_words(root: Path, db: Any, capsys: 
         assert err.count("\n") == 1
 
 
+@files
 def test_what_cannot_be_unpickled_here_is_said_in_words(root: Path, capsys: Shell) -> None:
     (root / "foreign").write_bytes(b"\x80\x02cno_such_module\nKind\n.")
     for command in "get", "wait":
@@ -156,6 +159,7 @@ def test_ls_lists_keys_in_order(root: Path, db: Any, capsys: Shell) -> None:
     assert json.loads(typed(capsys, "ls", "--json", root)[1]) == ["note", "runs/10/speed", "runs/2/speed"]
 
 
+@files
 def test_ls_long_tells_sizes_and_times(root: Path, db: Any, capsys: Shell) -> None:
     db.update({"small": 1, "large": "x" * 10_000})
     today = datetime.date.today().isoformat()[:7]
@@ -230,6 +234,7 @@ def test_compress_folds_a_category_and_nothing_else(root: Path, db: Any, capsys:
     assert db.keys("folder/*") == ["folder/key"]
 
 
+@files
 def test_to_look_makes_no_directory(root: Path, capsys: Shell) -> None:
     nothing = root / "nothing"
     for command in ["get", "key"], ["ls"], ["del", "key"], ["compress", "key"]:

@@ -16,6 +16,7 @@ import pytest
 
 from psync import WorkQueue
 from tests.cli.shell import ENVIRON
+from tests.support import files
 
 if shutil.which("tmux") is None:
     pytest.skip("tmux is not installed", allow_module_level=True)
@@ -77,6 +78,7 @@ def screen() -> Iterator[Screen]:
     found.close()
 
 
+@files
 def test_top_fills_the_screen_follows_what_happens_and_gives_the_screen_back(screen: Screen, root: Path) -> None:
     queue = WorkQueue(root, "jobs")
     queue.put_many(range(23))
@@ -96,6 +98,7 @@ def test_top_fills_the_screen_follows_what_happens_and_gives_the_screen_back(scr
     assert screen.exit_code() == 0
 
 
+@files
 def test_ctrl_c_ends_a_run_which_says_what_is_left_and_goes_on_later(screen: Screen, root: Path) -> None:
     run = f"{PSYNC} run {root} -j 2 --resume -- 'test -e {root}-go || sleep 600; echo did {{}}'"
     screen.type(f"seq 5 | {run}")
@@ -118,6 +121,7 @@ def test_ctrl_c_ends_a_run_which_says_what_is_left_and_goes_on_later(screen: Scr
         go.unlink()
 
 
+@files
 def test_ctrl_c_ends_a_worker(screen: Screen, root: Path) -> None:
     screen.type(f"{PSYNC} worker {root} -j 2")
     queue = WorkQueue(root, "jobs")
@@ -131,6 +135,7 @@ def test_ctrl_c_ends_a_worker(screen: Screen, root: Path) -> None:
     assert screen.exit_code() in (0, 130)
 
 
+@files
 def test_progress_is_one_line_that_moves(screen: Screen, root: Path) -> None:
     program = root / "program.py"
     program.write_text(

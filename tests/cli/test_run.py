@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -117,9 +118,9 @@ def test_keep_order_prints_in_the_order_of_the_input(root: Path) -> None:
     assert (ran.code, ran.out) == (0, "3\n2\n1\n0\n")
 
 
-def test_a_file_of_lines_and_a_limit_of_time(root: Path) -> None:
-    (root / "lines").write_text("0\n30\n")
-    ran = psync("run", root / "db", "-a", root / "lines", "--timeout", "0.5", "--", "sleep {}; echo {}")
+def test_a_file_of_lines_and_a_limit_of_time(tmp_path: Path, place: str) -> None:
+    (tmp_path / "lines").write_text("0\n30\n")
+    ran = psync("run", place, "-a", tmp_path / "lines", "--timeout", "0.5", "--", "sleep {}; echo {}")
     assert (ran.code, ran.out) == (1, "0\n")
     assert "its time was over" in ran.err
     assert ran.err.endswith(" s\n")
@@ -144,106 +145,108 @@ def test_a_queue_that_was_used_is_not_run_again_without_resume(root: Path) -> No
     assert "1 done, 0 failed, 1 skipped" in resumed.err
 
 
-def test_resume_runs_what_failed_once_more(root: Path) -> None:
-    command = ["--", f"test -e {root}/{{}} && echo found {{}}"]
-    (root / "a").touch()
-    assert psync("run", root / "db", *command, typed="a\nb\n").code == 1
-    (root / "b").touch()
-    again = psync("run", root / "db", "--resume", *command, typed="a\nb\n")
+def test_resume_runs_what_failed_once_more(tmp_path: Path, place: str) -> None:
+    command = ["--", f"test -e {tmp_path}/{{}} && echo found {{}}"]
+    (tmp_path / "a").touch()
+    assert psync("run", place, *command, typed="a\nb\n").code == 1
+    (tmp_path / "b").touch()
+    again = psync("run", place, "--resume", *command, typed="a\nb\n")
     assert (again.code, again.out) == (0, "found b\n")
-    assert {*results(root / "db")} == {"a", "b"}
+    assert {*results(place)} == {"a", "b"}
 
 
-def test_one_that_fails_is_tried_again_as_often_as_asked(root: Path) -> None:
-    (root / "tries").touch()
-    command = f"echo x >> {root}/tries; test $(wc -l < {root}/tries) -ge {{}}"
-    assert psync("run", root / "db", "--retries", "2", "--", command, typed="3\n").code == 0
-    assert results(root / "db")["3"]["attempt"] == 3
-    assert psync("run", root / "other", "--retries", "1", "--", command, typed="9\n").code == 1
-    assert (root / "tries").read_text() == "x\n" * 5
+def test_one_that_fails_is_tried_again_as_often_as_asked(tmp_path: Path, place: str) -> None:
+    (tmp_path / "tries").touch()
+    command = f"echo x >> {tmp_path}/tries; test $(wc -l < {tmp_path}/tries) -ge {{}}"
+    assert psync("run", place, "--retries", "2", "--", command, typed="3\n").code == 0
+    assert results(place)["3"]["attempt"] == 3
+    assert psync("run", f"{place}-other", "--retries", "1", "--", command, typed="9\n").code == 1
+    assert (tmp_path / "tries").read_text() == "x\n" * 5
 
 
 # -- together, and killed ----------------------------------------------------------------------------
 
 
-def test_three_at_once_run_each_file_once_though_one_is_killed(root: Path) -> None:
+def test_three_at_once_run_each_file_once_though_one_is_killed(tmp_path: Path, place: str) -> None:
     count = scaled(300)
-    (root / "files").mkdir()
+    (tmp_path / "files").mkdir()
     for number in range(count):
-        (root / "files" / f"{number} it's").write_text("x" * number)
-    names = "".join(f"{name}\n" for name in sorted((root / "files").iterdir()))
+        (tmp_path / "files" / f"{number} it's").write_text("x" * number)
+    names = "".join(f"{name}\n" for name in sorted((tmp_path / "files").iterdir()))
     # each waits until all three are there: then none can find the others gone
-    command = ["-j2", "--", f"while test $(ls {root} | grep -c '^here') -lt 3; do sleep 0.01; done; wc -c < {{}}"]
+    command = ["-j2", "--", f"while test $(ls {tmp_path} | grep -c '^here') -lt 3; do sleep 0.01; done; wc -c < {{}}"]
     with (
-        running(root / "db", *command, typed=names) as one,
-        running(root / "db", *command, typed=names) as two,
-        running(root / "db", *command, typed=names) as three,
+        running(place, *command, typed=names) as one,
+        running(place, *command, typed=names) as two,
+        running(place, *command, typed=names) as three,
     ):
         all_three = [psutil.Process(each.pid) for each in (one, two, three)]
         for number, each in enumerate(all_three):
             wait_for(lambda each=each: len(each.children()) >= 3)
-            (root / f"here{number}").touch()
+            (tmp_path / f"here{number}").touch()
         left = one.pid
-        wait_for(lambda: len(list(WorkQueue(root / "db", "run").results.collect(timeout=0))) > 20)
+        wait_for(lambda: len(list(WorkQueue(place, "run").results.collect(timeout=0))) > 20)
         orphans = psutil.Process(left).children(recursive=True)
         one.kill()
         said = [each.communicate(timeout=PATIENCE) for each in (two, three)]
         assert (two.returncode, three.returncode) == (0, 0), said
         psutil.wait_procs(orphans, timeout=5)
         assert [each for each in orphans if each.is_running()] == []
-    sizes = {Path(line).name: int(result["stdout"]) for line, result in results(root / "db").items()}
+    sizes = {Path(line).name: int(result["stdout"]) for line, result in results(place).items()}
     assert sizes == {f"{number} it's": number for number in range(count)}
 
 
-def test_a_killed_run_takes_its_commands_with_it_and_they_are_run_again(root: Path) -> None:
+def test_a_killed_run_takes_its_commands_with_it_and_they_are_run_again(tmp_path: Path, place: str) -> None:
     typed = "1\n2\n3\n"
-    wait = f"while test ! -e {root}/go; do sleep 0.01; done; echo {{}}"
-    with running(root / "db", "-j2", "--", wait, typed=typed) as first:
+    wait = f"while test ! -e {tmp_path}/go; do sleep 0.01; done; echo {{}}"
+    with running(place, "-j2", "--", wait, typed=typed) as first:
         process = psutil.Process(first.pid)
         wait_for(lambda: len(process.children()) == 3)
         children = process.children(recursive=True)
         first.kill()
         first.wait()
         assert psutil.wait_procs(children, timeout=10)[1] == []
-    (root / "go").touch()
-    assert psync("run", root / "db", "-k", "--resume", "--", wait, typed=typed).out == typed
-    assert {line: each["attempt"] for line, each in results(root / "db").items()} == {"1": 2, "2": 2, "3": 1}
+    (tmp_path / "go").touch()
+    assert psync("run", place, "-k", "--resume", "--", wait, typed=typed).out == typed
+    assert {line: each["attempt"] for line, each in results(place).items()} == {"1": 2, "2": 2, "3": 1}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_stop_it_tells_its_commands_and_gives_them_back(root: Path, number: signal.Signals) -> None:
-    tell = f"trap 'touch {root}/told; exit 3' TERM; touch {root}/on; while true; do sleep 0.01; done"
-    with running(root / "db", "-j1", "--", f": {{}}; {tell}", typed="1\n2\n") as ran:
-        wait_for((root / "on").exists)
+def test_told_to_stop_it_tells_its_commands_and_gives_them_back(
+    tmp_path: Path, place: str, number: signal.Signals
+) -> None:
+    tell = f"trap 'touch {tmp_path}/told; exit 3' TERM; touch {tmp_path}/on; while true; do sleep 0.01; done"
+    with running(place, "-j1", "--", f": {{}}; {tell}", typed="1\n2\n") as ran:
+        wait_for((tmp_path / "on").exists)
         ran.send_signal(number)
         _, err = ran.communicate(timeout=PATIENCE)
     assert ran.returncode == 130
     assert "1 interrupted and given back, 2 waiting" in err
-    assert (root / "told").exists()
-    assert results(root / "db") == {}
-    assert WorkQueue(root / "db", "run").qsize() == 2
+    assert (tmp_path / "told").exists()
+    assert results(place) == {}
+    assert WorkQueue(place, "run").qsize() == 2
 
 
-def test_a_signal_that_it_was_told_to_ignore_stops_nobody(root: Path) -> None:
-    wait = f"touch {root}/on; while test ! -e {root}/go; do sleep 0.01; done; echo {{}}"
-    command = f"trap '' HUP; exec {sys.executable} -m psync run {root}/db -- '{wait}'"
+def test_a_signal_that_it_was_told_to_ignore_stops_nobody(tmp_path: Path, place: str) -> None:
+    wait = f"touch {tmp_path}/on; while test ! -e {tmp_path}/go; do sleep 0.01; done; echo {{}}"
+    command = f"trap '' HUP; exec {sys.executable} -m psync run {shlex.quote(place)} -- '{wait}'"
     with subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRON) as ran:
         assert ran.stdin is not None
         ran.stdin.write(b"1\n")
         ran.stdin.close()
-        wait_for((root / "on").exists)
+        wait_for((tmp_path / "on").exists)
         ran.send_signal(signal.SIGHUP)
         time.sleep(0.1)
-        (root / "go").touch()
+        (tmp_path / "go").touch()
         assert ran.stdout is not None
         assert ran.stdout.read() == b"1\n"
     assert ran.returncode == 0
 
 
-def test_told_twice_it_kills_them(root: Path) -> None:
-    deaf = f"trap '' TERM; touch {root}/on{{}}; while true; do sleep 0.05; done"
-    with running(root / "db", "-j1", "--", deaf, typed="1\n") as ran:
-        wait_for((root / "on1").exists)
+def test_told_twice_it_kills_them(tmp_path: Path, place: str) -> None:
+    deaf = f"trap '' TERM; touch {tmp_path}/on{{}}; while true; do sleep 0.05; done"
+    with running(place, "-j1", "--", deaf, typed="1\n") as ran:
+        wait_for((tmp_path / "on1").exists)
         children = psutil.Process(ran.pid).children(recursive=True)
         ran.send_signal(signal.SIGINT)
         time.sleep(0.3)
@@ -252,17 +255,17 @@ def test_told_twice_it_kills_them(root: Path) -> None:
         ran.communicate(timeout=PATIENCE)
     assert ran.returncode == 130
     assert psutil.wait_procs(children, timeout=10)[1] == []
-    assert WorkQueue(root / "db", "run").qsize() == 1
+    assert WorkQueue(place, "run").qsize() == 1
 
 
-def test_what_a_command_leaves_in_the_background_goes_on(root: Path) -> None:
-    command = f"sh -c 'sleep 0.5; touch {root}/later' & echo {{}}"
+def test_what_a_command_leaves_in_the_background_goes_on(tmp_path: Path, place: str) -> None:
+    command = f"sh -c 'sleep 0.5; touch {tmp_path}/later' & echo {{}}"
     begun = time.monotonic()
-    ran = psync("run", root / "db", "--", command, typed="a\n")
+    ran = psync("run", place, "--", command, typed="a\n")
     assert (ran.code, ran.out) == (0, "a\n")
     if time.monotonic() - begun < 0.5:
-        assert not (root / "later").exists()
-    wait_for((root / "later").exists)
+        assert not (tmp_path / "later").exists()
+    wait_for((tmp_path / "later").exists)
 
 
 # -- wrong use ---------------------------------------------------------------------------------------
@@ -283,9 +286,9 @@ def test_what_a_command_leaves_in_the_background_goes_on(root: Path) -> None:
     ],
 )
 def test_wrong_use_is_one_line_and_runs_nothing(
-    root: Path, arguments: list[str], typed: str, code: int, complaint: str
+    place: str, arguments: list[str], typed: str, code: int, complaint: str
 ) -> None:
-    ran = psync("run", root / "db", *arguments, typed=typed)
+    ran = psync("run", place, *arguments, typed=typed)
     assert (ran.code, ran.out) == (code, "")
     assert complaint in ran.err
     assert ran.err.count("\n") == 1 or ran.err.startswith("usage: psync run [-h] DIR")

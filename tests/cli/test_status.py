@@ -29,6 +29,7 @@ from psync.engine.directory.looking import LookingEngine
 from psync.errors import StoreFailed
 from psync.work.overview import Observer
 from tests.cli.shell import ENVIRON, psync
+from tests.support import files
 
 OTHERS = """
 import sys, threading, time
@@ -92,6 +93,7 @@ def prepared(root: Path) -> Iterator[tuple[Path, int]]:
             other.communicate()
 
 
+@files
 def test_everything_is_shown_and_nothing_is_changed(prepared: tuple[Path, int]) -> None:
     root, other = prepared
     before = snapshot(root)
@@ -134,6 +136,7 @@ def test_everything_is_shown_and_nothing_is_changed(prepared: tuple[Path, int]) 
     assert max(map(len, ran.out.splitlines())) < 250
 
 
+@files
 def test_what_a_killed_process_had_is_shown_as_the_deads(root: Path) -> None:
     text = OTHERS.replace("barrier.wait(60)", "")
     WorkQueue(root, "jobs/small").put("first")
@@ -152,6 +155,7 @@ def test_what_a_killed_process_had_is_shown_as_the_deads(root: Path) -> None:
     assert [each["alive"] for each in shown["processes"] if each["pid"] == other.pid] == ["no"]
 
 
+@files
 def test_what_is_damaged_is_named_stays_and_hides_nothing_else(root: Path) -> None:
     with PickleShareDB(root) as db:
         Counter(db, "good").add(7)
@@ -181,6 +185,7 @@ def test_where_nothing_goes_on_it_says_so(root: Path) -> None:
     assert psync("status", root) == (0, f"{root}: nothing goes on here\n", "")
 
 
+@files
 @pytest.mark.parametrize("command", ["status", "top"])
 def test_a_directory_without_psync_is_said_to_be_one_and_left_alone(root: Path, command: str) -> None:
     ran = psync(command, root)
@@ -192,6 +197,7 @@ def test_a_directory_without_psync_is_said_to_be_one_and_left_alone(root: Path, 
     assert psync(command).code == psync(command, root, "more").code == 2
 
 
+@files
 def test_who_only_looks_can_not_change_anything(root: Path) -> None:
     PickleShareDB(root)["a"] = 1
     engine = LookingEngine(root)

@@ -8,8 +8,10 @@ from pathlib import Path
 from psync import PickleShareDB
 from psync.cli import test as trial
 from tests.cli.shell import psync
+from tests.support import files
 
 
+@files
 def test_a_good_directory_passes_and_is_left_as_it_was(root: Path) -> None:
     with PickleShareDB(root) as db:
         db["mine"] = 1
@@ -26,11 +28,13 @@ def test_a_good_directory_passes_and_is_left_as_it_was(root: Path) -> None:
     assert sorted(root.rglob("*")) == before
 
 
+@files
 def test_a_directory_that_is_not_there_is_refused(root: Path) -> None:
     ran = psync("test", root / "nothing")
     assert (ran.code, ran.err) == (1, f"psync test: {root}/nothing is not a directory\n")
 
 
+@files
 def test_what_goes_wrong_is_printed_and_exits_1(root: Path, monkeypatch, capsys) -> None:
     from psync.cli import main
 

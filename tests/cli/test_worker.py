@@ -25,9 +25,9 @@ PATIENCE = 60
 
 
 @contextlib.contextmanager
-def worker(root: Path, *options: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+def worker(place: str, *options: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """A worker that has begun; killed at the end of the block, if it runs still, with all it started."""
-    command = [sys.executable, "-m", "psync", "worker", str(root), *options]
+    command = [sys.executable, "-m", "psync", "worker", place, *options]
     with subprocess.Popen(
         command, env=ENVIRON, cwd=cwd, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as running:
@@ -62,8 +62,8 @@ def lives(pid: int) -> bool:
 
 
 @pytest.fixture
-def client(root: Path) -> Iterator[Executor]:
-    with Executor(root / "shared", max_workers=0) as client:
+def client(place: str) -> Iterator[Executor]:
+    with Executor(place, max_workers=0) as client:
         yield client
         for future in client._futures.pending():
             future.cancel()
@@ -71,8 +71,8 @@ def client(root: Path) -> Iterator[Executor]:
 
 
 @pytest.fixture
-def shared(root: Path) -> Path:
-    return root / "shared"
+def shared(place: str) -> str:
+    return place
 
 
 def begun(flag: Path) -> int:
@@ -85,18 +85,18 @@ def begun(flag: Path) -> int:
 
 
 def test_calls_are_made_by_as_many_processes_until_there_is_nothing_to_do(
-    client: Executor, shared: Path, root: Path
+    client: Executor, shared: str, tmp_path: Path
 ) -> None:
     with worker(shared, "-j", "2", "--idle", "0.5") as running:
-        naps = [client.submit(calls.nap, str(root / name), 0.3) for name in ("one", "two")]
+        naps = [client.submit(calls.nap, str(tmp_path / name), 0.3) for name in ("one", "two")]
         answers = [client.submit(divmod, number, 7) for number in range(50)]
         assert [future.result(PATIENCE) for future in naps] == ["rested"] * 2
         assert [future.result(PATIENCE) for future in answers] == [divmod(number, 7) for number in range(50)]
         assert end_of(running) == (0, "52 calls made")
-    assert (root / "one").read_text() != (root / "two").read_text()
+    assert (tmp_path / "one").read_text() != (tmp_path / "two").read_text()
 
 
-def test_drain_ends_when_no_call_is_left(client: Executor, shared: Path) -> None:
+def test_drain_ends_when_no_call_is_left(client: Executor, shared: str) -> None:
     bad = client.submit(divmod, 1, 0)
     good = client.submit(abs, -1)
     with worker(shared, "-j", "1", "--drain") as running:
@@ -108,27 +108,27 @@ def test_drain_ends_when_no_call_is_left(client: Executor, shared: Path) -> None
     assert ran.err.endswith("psync worker: 0 calls made\n")
 
 
-def test_functions_are_found_in_the_folder_it_was_started_in(root: Path, shared: Path) -> None:
-    (root / "mine.py").write_text("def double(x):\n    return 2 * x\n")
+def test_functions_are_found_in_the_folder_it_was_started_in(tmp_path: Path, shared: str) -> None:
+    (tmp_path / "mine.py").write_text("def double(x):\n    return 2 * x\n")
     program = f"""
 from psync import Executor
 import mine
 with Executor({str(shared)!r}, max_workers=0) as client:
     print(client.submit(mine.double, 21).result(60))
 """
-    script = root / "client.py"
+    script = tmp_path / "client.py"
     script.write_text(program)
-    with worker(shared, "-j", "1", cwd=root) as running:
+    with worker(shared, "-j", "1", cwd=tmp_path) as running:
         out = subprocess.run([sys.executable, script], env=ENVIRON, capture_output=True, text=True, check=True).stdout
         assert out == "42\n"
         running.terminate()
         assert end_of(running) == (0, "1 call made; stopped by SIGTERM")
 
 
-def test_a_worker_that_dies_or_leaves_is_replaced(client: Executor, shared: Path, root: Path) -> None:
+def test_a_worker_that_dies_or_leaves_is_replaced(client: Executor, shared: str, tmp_path: Path) -> None:
     with worker(shared, "-j", "1", "--idle", "2") as running:
         first = client.submit(calls.pid)
-        assert client.submit(calls.die_once, str(root / "flag")).result(PATIENCE) == "the second time"
+        assert client.submit(calls.die_once, str(tmp_path / "flag")).result(PATIENCE) == "the second time"
         assert client.submit(calls.pid).result(PATIENCE) != first.result(PATIENCE)
         with pytest.raises(TaskFailed):
             client.submit(calls.leave, 75).result(PATIENCE)
@@ -136,7 +136,7 @@ def test_a_worker_that_dies_or_leaves_is_replaced(client: Executor, shared: Path
         assert end_of(running)[0] == 0
 
 
-def test_a_call_that_raises_is_made_again_as_often_as_both_sides_allow(shared: Path) -> None:
+def test_a_call_that_raises_is_made_again_as_often_as_both_sides_allow(shared: str) -> None:
     with Executor(shared, max_workers=0, retries=4) as client:
         few, many = client.submit(divmod, 1, 0), client.submit(divmod, 2, 0)
         with worker(shared, "-j", "1", "--drain") as running:
@@ -149,7 +149,7 @@ def test_a_call_that_raises_is_made_again_as_often_as_both_sides_allow(shared: P
         client.queue.engine.close()
 
 
-def test_under_nohup_it_outlives_its_terminal(shared: Path) -> None:
+def test_under_nohup_it_outlives_its_terminal(shared: str) -> None:
     command = ["nohup", sys.executable, "-m", "psync", "worker", str(shared), "-j", "1"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=ENVIRON, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as one:
@@ -162,7 +162,7 @@ def test_under_nohup_it_outlives_its_terminal(shared: Path) -> None:
         assert "0 calls made; stopped by SIGTERM\n" in one.communicate(timeout=PATIENCE)[1]
 
 
-def test_a_closed_queue_is_worked_off(client: Executor, shared: Path) -> None:
+def test_a_closed_queue_is_worked_off(client: Executor, shared: str) -> None:
     future = client.submit(abs, -1)
     client.queue.close()
     with worker(shared, "-j", "2") as running:
@@ -175,9 +175,9 @@ def test_a_closed_queue_is_worked_off(client: Executor, shared: Path) -> None:
 
 @pytest.mark.parametrize("whom", ["it", "all of its group"])
 def test_told_to_stop_it_finishes_the_call_at_hand_and_gives_back_the_rest(
-    client: Executor, shared: Path, root: Path, whom: str
+    client: Executor, shared: str, tmp_path: Path, whom: str
 ) -> None:
-    flag = root / "flag"
+    flag = tmp_path / "flag"
     future = client.submit(calls.nap, str(flag), 1.0)
     others = [client.submit(abs, -number) for number in range(5)]
     with worker(shared, "-j", "1") as running:
@@ -195,9 +195,9 @@ def test_told_to_stop_it_finishes_the_call_at_hand_and_gives_back_the_rest(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_told_twice_it_stops_at_once_and_the_call_is_there_for_others(
-    client: Executor, shared: Path, root: Path, number: signal.Signals, code: int
+    client: Executor, shared: str, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    flag = root / "flag"
+    flag = tmp_path / "flag"
     future = client.submit(calls.nap, str(flag), 100.0)
     with worker(shared, "-j", "2") as running:
         pid = begun(flag)
@@ -210,15 +210,17 @@ def test_told_twice_it_stops_at_once_and_the_call_is_there_for_others(
     assert not lives(pid)
 
 
-def test_interrupted_with_nothing_to_do_it_ends(shared: Path) -> None:
+def test_interrupted_with_nothing_to_do_it_ends(shared: str) -> None:
     with worker(shared, "-j", "2") as running:
         time.sleep(0.3)
         running.send_signal(signal.SIGINT)
         assert end_of(running) == (130, "0 calls made; stopped by SIGINT")
 
 
-def test_when_it_is_killed_its_processes_finish_their_call_and_end(client: Executor, shared: Path, root: Path) -> None:
-    flag = root / "flag"
+def test_when_it_is_killed_its_processes_finish_their_call_and_end(
+    client: Executor, shared: str, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
     future = client.submit(calls.nap, str(flag), 1.0)
     later = client.submit(abs, -1)
     with worker(shared, "-j", "1") as running:
@@ -232,7 +234,7 @@ def test_when_it_is_killed_its_processes_finish_their_call_and_end(client: Execu
 # -- limits ----------------------------------------------------------------------------------------
 
 
-def test_a_process_that_has_grown_too_large_is_replaced_after_its_call(client: Executor, shared: Path) -> None:
+def test_a_process_that_has_grown_too_large_is_replaced_after_its_call(client: Executor, shared: str) -> None:
     with worker(shared, "-j", "1", "--max-rss", "200", "--idle", "1.5") as running:
         small = {client.submit(calls.pid).result(PATIENCE) for _ in range(3)}
         assert len(small) == 1
@@ -242,7 +244,7 @@ def test_a_process_that_has_grown_too_large_is_replaced_after_its_call(client: E
         assert end_of(running) == (0, "5 calls made")
 
 
-def test_no_call_is_begun_while_the_host_is_busy(client: Executor, shared: Path) -> None:
+def test_no_call_is_begun_while_the_host_is_busy(client: Executor, shared: str) -> None:
     future = client.submit(abs, -1)
     if owner.load() > 0.01:
         with worker(shared, "-j", "1", "--max-load", "0.001") as running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from psync.cli import COMMANDS, main
 from tests.cli.shell import ENVIRON, psync
+from tests.support import files
 
 
 def test_help_names_every_command_and_the_exit_codes() -> None:
@@ -19,6 +21,20 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
         assert f"  {command}" in ran.out
         assert says in ran.out
     assert "exit codes: 0" in ran.out
+
+
+def test_it_tells_its_version() -> None:
+    ran = psync("--version")
+    assert ran.code == 0 and re.fullmatch(r"psync \d+\.\d+\.\d+\n", ran.out)
+
+
+@pytest.mark.parametrize(("variable", "wrong"), [("PSYNC_SERIALIZER", "xml"), ("PSYNC_ALLOW", "not-a-name")])
+def test_a_variable_that_says_what_can_not_be_is_wrong_use(
+    variable: str, wrong: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, wrong)
+    assert main(["get", str(root), "key"]) == 2
+    assert repr(wrong) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -107,6 +123,7 @@ def test_wrong_use_is_explained_and_exits_2(arguments: list[str], capsys: pytest
     assert "error: " in said.err
 
 
+@files
 def test_a_directory_that_is_a_file_is_refused_in_words(root: Path) -> None:
     file = root / "file"
     file.write_text("text")
@@ -136,6 +153,7 @@ sys.exit(code)
 """
 
 
+@files
 @pytest.mark.parametrize("command", [["set", "key", "text"], ["get", "key"], ["ls"], ["wait", "key"], ["del", "key"]])
 def test_a_command_imports_hardly_more_than_argparse_and_the_store(command: list[str], root: Path) -> None:
     psync("set", root, "key", "text")
@@ -148,6 +166,7 @@ def test_a_command_imports_hardly_more_than_argparse_and_the_store(command: list
     assert more <= {"psync.store.waiting", "ast", "_ast"}, more
 
 
+@files
 @pytest.mark.parametrize("command", COMMANDS)
 def test_wrong_use_of_any_command_is_one_line_after_its_usage(
     command: str, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ from psync import Counter, Lock, PickleShareDB, WorkQueue
 from psync.cli import main
 from psync.engine import places
 from psync.engine.redis import diagnosis
+from psync.engine.redis.premises import Premises, told
 from psync.errors import StoreFailed
 from tests.cli.shell import psync
 from tests.redis_server import RedisServer
@@ -128,24 +129,31 @@ def test_doctor_tells_what_a_server_is_and_what_it_means(server: RedisServer, ca
         code, out, _ = typed(capsys, "doctor", url, "--json")
     found = {finding["what"]: finding for finding in json.loads(out)["findings"]}
     assert code == 0 and found["server"]["says"].startswith(("Redis ", "Valkey "))
-    assert found["persistence"]["says"].endswith("nothing is lost")
+    assert "keeps all that it answered" in found["persistence"]["says"]
     assert found["eviction"]["state"] == found["memory"]["state"] == found["scripts"]["state"] == "ok"
     assert f"pid {os.getpid()}" in found["at work"]["says"]
     assert typed(capsys, "doctor", url, "--pair")[0] == typed(capsys, "doctor", url, "--restore", "a")[0] == 2
 
 
 def test_doctor_judges_what_a_server_may_forget() -> None:
-    evicting = {"maxmemory": "1000", "used_memory": "950", "maxmemory_policy": "allkeys-lru"}
-    assert diagnosis.eviction(evicting).state == diagnosis.memory(evicting).state == "wrong"
-    assert diagnosis.eviction(evicting | {"maxmemory": "0"}).state == "note"
-    assert "alive" in diagnosis.eviction(evicting | {"maxmemory_policy": "volatile-lru"}).says
-    [nothing] = diagnosis.persistence({"aof_enabled": "0"}, {"save": ""})
-    [second] = diagnosis.persistence({"aof_enabled": "1"}, {"appendfsync": "everysec"})
-    assert "all is gone" in nothing.says and "last second" in second.says
-    assert diagnosis.version({"redis_version": "5.0.3"}).state == "wrong"
-    assert diagnosis.version({"redis_version": "7.2.4", "valkey_version": "8.0.1"}).says.startswith("Valkey 8.0.1")
+    def of(**information: str) -> Premises:
+        usual = {"redis_version": "7.2.4", "maxmemory": "0"}
+        return told(usual | information, {"save": "", "appendfsync": "everysec"})
+
+    limited = of(maxmemory="1000", maxmemory_policy="allkeys-lru")
+    assert diagnosis.eviction(limited).state == "wrong"
+    assert diagnosis.eviction(of(maxmemory_policy="allkeys-lru")).state == "note"
+    assert "alive" in diagnosis.eviction(limited._replace(policy="volatile-lru")).says
+    assert diagnosis.eviction(of(maxmemory_policy="noeviction")).state == "ok"
+    assert diagnosis.memory({"maxmemory": "1000", "used_memory": "950"}).state == "wrong"
+    assert "forgets everything" in diagnosis.persistence(of(aof_enabled="0"), {}).says
+    assert "last second" in diagnosis.persistence(of(aof_enabled="1"), {}).says
+    assert diagnosis.persistence(of(aof_enabled="1"), {"aof_last_write_status": "err"}).state == "wrong"
+    assert diagnosis.version(of(redis_version="5.0.3"), {}).state == "wrong"
+    assert diagnosis.version(of(), {"valkey_version": "8.0.1"}).says.startswith("Valkey 8.0.1")
+    assert diagnosis.version(told(None, {}), {}).state == "note"
     open_to_all = {"requirepass": "", "bind": "* -::*", "protected-mode": "no"}
-    assert [each.state for each in diagnosis.access({}, open_to_all, "redis://host/0")] == ["note", "wrong"]
-    assert [each.state for each in diagnosis.access({}, open_to_all, "unix:///socket")] == ["ok"]
+    assert [each.state for each in diagnosis.access(open_to_all, "redis://host/0")] == ["note", "wrong"]
+    assert [each.state for each in diagnosis.access(open_to_all, "unix:///socket")] == ["ok"]
     [replica] = diagnosis.replication({"role": "slave"})
     assert replica.state == "wrong"

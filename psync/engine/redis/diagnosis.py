@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,10 +14,9 @@ from psync.engine.redis import scripts
 from psync.engine.redis.address import parse
 from psync.engine.redis.engine import HIDDEN
 from psync.engine.redis.looking import LookingEngine
+from psync.engine.redis.premises import OLDEST, Premises, fields, settings
 from psync.errors import StoreFailed
 
-OLDEST = 6
-"""The first version that has all that is used."""
 SLOW = 0.005
 """Seconds for an answer, above which it is worth a note."""
 NEARLY_FULL = 0.9
@@ -39,43 +39,41 @@ def diagnosed(url: str) -> Iterator[Finding]:
 
 
 def _of_server(engine: LookingEngine) -> Iterator[Finding]:
-    facts, settings = _facts(engine), _settings(engine)
-    yield version(facts)
-    yield _speed(engine)
-    yield from access(facts, settings, engine.address.url)
+    speed = _speed(engine)  # which waits until it answers at all
+    premises, facts, configured = engine.server.premises(), _facts(engine), _configured(engine)
+    yield version(premises, facts)
+    yield speed
+    yield from access(configured, engine.address.url)
     yield _scripts(engine)
-    yield from persistence(facts, settings)
-    yield eviction(facts)
+    yield persistence(premises, facts)
+    yield eviction(premises)
     yield memory(facts)
     yield from replication(facts)
 
 
 def _facts(engine: LookingEngine) -> Facts:
-    """What the server tells of itself, by name."""
-    lines = engine.server.ask("INFO").decode("utf-8", "replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
+    """What the server tells of itself, by name; nothing, if it does not let us ask."""
+    with contextlib.suppress(StoreFailed):
+        return fields(engine.server.ask("INFO"))
+    return {}
 
 
-def _settings(engine: LookingEngine) -> Facts:
-    """How it is configured, as far as it may be asked."""
+def _configured(engine: LookingEngine) -> Facts:
+    """Who may log in and from where, as far as it may be asked."""
     found: dict[str, str] = {}
-    for name in ("appendfsync", "save", "bind", "protected-mode", "requirepass"):
-        try:
-            answer = engine.server.ask("CONFIG", "GET", name)
-        except StoreFailed:  # it does not let us
-            continue
-        if len(answer) == 2:
-            found[name] = answer[1].decode("utf-8", "replace")
+    for name in ("bind", "protected-mode", "requirepass"):
+        with contextlib.suppress(StoreFailed):
+            found |= settings(engine.server.ask("CONFIG", "GET", name))
     return found
 
 
-def version(facts: Facts) -> Finding:
-    name, number = "Redis", facts.get("redis_version", "")
-    if "valkey_version" in facts:
-        name, number = "Valkey", facts["valkey_version"]
+def version(premises: Premises, facts: Facts) -> Finding:
+    name, number = ("Valkey", facts["valkey_version"]) if "valkey_version" in facts else ("Redis", premises.version)
+    if number is None:
+        return Finding("server", NOTE, "it does not tell what it is (INFO is forbidden)")
     says = f"{name} {number}, mode {facts.get('redis_mode', '?')}, up for {facts.get('uptime_in_seconds', '?')} s"
-    if not number.partition(".")[0].isdecimal() or int(number.partition(".")[0]) < OLDEST:
-        return Finding("server", WRONG, says, f"psync needs version {OLDEST} or later")
+    if premises.is_old:
+        return Finding("server", WRONG, says, f"psync needs version {'.'.join(map(str, OLDEST))} or later")
     return Finding("server", OK, says)
 
 
@@ -90,7 +88,7 @@ def _speed(engine: LookingEngine) -> Finding:
     return Finding("latency", NOTE if middle > SLOW else OK, says)
 
 
-def access(facts: Facts, settings: Facts, url: str) -> Iterator[Finding]:
+def access(configured: Facts, url: str) -> Iterator[Finding]:
     """Who may write there can run code in those who read."""
     if url.startswith("unix://"):
         yield Finding("connection", OK, "a socket of this host")
@@ -101,13 +99,12 @@ def access(facts: Facts, settings: Facts, url: str) -> Iterator[Finding]:
     else:
         says = "not encrypted: who sees the network sees the values and the password"
         yield Finding("connection", NOTE, says, "use rediss://, or keep the server on this host")
-    if "requirepass" not in settings or "bind" not in settings:
+    if "requirepass" not in configured or "bind" not in configured:
         yield Finding("access", NOTE, "the server does not tell who may log in")
         return
-    local = all(one.lstrip("-").startswith(("127.", "::1")) for one in settings["bind"].split())
-    closed = bool(settings["requirepass"]) or settings.get("protected-mode") == "yes" or (local and settings["bind"])
-    if closed:
-        yield Finding("access", OK, "with a password" if settings["requirepass"] else "from this host only")
+    local = all(one.lstrip("-").startswith(("127.", "::1")) for one in configured["bind"].split())
+    if configured["requirepass"] or configured.get("protected-mode") == "yes" or (local and configured["bind"]):
+        yield Finding("access", OK, "with a password" if configured["requirepass"] else "from this host only")
     else:
         says = "everybody who reaches the server can write to it; what is read there runs as you"
         yield Finding("access", WRONG, says, "set requirepass or an ACL, bind it to this host, or seal with a key")
@@ -121,41 +118,28 @@ def _scripts(engine: LookingEngine) -> Finding:
     return Finding("scripts", OK, "run: each verb happens at one instant")
 
 
-def persistence(facts: Facts, settings: Facts) -> Iterator[Finding]:
+def persistence(premises: Premises, facts: Facts) -> Finding:
     """What outlives the server."""
-    if facts.get("aof_enabled") == "1":
-        if facts.get("aof_last_write_status", "ok") != "ok":
-            yield Finding("persistence", WRONG, "the server could not write its log of commands", "see to its disk")
-        often = settings.get("appendfsync", "?")
-        if often == "always":
-            yield Finding("persistence", OK, "each command is on its disk before it is answered: nothing is lost")
-        elif often == "everysec":
-            yield Finding(
-                "persistence",
-                NOTE,
-                "what was answered in the last second is lost with power (nothing, if only the server is killed)",
-                "appendfsync always, where that matters",
-            )
-        else:
-            says = f"when commands reach its disk is left to its kernel or not told (appendfsync {often})"
-            yield Finding("persistence", NOTE, says, "appendfsync everysec or always")
-        return
-    if settings.get("save", "") or (facts.get("rdb_last_save_time", "0") != "0" and "save" not in settings):
-        says = "only snapshots: what came after the last one is gone when the server ends"
-    else:
-        says = "none: all is gone when the server ends"
-    yield Finding("persistence", NOTE, says, "appendonly yes, unless that is what you want")
+    if facts.get("aof_last_write_status", "ok") != "ok":
+        return Finding("persistence", WRONG, "the server could not write its log of commands", "see to its disk")
+    if premises.persistence == "always":
+        return Finding("persistence", OK, f"it {premises.survives}")
+    remedy = "appendonly yes, appendfsync always: unless that is what you want"
+    return Finding("persistence", NOTE, f"it {premises.survives}", remedy)
 
 
-def eviction(facts: Facts) -> Finding:
+def eviction(premises: Premises) -> Finding:
     """What it forgets when its memory is full."""
-    policy, limit = facts.get("maxmemory_policy", "?"), int(facts.get("maxmemory", 0))
-    if policy == "noeviction":
+    if premises.policy is None:
+        return Finding("eviction", NOTE, "it does not tell what it forgets when its memory is full")
+    if premises.policy == "noeviction":
         return Finding("eviction", OK, "noeviction: when its memory is full, writing raises StoreFull; nothing is lost")
-    forgets = "who is alive, so that locks and tasks are given away early" if "volatile" in policy else "values"
-    says = f"{policy}: when its memory is full, it forgets {forgets}"
-    remedy = "maxmemory-policy noeviction"
-    return Finding("eviction", WRONG if limit else NOTE, says if limit else f"{says}; but it has no limit", remedy)
+    lives = "volatile" in premises.policy
+    forgets = "who is alive, so that locks and tasks are given away early" if lives else "values"
+    says = f"{premises.policy}: when its memory is full, it forgets {forgets}"
+    if premises.limited:
+        return Finding("eviction", WRONG, f"{says}; no store on it is opened", "maxmemory-policy noeviction")
+    return Finding("eviction", NOTE, f"{says}; but there is no limit", "maxmemory-policy noeviction")
 
 
 def memory(facts: Facts) -> Finding:

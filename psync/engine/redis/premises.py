@@ -40,9 +40,13 @@ class Premises(NamedTuple):
         """What the server's persistence means, to be said behind its name."""
         return SURVIVES[self.persistence]
 
+    @property
+    def is_old(self) -> bool:
+        return self.version is not None and _numbers(self.version) < OLDEST
+
     def check(self, place: str) -> None:
         """Raises `StoreFailed` with the remedy where psync's promises can't be kept at all."""
-        if self.version is not None and _numbers(self.version) < OLDEST:
+        if self.is_old:
             raise StoreFailed(
                 f"the server of {place} is of version {self.version}, and psync needs "
                 f"{'.'.join(map(str, OLDEST))} or later. Nothing was changed",
