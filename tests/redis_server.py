@@ -11,11 +11,16 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 MISSING = "there is no redis-server or valkey-server on PATH (apt-get install --no-install-recommends redis-server)"
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 SERVERS = {"redis": (), "redis aof": AOF}
 """How a server is started: nothing on a disk, and every command on it before it is answered."""
+
+WHOLE = os.environ.get("PSYNC_TEST_REDIS") == "all"
+"""Whether everything is to be as long and as many as it should; else it is scaled down, or left out."""
+only_when_asked = pytest.mark.skipif(not WHOLE, reason="only when asked for, with PSYNC_TEST_REDIS=all: tox -e redis")
 
 
 def why_not() -> str | None:
@@ -45,11 +50,15 @@ def contents(url: str) -> dict[bytes, bytes]:
 class RedisServer:
     """Starts at once; `kill` and `start` again as often as wanted. Its data live as long as it does."""
 
-    def __init__(self, *options: str, port: int = 0) -> None:
+    def __init__(
+        self, *options: str, port: int = 0, password: str | None = None, configuration: Path | None = None
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="psync-redis-"))
         self.socket = self.folder / "socket"
         self.port = port
-        self._options = options
+        self._password = password
+        self._before = [str(configuration)] if configuration else []
+        self._options = [*options, *(("--requirepass", password) if password else ())]
         self._pid = 0
         self.start()
 
@@ -63,7 +72,9 @@ class RedisServer:
         assert program
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
         options += ["--dir", str(self.folder), "--save", "", "--daemonize", "yes", "--logfile", str(self._told)]
-        subprocess.run([program, *options, *self._options], check=True, timeout=30, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [program, *self._before, *options, *self._options], check=True, timeout=30, stdout=subprocess.DEVNULL
+        )
         end = time.monotonic() + 30
         while not self._answers():
             assert time.monotonic() < end, self._told.read_text()
@@ -77,7 +88,7 @@ class RedisServer:
         import redis
 
         try:
-            with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            with redis.Redis(unix_socket_path=str(self.socket), password=self._password) as client:
                 self._pid = int(client.info("server")["process_id"])
                 return True
         except redis.RedisError:

@@ -17,12 +17,9 @@ from psync.engine.redis import scripts
 from psync.engine.redis.scripts import Script
 from psync.errors import StoreFailed, StoreFull
 from tests.redis.proxy import Proxy
-from tests.redis_server import AOF, RedisServer
+from tests.redis_server import AOF, WHOLE, RedisServer, only_when_asked
 from tests.sync.people import Talk, another, eventually, others
 
-WHOLE = os.environ.get("PSYNC_TEST_REDIS") == "all"
-"""Whether everything is to be as long and as many as it should; else it is scaled down."""
-only_when_asked = pytest.mark.skipif(not WHOLE, reason="only when asked for, with PSYNC_TEST_REDIS=all: tox -e redis")
 EVERY_SECOND = ("--appendonly", "yes", "--appendfsync", "everysec")
 
 
@@ -51,7 +48,7 @@ def _work(url: str) -> None:
 def test_a_server_killed_under_six_workers_loses_and_doubles_no_result(
     start: Callable[..., RedisServer], kept: tuple[str, ...]
 ) -> None:
-    server, count = start(*kept), 2000 if WHOLE else 300
+    server, count = start(*kept), 2000 if WHOLE else 150
     url = server.url("crash")
     with PickleShareDB(url) as db, others(*[lambda talk: _work(url)] * 6) as workers:
         queue = WorkQueue(db, "jobs")

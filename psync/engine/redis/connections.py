@@ -21,10 +21,9 @@ class Connections:
         self.address = address
         self.moves = 0
         """How often another server took the place of the one before, as far as this process has seen."""
-        self._place: tuple[str, int] | None = address.hosts[0] if address.hosts else None
-        """Where the next connection leads; None where redis-py knows it: a socket, or whom the sentinels name."""
-        if address.sentinel:
-            self._place = None
+        self._place: tuple[str, int] | None = None
+        """Where connections lead; None as long as nobody was asked, and for a socket."""
+        self._last: tuple[str, int] | None = None
         self._pool: Any = None
         self._made = threading.Lock()
         forks.remember(self)
@@ -37,56 +36,62 @@ class Connections:
         with self._made:
             if self._pool is None:
                 self._pool = self._open_pool()
-        connection = self._pool.make_connection()
-        self.aim(connection)
-        return connection
+        return self._pool.make_connection()
 
     def aim(self, connection: Any) -> None:
-        """Let a connection that is not open lead to where the server is now."""
-        if self._place is not None:
-            connection.host, connection.port = self._place
+        """Let a connection that is not open lead to where the server is now. Raises redis-py's ConnectionError if no
+        sentinel knows."""
+        hosts = self.address.hosts
+        if connection._sock is not None or not hosts:
+            return
+        place = self._place or self._go_to(self._named_by_sentinels() if self.address.sentinel else hosts[0])
+        connection.host, connection.port = place
 
     def failed(self, connection: Any, error: Exception) -> None:
         """What to make of `error`: is somebody else asked from now on?"""
-        if self._place is None:
+        if self._place is None or self._place != (connection.host, connection.port):
             return
         if isinstance(error, client().exceptions.MovedError):
             self._go_to((error.host or self._place[0], error.port))
-        elif not isinstance(error, client().exceptions.ResponseError) and self._place == _place_of(connection):
+        elif self.address.sentinel:
+            self._place = None
+        elif not isinstance(error, client().exceptions.ResponseError):
             hosts = self.address.hosts
             at = hosts.index(self._place) + 1 if self._place in hosts else 0
             self._go_to(hosts[at % len(hosts)])
 
-    def _go_to(self, place: tuple[str, int]) -> None:
-        if place != self._place:
-            self._place = place
+    def _go_to(self, place: tuple[str, int]) -> tuple[str, int]:
+        if self._last not in (None, place):
             self.moves += 1
+        self._place = self._last = place
+        return place
 
     def _open_pool(self) -> Any:
-        redis = client()
-        # RESP 2: in RESP 3 redis-py passes over what is pushed, and reads on.
-        options: dict[str, Any] = {"socket_timeout": ANSWER, "socket_connect_timeout": ANSWER, "protocol": 2}
         try:
-            if self.address.sentinel:
-                return self._open_sentinels(redis, options)
-            return redis.ConnectionPool.from_url(self.address.to(0), **options)
+            return client().ConnectionPool.from_url(self.address.to(0), **_options())
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.address.shown} can't be opened: {error}") from error
 
-    def _open_sentinels(self, redis: Any, options: dict[str, Any]) -> Any:
-        """TLS and its options hold for the sentinels too; user and password are the server's."""
-        given = {**options, **redis.connection.parse_url(self.address.to(0))}
-        for name in ("host", "port", "connection_class"):
+    def _named_by_sentinels(self) -> tuple[str, int]:
+        """The master. TLS and its options hold for the sentinels too; user and password are the master's."""
+        redis = client()
+        given = {**_options(), **redis.connection.parse_url(self.address.to(0))}
+        for name in ("host", "port", "connection_class", "username", "password", "db"):
             given.pop(name, None)
         safe = {"ssl": True} if self.address.url.startswith("rediss") else {}
-        secrets = ("username", "password", "db", "protocol")
-        theirs = {name: value for name, value in given.items() if name not in secrets}
-        sentinels = redis.sentinel.Sentinel(self.address.hosts, sentinel_kwargs={**theirs, **safe}, **given, **safe)
-        return sentinels.master_for(self.address.sentinel).connection_pool
+        sentinels = redis.sentinel.Sentinel(self.address.hosts, sentinel_kwargs={**given, **safe})
+        try:
+            host, port = sentinels.discover_master(self.address.sentinel)
+        finally:
+            for sentinel in sentinels.sentinels:
+                sentinel.close()
+        return host, int(port)
 
 
-def _place_of(connection: Any) -> tuple[str, int]:
-    return connection.host, connection.port
+def _options() -> dict[str, Any]:
+    """How each connection is: in RESP 2, because in RESP 3 redis-py passes over what is pushed, and reads on."""
+    never = client().retry.Retry(client().backoff.NoBackoff(), 0)
+    return {"socket_timeout": ANSWER, "socket_connect_timeout": ANSWER, "protocol": 2, "retry": never}
 
 
 def client() -> Any:

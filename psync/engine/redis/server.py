@@ -27,12 +27,15 @@ FIRST_BREAK, LONGEST_BREAK = 0.02, 1.0
 class Line:
     """A connection, and the slot in which the server notes what was answered on it."""
 
-    def __init__(self, connection: Any, slot: bytes) -> None:
-        self.connection = connection
+    def __init__(self, connections: Connections, slot: bytes) -> None:
+        self._connections = connections
+        self.connection = connections.new()
         self.slot = slot
         self.number = 0
 
     def ask(self, *command: Any) -> Any:
+        if self.connection._sock is None:
+            self._connections.aim(self.connection)
         self.connection.send_command(*command)
         return self.connection.read_response()
 
@@ -63,7 +66,7 @@ class Server:
         try:
             return self._lines.pop()
         except IndexError:
-            return Line(self.connections.new(), self.prefix + b"q:" + fresh().hex().encode())
+            return Line(self.connections, self.prefix + b"q:" + fresh().hex().encode())
 
     def _give_back(self, line: Line, closings: int) -> None:
         """For the next request; unless this was closed meanwhile, by another thread."""
@@ -148,7 +151,6 @@ class Server:
             if clock.monotonic() >= end:
                 raise self._unreachable(what, error) from error
             self.connections.failed(line.connection, error)
-            self.connections.aim(line.connection)
             clock.sleep(pause)
             pause = min(2 * pause, LONGEST_BREAK)
             try:

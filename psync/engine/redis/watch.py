@@ -60,6 +60,7 @@ class Channels:
         channels = [self._server.prefix + b"!" + name for name in names]
         for attempt in range(5):
             try:
+                self._server.connections.aim(connection)
                 connection.send_command("SUBSCRIBE", *channels)
                 for _ in channels:
                     connection.read_response()
