@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,25 @@ everywhere = pytest.mark.parametrize("root", ["tmpfs", "disk"], indirect=True)
 def scaled(count: float) -> int:
     """`count` times the environment's PSYNC_TEST_SCALE, at least 1."""
     return max(1, int(count * SCALE))
+
+
+class Deadly:
+    """A bucket; who appends to it dies when that is done."""
+
+    def __init__(self, bucket: Any, die: Callable[[], object]) -> None:
+        self._bucket = bucket
+        self._die = die
+
+    def append(self, ops: bytes) -> int:
+        size: int = self._bucket.append(ops)
+        self._die()
+        return size
+
+
+def die_before_the_mark(results: Any, die: Callable[[], object]) -> None:
+    """Who answers a task through this queue's `results` dies between the answer and the mark that the task is done."""
+    write = results.write
+    results.write = lambda id, ops, append: write(id, ops, lambda bucket, ops: append(Deadly(bucket, die), ops))
 
 
 def about_files() -> None:

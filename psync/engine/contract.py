@@ -154,6 +154,10 @@ class Counts(NamedTuple):
     sealed: bool = False
 
 
+class _Foreign(Exception):
+    """A bucket is one pickle of something else's."""
+
+
 class Sealed(Exception):
     """The log takes no more records."""
 
@@ -256,6 +260,25 @@ class Log(ABC):
 
         A claim without a lease is settled, or gets another beat, by its living owner only, or with proof of its death.
         """
+
+    def answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
+        """`settle`, with ``bucket.append(ops)`` before it: what that returned, or None if the mark is not `held`.
+
+        Nothing happens where a foreign pickle stands (0), or if it raises. A crash leaves neither, both, or the items
+        without the mark.
+        """
+        size = 0
+
+        def append() -> None:
+            nonlocal size
+            size = bucket.append(ops)
+            if not size:
+                raise _Foreign
+
+        try:
+            return size if self.settle(position, held, new, append) else None
+        except _Foreign:
+            return 0
 
     @abstractmethod
     def read(self, position: int) -> Record | None:
@@ -424,6 +447,11 @@ class Engine(ABC):
     @abstractmethod
     def bucket(self, name: str) -> Bucket:
         """The bucket at `name`, whose last segment has two characters; whether or not there is one yet."""
+
+    def tails(self, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
+        """Each name with its `Bucket.tail` since then; one after the other, in this order, or all at one instant."""
+        for name, position in since.items():
+            yield name, self.bucket(name).tail(position)
 
     @abstractmethod
     def append_all(self, ops: Mapping[str, bytes]) -> None:

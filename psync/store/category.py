@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import forks
-from psync.engine.contract import Engine, HeldBucket, Position, Tail
+from psync.engine.contract import Bucket, Engine, HeldBucket, Position, Tail
 from psync.errors import CorruptValue, StoreFailed, kept_at
 from psync.store.codec import codec_of
 from psync.store.keys import gethashfile
@@ -32,6 +32,8 @@ OPEN = 1
 """Flag of an ``xx`` whose items were never compressed by a user, so that a fast `get` may find them."""
 ROOMY = 1 << 16
 """Bytes: a smaller bucket is never looked at for what was overwritten in it."""
+Append = Callable[[Bucket, bytes], int | None]
+"""`Bucket.append`, or what does it together with something else: see `Category.set_pickled`."""
 MISSING: Any = object()
 _is_bucket = re.compile(r"[0-9a-f]{2}").fullmatch
 
@@ -251,14 +253,23 @@ class Category:
     def set(self, key: Any, value: Any) -> None:
         self.set_pickled(key, self._codec.item(key, value))
 
-    def set_pickled(self, key: Any, ops: bytes) -> None:
-        """`set`, with what `Codec.item` made of key and value."""
+    def set_pickled(self, key: Any, ops: bytes, append: Append | None = None) -> bool:
+        """`set`, with what `Codec.item` made of key and value. `append` may do it together with something else, and
+        return None if it is not to be done at all: then False."""
         bucket = gethashfile(key)
         name = self._prefix + bucket
-        while not (self._gathered or self._is_growing(name)) or not (size := self.engine.bucket(name).append(ops)):
+        while True:
+            if self._gathered or self._is_growing(name):
+                file = self.engine.bucket(name)
+                size = file.append(ops) if append is None else append(file, ops)
+                if size != 0:
+                    break
             self._gather()
+        if size is None:
+            return False
         if size > self._roomy.get(bucket, ROOMY):
             self._squeeze(bucket)
+        return True
 
     def _squeeze(self, bucket: str) -> None:
         """Rewrite a bucket that holds more overwritten items than others; it has to double before the next look."""

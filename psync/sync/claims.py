@@ -119,7 +119,7 @@ class Claims:
             return level.settle(position, mark, _mark((_DONE, mark[1], 0, 0, 0.0)))
         new: Mark = _mark((_DONE, mark[1], 0, ANSWERED, 0.0))
         ops = self._codec.item(id, result)
-        return level.settle(position, mark, new, lambda: self._results.write(id, ops))
+        return self._results.write(id, ops, lambda bucket, ops: level.answer(position, mark, new, bucket, ops))
 
     def set_back(
         self,

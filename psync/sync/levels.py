@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from psync.engine.contract import FINAL, WAITING, Engine, Log, Mark, Record, State
+from psync.engine.contract import FINAL, WAITING, Bucket, Engine, Log, Mark, Record, State
 from psync.store.codec import codec_of
 from psync.sync.shared import recalled
 
@@ -50,7 +50,7 @@ def _priorities(used: Sequence[int]) -> tuple[int, ...]:
 class Level:
     """The tasks of one priority."""
 
-    __slots__ = ("append", "ids", "log", "priority", "settle")
+    __slots__ = ("answer", "append", "ids", "log", "priority", "settle")
 
     def __init__(self, priority: int, log: Log) -> None:
         self.ids = f"#p{priority}." if priority else "#"
@@ -59,6 +59,7 @@ class Level:
         self.log = log
         self.append = log.append
         self.settle = log.settle
+        self.answer = log.answer
 
 
 class HighLevel(Level):
@@ -71,6 +72,7 @@ class HighLevel(Level):
         self._announce = announce
         self.append = self._append
         self.settle = self._settle
+        self.answer = self._answer
 
     def _append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
         positions = self.log.append(payloads, mark)
@@ -82,6 +84,12 @@ class HighLevel(Level):
         if settled and new.state is not State.CLAIMED:
             self._announce("/final" if new.state in FINAL else "")
         return settled
+
+    def _answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
+        size = self.log.answer(position, held, new, bucket, ops)
+        if size:
+            self._announce("/final")
+        return size
 
 
 class Levels:

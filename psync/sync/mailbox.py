@@ -185,8 +185,8 @@ class Arrivals:
         """
         # A bucket that was compacted meanwhile is gone, but what it held is in the compressed file, which is looked at
         # last for that reason.
-        for name in (*(self._all if buckets is None else sorted(buckets)), self._compressed):
-            tail = self._letters.engine.bucket(name).tail(self._positions.get(name))
+        names = (*(self._all if buckets is None else sorted(buckets)), self._compressed)
+        for name, tail in self._letters.engine.tails({name: self._positions.get(name) for name in names}):
             if tail is None:
                 self._positions.pop(name, None)
             elif tail.ops:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import State
 from psync.errors import CorruptValue, TaskFailed
-from psync.store.category import MISSING
+from psync.store.category import MISSING, Append
 from psync.store.waiting import NOT_YET
 from psync.sync.mailbox import Mailbox
 
@@ -28,9 +28,9 @@ class Results(Mailbox):
     def letter(self, id: str) -> Any:
         return self._letters.get(id, fast_only=False)
 
-    def write(self, id: str, ops: bytes) -> None:
-        """Without looking whether there is one: the caller holds the task's claim, so there is none."""
-        self._letters.set_pickled(id, ops)
+    def write(self, id: str, ops: bytes, append: Append | None = None) -> bool:
+        """Without looking whether there is one: the caller, or `append`, makes sure of the task's claim."""
+        return self._letters.set_pickled(id, ops, append)
 
     def _watched(self, addresses: Iterable[Any]) -> list[str]:
         return [*super()._watched(addresses), self._queue._where + "/final"]

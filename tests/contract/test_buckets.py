@@ -10,6 +10,7 @@ from psync.engine import Engine
 from tests.contract.payloads import (
     Follower,
     bucket_dict,
+    dict_of,
     item,
     items,
     loaded,
@@ -23,6 +24,20 @@ from tests.support import scaled
 NAME = "cat/a3"
 
 # -- append and tail -------------------------------------------------------------------------------
+
+
+def test_the_tails_of_several_buckets_are_what_each_of_them_has(stand: Stand) -> None:
+    mine, theirs = stand.engine, stand.other()
+    theirs.bucket("cat/a").append(item("a", 1))
+    theirs.bucket("cat/b").append(item("b", 1))
+    theirs.write("cat/c", pickled({"old": 1}))
+    first = dict(mine.tails(dict.fromkeys(["cat/b", "cat/none", "cat/a", "cat/c"])))
+    assert list(first) == ["cat/b", "cat/none", "cat/a", "cat/c"]
+    assert [dict_of(tail) for tail in first.values()] == [{"b": 1}, None, {"a": 1}, {"old": 1}]
+    theirs.bucket("cat/a").append(item("c", 2))
+    again = dict(mine.tails({name: first[name].position for name in ("cat/a", "cat/b")}))  # type: ignore[union-attr]
+    assert [(tail.whole, loaded_items(tail)) for tail in again.values() if tail] == [(False, {"c": 2}), (False, {})]
+    assert dict(mine.tails({})) == {}
 
 
 def test_a_bucket_that_was_never_begun_has_no_tail(engine: Engine) -> None:

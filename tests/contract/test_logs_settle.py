@@ -9,7 +9,7 @@ import pytest
 from psync.engine import Engine
 from psync.engine.contract import Log, Mark, State
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
-from tests.contract.payloads import bucket_dict, item
+from tests.contract.payloads import bucket_dict, item, pickled
 from tests.contract.stands import Stand, threads
 from tests.support import scaled
 
@@ -31,6 +31,27 @@ def test_a_mark_goes_on_only_from_what_it_is(stand: Stand) -> None:
     assert log.settle(position, record.mark, Mark(State.DONE, 1)) is True
     assert log.settle(position, record.mark, Mark(State.DONE, 1)) is False
     assert log.settle(position, record.mark, Mark(State.WAITING, 1)) is False
+
+
+def test_an_answer_and_its_mark_are_there_together_or_not_at_all(stand: Stand) -> None:
+    log, bucket = stand.engine.log(LOG), stand.engine.bucket("answers/00")
+    first, second = log.append([b"x", b"y"])
+    mine, done = log.take(ME)[0].mark, Mark(State.DONE, 1)
+    assert log.answer(first, Mark(State.CLAIMED, 1, OTHER), done, bucket, item("a", 1)) is None
+    assert bucket.tail() is None and log.read(first) is not None
+    assert log.answer(first, mine, done, bucket, item("a", 1))
+    assert log.answer(first, mine, done, bucket, item("b", 2)) is None
+    assert bucket_dict(stand.other(), "answers/00") == {"a": 1}
+    assert [record.position for record in stand.other().log(LOG).take(ME)] == [second]
+
+
+def test_an_answer_has_no_place_where_something_else_put_its_pickle(stand: Stand) -> None:
+    log = stand.engine.log(LOG)
+    (position,) = log.append([b"x"])
+    mark = log.take(ME)[0].mark
+    stand.engine.write("answers/00", pickled({"old": 1}))
+    assert log.answer(position, mark, Mark(State.DONE, 1), stand.engine.bucket("answers/00"), item("a", 1)) == 0
+    assert bucket_dict(stand.engine, "answers/00") == {"old": 1} and log.claims()
 
 
 def test_a_position_that_holds_no_record_is_not_settled(log: Log) -> None:

@@ -16,6 +16,7 @@ from tests.simulation.actor import Stuck
 from tests.simulation.explore import explore, first_failure
 from tests.simulation.plants import answer_after_the_mark, answer_without_claim, look_before_watching
 from tests.simulation.schedule import Schedule
+from tests.support import die_before_the_mark
 
 Run = tuple[str, int]
 """Id and attempt: nobody ever gets the same one twice."""
@@ -158,8 +159,7 @@ def test_an_answer_stays_though_its_worker_dies_before_the_mark_while_the_lease_
 
         def answer_late_and_die(engine: MemoryEngine) -> None:
             jobs = work.queue(engine)
-            write = jobs.results.write
-            jobs.results.write = lambda *letter: (write(*letter), engine.die())  # type: ignore[func-returns-value,method-assign]
+            die_before_the_mark(jobs.results, engine.die)
             with contextlib.suppress(QueueClosed):
                 task = jobs.get()
                 with engine.watch([]) as watch:

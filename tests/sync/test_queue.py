@@ -17,6 +17,7 @@ from psync.engine import Engine, MemoryEngine, open_engine
 from psync.engine.memory import ManualClock
 from psync.errors import QueueClosed, StaleClaim, TaskFailed, WaitTimeout
 from psync.sync.batches import PATIENCE
+from tests.support import die_before_the_mark
 
 
 class Place(NamedTuple):
@@ -770,13 +771,7 @@ def test_an_answer_stays_though_its_worker_dies_before_the_mark(begun: bool) -> 
     (task,) = WorkQueue(dying, "jobs").get_many(1)
     if begun:
         task.value
-    write = task._queue.results.write
-
-    def write_and_die(id: str, ops: bytes) -> None:
-        write(id, ops)
-        dying.die()
-
-    task._queue.results.write = write_and_die  # type: ignore[method-assign]
+    die_before_the_mark(task._queue.results, dying.die)
     with pytest.raises(SystemExit):
         task.done("answer")
     jobs.join(timeout=10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,44 +13,37 @@ if TYPE_CHECKING:
     from psync.engine.redis.engine import RedisEngine
 
 
+NOTHING_KNOWN = Position((0,), 0, 0)
+WHOLE = 2
+"""What the server says of a bucket of which it gives all: it is new to who asks, or was replaced."""
+
+
 class RedisBucket(Bucket):
     def __init__(self, engine: RedisEngine, name: str) -> None:
         self._engine = engine
         self._name = name
-        self._key = name.encode()
+        self.key = name.encode()
 
     def __repr__(self) -> str:
         return f"<RedisBucket {self._name!r}>"
 
     def tail(self, since: Position | None = None) -> Tail | None:
-        server = self._engine.server
-        while True:
-            era = server.era
-            if since is not None and since.identity[1] != era:
-                since = None  # the server may have forgotten some of what we read, and taken other items instead
-            identity, end = (since.identity[0].to_bytes(8, "little"), since.end) if since is not None else (b"", 0)
-            answer = server.run(scripts.TAIL, self._key, identity, end)
-            if era == server.era:
-                break
-        if not answer[1]:
-            return None
-        head, size, data = answer[2:]
-        try:
-            found = _tail(head, size, data, era, whole=answer[1] == 2)
-        except stored.Unreadable as error:
-            raise self._engine.damaged(self._name, str(error)) from error
-        self._engine.sound.add(self._key)
+        ((_, found),) = tails(self._engine, {self._name: since})
         return found
 
-    def append(self, ops: bytes) -> int:
-        """One APPEND; the first of a process looks first whether what it extends is sound."""
-        if self._key not in self._engine.sound:
+    def look_first(self) -> None:
+        """Before the first append of this process: what damaged bytes were extended by would be lost with them."""
+        if self.key not in self._engine.sound:
             self.tail()
-        return self._engine.append([(self._key, ops)], self._name)
+
+    def append(self, ops: bytes) -> int:
+        """One round trip; the first of a process looks first."""
+        self.look_first()
+        return self._engine.append([(self.key, ops)], self._name)
 
     @contextmanager
     def held(self) -> Iterator[HeldBucket | None]:
-        what = b"n:" + self._key
+        what = b"n:" + self.key
         with self._engine.holds.held(what, what) as hold:
             if hold.value is not None:
                 held = _Held(self, self._engine, hold.proof)
@@ -67,7 +60,7 @@ class _Held(HeldBucket):
         self._bucket = bucket
         self._engine = engine
         self._proof = proof
-        self._name = bucket._key
+        self._name = bucket.key
         self.over = False
 
     def _check(self) -> None:
@@ -102,6 +95,32 @@ class _Held(HeldBucket):
     def drop(self) -> None:
         self._check()
         self._engine.put(scripts.REMOVE, self._name, self._proof, b"")
+
+
+def tails(engine: RedisEngine, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
+    """See `Engine.tails`."""
+    if not since:
+        return
+    server = engine.server
+    while True:
+        era = server.era
+        asked: list[object] = []
+        for name, position in since.items():
+            # when the server may have forgotten some of what we read, and taken other items instead, from the start
+            known = position if position is not None and position.identity[1] == era else NOTHING_KNOWN
+            asked += (name.encode(), known.identity[0].to_bytes(8, "little"), known.end)
+        answer = server.run(scripts.TAILS, *asked)
+        if era == server.era:
+            break
+    for at, name in enumerate(since):
+        kind, head, size, data = answer[1 + 4 * at : 5 + 4 * at]
+        try:
+            found = _tail(head, size, data, era, whole=kind == WHOLE) if kind else None
+        except stored.Unreadable as error:
+            raise engine.damaged(name, str(error)) from error
+        if found is not None:
+            engine.sound.add(name.encode())
+        yield name, found
 
 
 def _tail(head: bytes, size: int, data: bytes, era: int, *, whole: bool) -> Tail:

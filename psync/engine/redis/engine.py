@@ -10,12 +10,25 @@ from contextlib import contextmanager
 from typing import Any
 
 from psync.engine import clock, forks, leaving
-from psync.engine.contract import Alive, Bucket, Cell, Durability, Engine, Log, Mutex, Register, Update, Version
+from psync.engine.contract import (
+    Alive,
+    Bucket,
+    Cell,
+    Durability,
+    Engine,
+    Log,
+    Mutex,
+    Position,
+    Register,
+    Tail,
+    Update,
+    Version,
+)
 from psync.engine.format import Format
 from psync.engine.looks import Facts, Process, Shape
 from psync.engine.redis import scripts, stored, walking
 from psync.engine.redis.address import parse
-from psync.engine.redis.bucket import RedisBucket
+from psync.engine.redis.bucket import RedisBucket, tails
 from psync.engine.redis.holds import Hold, Holds
 from psync.engine.redis.log import RedisLog
 from psync.engine.redis.mutex import RedisMutex
@@ -133,9 +146,9 @@ class RedisEngine(Engine):
     def put(self, script: Script, name: bytes, *arguments: Any) -> list[Any]:
         """Run a script that changes `name` once nobody keeps us out. Raises `InvalidKey` where no value can stand."""
         what = b"n:" + name
-        return self._checked(what, self.holds.until_free(what, lambda: self.server.run(script, name, *arguments)))
+        return self.checked(what, self.holds.until_free(what, lambda: self.server.run(script, name, *arguments)))
 
-    def _checked(self, what: bytes, answer: list[Any]) -> list[Any]:
+    def checked(self, what: bytes, answer: list[Any]) -> list[Any]:
         if answer[0] == scripts.NO_PLACE:
             name = what[2:].decode()
             why = "is a folder of values" if answer[1] == b"folder" else "lies below another value"
@@ -170,13 +183,19 @@ class RedisEngine(Engine):
         while True:
             answer = self.server.run(scripts.MOVE, key, target, b"", b"")
             if answer[0] != scripts.BUSY:
-                return bool(self._checked(b"n:" + target, answer)[1])
+                return bool(self.checked(b"n:" + target, answer)[1])
             for one in (key, target):
-                self.holds.until_free(b"n:" + one, lambda one=one: self._busy(b"n:" + one))  # type: ignore[misc]
+                self.until_let_go(b"n:" + one)
 
-    def _busy(self, what: bytes) -> list[Any]:
-        session = self.server.run(scripts.HOLDER, what)[1]
-        return [scripts.OK] if session == b"0" else [scripts.BUSY, session]
+    def until_let_go(self, what: bytes) -> None:
+        """Return once nobody else holds `what`, as far as one look tells."""
+
+        def look() -> list[Any]:
+            session = self.server.run(scripts.HOLDER, what)[1]
+            return [scripts.OK] if session == b"0" else [scripts.BUSY, session]
+
+        if not self.holds.proof(what):
+            self.holds.until_free(what, look)
 
     def update(self, name: str, function: Update) -> bytes | None:
         """Two round trips: take hold and read; write and let go."""
@@ -185,7 +204,7 @@ class RedisEngine(Engine):
         def payload(data: bytes | None) -> bytes | None:
             if data is not None:
                 return self._cell(name, data).payload
-            self._checked(b"n:" + key, self.server.run(scripts.PLACE, key))
+            self.checked(b"n:" + key, self.server.run(scripts.PLACE, key))
             return None
 
         return self.change_held(b"n:", key, payload, function)
@@ -200,7 +219,7 @@ class RedisEngine(Engine):
             new = function(old)
             if new is None or new is old:
                 return old
-            self._checked(what, self.server.run(scripts.PUT_HELD, what, hold.proof, kind, key, stored.cell(bytes(new))))
+            self.checked(what, self.server.run(scripts.PUT_HELD, what, hold.proof, kind, key, stored.cell(bytes(new))))
             self.holds.is_over(what, hold)
             return new
 
@@ -223,15 +242,19 @@ class RedisEngine(Engine):
     def bucket(self, name: str) -> Bucket:
         return RedisBucket(self, name)
 
+    def tails(self, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
+        """All at one instant, in one round trip."""
+        return tails(self, since)
+
     def append(self, parts: Sequence[tuple[bytes, bytes]], name: str, proof: bytes = b"") -> int:
         """Append items to buckets at one instant; about how large the last one is now, 0 if one of them is foreign."""
         arguments = [x for key, ops in parts for x in (key, stored.bucket_head(), stored.chunk(ops))]
         while True:
             answer = self.server.run(scripts.APPEND, proof, *arguments)
             if answer[0] != scripts.BUSY:
-                return int(self._checked(b"n:" + name.encode(), answer)[1])
+                return int(self.checked(b"n:" + name.encode(), answer)[1])
             for key, _ in parts:
-                self.holds.until_free(b"n:" + key, lambda key=key: self._busy(b"n:" + key))  # type: ignore[misc]
+                self.until_let_go(b"n:" + key)
 
     def append_all(self, ops: Mapping[str, bytes]) -> None:
         for name in ops:
@@ -340,7 +363,7 @@ class RedisEngine(Engine):
         what = b"n:" + key
         proof = self.holds.proof(what)
         answer = self.holds.until_free(what, lambda: self.server.run(scripts.MOVE, key, refuge.encode(), proof, data))
-        return refuge if self._checked(what, answer)[1] else None
+        return refuge if self.checked(what, answer)[1] else None
 
     def sweep(self) -> int:
         return self.owners.sweep()

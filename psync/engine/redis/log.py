@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from psync.engine.contract import WAITING, Counts, Log, Mark, Record, Sealed, State
+from psync.engine.contract import WAITING, Bucket, Counts, Log, Mark, Record, Sealed, State
 from psync.engine.marks import check_change
-from psync.engine.redis import scripts
+from psync.engine.redis import scripts, stored
+from psync.engine.redis.bucket import RedisBucket
 from psync.engine.redis.scripts import Script
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 AT_ONCE = 500
 """Records that the server is asked for at a time, where all are gone through."""
+
+
+LOOK_FIRST = -2
+"""What the server says of a bucket that is there already, and that this process has not read yet."""
 
 
 class RedisLog(Log):
@@ -35,11 +40,14 @@ class RedisLog(Log):
         engine = self._engine
         proof = engine.holds.proof(self._what)
         answer = engine.holds.until_free(self._what, lambda: engine.server.run(script, self._key, proof, *arguments))
+        return self._checked(answer, self._what)
+
+    def _checked(self, answer: list[Any], what: bytes) -> list[Any]:
         if answer[0] == scripts.SEALED:
             raise Sealed(self._name)
         if answer[0] == scripts.LOST:
-            raise engine.holds.lost(self._what)
-        return answer
+            raise self._engine.holds.lost(self._what)
+        return self._engine.checked(what, answer)
 
     def _look(self, script: Script, *arguments: Any) -> list[Any]:
         return self._engine.server.run(script, self._key, *arguments)[1:]
@@ -76,6 +84,29 @@ class RedisLog(Log):
                 return False
             before()
             return bool(self._change(scripts.LOG_SETTLE, position, text_of(held), text_of(new))[1])
+
+    def answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
+        """One round trip, and one instant; two more for a bucket that others began, as this process has to look first
+        whether it is sound."""
+        assert isinstance(bucket, RedisBucket)
+        check_change(held, new)
+        whats = self._what, b"n:" + bucket.key
+        marks = position, text_of(held), text_of(new)
+        engine = self._engine
+        while True:
+            parts = bucket.key, stored.bucket_head(), stored.chunk(ops), int(bucket.key in engine.sound)
+            proof = engine.holds.proof(self._what)
+            answer = engine.server.run(scripts.LOG_SETTLE, self._key, proof, *marks, *parts)
+            if answer[0] != scripts.BUSY:
+                size = int(self._checked(answer, whats[1])[1])
+                if size == LOOK_FIRST:
+                    bucket.tail()
+                    continue
+                if size > 0:
+                    engine.sound.add(bucket.key)
+                return None if not size else max(size, 0)
+            for what in whats:
+                engine.until_let_go(what)
 
     def read(self, position: int) -> Record | None:
         found = records_of(self._look(scripts.LOG_READ, position))

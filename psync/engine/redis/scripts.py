@@ -156,15 +156,26 @@ return {0, call('SMEMBERS', P..'d:'..ARGV[3]), call('SMEMBERS', P..'f:'..ARGV[3]
 
 # -- buckets -----------------------------------------------------------------------------------------
 
-TAIL = _script("""  -- name, identity, end
-local k = P..'n:'..ARGV[3]
-local head = call('GETRANGE', k, 0, 9)
-if head == '' then return {0, 0} end
-local size = call('STRLEN', k)
-if string.sub(head, 1, 1) == 'B' and string.sub(head, 2, 9) == ARGV[4] and tonumber(ARGV[5]) <= size then
-  return {0, 1, head, size, call('GETRANGE', k, ARGV[5], -1)}
+TAILS = _script("""  -- for each bucket: name, identity, end
+local reply = {0}
+for i = 3, #ARGV, 3 do
+  local k = P..'n:'..ARGV[i]
+  local head = call('GETRANGE', k, 0, 9)
+  local kind, size, data = 0, 0, ''
+  if head ~= '' then
+    size = call('STRLEN', k)
+    local at = tonumber(ARGV[i + 2])
+    if string.sub(head, 1, 1) == 'B' and string.sub(head, 2, 9) == ARGV[i + 1] and at <= size then
+      kind = 1
+      if at < size then data = call('GETRANGE', k, at, -1) end
+    else
+      kind, data = 2, call('GET', k)
+    end
+  end
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = kind, head, size, data
 end
-return {0, 2, head, size, call('GET', k)}
+return reply
 """, changes=False)  # fmt: skip
 
 APPEND = _script("""  -- what the caller holds, then for each bucket: name, head of a new one, chunk
@@ -297,10 +308,20 @@ return reply
 
 LOG_SETTLE = _script(
     _LOG
-    + """  -- position, held, new
-local at, held, new = ARGV[5], ARGV[6], ARGV[7]
+    + """  -- position, held, new, and to answer: bucket, head of a new one, chunk, whether an old one is sound
+local at, held, new, bucket, size = ARGV[5], ARGV[6], ARGV[7], ARGV[8], 1
 if call('HGET', L'lm:', at) ~= held then return {0, 0} end
-if held == new then return {0, 1} end
+if bucket then
+  out = busy('n:'..bucket, '')
+  if out then return out end
+  local kind = call('GETRANGE', P..'n:'..bucket, 0, 0)
+  if kind == 'C' then return {0, -1} end
+  if kind == 'B' and ARGV[11] == '0' then return {0, -2} end
+  out = kind == '' and no_place(bucket)
+  if out then return out end
+  size = extend(bucket, ARGV[9], ARGV[10])
+end
+if held == new then return {0, size} end
 local old_state, old_attempt = string.match(held, '^(%d) (%d+)')
 local state, attempt = string.match(new, '^(%d) (%d+)')
 if state ~= old_state then
@@ -321,7 +342,7 @@ else
   call('HSET', L'lm:', at, new)
   if state ~= '1' then tell(name) end
 end
-return {0, 1}
+return {0, size}
 """
 )
 

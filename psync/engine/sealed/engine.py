@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from psync.engine.contract import Alive, Cell, Durability, Engine, Mutex, Update, Version, Watch
+from psync.engine.contract import Alive, Cell, Durability, Engine, Mutex, Position, Tail, Update, Version, Watch
 from psync.engine.format import Format
 from psync.engine.keys import Keys
 from psync.engine.looks import Facts, Process, Shape
@@ -158,6 +158,10 @@ class SealedEngine(Engine):
 
     def bucket(self, name: str) -> SealedBucket:
         return SealedBucket(self, name, self.inner.bucket(name))
+
+    def tails(self, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
+        for name, tail in self.inner.tails(since):
+            yield name, self.bucket(name).checked(tail)
 
     def append_all(self, ops: Mapping[str, bytes]) -> None:
         self.inner.append_all({name: self._sealer.piece(encoded(name), each) for name, each in ops.items()})

@@ -45,7 +45,10 @@ class SealedBucket(Bucket):
         return tail._replace(ops=opened(self._encoded, tail.ops))
 
     def tail(self, since: Position | None = None) -> Tail | None:
-        tail = self._inner.tail(since)
+        return self.checked(self._inner.tail(since))
+
+    def checked(self, tail: Tail | None) -> Tail | None:
+        """What `tail` says to who has the key."""
         try:
             return None if tail is None else self._opened(tail)
         except Broken as error:
@@ -108,6 +111,10 @@ class SealedLog(Log):
         self._sealer = engine._sealer
         self._encoded = encoded(name)
         self.settle = inner.settle  # type: ignore[method-assign]
+
+    def answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
+        assert isinstance(bucket, SealedBucket)
+        return self._inner.answer(position, held, new, bucket._inner, self._sealer.piece(bucket._encoded, ops))
 
     def _opened(self, record: Record) -> Record:
         """Raises `Broken`."""
