@@ -6,6 +6,7 @@
     python -m benchmarks --minutes 5 --fs tmpfs,disk,ext4,/mnt/nfs
 
     python -m benchmarks.security             what a key costs, beside psync without one
+    python -m benchmarks.redis                psync on a Redis server, beside redis-py by hand, rq and huey
 
 One file per question, one adapter per peer in `peers/`; a peer that is not installed is left out, and that is said.
 Every measurement is a fresh process. Cases come in shuffled order, round after round, until each had its rounds or the

@@ -35,6 +35,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "redis": ("redis",),
     "redis_strict": ("redis",),
     "huey": ("huey",),
+    "huey_redis": ("huey", "redis"),
+    "rq": ("rq",),
     "multiprocessing": (),
     "multiprocessing_queue": (),
     "persistqueue": ("persistqueue",),
@@ -49,7 +51,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """What has to be importable for each adapter."""
 
-SERVERS = {"redis": "redis-server", "redis_strict": "redis-server"}
+SERVERS = dict.fromkeys(("redis", "redis_strict", "huey_redis", "rq"), "redis-server")
 """Programs that have to be there besides."""
 
 

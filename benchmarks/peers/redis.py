@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -12,13 +13,15 @@ from contextlib import contextmanager
 
 import redis
 
+fork = multiprocessing.get_context("fork")
+
 SOCKET = "PSYNC_BENCH_REDIS"
 """The environment variable that tells the measuring processes where the run's server listens."""
 
 
 @contextmanager
-def server() -> Iterator[None]:
-    """A Redis server of the run's own, ended with it."""
+def server() -> Iterator[str]:
+    """A Redis server of the run's own, ended with it; what the URLs of psync's stores there begin with."""
     with tempfile.TemporaryDirectory(prefix="psync-bench-") as home:
         socket = os.path.join(home, "redis")
         nothing_on_disk = ["--save", "", "--appendonly", "no", "--dir", home]
@@ -27,7 +30,7 @@ def server() -> Iterator[None]:
         os.environ[SOCKET] = socket
         try:
             _wait_until_it_answers()
-            yield
+            yield f"unix://{socket}?db=0&prefix="
         finally:
             del os.environ[SOCKET]
             process.terminate()

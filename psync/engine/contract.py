@@ -343,7 +343,8 @@ class Register(ABC):
         """The payload becomes ``function(payload)``, which is returned; nobody else changes it in between.
 
         `function` gets None if it was never set. Returning None, or the very object it was given, leaves it. Others
-        who change it wait, so it must be short, and must not use this register.
+        who change it wait, so it must be short, and must not use this register; or they don't wait, and it is called
+        again if they were first: what it did counts when this returns.
         """
 
 

@@ -42,7 +42,7 @@ COSTS: dict[str, tuple[Callable[[Uses], object], int]] = {
     "done": (lambda u: u.tasks.pop().done(), 1),
     "done with a result": (lambda u: u.tasks.pop(0).done(1), 1),
     "take and release a lock": (Uses.turn, 2),
-    "count": (lambda u: u.counter.add(1), 2),
+    "count": (lambda u: u.counter.add(1), 1),
     "look at an event": (lambda u: u.event.is_set(), 1),
     "look at a semaphore": (lambda u: u.seats.get_value(), 1),
     "look for a letter": (lambda u: "nobody" in u.box, 2),

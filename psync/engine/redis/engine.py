@@ -200,26 +200,17 @@ class RedisEngine(Engine):
     def update(self, name: str, function: Update) -> bytes | None:
         """Two round trips: take hold and read; write and let go."""
         key = name.encode()
-
-        def payload(data: bytes | None) -> bytes | None:
-            if data is not None:
-                return self._cell(name, data).payload
-            self.checked(b"n:" + key, self.server.run(scripts.PLACE, key))
-            return None
-
-        return self.change_held(b"n:", key, payload, function)
-
-    def change_held(
-        self, kind: bytes, key: bytes, payload: Callable[[bytes | None], bytes | None], function: Update
-    ) -> bytes | None:
-        """Replace what stands under `kind` and `key` by what `function` makes of its payload."""
-        what = kind + key
+        what = b"n:" + key
         with self.holds.held(what, what) as hold:
-            old = payload(hold.value)
+            if hold.value is not None:
+                old: bytes | None = self._cell(name, hold.value).payload
+            else:
+                self.checked(what, self.server.run(scripts.PLACE, key))
+                old = None
             new = function(old)
             if new is None or new is old:
                 return old
-            self.checked(what, self.server.run(scripts.PUT_HELD, what, hold.proof, kind, key, stored.cell(bytes(new))))
+            self.checked(what, self.server.run(scripts.PUT_HELD, what, hold.proof, key, stored.cell(bytes(new))))
             self.holds.is_over(what, hold)
             return new
 

@@ -1,11 +1,14 @@
-"""A register on the server: a string that is read with one GET, and changed by who holds it."""
+"""A register on the server: a string that is read with one GET, and replaced by who knows what stands there.
+
+The fact that decides: whether its version is the one that the change was made from, in the script that writes it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from psync.engine.contract import Register, Update
-from psync.engine.redis import stored
+from psync.engine.redis import scripts, stored
 from psync.errors import CorruptValue
 
 if TYPE_CHECKING:
@@ -17,16 +20,44 @@ class RedisRegister(Register):
         self._engine = engine
         self._name = name
         self._key = name.encode()
+        self._known: bytes | None = None
+        """What stood there when this handle read or wrote it last."""
 
     def __repr__(self) -> str:
         return f"<RedisRegister {self._name!r}>"
 
     def read(self) -> bytes | None:
-        return self._payload(self._engine.server.get(b"r:", self._key))
+        return self._payload(self._fetch())
+
+    def _fetch(self) -> bytes | None:
+        data = self._known = self._engine.server.get(b"r:", self._key)
+        return data
 
     def update(self, function: Update) -> bytes | None:
-        """Two round trips: take hold and read; write and let go."""
-        return self._engine.change_held(b"r:", self._key, self._payload, function)
+        """A round trip if nobody else changed it since this handle saw it; else one more, and one for each who comes
+        first meanwhile. Nobody is kept out: what is written replaces what `function` was given, or nothing."""
+        data, sure = self._known, False
+        if data is None:
+            data, sure = self._fetch(), True
+        while True:
+            try:
+                old = self._payload(data)
+                new = function(old)
+            except Exception:
+                if sure:
+                    raise
+                old = new = None
+            if new is not None and new is not old:
+                fresh = stored.cell(bytes(new))
+                _, won, *now = self._engine.server.run(scripts.SWAP, self._key, (data or b"")[: stored.VERSION], fresh)
+                if won:
+                    self._known = fresh
+                    return new
+                data, sure = now[0], True
+            elif sure:
+                return old
+            else:
+                data, sure = self._fetch(), True
 
     def _payload(self, data: bytes | None) -> bytes | None:
         if data is None:

@@ -221,15 +221,18 @@ if session and call('EXISTS', P..'s:'..session) == 1 then return {0, session} en
 return {0, '0'}
 """, changes=False)  # fmt: skip
 
-PUT_HELD = _script("""  -- what, the hold, kind of name, name, data: write, and let go
+SWAP = _script("""  -- register, how what must stand there begins, data; answers whether it did, and else what does
+local k = P..'r:'..ARGV[3]
+if call('GETRANGE', k, 0, 8) ~= ARGV[4] then return {0, 0, call('GET', k)} end
+call('SET', k, ARGV[5])
+tell(ARGV[3])
+return {0, 1}
+""")
+
+PUT_HELD = _script("""  -- what, the hold, name, data: write, and let go
 if call('GET', P..'h:'..ARGV[3]) ~= ARGV[4] then return {4} end
-if ARGV[5] == 'n:' then
-  local wrong = put(ARGV[6], ARGV[7])
-  if wrong then return wrong end
-else
-  call('SET', P..ARGV[5]..ARGV[6], ARGV[7])
-  tell(ARGV[6])
-end
+local wrong = put(ARGV[5], ARGV[6])
+if wrong then return wrong end
 call('DEL', P..'h:'..ARGV[3])
 tell('hold/'..ARGV[3])
 return {0}

@@ -15,6 +15,8 @@ from zlib import crc32
 
 CELL, BUCKET = b"C", b"B"
 CELL_HEAD, BUCKET_HEAD = 13, 10
+VERSION = 9
+"""As many bytes at the beginning are another ones whenever something else is written."""
 _CRC = struct.Struct("<I")
 _CHUNK = struct.Struct("<II")
 
