@@ -8,7 +8,8 @@ The trick: opcodes that push a number and pop it again change nothing for whoeve
 * A **bucket** is one pickled dict that grows: ``PROTO 5, EMPTY_DICT, flags POP, items..., crc POP, STOP``.
   An append writes ``items, crc POP, STOP`` behind the old STOP and then flips that one byte, the old
   STOP, to the first byte of the items. The checksum covers all bytes before it, so it chains, and
-  a tail whose flip never came does not fit its checksum.
+  a tail whose flip never came does not fit its checksum. Not promised: that it is noticed if just that byte becomes a
+  STOP by itself; then the append was never made.
 
 A file that is neither may be a plain pickle of somebody else's (`psync.engine.foreign`).
 """

@@ -17,7 +17,7 @@ from tests.support import scaled
 
 ROUNDS = 25
 """Of each kind, in an ordinary run: with PSYNC_TEST_SCALE=400 (tox -e damage) they are 100,000 of all."""
-BATCH = 250
+BATCH = 50
 """At a time, in a process of their own."""
 
 
@@ -49,6 +49,23 @@ def test_a_record_that_is_damaged_is_kept_and_the_others_come(root: Path) -> Non
         id = f"#{at // 32 * 32:x}"
         assert queue.state(id) == "dead"
         assert queue.statistics().waiting == 0
+
+
+def test_a_length_that_passes_its_check_but_leads_behind_the_end_is_damage(root: Path) -> None:
+    with PickleShareDB(root) as db:
+        queue = WorkQueue(db, "queue")
+        queue.put_many(["first", "second", "third"])
+        queue.get().done()
+    (segment,) = (root / ".psync/queue/queue/log").glob("0000000000000000")
+    data = bytearray(segment.read_bytes())
+    data[3], data[10] = 1, data[10] ^ 1  # of the length, and of how many follow: the check is the same
+    segment.write_bytes(data)
+    with PickleShareDB(root) as db, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        queue = WorkQueue(db, "queue")
+        assert [(task.value, task.done()) for task in queue] == [("second", None), ("third", None)]
+        assert queue._log.finished()
+        assert len(told) == 1
 
 
 def test_the_numbers_of_a_log_are_found_anew_from_its_records(root: Path) -> None:

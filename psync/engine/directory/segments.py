@@ -189,7 +189,8 @@ class Segments(SegmentFiles):
             found = self._find(position, tail)
             if found is None:
                 return
-            data, states = self._stretch(found, min(stretch, min(end, self._next_base(position, tail, end)) - position))
+            stop = min(end, self._next_base(position, tail, end))
+            data, states = self._stretch(found, min(stretch, stop - position))
             stretch = min(2 * stretch, _STRETCH)
             at = 0
             while at + HEAD <= len(data):
@@ -198,6 +199,7 @@ class Segments(SegmentFiles):
                 yield position, state, size
                 at += size
                 position += size
+            _check_room(position, stop)
             if not at:
                 return
 
@@ -207,7 +209,8 @@ class Segments(SegmentFiles):
         position = begin
         stretch = 4096
         while position < end and (found := self._find(position, tail)) is not None:
-            data, states = self._stretch(found, min(stretch, min(end, self._next_base(position, tail, end)) - position))
+            stop = min(end, self._next_base(position, tail, end))
+            data, states = self._stretch(found, min(stretch, stop - position))
             stretch = min(2 * stretch, _STRETCH)
             at = 0
             last = min(len(data) - HEAD, 2 * len(states) - 1)
@@ -215,6 +218,7 @@ class Segments(SegmentFiles):
                 _marked(states, at, position + at, passed)
                 at += size_of(length_at(data, at, position + at))
             position += at
+            _check_room(position, stop)
             if not at or at <= len(data) - HEAD:
                 _marked(states, at, position, passed)
                 break
@@ -232,6 +236,13 @@ def _put(written: bytearray, at: int, mark: Mark, position: int) -> None:
     word, owner = words_of(mark)
     word = at_position(word, position)
     written[at >> 1 : (at >> 1) + SIZE] = word.to_bytes(8, "little") + owner.to_bytes(8, "little")
+
+
+def _check_room(position: int, stop: int) -> None:
+    """Raise `Unreadable` if records in a row end at `position`, behind where they must: the check of a head does not
+    find every length that was damaged, and one that is too short leads to no head."""
+    if position > stop:
+        raise Unreadable(f"a record is longer than there is room for before {stop}")
 
 
 def _marked(states: bytes, at: int, position: int, passed: int) -> Mark:
