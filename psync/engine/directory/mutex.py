@@ -242,6 +242,12 @@ class DirectoryMutex(Mutex):
     def holder(self) -> int:
         """open, pread, close; for who holds it, whether that one lives."""
         try:
+            return self._holder()
+        except OSError as error:
+            raise refused(error, os.path.basename(self._path), self._path) from error
+
+    def _holder(self) -> int:
+        try:
             fd = self._whole.open(self._path, READ)
         except FileNotFoundError:
             return 0
