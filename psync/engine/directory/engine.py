@@ -158,21 +158,23 @@ class DirectoryEngine(ShapeEngine):
         shared = self._whole.shared
         if shared is None:
             return
-        with self._lock:
-            logs, registers = dict(self._logs), dict(self._registers)
-        owner, part = (name, "") if name in logs or name in registers else name.rpartition("/")[::2]
         if name in self._buckets or not name.startswith(f"{OWN}/"):
             path = self.layout.path(name)
             yield Sign(name, lambda asked: shared.lookups.status(path, asked), exact=False)
             return
-        if owner not in logs and owner not in registers:
-            return
-        for each, register in registers.items():
-            if f"{each}/".startswith(f"{owner}/"):
-                yield Sign(each, functools.partial(_read, register))
-        for each, log in logs.items():
-            if isinstance(log, NetworkLog) and f"{each}/".startswith(f"{owner}/"):
-                yield from log.signs(final=part == "final")
+        known = name in self._logs or name in self._registers
+        owner, part = (name, "") if known else name.rpartition("/")[::2]
+        if (register := self._registers.get(owner)) is not None:
+            yield Sign(owner, functools.partial(_read, register))
+        if owner in self._logs:
+            with self._lock:
+                logs, registers = list(self._logs.items()), list(self._registers.items())
+            for each, below in registers:
+                if each.startswith(f"{owner}/"):
+                    yield Sign(each, functools.partial(_read, below))
+            for each, log in logs:
+                if isinstance(log, NetworkLog) and f"{each}/".startswith(f"{owner}/"):
+                    yield from log.signs(final=part == "final")
 
     def announce(self, name: str) -> None:
         self._wake.notify(name)
