@@ -16,13 +16,14 @@ The walk of a task, from the call to the answer::
 
     executor.submit(f, x)     work/executor.py: the call as bytes (work/call.py) is the value of a task
     queue.put(value)          sync/queue.py, intake.py: pickled, appended to a log
-      Log.append              engine/directory/logs.py: the record, then where the log ends; that write decides
+      Log.append              engine/directory/log_appends.py: the record, then where the log ends, which decides
         Wake.notify           engine/directory/wake.py: is a flag up? then touch a file, and inotify wakes a worker
     queue.get()               sync/taker.py: the worker leaves word that it lives (a file that it keeps locked:
                               engine/directory/owners.py)
-      Log.take                the record's mark becomes "claimed by me": one write of 16 bytes, in place
+      Log.take                log_takes.py: the record's mark becomes "claimed by me": one store into memory that all
+                              share (mark_file.py), or one write of 16 bytes
     task.done(result)         sync/claims.py
-      Log.settle              while the mark is certain to be mine:
+      Log.settle              logs.py: while the mark is certain to be mine:
         Bucket.append         engine/directory/buckets.py: the letter, at the end of a growing pickle
                               and the mark becomes "done"
     queue.results.get(id)     sync/mailbox.py: woken by the letter's bucket, reads what was appended since
