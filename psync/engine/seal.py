@@ -83,6 +83,8 @@ def unseal(data: bytes) -> bytes | None:
     if data[:2] == b"\x80\x05" and ((6 <= len(data) <= 65536 and data[2] != 0x95) or data[2:3] == b"J"):
         # From protocol 4 on a pickler puts all that is longer than 3 bytes and shorter than 64 KB into frames.
         raise Unreadable("the head of the seal is damaged")
+    if data == b"\x80\x05}.":  # what is left of a bucket without its middle; a pickler remembers its empty dict
+        raise Unreadable("the items are cut out of it")
     for marks in (_CELL_MARKS, _BUCKET_MARKS):
         hits = sum(1 for at, byte in marks if at < len(data) and data[at] == byte)
         if hits >= 4 or (hits == len(data) and hits):
