@@ -58,8 +58,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psync.engine import Allow, Durability, Engine, Key, Root, Serializer, Sharing, Wakeups
     from psync.engine import DirectoryEngine as DirectoryEngine
-    from psync.engine import Durability, Engine, Root, Sharing, Wakeups
     from psync.engine import MemoryEngine as MemoryEngine
     from psync.errors import BrokenBarrierError as BrokenBarrierError
     from psync.errors import ClassRefused as ClassRefused
@@ -152,14 +154,29 @@ def open(
     *,
     durability: Durability = "process",
     wakeups: Wakeups = "auto",
+    categories: Mapping[str, Durability] | None = None,
+    key: Key | None = None,
+    trust_group: bool = False,
     sharing: Sharing = "auto",
+    serializer: Serializer | None = None,
+    allow: Allow | None = None,
 ) -> PickleShareDB:
-    """The store in the directory `root`, with the options of `PickleShareDB`; a store is taken as it is."""
+    """The store at `root`, with the options of `PickleShareDB`; a store is taken as it is."""
     from psync.store import PickleShareDB
 
     if isinstance(root, PickleShareDB):
         return root
-    return PickleShareDB(root, durability=durability, wakeups=wakeups, sharing=sharing)
+    return PickleShareDB(
+        root,
+        durability=durability,
+        wakeups=wakeups,
+        categories=categories,
+        key=key,
+        trust_group=trust_group,
+        sharing=sharing,
+        serializer=serializer,
+        allow=allow,
+    )
 
 
 if not TYPE_CHECKING:  # a type checker would take it that there is every name

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,11 @@ def test_every_public_name_says_what_it_is(name: str) -> None:
             if public and not inspect.getdoc(member):
                 missing.append(f"{name}.{method}")
     assert missing == []
+
+
+def test_open_has_every_option_of_a_store() -> None:
+    def options(function: Callable[..., object]) -> list[tuple[str, object]]:
+        parameters = inspect.signature(function).parameters.values()
+        return [(each.name, each.default) for each in parameters if each.kind is each.KEYWORD_ONLY]
+
+    assert options(psync.open) == options(psync.PickleShareDB)
