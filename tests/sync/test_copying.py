@@ -11,8 +11,11 @@ from psync import Counter, Lock, MemoryEngine, PickleShareDB, WorkQueue, copy_st
 from psync.errors import StoreFailed
 from psync.store import codec
 from psync.sync.copying import NOTE, Copied
+from tests.support import files
 from tests.sync.furnished import contents, furnish, work_off
 
+pytestmark = files
+"""From and to a server: tests/redis/test_redis_copy.py."""
 KEYS = 100
 
 
