@@ -80,8 +80,9 @@ class PickleShareDB(Store):
 
     @property
     def cache(self) -> dict[Path, tuple[Any, Any]]:  # type: ignore[override]
-        """What was set or read and is kept: by absolute path, the object and its cell."""
-        return {self._folder / name: (kept.value, kept.cell) for name, kept in list(self._kept.items())}
+        """What was set or read and is kept: by absolute path (on a server, by key), the object and its cell."""
+        folder = self._folder if isinstance(self._folder, Path) else Path()
+        return {folder / name: (kept.value, kept.cell) for name, kept in list(self._kept.items())}
 
     def _name(self, key: Any) -> str:
         """The key that `key`, a str or a path as pathlib takes them, stands for. Raises `InvalidKey`."""

@@ -8,15 +8,18 @@ import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
-from psync import Barrier, Counter, Executor, Lock, PickleShareDB
-from psync.engine import open_engine
+from psync import Barrier, Counter, Executor, Lock, PickleShareDB, pickleshare
+from psync.engine import open_engine, shared_engine
+from psync.engine.contract import Alive
 from psync.engine.redis.address import parse
 from psync.engine.redis.engine import RedisEngine
 from psync.errors import StoreFailed
 from tests.redis_server import RedisServer
+from tests.sync.people import Talk, another
 
 
 def test_a_url_is_all_that_changes(server: RedisServer) -> None:
@@ -31,6 +34,28 @@ def test_a_url_is_all_that_changes(server: RedisServer) -> None:
         assert db.hdict("c") == {"k": "v"} and db.hget("c", "k", None, fast_only=False) == "v"
         assert pickle.loads(pickle.dumps(db))["a/b"] == [1, 2]
         assert db.add("a/b", 0) is False and db.pop("a/b") == [1, 2] and "a/b" not in other
+
+
+def test_the_drop_in_keeps_its_habits_there_as_far_as_they_are_not_about_paths(server: RedisServer) -> None:
+    with pickleshare.PickleShareDB(server.url("old")) as db:
+        value = db["a/b"] = [1]
+        assert db["a/b"] is value and list(db.cache) == [Path("a/b")]
+        del db["never"]
+        db.hset("c", "k", 1)
+        assert db.hdict("c") == {"k": 1} and "prefix=old" in repr(db)
+
+
+def test_who_was_killed_is_still_named(server: RedisServer) -> None:
+    def hold(talk: Talk) -> None:
+        Lock(server.url("names"), "door").acquire()
+        talk.say(shared_engine(server.url("names")).owner())
+        talk.hear()
+
+    with another(hold) as other, PickleShareDB(server.url("names")) as db:
+        owner = other.hear()
+        other.kill()
+        assert db.engine.alive(owner) is Alive.NO
+        assert db.engine.describe(owner).startswith(f"pid {other.pid} on ")
 
 
 def test_stores_of_other_prefixes_on_one_server_know_nothing_of_each_other(server: RedisServer) -> None:

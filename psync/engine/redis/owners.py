@@ -4,8 +4,8 @@ The fact that decides: whether the key is there. The server's clock ends a lease
 dead by the process table of its own host is buried at once, by whoever asks. A key that is gone never comes back: a
 process that was cut off for longer than its lease goes on as a new owner.
 
-Each owner has two keys: ``o:`` says that it is somebody, ``s:`` that what it holds is held. To close an engine takes
-the first away, and the second once nothing is held any more.
+Each owner has three keys: ``o:`` says that it is somebody, ``s:`` that what it holds is held. To close an engine takes
+the first away, and the second once nothing is held any more. ``w:`` says who it was, for people, and outlives both.
 """
 
 from __future__ import annotations
@@ -189,8 +189,9 @@ class Owners:
         self._server.run(scripts.LEAVE, owner, 1)
 
     def describe(self, owner: int) -> str:
-        found = self.identity(owner)
-        return f"a process that is gone ({owner:016x})" if found is None else str(found)
+        """Who is dead is still named, for a day."""
+        data = self._server.get(b"w:", b"%d" % owner)
+        return f"a process that is gone ({owner:016x})" if data is None else str(Identity(**json.loads(data)))
 
     def sweep(self) -> int:
         """Bury who is proved dead; returns how many."""

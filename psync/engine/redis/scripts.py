@@ -4,9 +4,10 @@ KEYS[1] is where a script that changes something notes its answer, so that a rep
 gets that answer and does nothing twice. ARGV[1] is what all keys begin with, ARGV[2] the number of the request.
 
 Keys, behind the prefix: ``n:`` what stands at a name, ``d:`` and ``f:`` the names and the folders in a folder, ``h:``
-who keeps others out of what, ``o:`` owners, ``s:`` who may hold something, ``r:`` registers, ``q:`` last answers,
-``t`` the last token; of a log ``l:`` its numbers, ``lp:`` payloads, ``lm:`` marks, ``lw:`` ``lc:`` ``ld:`` which
-records are waiting, claimed, delayed. ``!`` begins the channels that say that a name has changed.
+who keeps others out of what, ``o:`` owners, ``s:`` who may hold something, ``w:`` who an owner was, for a day longer,
+``r:`` registers, ``q:`` last answers, ``t`` the last token; of a log ``l:`` its numbers, ``lp:`` payloads, ``lm:``
+marks, ``lw:`` ``lc:`` ``ld:`` which records are waiting, claimed, delayed. ``!`` begins the channels that say that a
+name has changed.
 """
 
 from __future__ import annotations
@@ -243,6 +244,7 @@ return {0}
 ARRIVE = _script("""  -- number, who, lease in milliseconds
 call('SET', P..'o:'..ARGV[3], ARGV[4], 'PX', ARGV[5])
 call('SET', P..'s:'..ARGV[3], ARGV[4], 'PX', ARGV[5])
+call('SET', P..'w:'..ARGV[3], ARGV[4], 'EX', 86400)
 return {0}
 """)
 
@@ -250,6 +252,7 @@ RENEW = _script("""  -- lease in milliseconds, then numbers; answers which of th
 local gone = {}
 for i = 4, #ARGV do
   call('PEXPIRE', P..'o:'..ARGV[i], ARGV[3])
+  call('EXPIRE', P..'w:'..ARGV[i], 86400)
   if call('PEXPIRE', P..'s:'..ARGV[i], ARGV[3]) == 0 then gone[#gone + 1] = ARGV[i] end
 end
 return {0, gone}
