@@ -20,6 +20,7 @@ from psync.engine import owner
 from psync.work import Worker
 from tests.cli import calls
 from tests.cli.shell import ENVIRON, psync
+from tests.support import ENGINE
 
 PATIENCE = 60
 
@@ -126,7 +127,8 @@ with Executor({str(shared)!r}, max_workers=0) as client:
 
 
 def test_a_worker_that_dies_or_leaves_is_replaced(client: Executor, shared: str, tmp_path: Path) -> None:
-    with worker(shared, "-j", "1", "--idle", "2") as running:
+    idle = "10" if ENGINE else "2"  # where a server is asked, who died is looked for less often
+    with worker(shared, "-j", "1", "--idle", idle) as running:
         first = client.submit(calls.pid)
         assert client.submit(calls.die_once, str(tmp_path / "flag")).result(PATIENCE) == "the second time"
         assert client.submit(calls.pid).result(PATIENCE) != first.result(PATIENCE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,11 @@ import pytest
 from psync import Counter, Lock, PickleShareDB, WorkQueue
 from psync.cli import main
 from psync.engine import places
+from psync.engine.contract import Alive
 from psync.engine.redis import diagnosis
 from psync.engine.redis.premises import Premises, told
 from psync.errors import StoreFailed
-from tests.cli.shell import psync
+from tests.cli.shell import ENVIRON, psync
 from tests.redis_server import RedisServer
 
 Shell = pytest.CaptureFixture[str]
@@ -91,6 +94,20 @@ def test_who_only_looks_changes_nothing(server: RedisServer) -> None:
                 change()
         looking.close()
         assert db["a"] == 1
+
+
+def test_who_was_killed_is_named_after_the_burial(server: RedisServer) -> None:
+    url = server.url("named")
+    code = (
+        "import os, sys; from psync.engine import open_engine; print(open_engine(sys.argv[1]).owner(), flush=True); "
+        "os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, url], env=ENVIRON, stdout=subprocess.PIPE, check=False)
+    number = int(killed.stdout)
+    with PickleShareDB(url) as one, PickleShareDB(url) as other:
+        assert one.engine.alive(number) is Alive.NO
+        assert other.engine.alive(number) is Alive.NO
+        assert other.engine.describe(number).startswith("pid ") and " on " in other.engine.describe(number)
 
 
 def test_a_key_file_seals_a_store_on_a_server_too(
