@@ -6,9 +6,11 @@ from typing import assert_type
 
 from psync import (
     BrokenBarrierError,
+    ClassRefused,
     CorruptValue,
     InvalidKey,
     LockTimeout,
+    NotSerializable,
     PsyncError,
     QueueClosed,
     RemoteError,
@@ -57,6 +59,11 @@ def also(error: Exception) -> None:
             takes_runtime(error)
         case CorruptValue():
             assert_type(error.quarantine, str | None)
+        case NotSerializable():
+            takes_value(error)
+            assert_type(error.where, str)
+        case ClassRefused():
+            assert_type(error.name, str)
         case StaleClaim():
             assert_type(error.token, int)
         case TaskFailed():

@@ -10,6 +10,9 @@ from psync import DirectoryEngine, MemoryEngine, PickleShareDB, PickleShareLink,
 db = PickleShareDB("shared")
 assert_type(psync.open("shared"), PickleShareDB)
 assert_type(psync.open(db), PickleShareDB)
+psync.open("inbox", serializer="json", trust_group=True)
+psync.open("shared", allow=[Path, "decimal.Decimal"], categories={"accounts": "power"})
+psync.open("inbox", serializer="yaml")  # error: [arg-type]
 PickleShareDB(Path("shared"), durability="power", wakeups="poll")
 PickleShareDB(MemoryEngine())
 PickleShareDB(DirectoryEngine("shared"))
