@@ -140,8 +140,8 @@ def extension(ops: bytes, at: End) -> tuple[bytes, End]:
 def follow(chunk: bytes, at: End, begin: int = 0) -> tuple[bytes, End]:
     """What was appended: `chunk` is all bytes from ``at.end - 1`` on, `begin` bytes into it. Raises `Unreadable` if the
     end does not fit."""
-    if len(chunk) - begin == 1 and chunk[begin:] == b".":
-        return b"", at
+    if len(chunk) - begin == 1 and chunk[begin:] == b"." and at.end > BUCKET_HEAD + 1:
+        return b"", at  # (a bucket never ends behind its head: even an empty one has a checksum)
     if len(chunk) - begin < TRAILER:
         raise Unreadable("the bucket ends too early")
     j, crc, stop = _TRAILER.unpack_from(chunk, len(chunk) - TRAILER)
