@@ -196,6 +196,13 @@ def _first(db: Any) -> Any:
     return jobs(db).get(block=False)
 
 
+def _done(task: Any) -> None:
+    """Without a result that is a store into memory: so that a kill, say, can come after it, there is a call more."""
+    task.done()
+    with contextlib.suppress(OSError):
+        os.stat("/")
+
+
 def _again(db: Any) -> None:
     """Putting once more under the same id: whether the first time came through or not, there is one job."""
     jobs(db).put("named", id="name")
@@ -218,7 +225,7 @@ QUEUE = [
     queued("put with an id, twice", lambda work: work.put("named", id="name"), use=_again, silent=True),
     queued("get", lambda work: work.get(block=False), says=""),  # an error may be about this process as an owner
     queued("get of a job with an id", lambda work: work.get(block=False), prepare=_named, says=""),
-    queued("done", lambda task: (task.done(), os.stat("/")), _first),  # the second call, so that a kill comes after it
+    queued("done", _done, _first),
     queued("done with a result", lambda task: task.done(result="answer"), _first),
     queued("retry", lambda task: task.retry(), _first, silent=True),
     queued("fail", lambda task: task.fail("hopeless"), _first),

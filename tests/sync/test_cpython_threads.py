@@ -6,6 +6,7 @@ Left out: what looks at private fields, and what pins the text of a `repr`.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ class OnPsync:
     test_at_fork_reinit = None
 
     @pytest.fixture(autouse=True)
-    def _directory(self, root: Path) -> None:
+    def _directory(self, root: Path) -> Iterator[None]:
         self.root = root
-        self.engine = shared_engine(root)
-        self.engine.owner()  # on a server this starts a thread: before a test counts its own
+        engine = shared_engine(root)
+        engine.owner()  # on a server this starts a thread: before a test counts its own
+        yield
+        engine.close()
 
     def made(self, kind: Any, *arguments: Any, **options: Any) -> Any:
         return kind(self.root, f"{kind.__name__} {next(_numbers)}", *arguments, **options)
