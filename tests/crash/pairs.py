@@ -151,7 +151,7 @@ def _by_lines(side: Side) -> Side:
 
 def places() -> Iterator[int]:
     """Every call, but of a long row only some of the later ones."""
-    return itertools.chain(range(1, LONG), itertools.count(LONG, max(1, round(5 / SCALE))))
+    return itertools.chain(range(1, LONG), itertools.count(LONG, max(1, round(10 / SCALE))))
 
 
 def _stand_still(pair: Pair, still: int, n: int, stage: Stage, stood: Stood) -> bool:
