@@ -59,9 +59,9 @@ class _Segment:
 
 def _walk(entries: Entries, segments: list[_Segment]) -> Iterator[str]:
     last = len(segments) - 1
-    todo = [("", _reachable(segments, {0}))]
-    while todo:
-        folder, states = todo.pop()
+    steps = [("", _reachable(segments, {0}))]
+    while steps:
+        folder, states = steps.pop()
         prefix = f"{folder}/" if folder else ""
         literals = [segments[state].literal for state in states if state != last]
         if last not in states and None not in literals:
@@ -74,7 +74,7 @@ def _walk(entries: Entries, segments: list[_Segment]) -> Iterator[str]:
                 folders = [name for name in folders if name != HIDDEN]
             if last in states:
                 yield from [prefix + name for name in segments[last].keep(names)]
-        todo += _next(segments, prefix, folders, states)
+        steps += _next(segments, prefix, folders, states)
 
 
 def _next(segments: list[_Segment], prefix: str, folders: list[str], states: set[int]) -> Iterator[_Step]:

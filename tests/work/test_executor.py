@@ -56,13 +56,15 @@ def nap(seconds: float) -> float:
     return seconds
 
 
-class Untellable(Exception):
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what}: {why}")  # so it can't be unpickled
+class Rotten:
+    """It can be pickled, but not unpickled, whatever other packages teach pickle about exceptions."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
 
 
 def raise_untellable() -> None:
-    raise Untellable("this", "that")
+    raise LookupError(Rotten())
 
 
 def give_a_lock() -> Any:
