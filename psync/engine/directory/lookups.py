@@ -92,7 +92,8 @@ class Lookups:
         return not self._coarse or name in self.listing(folder)
 
     def open(self, path: str, flags: int, *, sure: bool = True) -> int:
-        """`os.open` of what is at `path` now. Raises FileNotFoundError if nothing is.
+        """`os.open` of what is at `path` now. Raises FileNotFoundError if nothing is, ESTALE if that
+        was another each time.
 
         With `sure` False it may be what was there before, if that was replaced or removed since: for who checks it
         (`leads_to`), or would see that it is buried.
@@ -115,7 +116,8 @@ class Lookups:
                 if error.errno != errno.ESTALE:
                     raise
                 self.ask(os.path.dirname(path))  # it was replaced in the middle of this
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        code = errno.ESTALE if self.renew(path) else errno.ENOENT
+        raise OSError(code, os.strerror(code), path)
 
     def leads_to(self, path: str, status: os.stat_result, *, sure: bool = False) -> bool:
         """Whether the file with this `status` is what is at `path`."""

@@ -37,6 +37,7 @@ from psync.engine.seal import CELL_HEAD, Unreadable, announced, seal, seal_parts
 FIRST = 8192
 """Bytes that are read of a file before it is known how long it is."""
 TRIES = 100
+"""How often in a row a name may lead to the same file that is dead, whatever the server was asked."""
 
 
 class NetworkCells(Cells):
@@ -103,12 +104,16 @@ class NetworkCells(Cells):
     # -- changing ------------------------------------------------------------------------------------
 
     def _held(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:
-        for _ in range(TRIES):
+        """Tried for as long as the name leads to another file each time: then it is others who get on."""
+        led_to = again = 0
+        while again < TRIES:
             try:
                 fd = self._lookups.open(path, flags or self._change, sure=False)
             except FileNotFoundError:
                 return None
+            before = led_to
             try:
+                led_to = os.fstat(fd).st_ino
                 lock(fd, shared=flags == self._read)
                 status = self._lookups.is_live(path, fd)
                 if status is not None:
@@ -126,6 +131,7 @@ class NetworkCells(Cells):
                 let_go(fd)
             if not self._lookups.renew(path):
                 return None
+            again = again + 1 if led_to == before else 0
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
     def _held_value(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:

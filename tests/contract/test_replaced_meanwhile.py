@@ -1,0 +1,81 @@
+"""On a network file system: a file that others replace again and again before its lock is had is waited for; a name
+that goes on leading to one dead file is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from psync import DirectoryEngine, StoreFailed
+from psync.engine.directory import network_cells
+from tests.contract.payloads import loaded, pickled
+
+BEFORE = b"." * 5000
+"""More than a page, so that a new file comes in place of the old one."""
+
+
+def count(old: bytes | None) -> bytes:
+    return pickled((loaded(old)[0] + 1 if old else 1, BEFORE))
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[DirectoryEngine]:
+    engine = DirectoryEngine(tmp_path / "store", sharing="network")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def before_lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Something is done before each lock of a cell, but not before those that it takes itself."""
+    lock = network_cells.lock
+
+    def set_up(act: Callable[[], object]) -> None:
+        acting = False
+
+        def slow(fd: int, *, shared: bool = False) -> None:
+            nonlocal acting
+            if not acting:
+                acting = True
+                act()
+                acting = False
+            lock(fd, shared=shared)
+
+        monkeypatch.setattr(network_cells, "lock", slow)
+
+    return set_up
+
+
+def test_who_always_comes_second_still_gets_there(
+    tmp_path: Path, engine: DirectoryEngine, before_lock: Callable[[Callable[[], object]], None]
+) -> None:
+    engine.update("n", count)
+    rivals = network_cells.TRIES + 20
+    turns = iter(range(rivals))
+    rival = DirectoryEngine(tmp_path / "store", sharing="network")
+
+    def replace() -> None:
+        if next(turns, None) is not None:
+            rival.update("n", count)
+
+    before_lock(replace)
+    engine.update("n", count)
+    assert next(turns, None) is None
+    cell = rival.read("n")
+    rival.close()
+    assert cell is not None and loaded(cell.payload)[0] == rivals + 2
+
+
+def test_a_name_that_leads_to_one_dead_file_is_an_error(
+    engine: DirectoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.update("n", count)
+    looked = []
+    monkeypatch.setattr(network_cells, "TRIES", 7)
+    monkeypatch.setattr(engine._cells._lookups, "is_live", lambda path, fd: looked.append(path))
+    with pytest.raises(StoreFailed, match="Stale file handle"):
+        engine.update("n", lambda old: old)
+    assert looked == [os.path.join(engine.root, "n")] * 8
