@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from psync.engine import foreign
 from psync.engine.contract import HeldBucket, Position, Tail
 from psync.engine.directory.bucket_file import MUCH, PICKLE, BucketFile, Foreign, OpenBucket
-from psync.engine.directory.files import read_all, refused, remove_empty, write_all
+from psync.engine.directory.files import read_all, remove_empty, write_all
 from psync.engine.directory.held_bucket import Held, HeldUnreadable
+from psync.engine.directory.refusals import refused
 from psync.engine.seal import End, Unreadable, committed, extension, is_bucket, unseal, whole_bucket
 
 PAGE = 4096

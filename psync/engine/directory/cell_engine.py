@@ -10,8 +10,9 @@ from typing import TypeVar
 from psync.engine import clock
 from psync.engine.contract import Cell, Engine, Update, Version
 from psync.engine.directory.cells import Cells
-from psync.engine.directory.files import blocked, refused, remove_empty
+from psync.engine.directory.files import remove_empty
 from psync.engine.directory.names import OWN, Layout, is_leftover
+from psync.engine.directory.refusals import blocked, refused
 from psync.engine.directory.wake import Wake
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable

@@ -17,13 +17,7 @@ from psync.engine.contract import Alive, Durability, Register, Watch
 from psync.engine.directory import walking
 from psync.engine.directory.cells import Cells
 from psync.engine.directory.far import Sign
-from psync.engine.directory.files import (
-    CHANGE,
-    let_go,
-    make_folder,
-    refused,
-    remove_quietly,
-)
+from psync.engine.directory.files import CHANGE, let_go, make_folder, remove_quietly
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.mutex import DirectoryMutex
 from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, is_leftover, is_used
@@ -31,6 +25,7 @@ from psync.engine.directory.network_cells import NetworkCells
 from psync.engine.directory.network_log import NetworkLog
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import Abilities, look
+from psync.engine.directory.refusals import refused
 from psync.engine.directory.shape_engine import ShapeEngine
 from psync.engine.directory.together import Together
 from psync.engine.directory.trust import Trust

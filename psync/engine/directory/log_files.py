@@ -13,12 +13,12 @@ from psync.engine.contract import Log, Mark
 from psync.engine.directory.block import Block
 from psync.engine.directory.commit import BASE, END, LATER, SEALED, Commit
 from psync.engine.directory.entries import Entries
-from psync.engine.directory.files import refused
 from psync.engine.directory.holes import Holes
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.names import Layout
 from psync.engine.directory.network_segments import NetworkSegments
 from psync.engine.directory.owners import Owners
+from psync.engine.directory.refusals import refused
 from psync.engine.directory.salvage import Salvage
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable

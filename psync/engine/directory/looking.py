@@ -19,7 +19,7 @@ from psync.engine.directory.buckets import DirectoryBucket
 from psync.engine.directory.copies import ReadCopies
 from psync.engine.directory.engine import KEPT, DirectoryEngine
 from psync.engine.directory.entries import Entries
-from psync.engine.directory.files import READ, refused
+from psync.engine.directory.files import READ
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.log_files import DELAYED
 from psync.engine.directory.logs import DirectoryLog
@@ -27,6 +27,7 @@ from psync.engine.directory.mark_file import MarkFile
 from psync.engine.directory.names import OWN_FOLDERS, Layout
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import NFS, Abilities, file_system_type, is_network
+from psync.engine.directory.refusals import refused
 from psync.engine.directory.salvage import Salvage
 from psync.engine.directory.trust import Trust
 from psync.engine.directory.wake import Wake

@@ -23,8 +23,9 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from psync.engine import clock, forks
 from psync.engine.contract import Alive, Mutex, Watch
-from psync.engine.directory.files import CHANGE, READ, let_go, refused
+from psync.engine.directory.files import CHANGE, READ, let_go
 from psync.engine.directory.kept import Kept
+from psync.engine.directory.refusals import refused
 from psync.engine.directory.whole import Whole
 
 LOOK_FOR_DEAD = 0.1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from psync.engine.directory.files import refused
+from psync.engine.directory.refusals import refused
 from psync.engine.directory.register import PAGE, DirectoryRegister, Page
 from psync.engine.seal import Unreadable
 

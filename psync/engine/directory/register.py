@@ -25,8 +25,9 @@ from zlib import crc32
 
 from psync.engine import forks
 from psync.engine.contract import Register, Update
-from psync.engine.directory.files import CHANGE, READ, read_all, refused, write_all
+from psync.engine.directory.files import CHANGE, READ, read_all, write_all
 from psync.engine.directory.kept import Kept
+from psync.engine.directory.refusals import refused
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
 from psync.errors import CorruptValue

@@ -12,7 +12,7 @@ from psync.engine import forks
 from psync.engine.contract import Log, Mutex, Register
 from psync.engine.directory.buckets import DirectoryBucket
 from psync.engine.directory.cell_engine import CellEngine
-from psync.engine.directory.files import let_go, lock, open_made, refused
+from psync.engine.directory.files import let_go, lock, open_made
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.logs import DirectoryLog
 from psync.engine.directory.mutex import DirectoryMutex
@@ -21,6 +21,7 @@ from psync.engine.directory.network_log import NetworkLog
 from psync.engine.directory.network_register import NetworkRegister
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import Abilities
+from psync.engine.directory.refusals import refused
 from psync.engine.directory.register import DirectoryRegister
 from psync.engine.directory.together import Together
 
