@@ -7,10 +7,11 @@ import time
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Log, Mark, State
+from psync.engine.contract import Change, Log, Mark, State
+from psync.engine.directory.buckets import DirectoryBucket
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
 from tests.contract.payloads import bucket_dict, item, pickled
-from tests.contract.stands import Stand, threads
+from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import scaled
 
 # -- settle ----------------------------------------------------------------------------------------
@@ -199,3 +200,77 @@ def test_nobody_else_settles_while_before_runs(stand: Stand) -> None:
 
     threads([lambda: log.settle(position, record.mark, Mark(State.DONE, 1), before), settle_late])
     assert order == ["begun", "ended", False]
+
+
+# -- settle_all ------------------------------------------------------------------------------------
+
+
+def test_of_many_changes_each_is_one_of_its_own(stand: Stand) -> None:
+    log, other = stand.engine.log(LOG), stand.other()
+    positions = log.append([b"x" * (1 + 40 * number) for number in range(12)])
+    claims = log.take(ME, 8)
+    final = Mark(State.DONE, 1)
+    stale = claims[3]
+    assert other.log(LOG).settle(stale.position, stale.mark, Mark(State.WAITING, 1))
+    answers = stand.engine.bucket("answers/00"), stand.engine.bucket("answers/01")
+    changes = [
+        Change(claims[6].position, claims[6].mark, final, answers[1], item("f", 6)),
+        Change(claims[0].position, claims[0].mark, final),
+        Change(claims[1].position, claims[1].mark, final, answers[0], item("a", 1)),
+        Change(stale.position, stale.mark, final, answers[0], item("b", 2)),
+        Change(claims[2].position, claims[2].mark, final, answers[0], item("c", 3)),
+        Change(claims[4].position, claims[4].mark, Mark(State.CLAIMED, 1, ME, 5)),
+        Change(claims[5].position, claims[5].mark, Mark(State.WAITING, 0)),
+        Change(positions[-1] + 1000, Mark(State.CLAIMED, 1, ME), final),
+    ]
+    done = log.settle_all(changes)
+    assert [bool(each) for each in done] == [True, True, True, False, True, True, True, False]
+    assert done[3] is None and done[7] is None
+    assert bucket_dict(other, "answers/00") == {"a": 1, "c": 3}
+    assert bucket_dict(other, "answers/01") == {"f": 6}
+    assert {claim.position: claim.mark for claim in other.log(LOG).claims()} == {
+        claims[4].position: Mark(State.CLAIMED, 1, ME, 5),
+        claims[7].position: claims[7].mark,
+    }
+    assert log.settle_all(changes) == [None] * 8
+    assert log.settle_all([]) == []
+    assert bucket_dict(other, "answers/00") == {"a": 1, "c": 3}
+    taken = [(record.position, record.mark.attempt) for record in other.log(LOG).take(OTHER, 12)]
+    assert taken == [(positions[5], 1), (positions[3], 2), *((position, 1) for position in positions[8:])]
+
+
+@pytest.mark.parametrize("lease", [0.0, 30.0])
+def test_what_lies_between_is_left_as_it_is(stand: Stand, lease: float) -> None:
+    mine = stand.engine.owner()
+    log, other = stand.engine.log(LOG), stand.other().log(LOG)
+    log.append([b"y" * 70] * 20)
+    claims = log.take(mine, 12, 1, lease)
+    between = claims[1::3]
+    for claim in between:
+        assert other.settle(claim.position, claim.mark, Mark(State.DEAD, 1))
+    rest = [claim for claim in claims if claim not in between]
+    assert all(log.settle_all([Change(claim.position, claim.mark, Mark(State.DONE, 1)) for claim in rest]))
+    assert not log.claims() and counts(log) == (8, 20)
+    assert len(other.take(OTHER, 20)) == 8 and not log.finished()
+
+
+def test_an_untaken_record_between_two_that_change_can_be_taken_meanwhile(
+    disk: DirectoryStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody has come to yet has no mark, and is given none."""
+    log, other = disk.engine.log(LOG), disk.other().log(LOG)
+    first, between, last = log.append([b"z"] * 3)
+    mine = Mark(State.CLAIMED, 1, disk.engine.owner())
+    for position in (first, last):
+        assert log.settle(position, Mark(State.WAITING), mine)
+    append = DirectoryBucket.append
+
+    def meanwhile(self: DirectoryBucket, ops: bytes) -> int:
+        assert other.settle(between, Mark(State.WAITING), Mark(State.CLAIMED, 1, OTHER))
+        return append(self, ops)
+
+    monkeypatch.setattr(DirectoryBucket, "append", meanwhile)
+    answers = disk.engine.bucket("answers/00")
+    changes = [Change(position, mine, Mark(State.DONE, 1), answers, item(position, 1)) for position in (first, last)]
+    assert all(log.settle_all(changes))
+    assert [claim.position for claim in log.claims()] == [between]

@@ -96,6 +96,8 @@ class LogFiles(Log):
         self._claimed: dict[int, Mark] = {}
         """The marks without a lease that this process made and has not changed since, by position: as long as it lives
         nobody else touches them, and so they need not be read. Kept only where no server can lose our locks."""
+        self._passed = 0
+        """All records before this position have been marked, as far as that was noted here."""
         self._reach = 0, 0, 0
         """END, BASE and LATER when a taker last looked. One tuple: threads share it."""
 

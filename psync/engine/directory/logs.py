@@ -25,14 +25,42 @@ own. Inodes are made and freed once in a segment.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
-from psync.engine.contract import FINAL, Mark, State
+from psync.engine.contract import FINAL, Bucket, Change, Mark, State
 from psync.engine.directory.log_files import ARRIVED, FRONT, SKIPPED
 from psync.engine.directory.log_takes import LogTakes
+from psync.engine.directory.segment_files import SEGMENT
 from psync.engine.directory.segments import Segments
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
+_KEPT = _CLAIMED, _DONE, _DEAD
+"""What nobody has to look for any more, nor to take again: no hint is left of it."""
+
+
+def _answer(changes: Sequence[Change]) -> dict[int, int]:
+    """What `Log.settle_all` says of each, by position, once all answers are in their buckets."""
+    sizes = {change.position: 1 for change in changes}
+    by_bucket: dict[Bucket, list[Change]] = {}
+    for change in changes:
+        if change.bucket is not None:
+            by_bucket.setdefault(change.bucket, []).append(change)
+    for bucket, its in by_bucket.items():
+        size = bucket.append(b"".join(change.ops for change in its))
+        sizes.update((change.position, size) for change in its)
+    return sizes
+
+
+def _near_each_other(changes: Sequence[Change]) -> Iterator[list[Change]]:
+    """In order, and as many at once as lie in the files that are kept open."""
+    near: list[Change] = []
+    for change in sorted(changes, key=lambda change: change.position):
+        if near and change.position - near[0].position > SEGMENT:
+            yield near
+            near = []
+        near.append(change)
+    if near:
+        yield near
 
 
 class DirectoryLog(LogTakes):
@@ -88,6 +116,64 @@ class DirectoryLog(LogTakes):
         if new[0] is _CLAIMED:
             self._claimed[position] = new
         return True
+
+    def settle_all(self, changes: Sequence[Change]) -> list[int | None]:
+        """Of what is only ended, or gets another beat, the marks are read together, and written together where they lie
+        in a row: after the answers, of which those of one bucket are one append. Claims with a lease: flock, flock."""
+        if not all(held.state is _CLAIMED and new.state in _KEPT for _, held, new, _, _ in changes):
+            return super().settle_all(changes)
+        mine = self._owners.number
+        try:
+            if not self._examined:
+                self._examine()
+            if all(held.owner == mine and not held.lease and new.owner in (0, mine) for _, held, new, _, _ in changes):
+                with self._settling:
+                    done = self._settle_claims(self._own, changes)
+            else:
+                self._front.enter()
+                try:
+                    with self._settling:
+                        done = self._settle_claims(self._taken, changes)
+                finally:
+                    self._front.leave()
+        except BaseException as error:
+            if self._repair(error):
+                return self.settle_all(changes)
+            if (worded := self.failed(error)) is error:
+                raise
+            raise worded from error
+        if any(size and change.new.state in FINAL for change, size in zip(changes, done, strict=True)):
+            self._finished()
+        return done
+
+    def _settle_claims(self, files: Segments, changes: Sequence[Change]) -> list[int | None]:
+        sizes: dict[int, int] = {}
+        for near in _near_each_other(changes):
+            sizes.update(self._settle_near(files, near))
+        return [sizes.get(change.position) for change in changes]
+
+    def _settle_near(self, files: Segments, changes: Sequence[Change]) -> dict[int, int]:
+        """What comes of each that can be made; they are in order."""
+        end, base, _ = self._reaching(changes[-1].position)
+        runs = files.marks_at([change.position for change in changes if 0 <= change.position < end], base)
+        sizes = _answer([change for change in changes if runs.mark(change.position) == change.held])
+        settled = [change for change in changes if sizes.get(change.position)]
+        for position, _, new, _, _ in settled:
+            self._claimed.pop(position, None)  # as in `_settle_own`
+            runs.change(position, new)
+        runs.write(self._passed)
+        if self._commit is not None:
+            self._sync_marks(files, settled, base)
+        return sizes
+
+    def _sync_marks(self, files: Segments, changes: Sequence[Change], base: int) -> None:
+        """As `_sync_mark`."""
+        try:
+            files.sync_marks([change.position for change in changes], base)
+        except BaseException:
+            for position, held, _, _, _ in changes:
+                files.write_mark(position, base, held)
+            raise
 
     def _sync_mark(self, files: Segments, position: int, base: int, held: Mark) -> None:
         """The record's mark is on the disk, or `held` again: to write that also makes the kernel try the page anew."""

@@ -29,6 +29,7 @@ class NetworkLog(DirectoryLog):
             return []
         taken = super().take(owner, limit, beat, lease)
         self._dry = not taken
+        self._passed = self._front.values[FRONT]
         return taken
 
     @in_words

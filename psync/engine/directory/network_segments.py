@@ -7,10 +7,11 @@ found to be gone.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from psync.engine.contract import Mark, Record
+from psync.engine.directory.mark_runs import MarkRuns
 from psync.engine.directory.salvage import Salvage
 
 T = TypeVar("T")
@@ -28,6 +29,9 @@ class NetworkSegments(Salvage):
 
     def mark(self, position: int, tail: int) -> Mark | None:
         return self._once_more(lambda: super(NetworkSegments, self).mark(position, tail))
+
+    def marks_at(self, positions: Sequence[int], tail: int) -> MarkRuns:
+        return self._once_more(lambda: super(NetworkSegments, self).marks_at(positions, tail))
 
     def read(self, position: int, tail: int) -> Record | None:
         return self._once_more(lambda: super(NetworkSegments, self).read(position, tail))

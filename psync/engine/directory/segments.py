@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
 from psync.engine.contract import Mark, Record, State
@@ -20,6 +20,7 @@ from psync.engine.directory.mark_file import (
     words_at,
     words_of,
 )
+from psync.engine.directory.mark_runs import MarkRuns
 from psync.engine.directory.records import ALIGN, HEAD, fits, head_at, length_at, size_of
 from psync.engine.directory.segment_files import NOTHING_AHEAD, SegmentFiles
 from psync.engine.seal import Unreadable
@@ -64,6 +65,11 @@ class Segments(SegmentFiles):
         word, owner = words_of(new)
         marks.put(offset >> 1, at_position(word, position), owner)
         return True
+
+    def marks_at(self, positions: Sequence[int], tail: int) -> MarkRuns:
+        """The marks of the records at `positions`, which are in order."""
+        found = ((position, self._find(position, tail)) for position in positions)
+        return MarkRuns([(position, place[1], place[2] >> 1) for position, place in found if place is not None])
 
     def write_mark(self, position: int, tail: int, mark: Mark) -> None:
         """The mark of the record at `position`, whatever it was."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from psync.engine.contract import WAITING, Bucket, Counts, Log, Mark, Record, Sealed, State
+from psync.engine.contract import WAITING, Bucket, Change, Counts, Log, Mark, Record, Sealed, State
 from psync.engine.marks import check_change
 from psync.engine.redis import scripts, stored
 from psync.engine.redis.bucket import RedisBucket
@@ -22,6 +22,8 @@ AT_ONCE = 500
 
 LOOK_FIRST = -2
 """What the server says of a bucket that is there already, and that this process has not read yet."""
+NO_BUCKET = b"", b"", b"", 0
+"""Of a change that comes without an answer."""
 
 
 class RedisLog(Log):
@@ -76,35 +78,61 @@ class RedisLog(Log):
 
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
         check_change(held, new)
+        change = position, text_of(held), text_of(new), *NO_BUCKET
         if before is None:
-            return bool(self._change(scripts.LOG_SETTLE, position, text_of(held), text_of(new))[1])
+            return bool(self._change(scripts.LOG_SETTLE, *change)[1])
         with self.held():
             record = self.read(position)
             if record is None or record.mark != held:
                 return False
             before()
-            return bool(self._change(scripts.LOG_SETTLE, position, text_of(held), text_of(new))[1])
+            return bool(self._change(scripts.LOG_SETTLE, *change)[1])
 
     def answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
-        """One round trip, and one instant; two more for a bucket that others began, as this process has to look first
+        """See `settle_all`."""
+        return self.settle_all([Change(position, held, new, bucket, ops)])[0]
+
+    def settle_all(self, changes: Sequence[Change]) -> list[int | None]:
+        """One round trip, and one instant; two more where others began a bucket, as this process has to look first
         whether it is sound."""
-        assert isinstance(bucket, RedisBucket)
-        check_change(held, new)
-        whats = self._what, b"n:" + bucket.key
-        marks = position, text_of(held), text_of(new)
+        for change in changes:
+            check_change(change.held, change.new)
+        found: dict[int, int] = {}
+        left = list(changes)
+        while left:
+            sizes = self._settle(left)
+            found.update({change.position: size for change, size in zip(left, sizes, strict=True)})
+            left = [change for change in left if found[change.position] == LOOK_FIRST]
+            for bucket in dict.fromkeys(change.bucket for change in left):
+                assert bucket is not None
+                bucket.tail()
+        return [None if not (size := found[change.position]) else max(size, 0) for change in changes]
+
+    def _settle(self, changes: Sequence[Change]) -> list[int]:
+        """What the script says of each."""
         engine = self._engine
+        buckets = dict.fromkeys(_key(change) for change in changes if change.bucket is not None)
+        arguments: list[Any] = []
+        for change in changes:
+            arguments += change.position, text_of(change.held), text_of(change.new)
+            if change.bucket is None:
+                arguments += NO_BUCKET
+            else:
+                key = _key(change)
+                arguments += key, stored.bucket_head(), stored.chunk(change.ops), int(key in engine.sound)
+        whats = self._what, *(b"n:" + key for key in buckets)
         while True:
-            parts = bucket.key, stored.bucket_head(), stored.chunk(ops), int(bucket.key in engine.sound)
             proof = engine.holds.proof(self._what)
-            answer = engine.server.run(scripts.LOG_SETTLE, self._key, proof, *marks, *parts)
+            answer = engine.server.run(scripts.LOG_SETTLE, self._key, proof, *arguments)
             if answer[0] != scripts.BUSY:
-                size = int(self._checked(answer, whats[1])[1])
-                if size == LOOK_FIRST:
-                    bucket.tail()
-                    continue
-                if size > 0:
-                    engine.sound.add(bucket.key)
-                return None if not size else max(size, 0)
+                what = b"n:" + answer[2] if answer[0] == scripts.NO_PLACE else self._what
+                sizes = [int(size) for size in self._checked(answer, what)[1:]]
+                engine.sound.update(
+                    _key(change)
+                    for change, size in zip(changes, sizes, strict=True)
+                    if change.bucket is not None and size > 0
+                )
+                return sizes
             for what in whats:
                 engine.until_let_go(what)
 
@@ -155,6 +183,12 @@ class RedisLog(Log):
     def _held(self) -> Iterator[None]:
         with self._engine.holds.held(self._what):
             yield
+
+
+def _key(change: Change) -> bytes:
+    """Of the bucket that it has."""
+    assert isinstance(change.bucket, RedisBucket)
+    return change.bucket.key
 
 
 def text_of(mark: Mark) -> str:

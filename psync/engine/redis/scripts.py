@@ -314,41 +314,58 @@ return reply
 
 LOG_SETTLE = _script(
     _LOG
-    + """  -- position, held, new, and to answer: bucket, head of a new one, chunk, whether an old one is sound
-local at, held, new, bucket, size = ARGV[5], ARGV[6], ARGV[7], ARGV[8], 1
-if call('HGET', L'lm:', at) ~= held then return {0, 0} end
-if bucket then
-  out = busy('n:'..bucket, '')
+    + """  -- for each change: position, held, new, bucket ('' for none), head of a new one, chunk, is an old one sound
+for i = 8, #ARGV, 7 do
+  out = ARGV[i] ~= '' and busy('n:'..ARGV[i], '')
   if out then return out end
-  local kind = call('GETRANGE', P..'n:'..bucket, 0, 0)
-  if kind == 'C' then return {0, -1} end
-  if kind == 'B' and ARGV[11] == '0' then return {0, -2} end
-  out = kind == '' and no_place(bucket)
+end
+local changed, ended, made = false, false, {}
+local function settle(at, held, new, bucket, head, chunk, sound)
+  if call('HGET', L'lm:', at) ~= held then return 0 end
+  local size = 1
+  if bucket ~= '' then
+    local kind = call('GETRANGE', P..'n:'..bucket, 0, 0)
+    if kind == 'C' then return -1 end
+    if kind == 'B' and sound == '0' and not made[bucket] then return -2 end
+    out = kind == '' and no_place(bucket)
+    if out then
+      out[3] = bucket
+      return 0
+    end
+    made[bucket] = true
+    size = extend(bucket, head, chunk)
+  end
+  if held == new then return size end
+  local old_state, old_attempt = string.match(held, '^(%d) (%d+)')
+  local state, attempt = string.match(new, '^(%d) (%d+)')
+  if state ~= old_state then
+    call('ZREM', ({['0'] = L'lw:', ['1'] = L'lc:', ['4'] = L'ld:'})[old_state], at)
+    if state == '0' then
+      local front = tonumber(attempt) < tonumber(old_attempt)
+      local step = call('HINCRBY', L'l:', front and 'u' or 'r', 1)
+      call('ZADD', L'lw:', front and -1e12 - step or -1e12 + step, at)
+    elseif state == '1' then call('ZADD', L'lc:', at, at)
+    elseif state == '4' then call('ZADD', L'ld:', at, at) end
+  end
+  if state == '2' or state == '3' then
+    call('HDEL', L'lp:', at)
+    call('HDEL', L'lm:', at)
+    call('HINCRBY', L'l:', 'f', 1)
+    ended = true
+  else
+    call('HSET', L'lm:', at, new)
+    changed = changed or state ~= '1'
+  end
+  return size
+end
+local reply = {0}
+for i = 5, #ARGV, 7 do
+  reply[#reply + 1] = settle(unpack(ARGV, i, i + 6))
   if out then return out end
-  size = extend(bucket, ARGV[9], ARGV[10])
 end
-if held == new then return {0, size} end
-local old_state, old_attempt = string.match(held, '^(%d) (%d+)')
-local state, attempt = string.match(new, '^(%d) (%d+)')
-if state ~= old_state then
-  call('ZREM', ({['0'] = L'lw:', ['1'] = L'lc:', ['4'] = L'ld:'})[old_state], at)
-  if state == '0' then
-    local front = tonumber(attempt) < tonumber(old_attempt)
-    local step = call('HINCRBY', L'l:', front and 'u' or 'r', 1)
-    call('ZADD', L'lw:', front and -1e12 - step or -1e12 + step, at)
-  elseif state == '1' then call('ZADD', L'lc:', at, at)
-  elseif state == '4' then call('ZADD', L'ld:', at, at) end
-end
-if state == '2' or state == '3' then
-  call('HDEL', L'lp:', at)
-  call('HDEL', L'lm:', at)
-  call('HINCRBY', L'l:', 'f', 1)
-  tell(name..'/final')
-else
-  call('HSET', L'lm:', at, new)
-  if state ~= '1' then tell(name) end
-end
-return {0, size}
+if ended then tell(name..'/final') end
+if changed then tell(name) end
+return reply
 """
 )
 

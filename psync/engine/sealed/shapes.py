@@ -12,6 +12,7 @@ from psync.engine import clock
 from psync.engine.contract import (
     WAITING,
     Bucket,
+    Change,
     Counts,
     HeldBucket,
     Log,
@@ -115,6 +116,16 @@ class SealedLog(Log):
     def answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
         assert isinstance(bucket, SealedBucket)
         return self._inner.answer(position, held, new, bucket._inner, self._sealer.piece(bucket._encoded, ops))
+
+    def settle_all(self, changes: Sequence[Change]) -> list[int | None]:
+        return self._inner.settle_all([self._sealed(change) for change in changes])
+
+    def _sealed(self, change: Change) -> Change:
+        bucket = change.bucket
+        if bucket is None:
+            return change
+        assert isinstance(bucket, SealedBucket)
+        return change._replace(bucket=bucket._inner, ops=self._sealer.piece(bucket._encoded, change.ops))
 
     def _opened(self, record: Record) -> Record:
         """Raises `Broken`."""
