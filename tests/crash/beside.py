@@ -6,10 +6,12 @@ import itertools
 from typing import Any
 
 from tests.crash.harness import LONG, Lost, Operation, Seen, directory, place, shown, undisturbed
+from tests.crash.lean import lean
 from tests.crash.ptrace import Pause, run
 from tests.crash.second import second
 
 
+@lean
 def look_everywhere(operation: Operation, folder: object) -> Seen:
     """Before each call (some, of a long operation) another process looks, with a handle it kept and with a new one.
 

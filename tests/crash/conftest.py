@@ -1,10 +1,19 @@
-"""Every test here needs the tracer."""
+"""Every test here needs the tracer, and a process that strikes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from tests.crash import ptrace
+from tests.crash import lean, ptrace
+
+
+@pytest.fixture(autouse=True, scope="session")
+def helper() -> Iterator[None]:
+    end = lean.start()
+    yield
+    end()
 
 
 @pytest.fixture(autouse=True)

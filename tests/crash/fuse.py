@@ -38,10 +38,13 @@ ALL = -1
 
 
 class Trouble:
-    """What goes wrong, and when: at the `n`-th request from now on. Shared with the server."""
+    """What goes wrong, and when: at the `n`-th request from now on. Shared with the server, by a file."""
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 32)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("a+b") as file:
+            file.truncate(32)
+            self._memory = mmap.mmap(file.fileno(), 32)
         self._words = memoryview(self._memory).cast("q")
 
     def at(self, n: int, kind: int, code: int = errno.EIO, among: int = ALL) -> None:
@@ -66,6 +69,9 @@ class Trouble:
         self._words[0] = left - 1 or -1
         return (self._words[1], self._words[2]) if left == 1 else (0, 0)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Trouble, (self._path,)
+
     def close(self) -> None:
         self._words.release()
         self._memory.close()
@@ -88,7 +94,7 @@ def served(place: Path, shown: Path) -> Iterator[Trouble]:
         code = ctypes.get_errno()
         os.close(device)
         pytest.skip(f"no FUSE can be mounted here (uid {os.geteuid()}): {os.strerror(code)}")
-    trouble = Trouble()
+    trouble = Trouble(place.with_name(f"{place.name}-trouble"))
     server = os.fork()
     if not server:
         try:

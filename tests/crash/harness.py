@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from psync import PickleShareDB
+from tests.crash.lean import lean
 from tests.crash.ptrace import Fail, Fault, Interrupt, Kill, Pause, Run, Short, Torn, run
 
 PROBE = "probe"
@@ -144,13 +145,17 @@ def undisturbed(operation: Operation, folder: object) -> Reference:
     return Reference(before, after, ended.calls, files)
 
 
+@lean
 def kill_everywhere(operation: Operation, folder: object, *, stride: int = 2, again: int = 0) -> Seen:
-    """kill -9 before and after every `stride`-th call and the last one, and in the middle of every write.
+    """kill -9 before and after every `stride`-th call and the last one, and in the middle of every write; of a long
+    operation more seldom, unless `stride` is 1.
 
     After one call is before the next, so a stride of 2 leaves out no instant between two calls. Then `again` times
     the recovery from one of these kills is killed, too.
     """
     reference = undisturbed(operation, folder)
+    if stride > 1:
+        stride = max(stride, len(reference.calls) // LONG)
     seen = Seen()
     struck: list[Fault] = []
     for n in itertools.count(1):

@@ -26,6 +26,7 @@ from psync.engine.directory import mutex, wake
 from psync.sync import claims, queue, waiting
 from tests.concurrency.crew import SharedNumbers
 from tests.crash.harness import directory
+from tests.crash.lean import lean
 from tests.crash.ptrace import Kill, Pause, run
 from tests.crash.second import Second, second
 from tests.support import SCALE
@@ -106,6 +107,7 @@ class Stood:
     """How often the other one waited for the one that stood still."""
 
 
+@lean
 def stand_still_everywhere(pair: Pair, folder: object) -> Stood:
     """Each side stands still before each of its calls, while the other one runs to its end, or until it has to wait."""
     stood = Stood()
@@ -117,6 +119,7 @@ def stand_still_everywhere(pair: Pair, folder: object) -> Stood:
     return stood
 
 
+@lean
 def stand_still_between_lines(pair: Pair, folder: object, chance: random.Random, stride: int) -> Stood:
     """The same before some lines of psync's own code, about `stride` apart: much is done in memory, without a call."""
     stood = Stood()
@@ -222,6 +225,7 @@ def _of(other: Second, where: str) -> Any:
 # -- killed instead --------------------------------------------------------------------------------
 
 
+@lean
 def die_everywhere(pair: Pair, folder: object, orders: Sequence[bool] = (True, False)) -> int:
     """The first side is killed before each of its calls in turn. The second one acts before that, and in another row of
     strikes after it. How many times.

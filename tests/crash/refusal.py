@@ -27,8 +27,9 @@ from tests.crash.harness import (
     undisturbed,
     unharmed,
 )
+from tests.crash.lean import lean
 from tests.crash.ptrace import Fail, Fault, Run, Short, run
-from tests.support import scaled
+from tests.support import SCALE, scaled
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 REFUSALS = (
@@ -44,16 +45,18 @@ REFUSALS = (
 )
 
 
+@lean
 def refuse_everywhere(operation: Operation, folder: object, errnos: tuple[int, ...] = REFUSALS) -> Seen:
     """Each call is refused with each of `errnos`, each write also cut short; then the same process tries again.
 
-    A call of a long operation is refused with as many of them as PSYNC_TEST_SCALE says, taken in turn.
+    Unless PSYNC_TEST_SCALE says more, with three of them, taken in turn; of a long operation with one, and not each.
     """
     reference = undisturbed(operation, folder)
     seen = Seen()
-    for n in itertools.count(1):
+    long = len(reference.calls) > LONG
+    each = min(scaled(1 if long else 3), len(errnos))
+    for n in itertools.count(1, max(1, round(len(reference.calls) / (3 * LONG * SCALE)))):
         reached = False
-        each = len(errnos) if len(reference.calls) <= LONG else min(scaled(1), len(errnos))
         faults: list[Fault] = [Fail(n, errnos[(n + turn) % len(errnos)]) for turn in range(each)]
         if is_write(reference, n):
             faults.append(Short(n))

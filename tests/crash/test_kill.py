@@ -25,7 +25,7 @@ def each(operations: list[Operation]) -> Any:
 
 @each(OPERATIONS)
 def test_a_kill_leaves_the_state_before_or_the_state_after(operation: Operation, root: Path) -> None:
-    seen = kill_everywhere(operation, root, stride=STRIDE, again=scaled(3))
+    seen = kill_everywhere(operation, root, stride=STRIDE, again=scaled(2))
     if STRIDE > 1 and not (seen.before and seen.after):
         seen = kill_everywhere(operation, root, stride=1)  # so few calls that every second one is not enough
     assert seen.before, f"{operation.name}: no kill came before the deed"
@@ -33,11 +33,10 @@ def test_a_kill_leaves_the_state_before_or_the_state_after(operation: Operation,
 
 
 @each([*HSET, *[operation for operation in HASHED if operation.name in ("hdel", "hcompress")]])
-def test_what_a_killed_hset_committed_is_read_by_pickleshare(operation: Operation, root: Path, capsys: Any) -> None:
+def test_what_a_killed_hset_committed_is_read_by_pickleshare(operation: Operation, root: Path) -> None:
     seen = kill_everywhere(dataclasses.replace(operation, look=read_by_pickleshare), root, stride=STRIDE)
     assert seen.before or STRIDE > 2
     assert seen.after or STRIDE > 2
-    assert "Corrupt" not in capsys.readouterr().out
 
 
 @each(SETTING)
@@ -61,7 +60,7 @@ def test_a_kill_in_a_durable_store_leaves_the_state_before_or_after(
 
 
 def test_a_kill_while_a_store_is_opened_harms_nothing(root: Path) -> None:
-    assert kill_everywhere(OPENING, root, stride=STRIDE, again=scaled(3)).before
+    assert kill_everywhere(OPENING, root, stride=STRIDE, again=scaled(2)).before
 
 
 def test_an_append_that_crosses_a_page_is_cut_there(root: Path) -> None:

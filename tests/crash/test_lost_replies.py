@@ -16,6 +16,7 @@ import pytest
 from tests.crash import fuse
 from tests.crash.children import in_child
 from tests.crash.harness import Operation, shown
+from tests.crash.lean import lean
 from tests.crash.operations import OPERATIONS
 from tests.crash.test_fuse import CHOSEN, PRIMITIVES, look, server, tracer  # noqa: F401
 from tests.support import SCALE, scaled
@@ -43,8 +44,11 @@ def act(operation: Operation, path: str, trouble: fuse.Trouble, n: int) -> tuple
 
 @pytest.mark.parametrize("operation", ASKED, ids=lambda operation: operation.name)
 def test_a_lost_reply_is_not_noticed(operation: Operation, server: tuple[Path, fuse.Trouble]) -> None:  # noqa: F811
-    place, trouble = server
+    lose_replies(operation, *server)
 
+
+@lean
+def lose_replies(operation: Operation, place: Path, trouble: fuse.Trouble) -> None:
     def strike(n: int) -> tuple[str, int, Any]:
         path = tempfile.mkdtemp(dir=place)
         in_child(lambda: operation.prepared(path))
