@@ -58,9 +58,11 @@ class _Undecodable(Exception):
 class Category:
     """The items of one category. Every method may run beside every other, in any process and thread."""
 
-    def __init__(self, engine: Engine, name: str, unreadable: Callable[[CorruptValue], None] | None = None) -> None:
+    def __init__(self, engine: Engine, name: str, place: Callable[[Any], str] = gethashfile) -> None:
         self.engine = engine
         self.name = name
+        self._place = place
+        """The bucket of a key: two hex digits."""
         self._codec = codec_of(engine.format)
         self._prefix = name + "/"
         self._seen: dict[str, _Seen] = {}
@@ -78,7 +80,7 @@ class Category:
 
     def bucket_name(self, key: Any) -> str:
         """The name that changes when the item changes: watch this."""
-        return self._prefix + gethashfile(key)
+        return self._prefix + self._place(key)
 
     def forget(self) -> None:
         """Give the memory of what was read back."""
@@ -157,7 +159,7 @@ class Category:
 
     def get(self, key: Any, *, fast_only: bool) -> Any:
         """The value of `key`, or MISSING. One fstat for a bucket that has not changed since it was last read."""
-        seen = self._items(gethashfile(key))
+        seen = self._items(self._place(key))
         if seen is not None and key in seen.items:
             return self._codec.own(seen.items[key])
         compressed = self._items(COMPRESSED)
@@ -256,7 +258,7 @@ class Category:
     def set_pickled(self, key: Any, ops: bytes, append: Append | None = None) -> bool:
         """`set`, with what `Codec.item` made of key and value. `append` may do it together with something else, and
         return None if it is not to be done at all: then False."""
-        bucket = gethashfile(key)
+        bucket = self._place(key)
         name = self._prefix + bucket
         while True:
             if self._gathered or self._is_growing(name):
@@ -297,7 +299,7 @@ class Category:
     def add(self, key: Any, value: Any) -> bool:
         """Set `key` unless it is there; True for the one who set it."""
         ops = self._codec.item(key, value)
-        bucket = gethashfile(key)
+        bucket = self._place(key)
         if not self._gathered:
             self._gather()
         file = self.engine.bucket(self._prefix + bucket)
@@ -362,7 +364,7 @@ class Category:
         """Remove `key`; its last value, or MISSING."""
         if not self._gathered:
             self._gather()
-        bucket = gethashfile(key)
+        bucket = self._place(key)
         with self._reported(), self.engine.guard(self.name), self.engine.bucket(self._prefix + bucket).held() as held:
             value = self._pop_compressed(key)
             if held is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from psync.engine.contract import Engine
 from psync.store.category import MISSING, Category
 from psync.store.codec import codec_of, first_of
-from psync.sync.levels import Level, Levels, Location, location_of
+from psync.sync.levels import Level, Levels, Location, location_of, place_of_answer
 from psync.sync.task import Attempt, DeadTask
 
 _THREE = b"\x87"
@@ -30,7 +30,7 @@ class Ledger:
         self._ids = Category(engine, where + "/ids")
         self._history = Category(engine, where + "/history")
         self._graves = Category(engine, where + "/dead")
-        self._letters = Category(engine, where + "/results")
+        self._letters = Category(engine, where + "/results", place_of_answer)
         """Looked into for tasks that are put once more."""
 
     # -- where a task is -------------------------------------------------------------------------------

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from psync.engine.contract import FINAL, WAITING, Bucket, Engine, Log, Mark, Record, State
 from psync.store.codec import codec_of
+from psync.store.keys import gethashfile
 from psync.sync.shared import recalled
 
 LOWEST, HIGHEST = -100, 100
 """Priorities, because every take looks at each that was ever used."""
 BOUNDED, LEASED, LEVELS = 1, 2, 4
 """What a main log's note says: somebody waits for room now and then; some claims have leases; so many other levels."""
+TOGETHER = 11
+"""Tasks whose records lie in the same 2**11 bytes have their answers in one bucket."""
 _given = re.compile(r"#(?:p(-?\d+)\.)?([0-9a-f]+)").fullmatch
 
 
@@ -38,6 +41,17 @@ def location_of(id: str) -> Location | None:
     """Where the task of an id that says so was put; None for any other id."""
     found = _given(id)
     return None if found is None else Location(int(found[1] or 0), int(found[2], 16))
+
+
+def place_of_answer(id: Any) -> str:
+    """The bucket for the answer to a task: two hex digits. Tasks that were put in a row have theirs in one: they are
+    mostly worked on by one process, and read together."""
+    if type(id) is str and id[:1] == "#":
+        try:
+            return f"{int(id[id.find('.') + 1 or 1 :], 16) >> TOGETHER & 0xFF:02x}"
+        except ValueError:
+            pass  # nobody was ever given that one
+    return gethashfile(id)
 
 
 def _priorities(used: Sequence[int]) -> tuple[int, ...]:

@@ -6,12 +6,13 @@ bucket, made while it is certain that neither the bucket nor what was compacted 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, Engine, rejoined
 from psync.errors import WaitTimeout
 from psync.store.category import COMPRESSED, MISSING, Category
+from psync.store.keys import gethashfile
 from psync.store.waiting import NOT_YET, wait_for
 from psync.sync.place import Place, engine_of, own_name
 
@@ -38,11 +39,11 @@ class Mailbox:
     def __init__(self, db: Place, name: str = "mail", *, durability: Durability | None = None) -> None:
         self._setup(engine_of(db, durability), name, own_name("mailbox", name))
 
-    def _setup(self, db: Place, name: str, where: str) -> None:
+    def _setup(self, db: Place, name: str, where: str, place: Callable[[Any], str] = gethashfile) -> None:
         self.name = name
         self._where = where
         self._engine = engine_of(db)
-        self._letters = Category(self._engine, where)
+        self._letters = Category(self._engine, where, place)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._engine, self.name, self._where)

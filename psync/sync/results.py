@@ -9,6 +9,7 @@ from psync.engine.contract import State
 from psync.errors import CorruptValue, TaskFailed
 from psync.store.category import MISSING, Append
 from psync.store.waiting import NOT_YET
+from psync.sync.levels import place_of_answer
 from psync.sync.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Results(Mailbox):
 
     def __init__(self, queue: WorkQueue) -> None:
         self._queue = queue
-        self._setup(queue._beside, queue.name, queue._where + "/results")
+        self._setup(queue._beside, queue.name, queue._where + "/results", place_of_answer)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _results_of, (self._queue,)

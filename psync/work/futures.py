@@ -7,7 +7,7 @@ since, so that a thousand answers cost little more than one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from typing import Any, TypeVar
 
@@ -19,11 +19,12 @@ from psync.work import call
 
 T = TypeVar("T")
 
-FEW = 16
-"""Futures that are looked for one by one; of more, all buckets of the results are looked through."""
-REST = 4
-"""When many are awaited, a look costs, and the interpreter is wanted by those who submit: so many times as long as it
-took, answers gather before the next."""
+OLDEST = 256
+"""So many of those that are awaited longest are looked for first: their answers lie together, so that is a look into a
+few buckets of the results, and not into all."""
+FEW, REST = 16, 4
+"""When more than a FEW are awaited, a look costs, and the interpreter is wanted by those who submit: so many times as
+long as it took, answers gather before the next."""
 SHORTEST_REST, LONGEST_REST = 0.0005, 0.02
 """Seconds."""
 
@@ -185,23 +186,32 @@ class Futures:
     def _look_until_idle(self) -> None:
         engine = self.queue.engine
         next_look = 0.0
+        woken = False
         with engine.watch([f"{self.queue._where}/final"]) as watch:
             while self._awaited:
                 begun = engine.now()
-                found = self._look()
+                found = self._look() or (woken and self._look_behind())
+                woken = False
                 now = engine.now()
                 if now >= next_look:
                     self._look_for_dead()
                     next_look = now + until_next_look(engine, engine.now() - now)
                 elif not found:
                     watch.pause(next_look - now)
+                    woken = True
                 elif len(self._awaited) > FEW:
                     self._rest.wait(min(LONGEST_REST, max(SHORTEST_REST, REST * (now - begun))))
 
     def _look(self) -> int:
-        """Tell all futures whose outcome has come; how many."""
-        awaited = list(self._awaited)
-        buckets = self._arrivals.buckets_of(awaited) if len(awaited) <= FEW else None
+        """Tell the oldest futures, and what lies beside them, whose outcome has come; how many."""
+        return self._tell(self._arrivals.buckets_of(list(self._awaited)[:OLDEST]))
+
+    def _look_behind(self) -> int:
+        """The same of all there are, if there are more."""
+        return self._tell() if len(self._awaited) > OLDEST else 0
+
+    def _tell(self, buckets: Iterable[str] | None = None) -> int:
+        """Tell all futures whose outcome has come to one of `buckets` (None: to any); how many."""
         told = 0
         for id, letter in self._arrivals.new(buckets):
             future = self._awaited.pop(id, None)  # a single call, so it decides who tells the future
@@ -216,7 +226,9 @@ class Futures:
         return told
 
     def _look_for_dead(self) -> None:
-        """What brings no letter: tasks that ended dead, letters that came before their future, a spoiled crew."""
+        """What brings no letter: tasks that ended dead, letters that came before their future, a spoiled crew; and what
+        came behind the oldest, as long as theirs went on coming."""
+        self._look_behind()
         self.queue.recover()
         if (trouble := self._tend()) is not None:
             for lost in self.pending():

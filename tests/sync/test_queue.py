@@ -17,6 +17,7 @@ from psync.engine import Engine, MemoryEngine, open_engine
 from psync.engine.memory import ManualClock
 from psync.errors import QueueClosed, StaleClaim, TaskFailed, WaitTimeout
 from psync.sync.batches import PATIENCE
+from psync.sync.levels import TOGETHER, place_of_answer
 from tests.support import die_before_the_mark
 
 
@@ -776,3 +777,10 @@ def test_an_answer_stays_though_its_worker_dies_before_the_mark(begun: bool) -> 
         task.done("answer")
     jobs.join(timeout=10)
     assert jobs.results.get(id, timeout=0) == "answer" and jobs.empty() and jobs.history(id) == []
+
+
+def test_the_answers_to_tasks_in_a_row_lie_together_and_whatever_is_no_id_has_a_place_too() -> None:
+    assert len({place_of_answer(f"#{position:x}") for position in range(0, 1 << TOGETHER, 32)}) == 1
+    assert len({place_of_answer(f"#p-3.{position << TOGETHER:x}") for position in range(256)}) == 256
+    for address in ("#", "#../..", "#p3.", "own", 7, None):
+        assert place_of_answer(address) in {f"{number:02x}" for number in range(256)}

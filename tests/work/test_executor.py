@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from psync import Executor, PickleShareDB, RemoteError, TaskFailed, WorkQueue
-from psync.work import Worker
+from psync.work import Worker, call
+from psync.work.futures import OLDEST
 from tests.concurrency.crew import FORK, end
 from tests.support import scaled
 
@@ -121,6 +122,17 @@ def test_every_future_is_right_though_workers_are_killed_all_the_time() -> None:
         assert [future.result(timeout=60) for future in futures] == [number**2 for number in range(calls)]
         stop.set()
         killer.join()
+
+
+def test_an_answer_far_behind_those_awaited_longest_is_told_at_once(root: Path) -> None:
+    with Executor(root, max_workers=0) as executor:
+        executed = [executor.submit(square, number) for number in range(OLDEST + 100)]
+        tasks = WorkQueue(root).get_many(len(executed))
+        tasks[-1].done(call.seal(call.Outcome(7)))
+        assert executed[-1].result(timeout=60) == 7
+        assert not any(future.done() for future in executed[:-1])
+        for task in tasks[:-1]:
+            task.done(call.seal(call.Outcome()))
 
 
 def test_workers_elsewhere_do_as_well_as_those_started_here(root: Path) -> None:
