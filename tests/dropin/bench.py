@@ -35,7 +35,6 @@ class Bench:
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
         self.environ |= {
             "PYTHONPATH": os.pathsep.join(map(str, (shim, site, PROJECT))),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": str(folder),
         }
 
