@@ -150,8 +150,8 @@ def kind_of(folder: Path) -> str | None:
 
 
 def pytest_collection_finish() -> None:
-    """What the thousands of tests consist of is no more looked at by the collector, here and in each forked child, which
-    would get a copy of all of it by that."""
+    """The collector leaves alone what the thousands of tests consist of: here, and in a forked child, which would get a
+    copy of all of it by that."""
     gc.collect()
     gc.freeze()
 
