@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import Engine, Mark, Record, State, Watch
@@ -117,11 +117,13 @@ class Taker:
         others = len(self._waiting) - 1
         return pause + random.uniform(0, pause * others) if others and self._engine.remote else pause
 
-    def loop(self) -> Iterator[Task]:
-        """See `WorkQueue.__iter__`."""
+    def loop(self, *, drain: bool = True, idle: float | None = None) -> Generator[Task, None, None]:
+        """See `WorkQueue.__iter__`. Without `drain` it ends when no task came for `idle` seconds (None: never), or none
+        will ever come; so who waits has no need to hear of each task that ends."""
         now, in_hand = self._engine.now, self._in_hand
         pace, hand = Pace(FAR if self._engine.remote else 1), Hand()
         claims, beat, opened = hand.claims, self._claims.beat, self._opened
+        ended = self._levels.finished if drain else self._is_over
         in_hand.loops += 1
         try:
             while True:
@@ -142,7 +144,7 @@ class Taker:
                         else:
                             pace.size = 1
                         continue
-                    task = self._take() or self.wait(self._take, self._levels.finished, None)
+                    task = self._take() or self.wait(self._take, ended, idle)
                     if task is None:
                         return
                 if task is not None:

@@ -61,7 +61,10 @@ class Worker:
         """
         if self.stopping:
             return self.made
-        taken = self._several(idle, drain) if hold is None else self._one_by_one(idle, drain, hold)
+        if hold is None:
+            taken = self._queue._taker.loop(drain=drain, idle=None if drain else idle)
+        else:
+            taken = self._one_by_one(idle, drain, hold)
         try:
             with closing(taken):
                 for task in taken:
@@ -71,14 +74,6 @@ class Worker:
         except (stdlib.Empty, QueueClosed, Stopped):
             pass
         return self.made
-
-    def _several(self, idle: float | None, drain: bool) -> Generator[Task, None, None]:
-        """The tasks, short ones claimed several at a time."""
-        while True:
-            yield from self._queue
-            if drain:
-                return
-            yield self._queue.get(timeout=idle)
 
     def _one_by_one(self, idle: float | None, drain: bool, hold: Callable[[], bool]) -> Generator[Task, None, None]:
         """The tasks, each claimed while `hold` has just said no; who is held back holds none."""
