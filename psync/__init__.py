@@ -26,6 +26,7 @@ The walk of a task, from the call to the answer::
       Log.settle              logs.py: while the mark is certain to be mine:
         Bucket.append         engine/directory/buckets.py: the letter, at the end of a growing pickle
                               and the mark becomes "done"
+      Log.settle_all          of several at once, a moment later, where a server is asked (sync/behind.py)
     queue.results.get(id)     sync/mailbox.py: woken by the letter's bucket, reads what was appended since
     future.result()           work/futures.py: the same, by one thread for all futures of a client
 

@@ -258,20 +258,29 @@ class Category:
     def set_pickled(self, key: Any, ops: bytes, append: Append | None = None) -> bool:
         """`set`, with what `Codec.item` made of key and value. `append` may do it together with something else, and
         return None if it is not to be done at all: then False."""
-        bucket = self._place(key)
-        name = self._prefix + bucket
         while True:
-            if self._gathered or self._is_growing(name):
-                file = self.engine.bucket(name)
-                size = file.append(ops) if append is None else append(file, ops)
-                if size != 0:
-                    break
+            file = self.growing(key)
+            size = file.append(ops) if append is None else append(file, ops)
+            if size != 0:
+                break
             self._gather()
         if size is None:
             return False
+        self.grown(key, size)
+        return True
+
+    def growing(self, key: Any) -> Bucket:
+        """The bucket to append the item of `key` to. Say how long it is then (`grown`)."""
+        name = self.bucket_name(key)
+        if not (self._gathered or self._is_growing(name)):
+            self._gather()
+        return self.engine.bucket(name)
+
+    def grown(self, key: Any, size: int) -> None:
+        """What holds `key` takes so many bytes now: it may be time to look at it."""
+        bucket = self._place(key)
         if size > self._roomy.get(bucket, ROOMY):
             self._squeeze(bucket)
-        return True
 
     def _squeeze(self, bucket: str) -> None:
         """Rewrite a bucket that holds more overwritten items than others; it has to double before the next look."""

@@ -1,9 +1,10 @@
 """How many tasks an iteration claims at once: as many as are worked off in a moment, and no more than its share.
 
-What was claimed and is not begun is in hand: it goes back at once when tasks turn out to be slow, when the loop is
+What was claimed and is not worked on is in hand: it goes back at once when tasks turn out to be slow, when the loop is
 left, or the engine is closed. So that nothing waits for a slow task that is still being worked on, a thread looks after
-the hands of a process's loops. It is there only while there is something in them, or was a moment ago. Who begins a
-task, or gives it back, is who removes it from what is in hand. A forked child has none of it.
+the hands of a process's loops, and after answers that are to be recorded (see `behind`). It is there only while there
+is something of that, or was a moment ago. Who begins a task, or gives it back, is who removes it from what is in hand.
+A forked child has none of it.
 
 Not promised: that the thread comes to its turn beside a task that never lets go of the interpreter.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable
 
 from psync.engine import forks
 from psync.engine.contract import Record
+from psync.sync.behind import PATIENCE, Behind
 from psync.sync.claims import Claims
 from psync.sync.levels import Level
 
@@ -27,8 +29,6 @@ SLOW = 0.001
 """Seconds: a task that takes so long is followed by batches that are small again; two in a row by nothing in hand."""
 FAR = 25
 """So many times as long both are where a server is asked for each claim and each answer."""
-PATIENCE = 0.05
-"""Seconds: what is in hand waits no longer for the task that is being worked on."""
 LINGER = 0.2
 """Seconds for which the thread stays when there is nothing to look after."""
 
@@ -77,7 +77,7 @@ class Hand:
 class InHand:
     """The claims of this process on one queue's tasks that are not begun."""
 
-    def __init__(self, claims: Claims, now: Callable[[], float], *, helpers: bool) -> None:
+    def __init__(self, claims: Claims, now: Callable[[], float], *, helpers: bool, remote: bool) -> None:
         self._claims = claims
         self._now = now
         self._helpers = helpers
@@ -85,6 +85,7 @@ class InHand:
         self._all: dict[int, tuple[Level, Record]] = {}
         """By `id` of the record, which is kept alive here: each is in it once."""
         self._hands: set[Hand] = set()
+        self.behind = Behind(claims, now, remote=remote, look_after=self._keep)
         self.loops = 0
         """How many iterations go on in this process."""
         self._keeper: _Keeper | None = None
@@ -103,10 +104,11 @@ class InHand:
         hand.began = self._now()
         hand.claims.extend([(level, record) for record in records])
         self._hands.add(hand)
-        if self._keeper is None:
-            self._keep()
+        self._keep()
 
     def _keep(self) -> None:
+        if self._keeper is not None:
+            return
         with self._starting:
             if self._keeper is None and self._helpers:
                 self._keeper = _Keeper(self)
@@ -115,7 +117,7 @@ class InHand:
     def unkept(self) -> None:
         """The keeper ends. It looks once more after it has said so: a loop that does not see that is seen."""
         self._keeper = None
-        if any(hand.claims for hand in list(self._hands)):
+        if self.behind or any(hand.claims for hand in list(self._hands)):
             self._keep()
 
     def remove(self, record: Record) -> bool:
@@ -132,6 +134,7 @@ class InHand:
 
     def leave(self) -> None:
         """The engine is about to be closed."""
+        self.behind.record_quietly()
         self.give_back()
         for hand in list(self._hands):
             hand.claims.clear()
@@ -158,13 +161,18 @@ class InHand:
             pass
 
     def drop(self, hand: Hand) -> None:
-        """The loop is over."""
-        self.give_back_from(hand)
-        self._hands.discard(hand)
+        """The loop is over. Raises what `Behind.end` raises."""
+        try:
+            self.give_back_from(hand)
+            self._hands.discard(hand)
+        finally:
+            self.behind.end()
 
     def look_after(self) -> bool:
-        """Give back what waits for a slow task; True if anything is in a hand still."""
-        kept = False
+        """Give back what waits for a slow task, and record what waits; True if there is anything still."""
+        if self.behind.is_due(self._now()):
+            self.behind.record_quietly()
+        kept = bool(self.behind)
         for hand in list(self._hands):
             if hand.claims:
                 if self._now() - hand.began >= PATIENCE:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from psync.engine.contract import Alive, Engine, Mark, Record, State
+from psync.engine.contract import Alive, Change, Engine, Mark, Record, State
 from psync.errors import PsyncError, StaleClaim
 from psync.store.category import MISSING
 from psync.store.codec import codec_of
@@ -39,6 +39,16 @@ _record = functools.partial(tuple.__new__, Record)
 ANSWERED = 1
 """The beat of a record that is DONE and has a letter: should that be missing, a power cut took it."""
 _DONE, _WAITING = State.DONE, State.WAITING
+
+
+class Answer(NamedTuple):
+    """How a claim ends well."""
+
+    level: Level
+    record: Record
+    id: str
+    ops: bytes | None
+    """The letter, as it is appended to its bucket; None for a task that is done without a result."""
 
 
 class _Ended(Exception):
@@ -65,6 +75,7 @@ class Claims:
         max_attempts: int,
     ) -> None:
         self.lease = lease
+        self.max_attempts = max_attempts
         self.workers = 1
         """How many processes took tasks and have not left, when that was last looked up."""
         self._engine = engine
@@ -75,7 +86,6 @@ class Claims:
         self._main = levels.main.log
         self._ledger = ledger
         self._results = results
-        self._max_attempts = max_attempts
         self._who = engine.owner
         self._take = levels.take
         self._owner = 0
@@ -103,6 +113,26 @@ class Claims:
             self._levels.main.log.note(lambda note: note | LEASED)
         self._owner = owner
 
+    def begin(self, level: Level, records: list[Record]) -> list[Record]:
+        """Of records claimed together, those that nobody has begun before are begun, which is dear one by one.
+
+        Should this process die, it costs each of them an attempt, as if it had been at it. After that each is begun
+        alone, so a task that kills who works on it costs others one attempt at most. Not where a lease would begin.
+        """
+        if self.lease:
+            return records
+        fresh = [record for record in records if record.mark.attempt == 1]
+        begun = [record._replace(mark=record.mark._replace(beat=1)) for record in fresh]
+        changes = [Change(old.position, old.mark, new.mark) for old, new in zip(fresh, begun, strict=True)]
+        try:
+            done = level.settle_all(changes)
+        except BaseException:
+            for record in (*reversed(begun), *reversed(records)):  # whoever asked for them hears of an error instead
+                self.give_up_quietly(level, record)
+            raise
+        known = {record.position: record for record, size in zip(begun, done, strict=True) if size}
+        return [known.get(record.position, record) for record in records]
+
     def beat(self, level: Level, record: Record) -> Record | None:
         """The claim goes on, and shows it; None if it was given away. With a lease under a lock."""
         position, mark, payload = record
@@ -117,9 +147,36 @@ class Claims:
         position, mark, _ = record
         if result is NOTHING:
             return level.settle(position, mark, _mark((_DONE, mark[1], 0, 0, 0.0)))
+        return self._write(level, record, id, self._codec.item(id, result))
+
+    def _write(self, level: Level, record: Record, id: str, ops: bytes) -> bool:
+        position, mark, _ = record
         new: Mark = _mark((_DONE, mark[1], 0, ANSWERED, 0.0))
-        ops = self._codec.item(id, result)
         return self._results.write(id, ops, lambda bucket, ops: level.answer(position, mark, new, bucket, ops))
+
+    def answer(self, level: Level, record: Record, id: str, result: Any) -> Answer:
+        """For `finish_all`. Raises what pickling raises."""
+        return Answer(level, record, id, None if result is NOTHING else self._codec.item(id, result))
+
+    def finish_all(self, answers: Sequence[Answer]) -> None:
+        """`finish` for each. If it raises, any of them may have been recorded: then all of them again."""
+        by_level: dict[Level, list[Answer]] = {}
+        for answer in answers:
+            by_level.setdefault(answer.level, []).append(answer)
+        for level, its in by_level.items():
+            sizes = level.settle_all([self._change(answer) for answer in its])
+            for answer, size in zip(its, sizes, strict=True):
+                if answer.ops is not None and size is not None:
+                    if size:
+                        self._results.grown(answer.id, size)
+                    else:  # something else's pickle is there
+                        self._write(*answer[:3], answer.ops)
+
+    def _change(self, answer: Answer) -> Change:
+        _, (position, mark, _), id, ops = answer
+        if ops is None:
+            return Change(position, mark, Mark(_DONE, mark.attempt))
+        return Change(position, mark, Mark(_DONE, mark.attempt, beat=ANSWERED), self._results.growing(id), ops)
 
     def set_back(
         self,
@@ -138,7 +195,7 @@ class Claims:
         `check` is called while the claim can't change; if it raises, nothing is done.
         """
         position, mark, payload = record
-        if for_good or mark.attempt >= self._max_attempts:
+        if for_good or mark.attempt >= self.max_attempts:
             new = Mark(State.DEAD, mark.attempt)
         elif delay:
             new = until_later(self._engine, delay, mark.attempt)

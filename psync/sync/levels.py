@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from psync.engine.contract import FINAL, WAITING, Bucket, Engine, Log, Mark, Record, State
+from psync.engine.contract import FINAL, WAITING, Bucket, Change, Engine, Log, Mark, Record, State
 from psync.store.codec import codec_of
 from psync.store.keys import gethashfile
 from psync.sync.shared import recalled
@@ -64,7 +64,7 @@ def _priorities(used: Sequence[int]) -> tuple[int, ...]:
 class Level:
     """The tasks of one priority."""
 
-    __slots__ = ("answer", "append", "ids", "log", "priority", "settle")
+    __slots__ = ("answer", "append", "ids", "log", "priority", "settle", "settle_all")
 
     def __init__(self, priority: int, log: Log) -> None:
         self.ids = f"#p{priority}." if priority else "#"
@@ -73,6 +73,7 @@ class Level:
         self.log = log
         self.append = log.append
         self.settle = log.settle
+        self.settle_all = log.settle_all
         self.answer = log.answer
 
 
@@ -86,6 +87,7 @@ class HighLevel(Level):
         self._announce = announce
         self.append = self._append
         self.settle = self._settle
+        self.settle_all = self._settle_all
         self.answer = self._answer
 
     def _append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
@@ -98,6 +100,15 @@ class HighLevel(Level):
         if settled and new.state is not State.CLAIMED:
             self._announce("/final" if new.state in FINAL else "")
         return settled
+
+    def _settle_all(self, changes: Sequence[Change]) -> list[int | None]:
+        done = self.log.settle_all(changes)
+        states = {change.new.state for change, size in zip(changes, done, strict=True) if size}
+        if states.intersection(FINAL):
+            self._announce("/final")
+        if states.difference(FINAL, (State.CLAIMED,)):
+            self._announce("")
+        return done
 
     def _answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
         size = self.log.answer(position, held, new, bucket, ops)

@@ -43,7 +43,12 @@ class Mailbox:
         self.name = name
         self._where = where
         self._engine = engine_of(db)
-        self._letters = Category(self._engine, where, place)
+        self._box = Category(self._engine, where, place)
+
+    @property
+    def _letters(self) -> Category:
+        """What who asks for letters looks into."""
+        return self._box
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._engine, self.name, self._where)

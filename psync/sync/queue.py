@@ -5,7 +5,8 @@ mark says how far it has come. The facts that decide: a task exists once the log
 mark names me; it is done when its mark says so, and it only gets there from *my* mark. Results are a mailbox.
 
 Beside this file: `intake` and `taker` (in and out), `levels` (priorities), `delayed`, `claims` (how they end, and what
-becomes of the dead), `batches`, `ledger` (what is known of a task by its id), `results`, and `task`.
+becomes of the dead), `batches`, `behind` (answers that are recorded together), `ledger` (what is known of a task by its
+id), `results`, and `task`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from psync.engine.contract import Mark, Record, Sealed, State, as_lease
 from psync.errors import WaitTimeout
 from psync.store.codec import codec_of
 from psync.sync.batches import InHand
-from psync.sync.claims import ANSWERED, Claims
+from psync.sync.claims import ANSWERED, Answer, Claims
 from psync.sync.intake import Intake, closed_error
 from psync.sync.ledger import Ledger
 from psync.sync.levels import Levels
@@ -103,7 +104,9 @@ class WorkQueue(Primitive):
             max_attempts=max_attempts,
         )
         self._intake = Intake(self._engine, self._where, name, self._levels, self._ledger, maxsize)
-        self._in_hand = InHand(self._claims, self._engine.now, helpers=self._engine.helpers)
+        helpers, remote = self._engine.helpers, self._engine.remote
+        self._in_hand = InHand(self._claims, self._engine.now, helpers=helpers, remote=remote)
+        self._behind = self._in_hand.behind
         self._taker = Taker(self, self._engine, self._where, self._levels, self._ledger, self._claims, self._in_hand)
         self._engine.at_leaving(self._in_hand.leave)
 
@@ -207,12 +210,18 @@ class WorkQueue(Primitive):
         Short tasks are claimed several at a time, as many as take about 2 ms, at most 32, and no more than this
         process's share of those that wait; slow ones (1 ms or more) one at a time. What was claimed and is not begun
         goes back when a task takes longer than 50 ms, so nothing waits for a slow one while others have nothing to do.
+
+        Where a server is asked (a network file system, Redis) a short task is one of less than 25 ms. Those that were
+        claimed together are begun together, and answered together, in a moment: see `Task.done`. So if this process is
+        killed, each of them has used an attempt; those that were tried before are begun and answered one by one.
         """
         return self._taker.loop()
 
     # -- what a task says ------------------------------------------------------------------------------
 
     def _go_on(self, task: Task, record: Record) -> Record:
+        if task.settled:
+            self._behind.record()
         self._in_hand.remove(record)
         going = self._claims.beat(task._level, record)
         if going is None:
@@ -223,11 +232,20 @@ class WorkQueue(Primitive):
         record = task._record
         if not record.mark.beat:
             self._in_hand.remove(record)
+        if task.settled:
+            self._behind.record()
+        elif task._answers_late and self._behind.add(self._answer(task, result)):
+            return
         if not self._claims.finish(task._level, record, task.id, result):
             raise self._claims.stale(record, task.id, self.name)
 
+    def _answer(self, task: Task, result: Any) -> Answer:
+        return self._claims.answer(task._level, task._record, task.id, result)
+
     def _set_back(self, task: Task, why: str, *, delay: float = 0.0, for_good: bool = False) -> None:
         record = task._record
+        if task.settled:
+            self._behind.record()
         if not record.mark.beat:
             self._in_hand.remove(record)
         if not self._claims.set_back(task._level, record, task.id, task._tried, why, delay=delay, for_good=for_good):
@@ -238,6 +256,7 @@ class WorkQueue(Primitive):
     def recover(self) -> int:
         """Give back the tasks of workers that are dead, and those whose lease ran out; returns how many. Every worker
         does it by itself, often."""
+        self._behind.record()
         return self._claims.recover()
 
     def dead(self) -> list[DeadTask]:
@@ -323,6 +342,7 @@ class WorkQueue(Primitive):
 
     def statistics(self) -> QueueStatistics:
         """A look that changes nothing; costs a pass over the unfinished tasks."""
+        self._behind.record()
         levels = self._levels.all()
         counts = [level.log.counts() for level in levels]
         return QueueStatistics(
@@ -344,6 +364,7 @@ class WorkQueue(Primitive):
 
     def _state_of(self, id: str) -> State | None:
         """How far the task has come; None for an id that was never given."""
+        self._behind.record()
         location = self._ledger.location(id)
         level = None if location is None else self._levels.find(location.priority)
         if location is None or level is None:

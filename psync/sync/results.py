@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from psync.engine.contract import State
+from psync.engine.contract import Bucket, State
 from psync.errors import CorruptValue, TaskFailed
-from psync.store.category import MISSING, Append
+from psync.store.category import MISSING, Append, Category
 from psync.store.waiting import NOT_YET
 from psync.sync.levels import place_of_answer
 from psync.sync.mailbox import Mailbox
@@ -26,12 +26,25 @@ class Results(Mailbox):
     def __reduce__(self) -> tuple[Any, ...]:
         return _results_of, (self._queue,)
 
+    @property
+    def _letters(self) -> Category:
+        """What was answered here is recorded before anybody here looks for it."""
+        self._queue._behind.record()
+        return self._box
+
     def letter(self, id: str) -> Any:
-        return self._letters.get(id, fast_only=False)
+        return self._box.get(id, fast_only=False)
 
     def write(self, id: str, ops: bytes, append: Append | None = None) -> bool:
         """Without looking whether there is one: the caller, or `append`, makes sure of the task's claim."""
-        return self._letters.set_pickled(id, ops, append)
+        return self._box.set_pickled(id, ops, append)
+
+    def growing(self, id: str) -> Bucket:
+        """Where to append a letter, as in `write`; and then `grown`."""
+        return self._box.growing(id)
+
+    def grown(self, id: str, size: int) -> None:
+        self._box.grown(id, size)
 
     def _watched(self, addresses: Iterable[Any]) -> list[str]:
         return [*super()._watched(addresses), self._queue._where + "/final"]

@@ -83,6 +83,7 @@ class Taker:
 
     def wait(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
         """What `take` returns, once that is true; or what is not, when it has `ended`, or after `timeout` seconds."""
+        self._in_hand.behind.record()
         deadline = None if timeout is None else self._engine.now() + timeout
         # a get has no need to hear of each task that ends: that a closed queue is worked off it learns soon enough
         names = [self._where] if ended == self._is_over else [self._where, self._where + "/final"]
@@ -120,11 +121,13 @@ class Taker:
     def loop(self, *, drain: bool = True, idle: float | None = None) -> Generator[Task, None, None]:
         """See `WorkQueue.__iter__`. Without `drain` it ends when no task came for `idle` seconds (None: never), or none
         will ever come; so who waits has no need to hear of each task that ends."""
-        now, in_hand = self._engine.now, self._in_hand
+        now, in_hand, behind = self._engine.now, self._in_hand, self._in_hand.behind
         pace, hand = Pace(FAR if self._engine.remote else 1), Hand()
         claims, beat, opened = hand.claims, self._claims.beat, self._opened
         ended = self._levels.finished if drain else self._is_over
+        late = behind.used
         in_hand.loops += 1
+        behind.begin()
         try:
             while True:
                 if claims:
@@ -132,13 +135,17 @@ class Taker:
                         level, record = claims.popleft()
                     except IndexError:  # it was given back at this moment
                         continue
-                    going = beat(level, record) if in_hand.remove(record) else None
-                    # else it was given away since
+                    going: Record | None = record
+                    if not in_hand.remove(record):
+                        going = None  # it was given away since
+                    elif not record.mark.beat:
+                        going = beat(level, record)
                     task = None if going is None else opened(level, going)
                 else:
                     in_hand.wait_for_giver()
+                    behind.record()
                     if pace.size > 1 and (share := self._share(pace.size)) > 1:
-                        level, records = self._claim(share)
+                        level, records = self._claim(share, together=True)
                         if records:
                             in_hand.fill(hand, level, records)
                         else:
@@ -148,10 +155,14 @@ class Taker:
                     if task is None:
                         return
                 if task is not None:
+                    task._answers_late = late and task._record.mark.attempt == 1
                     hand.began = began = now()
                     yield task
-                    if pace.took(now() - began) and claims:
+                    then = now()
+                    if pace.took(then - began) and claims:
                         in_hand.give_back_from(hand)
+                    if late and behind.is_due(then):
+                        behind.record()
         finally:
             in_hand.loops -= 1
             in_hand.drop(hand)
@@ -162,9 +173,11 @@ class Taker:
         others = self._claims.workers + self._in_hand.loops - 1
         return max(1, min(wanted, self._levels.waiting() // others))
 
-    def _claim(self, limit: int) -> tuple[Level, list[Record]]:
+    def _claim(self, limit: int, *, together: bool = False) -> tuple[Level, list[Record]]:
         self.look_now_and_then()
         level, records = self._claims.take(limit, beat=0)
+        if self._in_hand.behind.used and together:
+            records = self._claims.begin(level, records)
         self._in_hand.add(level, records)
         return level, records
 

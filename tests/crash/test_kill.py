@@ -12,7 +12,7 @@ import pytest
 
 from psync import PickleShareDB
 from tests.crash.harness import Operation, kill_everywhere
-from tests.crash.operations import HASHED, HSET, OPENING, OPERATIONS, QUEUE, SETTING, read_by_pickleshare
+from tests.crash.operations import HASHED, HSET, IN_A_LOOP, OPENING, OPERATIONS, QUEUE, SETTING, read_by_pickleshare
 from tests.support import SCALE, scaled
 
 pytestmark = pytest.mark.crash
@@ -30,6 +30,11 @@ def test_a_kill_leaves_the_state_before_or_the_state_after(operation: Operation,
         seen = kill_everywhere(operation, root, stride=1)  # so few calls that every second one is not enough
     assert seen.before, f"{operation.name}: no kill came before the deed"
     assert seen.after, f"{operation.name}: no kill came after the deed"
+
+
+def test_a_kill_in_a_loop_leaves_each_task_answered_or_to_be_had(root: Path) -> None:
+    """Where answers are recorded together."""
+    assert kill_everywhere(IN_A_LOOP, root, stride=max(2, 3 * STRIDE)).points
 
 
 @each([*HSET, *[operation for operation in HASHED if operation.name in ("hdel", "hcompress")]])

@@ -41,6 +41,7 @@ def test_a_server_that_dies_and_comes_back_is_used_on(server: RedisServer) -> No
 def _work(url: str) -> None:
     with PickleShareDB(url) as db:
         for task in WorkQueue(db, "jobs", max_attempts=9):
+            time.sleep(0.01)  # so that the work outlasts two deaths of the server
             task.done(task.value * 2)
 
 

@@ -12,6 +12,7 @@ from psync.engine.contract import State
 from psync.engine.memory.log import MemoryLog
 from psync.errors import QueueClosed, StaleClaim
 from psync.sync import Task, WorkQueue
+from psync.sync.behind import SHORTEST_LEASE
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import explore, first_failure
 from tests.simulation.plants import answer_after_the_mark, answer_without_claim, look_before_watching
@@ -77,6 +78,8 @@ class Work:
             task.done((task.value, run))
         except StaleClaim:
             return
+        if task._answers_late:
+            return  # nobody has said yet that it is recorded
         assert task.id not in self.acknowledged, "one answer a task"
         self.acknowledged[task.id] = task.value, run
 
@@ -129,6 +132,32 @@ def test_iteration_works_off_what_is_there_and_waits_for_what_may_come_back() ->
         assert jobs.statistics().running == jobs.qsize() == 0
 
     explore(scenario, 500, kills=1, turns=80)
+
+
+@pytest.mark.parametrize("lease", [None, SHORTEST_LEASE])
+def test_answers_that_are_recorded_together_are_each_recorded_once(lease: float | None) -> None:
+    """As where a server is asked for each."""
+    late: list[Task] = []
+
+    class Far(Work):
+        def do(self, engine: MemoryEngine, task: Task) -> None:
+            super().do(engine, task)
+            late.extend([task] * task._answers_late)
+
+    def scenario(schedule: Schedule) -> None:
+        schedule.engine.remote = True
+        work = Far(schedule, lease=lease)
+        jobs = work.queue(schedule.engine)
+        work.put.update(zip(jobs.put_many(range(7)), range(7), strict=True))
+        schedule.actor(work.iterate, mortal=False)
+        schedule.actor(work.iterate)
+        schedule.actor(lambda engine: work.queue(engine).join(), mortal=False)
+        schedule.run()
+        work.check()
+        assert jobs.statistics().running == jobs.qsize() == 0
+
+    explore(scenario, 100, kills=1, stops=1, limit=40.0, turns=120)
+    assert late
 
 
 def leased(schedule: Schedule) -> None:
