@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     from psync.sync import Semaphore as Semaphore
     from psync.sync import Task as Task
     from psync.sync import WorkQueue as WorkQueue
-    from psync.sync import copy_store as copy_store
+    from psync.sync.copying import copy_store as copy_store
     from psync.work import Executor as Executor
     from psync.work import Worker as Worker
 
@@ -126,7 +126,7 @@ _WHERE = {
     "WorkQueue": "psync.sync",
     "Task": "psync.sync",
     "Mailbox": "psync.sync",
-    "copy_store": "psync.sync",
+    "copy_store": "psync.sync.copying",
     "Executor": "psync.work",
     "Worker": "psync.work",
     "DirectoryEngine": "psync.engine",

@@ -8,7 +8,7 @@ It is no protection from hostile pickles: nothing is, but a seal with a key.
 
 from __future__ import annotations
 
-import pickletools
+import functools
 
 from psync.engine.seal import Unreadable
 
@@ -16,8 +16,11 @@ _LINES = {"decimalnl_short", "decimalnl_long", "floatnl", "stringnl", "stringnl_
 _MEMO = {0x71: 1, 0x72: 4}  # BINPUT, LONG_BINPUT
 
 
+@functools.cache
 def _table() -> list[tuple[str, int]]:
     """For each byte: how the length of the opcode's argument is found, and with how many bytes."""
+    import pickletools  # only who meets an old pickle pays for it
+
     table = [("unknown", 0)] * 256
     for op in pickletools.opcodes:
         code, arg = ord(op.code), op.arg
@@ -35,18 +38,16 @@ def _table() -> list[tuple[str, int]]:
     return table
 
 
-_TABLE = _table()
-
-
 def check(data: bytes) -> None:
     """Raise `Unreadable` unless `data` is laid out like exactly one pickle that asks for no more than it brings."""
     size = len(data)
     if size < 3 or data[0] != 0x80 or not 2 <= data[1] <= 5:
         raise Unreadable("empty" if not size else "not a pickle")
+    table = _table()
     at = 0
     while at < size:
         code = data[at]
-        kind, width = _TABLE[code]
+        kind, width = table[code]
         at += 1
         if code == 0x2E:
             if at == size:

@@ -360,12 +360,21 @@ class Category:
         """Set all items of `mapping` at one moment: who reads several sees all or none of them."""
         if not self._gathered:
             self._gather()
+        ops = {name: self._codec.items(part) for name, part in self._parted(mapping)}
+        with self.engine.guard(self.name):
+            self.engine.append_all(ops)
+
+    def update_each(self, mapping: dict[Any, Any]) -> None:
+        """Set all items of `mapping`, those of one bucket at one moment: `set` for many."""
+        for _, part in self._parted(mapping):
+            self.set_pickled(next(iter(part)), self._codec.items(part))
+
+    def _parted(self, mapping: dict[Any, Any]) -> list[tuple[str, dict[Any, Any]]]:
+        """By the name of the bucket, in order."""
         parts: dict[str, dict[Any, Any]] = {}
         for key, value in mapping.items():
             parts.setdefault(self.bucket_name(key), {})[key] = value
-        ops = {name: self._codec.items(part) for name, part in sorted(parts.items())}
-        with self.engine.guard(self.name):
-            self.engine.append_all(ops)
+        return sorted(parts.items())
 
     # -- removing and compressing --------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from psync.sync.barrier import Barrier
 from psync.sync.condition import Condition
-from psync.sync.copying import copy_store
 from psync.sync.counter import Counter
 from psync.sync.double_barrier import DoubleBarrier
 from psync.sync.election import Election

@@ -26,6 +26,7 @@ class Ledger:
 
     def __init__(self, engine: Engine, where: str, levels: Levels) -> None:
         self._levels = levels
+        self._engine = engine
         self._codec = codec_of(engine.format)
         self._ids = Category(engine, where + "/ids")
         self._history = Category(engine, where + "/history")
@@ -49,6 +50,10 @@ class Ledger:
         location = _location(known)
         return not self.is_lost(location) or self.is_dead_at(id, location) or self._is_answered(id)
 
+    def knows_any(self) -> bool:
+        """Whether there ever was a task with an id of the caller's own, or one that was revived."""
+        return any(self._engine.entries(self._ids.name))
+
     def _is_answered(self, id: str) -> bool:
         return self._letters.get(id, fast_only=False) is not MISSING
 
@@ -60,10 +65,11 @@ class Ledger:
     def set_location(self, id: str, location: Location) -> None:
         self._ids.set(id, [*location])
 
-    def set_locations(self, locations: Mapping[str, Location]) -> None:
-        """All at one moment."""
+    def set_locations(self, locations: Mapping[str, Location], *, at_once: bool = True) -> None:
+        """All at one moment; or else those in one bucket."""
         if locations:
-            self._ids.update({id: [*location] for id, location in locations.items()})
+            update = self._ids.update if at_once else self._ids.update_each
+            update({id: [*location] for id, location in locations.items()})
 
     def is_twin(self, id: str, location: Location) -> bool:
         """True if `id` is another record's: who put this one, or revived it, died before the id was known to be here,

@@ -14,27 +14,20 @@ from psync.errors import QueueClosed
 from psync.sync.levels import Location
 from psync.sync.queue import WorkQueue
 
-MANY = 2000
-"""So many ids pay for an `hupdate`, which begins slowly."""
-
 
 def put_named(queue: WorkQueue, values: Mapping[str, Any]) -> list[str]:
     """Put the tasks of `values` (id: value) in that nobody put before; returns their ids. Raises `QueueClosed`.
 
-    One append for all, and an `hset` for each; of very many, one `hupdate`.
+    One append for all, and one for each bucket that ids fall into, at most 256.
     """
     ledger, log, pack = queue._ledger, queue._log, queue._codec.pack
     payloads = {id: pack((id, value)) for id, value in values.items()}
     try:
         with log.held():
-            new = [id for id in payloads if not ledger.is_known(id)]
+            new = [id for id in payloads if not ledger.is_known(id)] if ledger.knows_any() else [*payloads]
             positions = log.append([payloads[id] for id in new])
-            locations = [Location(0, position) for position in positions]
-            if len(new) < MANY:
-                for id, location in zip(new, locations, strict=True):
-                    ledger.set_location(id, location)
-            else:
-                ledger.set_locations(dict(zip(new, locations, strict=True)))
+            locations = {id: Location(0, position) for id, position in zip(new, positions, strict=True)}
+            ledger.set_locations(locations, at_once=False)
     except Sealed:
         raise QueueClosed(
             f"the queue {queue.name!r} was closed: it takes no more tasks; reopen() lets it take some again",

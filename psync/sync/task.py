@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -128,4 +127,6 @@ class Task:
         if error is None:
             self.done()
         else:
+            import traceback  # only who fails pays for it
+
             self.retry("".join(traceback.format_exception(error)))

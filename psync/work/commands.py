@@ -44,9 +44,11 @@ class Template:
 
     def _put(self, which: str | None, line: str, number: int) -> str:
         text = filled(which, line, number)
+        if not (self._quoted and self.for_shell) or which == "#":
+            return text
         import shlex  # only who needs it pays for it
 
-        return shlex.quote(text) if self._quoted and self.for_shell and which != "#" else text
+        return shlex.quote(text)
 
     def named(self, lines: Iterable[str]) -> Jobs:
         """By id: the command and the line. The id of a job is its command and its line; the second of two equal lines
