@@ -278,8 +278,7 @@ class Category:
 
     def grown(self, key: Any, size: int) -> None:
         """What holds `key` takes so many bytes now: it may be time to look at it."""
-        bucket = self._place(key)
-        if size > self._roomy.get(bucket, ROOMY):
+        if size > ROOMY and size > self._roomy.get(bucket := self._place(key), ROOMY):
             self._squeeze(bucket)
 
     def _squeeze(self, bucket: str) -> None:

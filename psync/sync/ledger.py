@@ -133,12 +133,10 @@ class Ledger:
         """Id (None: that of its location), value, and the attempts before it was revived. Raises what unpickling
         raises, or TypeError."""
         codec = self._codec
-        found = codec.unpack(payload)
-        if not isinstance(found[0], str | None):
-            raise TypeError(f"a task's id is a str, not {found[0]!r}")
-        if len(found) == 2:
-            return found[0], found[1], 0
-        return found[0], codec.unpack(codec.unnested(found[1]))[1], int(found[2])
+        id, value, *tried = codec.unpack(payload)
+        if id is not None and not isinstance(id, str):
+            raise TypeError(f"a task's id is a str, not {id!r}")
+        return (id, codec.unpack(codec.unnested(value))[1], int(tried[0])) if tried else (id, value, 0)
 
     def parts_of(self, payload: bytes) -> tuple[str | None, bytes, int]:
         """Id (None: that of its location), what was put at first, and the attempts before it was revived or moved.

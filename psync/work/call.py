@@ -109,7 +109,7 @@ def make(payload: bytes, worker: str, loads: Loads) -> Outcome:
     except BaseException as error:
         return _failed(error, worker, "the call can't be unpickled by this worker: are its modules installed there?")
     try:
-        timeout = Terms(*terms).timeout
+        _, _, timeout = terms
         if timeout is None:
             return Outcome(function(*args, **kwargs), None, worker)
         with _limited(timeout):

@@ -218,11 +218,15 @@ class Segments(SegmentFiles):
             stop = min(end, self._next_base(position, tail, end))
             data, states = self._stretch(found, min(stretch, stop - position))
             stretch = min(2 * stretch, _STRETCH)
-            at = 0
-            last = min(len(data) - HEAD, 2 * len(states) - 1)
+            at = known = 0
+            last = min(len(data) - HEAD, 2 * (len(states) - SIZE))
             while at <= last and states[at >> 1] in FINAL:
-                _marked(states, at, position + at, passed)
-                at += size_of(length_at(data, at, position + at))
+                here = position + at
+                word, owner = words_at(states, at >> 1)
+                if (alike := at_position(word, here)) != known:  # most say the same
+                    mark_of(word, owner, here)
+                    known = alike
+                at += size_of(length_at(data, at, here))
             position += at
             _check_room(position, stop)
             if not at or at <= len(data) - HEAD:
