@@ -14,12 +14,14 @@ import pickle
 import sys
 import unittest
 from concurrent import futures
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from psync import Executor, RemoteError, TaskFailed
+from tests.support import ENGINE, fresh_in
 
 PROJECT = Path(__file__).parent.parent.parent
 WHY = "this Python came without `test.test_concurrent_futures` (3.13 and later have it)"
@@ -35,6 +37,13 @@ class OnPsync(util.ExecutorMixin):
     executor_type = Executor
     worker_count = 2
     ctx = "fork"
+
+    @pytest.fixture(autouse=True)
+    def _on_a_server(self, root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With PSYNC_TEST_ENGINE; else in private directories."""
+        if ENGINE:
+            kind = type("Executor", (Executor,), {"__init__": partialmethod(Executor.__init__, root)})
+            monkeypatch.setattr(type(self), "executor_type", kind)
 
 
 class TestForked(OnPsync, executor.ExecutorTest, unittest.TestCase):
@@ -57,14 +66,16 @@ class TestAsCompleted(OnPsync, completed.AsCompletedTests, unittest.TestCase):
 
 class TestShutdown(OnPsync, shutdown.ExecutorShutdownTest, unittest.TestCase):
     @pytest.fixture(autouse=True)
-    def _programs_that_use_psync(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _programs_that_use_psync(self, root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         theirs = shutdown.assert_python_ok
+        place = f"{fresh_in(root)!r}, " if ENGINE else ""
 
         def assert_python_ok(*arguments: str) -> Any:
             ours = list(arguments)
             for old, new in (
                 ("from concurrent.futures import", "import multiprocessing; from psync import"),
                 ("Executor(5", "Executor(max_workers=5"),
+                ("Executor(", f"Executor({place}"),
             ):
                 ours = [each.replace(old, new) for each in ours]
             return theirs(*ours, __isolated=False, PYTHONPATH=str(PROJECT))
