@@ -23,7 +23,7 @@ from psync import PickleShareDB, gethashfile
 from psync.engine.directory import wake
 from psync.errors import WaitTimeout
 from tests.concurrency.crew import FORK, end, together
-from tests.support import scaled
+from tests.support import files, scaled
 
 Wakeups = Literal["inotify", "poll"]
 both_ways = pytest.mark.parametrize("wakeups", ["inotify", "poll"])
@@ -147,6 +147,7 @@ def test_who_was_woken_in_vain_is_woken_again(root: Path, wakeups: Wakeups, no_s
     assert woken(root, wakeups, waits, change) == [None, 1]
 
 
+@files
 def test_a_value_that_a_foreign_program_put_there_is_found(root: Path) -> None:
     """A plain pickle, renamed into place: nobody announces it."""
 

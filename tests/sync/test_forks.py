@@ -15,6 +15,7 @@ import pytest
 
 from psync import Barrier, Condition, DoubleBarrier, Election, Group, Lock, ReadWriteLock, RLock, Semaphore
 from tests.concurrency.crew import FORK, together
+from tests.support import files
 from tests.sync.people import Talk, another, eventually, soon
 
 
@@ -245,6 +246,7 @@ def test_a_fork_while_other_threads_wait_leaves_the_child_handles_that_work(root
             assert other.hear() == "had all"
 
 
+@files
 def test_a_fork_while_another_thread_opens_a_lock_does_not_keep_it_locked(root: Path) -> None:
     """The child must not have a copy of a descriptor that nobody knows of yet."""
 

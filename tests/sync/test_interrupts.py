@@ -49,7 +49,7 @@ def until_struck(work: Callable[[], object], chance: random.Random) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def tries(root: Path, kind: Any) -> Callable[[Talk], None]:
+def tries(root: Path | str, kind: Any) -> Callable[[Talk], None]:
     """Another process that says, of each name it hears, whether it can have the lock."""
 
     def work(talk: Talk) -> None:
@@ -68,10 +68,10 @@ def could_have(other: Other, name: str) -> bool:
     return bool(other.hear())
 
 
-def interrupt_holders(kind: Any, root: Path) -> None:
+def interrupt_holders(kind: Any, root: Path | str, rounds: int = 200) -> None:
     chance = random.Random(7)
     with another(tries(root, kind)) as other, handled():
-        for number in range(scaled(200)):
+        for number in range(scaled(rounds)):
             lock = kind(root, str(number))
 
             def hold(lock: Any = lock) -> None:

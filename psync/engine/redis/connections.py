@@ -32,11 +32,11 @@ class Connections:
         self._pool, self._made = None, threading.Lock()
 
     def new(self) -> Any:
-        """A connection, not yet used."""
+        """A connection, not yet used. The pool knows how it is made, and nothing of it: so it doesn't count them."""
         with self._made:
             if self._pool is None:
                 self._pool = self._open_pool()
-        return self._pool.make_connection()
+        return self._pool.connection_class(**self._pool.connection_kwargs)
 
     def aim(self, connection: Any) -> None:
         """Let a connection that is not open lead to where the server is now. Raises redis-py's ConnectionError if no
@@ -88,10 +88,25 @@ class Connections:
         return host, int(port)
 
 
+class Packer:
+    """What is sent for a command, of bytes, str, int and float; for redis-py, instead of hiredis. The C code of that
+    looks at none of Python's errors while it turns numbers into text, so a signal's handler that raised just then would
+    end the process."""
+
+    def pack(self, name: str | bytes, *arguments: Any) -> tuple[bytes]:
+        words = name.split()
+        parts = [b"*%d\r\n" % (len(words) + len(arguments))]
+        for each in (*words, *arguments):
+            data = each if type(each) is bytes else str(each).encode()
+            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+        return (b"".join(parts),)
+
+
 def _options() -> dict[str, Any]:
     """How each connection is: in RESP 2, because in RESP 3 redis-py passes over what is pushed, and reads on."""
     never = client().retry.Retry(client().backoff.NoBackoff(), 0)
-    return {"socket_timeout": ANSWER, "socket_connect_timeout": ANSWER, "protocol": 2, "retry": never}
+    waits = {"socket_timeout": ANSWER, "socket_connect_timeout": ANSWER}
+    return {**waits, "protocol": 2, "retry": never, "command_packer": Packer()}
 
 
 def client() -> Any:

@@ -1,4 +1,4 @@
-"""An engine for who only looks at what a server keeps: it writes nothing, is nobody, buries nobody, moves nothing."""
+"""An engine for who only looks at what a server keeps: it writes nothing, is nobody, moves nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import os
 from typing import Any, NoReturn
 
-from psync.engine.contract import Alive
 from psync.engine.redis.engine import RedisEngine
 from psync.engine.redis.scripts import Script
 from psync.engine.redis.server import Server
@@ -24,9 +23,6 @@ class LookingEngine(RedisEngine):
     """The reading verbs. Every verb that would change something raises `StoreFailed`."""
 
     serving = _LookedAt
-
-    def alive(self, owner: int) -> Alive:
-        return self.owners.look(owner)
 
     def set_aside(self, name: str, reason: str, seen: object = None) -> None:
         """Damaged bytes stay where they are."""

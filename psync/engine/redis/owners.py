@@ -10,8 +10,10 @@ the first away, and the second once nothing is held any more. ``w:`` says who it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import threading
 import weakref
 
@@ -35,19 +37,23 @@ class Owners:
         """This process's number; 0 as long as it has none."""
         self.lost = 0
         """How often this process was taken for dead."""
-        self._leases: dict[int, int] = {}
-        """Numbers whose leases are kept: how much is held under each."""
+        self._leases: dict[int, set[bytes]] = {}
+        """Numbers whose leases are kept: what is held under each."""
+        self._strays: list[tuple[bytes, int, bytes]] = []
+        """What the server may think that we hold, though nobody here does, as a signal's handler raised, or no answer
+        came. The keeper lets go of it."""
         self._era = server.era
         self._known: dict[int, Identity] = {}
         self._lock = threading.Lock()
-        self._awake = threading.Event()
+        self._awake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """Something is put into it when the keeper is to look at once, by the collector too, wherever that comes in."""
         self._keeper: threading.Thread | None = None
         forks.remember(self)
 
     def after_fork(self) -> None:
         """A child is another owner, holds nothing, and renews nothing of its parent's."""
-        self.number, self._leases, self._keeper = 0, {}, None
-        self._lock, self._awake = threading.Lock(), threading.Event()
+        self.number, self._leases, self._strays, self._keeper = 0, {}, [], None
+        self._lock, self._awake = threading.Lock(), queue.SimpleQueue()
 
     # -- this process --------------------------------------------------------------------------------
 
@@ -72,7 +78,7 @@ class Owners:
                 number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
                 who = json.dumps(myself(clock.wall_ns() / 1e9)._asdict())
                 self._server.run(scripts.ARRIVE, number, who, self._milliseconds())
-                self._leases[number] = 0
+                self._leases[number] = set()
                 self.number = number
                 self._keep()
             return self.number
@@ -82,14 +88,16 @@ class Owners:
 
     def _keep(self) -> None:
         if self._keeper is None or not self._keeper.is_alive():
-            self._awake = threading.Event()
+            awake = self._awake = queue.SimpleQueue()
+            forgotten = weakref.ref(self, lambda _: awake.put(None))
             self._keeper = threading.Thread(
-                target=_keep_alive, args=(weakref.ref(self), self._awake), name="psync leases", daemon=True
+                target=_keep_alive, args=(forgotten, awake), name="psync leases", daemon=True
             )
             self._keeper.start()
 
     def renew(self) -> bool:
-        """Renew all leases; whether there is one left to renew."""
+        """Renew all leases, let go of strays; whether there is a lease left to renew."""
+        self._let_strays_go()
         numbers = list(self._leases)
         if numbers:
             _, gone = self._server.run(scripts.RENEW, self._milliseconds(), *numbers)
@@ -107,21 +115,52 @@ class Owners:
             if self.number == number:
                 self.number = 0
             if not self._leases:
-                self._awake.set()
+                self._awake.put(None)
 
-    def hold(self, number: int, more: int) -> None:
-        """So many more (or fewer) things are held under `number`, which is kept alive as long as there is one."""
+    def hold(self, number: int, proof: bytes) -> None:
+        """Something is held under `number`, which is kept alive as long as there is anything."""
+        with self._lock:
+            if number in self._leases:
+                self._leases[number].add(proof)
+
+    def drop(self, number: int, proof: bytes) -> None:
+        """It is not held any more."""
         with self._lock:
             if number not in self._leases:
                 return
-            self._leases[number] += more
-            over = number != self.number and self._leases[number] <= 0
+            self._leases[number].discard(proof)
+            over = number != self.number and not self._leases[number]
             if over:
                 del self._leases[number]
                 if not self._leases:
-                    self._awake.set()
+                    self._awake.put(None)
         if over:
             self._server.run(scripts.LEAVE, number, 1)
+
+    def let_go(self, what: bytes, number: int, proof: bytes) -> bool:
+        """Whether it was still held. If this is interrupted, or the server is away, it is let go of later."""
+        try:
+            return self._free(what, number, proof)
+        except BaseException:
+            self._strays.append((what, number, proof))
+            raise
+
+    def _free(self, what: bytes, number: int, proof: bytes) -> bool:
+        _, was = self._server.run(scripts.RELEASE, what, proof)
+        self.drop(number, proof)
+        return bool(was)
+
+    def undo(self, what: bytes, number: int, proof: bytes, *, later: bool) -> None:
+        """To lay this hold was interrupted, so whether it is there is not known. It may even come late, on the
+        connection that was given up, so the keeper looks once more."""
+        self._strays.append((what, number, proof))
+        if not later:
+            self._free(what, number, proof)
+
+    def _let_strays_go(self) -> None:
+        with contextlib.suppress(IndexError):  # another thread may be at it
+            while True:
+                self.let_go(*self._strays.pop())
 
     def holds(self, number: int) -> bool:
         """Whether the lease of `number` is still ours."""
@@ -129,15 +168,16 @@ class Owners:
 
     def close(self) -> None:
         """This process is nobody any more; what it holds is held until it lets go or ends."""
+        self._let_strays_go()
         with self._lock:
             number, self.number = self.number, 0
             if not number:
                 return
-            free = self._leases.get(number, 0) <= 0
+            free = not self._leases.get(number)
             if free:
                 self._leases.pop(number, None)
             if not self._leases:
-                self._awake.set()
+                self._awake.put(None)
         self._server.run(scripts.LEAVE, number, int(free))
 
     # -- others --------------------------------------------------------------------------------------
@@ -154,18 +194,8 @@ class Owners:
         return found
 
     def alive(self, owner: int) -> Alive:
-        """One read, and a look at the process table if it is on this host. Who is dead there is buried."""
+        """One read, and a look at the process table if it is on this host. Changes nothing."""
         data = self._server.get(b"o:", b"%d" % owner)
-        found = self._judged(owner, data)
-        if data is not None and found is Alive.NO:
-            self.bury(owner)
-        return found
-
-    def look(self, owner: int) -> Alive:
-        """As `alive`; changes nothing."""
-        return self._judged(owner, self._server.get(b"o:", b"%d" % owner))
-
-    def _judged(self, owner: int, data: bytes | None) -> Alive:
         if data is None:
             return Alive.NO
         here = owner == self.number or examine(Identity(**json.loads(data))) is not Alive.NO
@@ -204,7 +234,7 @@ class Owners:
         return buried
 
 
-def _keep_alive(owners: weakref.ref[Owners], awake: threading.Event) -> None:
+def _keep_alive(owners: weakref.ref[Owners], awake: queue.SimpleQueue[None]) -> None:
     """Renew until there is nothing left to renew, or nobody who wants it."""
     while True:
         one = owners()
@@ -216,9 +246,10 @@ def _keep_alive(owners: weakref.ref[Owners], awake: threading.Event) -> None:
                 with one._lock:
                     if not one._leases and one._keeper is threading.current_thread():
                         one._keeper = None
+                        one._server.close()  # nobody may be left to do it
                         return
         except StoreFailed:
             pass  # the server is away; when it is back it says whether we were taken for dead
         del one
-        awake.wait(pause)
-        awake.clear()
+        with contextlib.suppress(queue.Empty):
+            awake.get(timeout=pause)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from psync.engine.contract import Register, Update
 from psync.engine.redis import scripts, stored
-from psync.errors import CorruptValue
+from psync.errors import CorruptValue, PsyncError
 
 if TYPE_CHECKING:
     from psync.engine.redis.engine import RedisEngine
+
+REFUSALS = PsyncError, ValueError, TypeError, RuntimeError
+"""How those above refuse a change; all else that is raised meanwhile, by a signal's handler, say, goes on its way."""
 
 
 class RedisRegister(Register):
@@ -43,10 +46,10 @@ class RedisRegister(Register):
             try:
                 old = self._payload(data)
                 new = function(old)
-            except Exception:
+            except REFUSALS:
                 if sure:
                     raise
-                old = new = None
+                old = new = None  # of what does not stand there any more, perhaps
             if new is not None and new is not old:
                 fresh = stored.cell(bytes(new))
                 _, won, *now = self._engine.server.run(scripts.SWAP, self._key, (data or b"")[: stored.VERSION], fresh)

@@ -195,7 +195,7 @@ return {0, size}
 
 # -- holds -------------------------------------------------------------------------------------------
 
-HOLD = _script("""  -- what, by whom, the key to read once it is held ('' for none)
+HOLD = _script("""  -- what, by whom, the hold, the key to read then ('' for none)
 if call('EXISTS', P..'s:'..ARGV[4]) == 0 then return {3} end
 local out = busy(ARGV[3], '')
 if out then return out end
@@ -204,8 +204,8 @@ local last = tonumber(call('GET', P..'t') or 0)
 local token = math.max(last + 1, time[1] * 1000000 + time[2])
 local text = string.format('%.0f', token)
 call('SET', P..'t', text)
-call('SET', P..'h:'..ARGV[3], ARGV[4]..' '..text)
-return {0, token, ARGV[5] ~= '' and call('GET', P..ARGV[5])}
+call('SET', P..'h:'..ARGV[3], ARGV[5])
+return {0, token, ARGV[6] ~= '' and call('GET', P..ARGV[6])}
 """)
 
 RELEASE = _script("""  -- what, the hold

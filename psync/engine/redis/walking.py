@@ -64,7 +64,7 @@ def mutexes(server: Server) -> list[str]:
 def processes(server: Server, owners: Owners) -> list[Process]:
     found = []
     for number in sorted({int(key) for key in server.keys(b"o:")}):
-        identity, alive = owners.identity(number), owners.look(number)
+        identity, alive = owners.identity(number), owners.alive(number)
         if alive is not Alive.NO or identity is not None:
             used = usage(identity) if identity is not None and alive is not Alive.NO else None
             found.append(Process(number, identity, alive, used))

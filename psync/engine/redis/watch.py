@@ -115,13 +115,15 @@ class RedisWatch(Watch):
         self._names = frozenset((*names, b""))  # the empty one tells of deaths
         self._grace = grace
         self._connection: Any = None
+        self._reading = False
+        """Also when a signal's handler raised in the middle of a message."""
         self._pid = 0
 
     def __repr__(self) -> str:
         return f"<RedisWatch of {b', '.join(sorted(self._names - {b''})).decode() or 'nothing'}>"
 
     def __enter__(self) -> RedisWatch:
-        self._connection, self._pid = self._channels.take(self._names), os.getpid()
+        self._connection, self._pid, self._reading = self._channels.take(self._names), os.getpid(), False
         return self
 
     def __exit__(
@@ -130,8 +132,8 @@ class RedisWatch(Watch):
         connection, self._connection = self._connection, None
         if connection is None or self._pid != os.getpid():
             return
-        if kind is not None and not issubclass(kind, Exception):
-            connection.disconnect()  # a signal's handler may have cut a message in two
+        if self._reading:
+            connection.disconnect()
         else:
             self._channels.give_back(self._names, connection)
 
@@ -142,7 +144,10 @@ class RedisWatch(Watch):
             return
         try:
             if ready(self._connection, max(0.0, seconds)):
+                self._reading = True
                 drain(self._connection)
+                self._reading = False
         except lost():  # cut off: whatever happened meanwhile, look again
             self._connection.disconnect()
             self._connection = self._channels.subscribe(self._names)
+            self._reading = False
