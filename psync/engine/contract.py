@@ -505,10 +505,13 @@ class Engine(ABC):
     # -- waiting and time ----------------------------------------------------------------------
 
     @abstractmethod
-    def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
+    def watch(self, names: Sequence[str], taking: str | None = None) -> AbstractContextManager[Watch]:
         """Watch `names` (cells, buckets, logs). What changes from the moment of entering on ends the next `pause`.
 
         What psync itself does to a name ends a pause at once; what other programs do, within `Engine.grace` seconds.
+
+        `taking` is a log that the caller waits for to take from: of all who watch it so, as few may be woken as there
+        are records to take. Who is woken takes; one that dies before it did leaves the others to their own looks.
         """
 
     @abstractmethod

@@ -328,11 +328,7 @@ class WorkQueue(Primitive):
         """Return once every task put in so far is done or dead. Raises `WaitTimeout` after `timeout` seconds."""
         begun = self._engine.now()
 
-        def look() -> bool:
-            self._taker.look_now_and_then()
-            return self._levels.finished()
-
-        if not self._taker.wait(look, lambda: False, timeout):
+        if not self._taker.wait_to_end(timeout):
             raise WaitTimeout(
                 f"queue {self.name!r} was not worked off within {timeout:g} seconds: {self.statistics()}; "
                 "are workers running?",

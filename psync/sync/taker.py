@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import random
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import Engine, Mark, Record, State, Watch
@@ -43,6 +44,7 @@ class Taker:
         self._queue = queue
         self._engine = engine
         self._where = where
+        self._final = where + "/final"
         self._levels = levels
         self._main = levels.main
         self._log = levels.main.log
@@ -81,13 +83,31 @@ class Taker:
     def _is_over(self) -> bool:
         return self._log.sealed and self._levels.finished()
 
+    def wait_to_end(self, timeout: float | None) -> bool:
+        """True once all that was put in so far has ended; False after `timeout` seconds."""
+
+        def look() -> bool:
+            self.look_now_and_then()
+            return self._levels.finished()
+
+        return bool(self._until(look, lambda: False, timeout, self._engine.watch([self._final])))
+
     def wait(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
         """What `take` returns, once that is true; or what is not, when it has `ended`, or after `timeout` seconds."""
+        # who takes has no need to hear of each task that ends: that a closed queue is worked off it learns soon enough
+        names = [] if ended == self._is_over else [self._final]
+        return self._until(take, ended, timeout, self._engine.watch(names, taking=self._where))
+
+    def _until(
+        self,
+        take: Callable[[], Any],
+        ended: Callable[[], bool],
+        timeout: float | None,
+        watching: AbstractContextManager[Watch],
+    ) -> Any:
         self._in_hand.behind.record()
         deadline = None if timeout is None else self._engine.now() + timeout
-        # a get has no need to hear of each task that ends: that a closed queue is worked off it learns soon enough
-        names = [self._where] if ended == self._is_over else [self._where, self._where + "/final"]
-        with self._engine.watch(names) as watch:
+        with watching as watch:
             self._waiting.add(watch)
             try:
                 if not self._claims.looked:

@@ -11,6 +11,7 @@ import pickle
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,8 +20,9 @@ from typing import Any, Literal
 
 import pytest
 
-from psync import PickleShareDB, gethashfile
+from psync import DirectoryEngine, PickleShareDB, gethashfile
 from psync.engine.directory import wake
+from psync.engine.directory.names import SEATS
 from psync.errors import WaitTimeout
 from tests.concurrency.crew import FORK, end, together
 from tests.support import files, scaled
@@ -246,6 +248,34 @@ def test_sixteen_threads_that_wait_with_one_handle_are_all_woken(
         for number in range(8):
             db[f"key/{number}"] = number
         assert [one.result(PROMPT) for one in waiting] == [*range(8), *range(8)]
+
+
+def test_of_many_who_wait_to_take_each_record_wakes_one(root: Path, no_second_look: None) -> None:
+    jobs, crowd = ".psync/queue/jobs", 6
+    ready = FORK.Semaphore(0)
+
+    def take() -> tuple[int, int]:
+        engine = DirectoryEngine(root)
+        pauses = 0
+        with engine.watch([], taking=jobs) as watch:
+            while not engine.log(jobs).take(engine.owner()):
+                ready.release()
+                watch.pause(None)
+                pauses += 1
+        engine.close()
+        return os.getpid() % SEATS, pauses
+
+    def put() -> None:
+        engine = DirectoryEngine(root)
+        for _ in range(crowd):
+            ready.acquire()
+        for _ in range(crowd):
+            engine.log(jobs).append([b"a record"])
+        engine.close()
+
+    *woken, _ = together([*[take] * crowd, put], patience=40)
+    seats = Counter(seat for seat, _ in woken)
+    assert [pauses for seat, pauses in woken if seats[seat] == 1] == [1] * list(seats.values()).count(1)
 
 
 @both_ways

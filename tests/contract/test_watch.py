@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -116,6 +117,26 @@ def test_a_change_ends_a_pause(furnished: Stand, change: str) -> None:
         return 0.0
 
     assert threads([wait, work])[0] < AT_ONCE
+
+
+def test_as_many_of_those_who_wait_to_take_are_woken_as_there_are_records(stand: Stand) -> None:
+    other, asleep = stand.other(), threading.Barrier(4)
+
+    def take() -> float:
+        with stand.engine.watch([], taking=LOG) as watch:
+            asleep.wait()
+            while not stand.engine.log(LOG).take(7):
+                watch.pause(10.0)
+        return time.monotonic()
+
+    def put() -> float:
+        asleep.wait()
+        time.sleep(0.02)
+        other.log(LOG).append([b"x", b"y", b"z"])
+        return time.monotonic()
+
+    *taken, put_in = threads([take, take, take, put])
+    assert max(taken) - put_in < AT_ONCE * slack(stand)
 
 
 def test_a_waiter_is_woken_at_once_while_it_sleeps(stand: Stand) -> None:

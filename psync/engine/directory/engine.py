@@ -20,7 +20,7 @@ from psync.engine.directory.far import Sign
 from psync.engine.directory.files import CHANGE, let_go, make_folder, remove_quietly
 from psync.engine.directory.kept import Kept
 from psync.engine.directory.mutex import DirectoryMutex
-from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, is_leftover, is_used
+from psync.engine.directory.names import OWN, OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.network_cells import NetworkCells
 from psync.engine.directory.network_log import NetworkLog
 from psync.engine.directory.owners import Owners
@@ -143,8 +143,8 @@ class DirectoryEngine(ShapeEngine):
 
     # -- waiting, time, owners -----------------------------------------------------------------------
 
-    def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
-        return self._wake.watch(names, self._signs)
+    def watch(self, names: Sequence[str], taking: str | None = None) -> AbstractContextManager[Watch]:
+        return self._wake.watch(names, taking, self._signs)
 
     def _signs(self, name: str) -> Iterator[Sign]:
         """By which a change of `name` shows on a network file system; none if it does not. What is only announced shows
@@ -173,6 +173,7 @@ class DirectoryEngine(ShapeEngine):
 
     def announce(self, name: str) -> None:
         self._wake.notify(name)
+        self._wake.call(slot_of(name), SEATS)
 
     def give_way(self) -> None:
         os.sched_yield()

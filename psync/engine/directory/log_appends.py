@@ -19,6 +19,7 @@ from psync.engine.directory.log_files import (
     in_words,
 )
 from psync.engine.directory.log_hints import LogHints
+from psync.engine.directory.names import SEATS
 from psync.engine.directory.records import ALIGN, encode
 from psync.engine.directory.segment_files import SEGMENT
 from psync.engine.seal import Unreadable
@@ -45,7 +46,7 @@ class LogAppends(LogHints):
             if (worded := self.failed(error)) is error:
                 raise
             raise worded from error
-        self._changed()
+        self._changed(len(positions))
         return positions
 
     def _append_durably(self, commit: Commit, payloads: Sequence[bytes], mark: Mark) -> list[int]:
@@ -190,5 +191,5 @@ class LogAppends(LogHints):
                 self._tail.save()
             finally:
                 self._tail.leave()
-        self._changed()
+        self._changed(SEATS)
         self._finished()

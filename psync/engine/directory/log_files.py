@@ -63,7 +63,7 @@ class LogFiles(Log):
         *,
         whole: Whole,
         owners: Owners,
-        changed: Callable[[], None],
+        changed: Callable[[int], None],
         finished: Callable[[], None],
         kept: Kept,
     ) -> None:
@@ -72,6 +72,7 @@ class LogFiles(Log):
         self._whole = whole
         self._owners = owners
         self._changed = changed
+        """To be told how many records can be taken since."""
         self._finished = finished
         opened = functools.partial(kept.opened, self)
         self._tail = Block(layout.log(name, "tail"), 9, whole, opened, blank=False)

@@ -91,7 +91,7 @@ class DirectoryLog(LogTakes):
             if final:
                 self._finished()
             elif state is not _CLAIMED:
-                self._changed()
+                self._changed(1)
         return settled
 
     def _settle_own(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:

@@ -3,8 +3,8 @@
 ``<root>/<key>``                     a value; ``<root>/<category>/<2 hex digits>`` and ``.../xx``: buckets
 ``<root>/.psync/``                   psync's own, hidden from keys; each file that rests here is itself a pickle,
                                      so that an old reader that stumbles over it goes on
-``.psync/wake/armed``                one byte a slot: does anybody wait for a name of this slot?
-``.psync/wake/<3 hex digits>``       touched to wake the waiters of a slot
+``.psync/wake/armed``                one byte a slot, and one a seat: does anybody wait for a name of this slot?
+``.psync/wake/<hex digits>``         touched to wake the waiters of a slot, or of a seat
 ``.psync/owners/<16 hex digits>``    one process; locked by it as long as it lives
 ``.psync/guards/<name>``             locked during a compaction
 ``.psync/locks/<name>``              a mutex: its last token and its holder
@@ -28,7 +28,8 @@ from psync.engine.directory.trust import Trust
 
 OWN = ".psync"
 OWN_FOLDERS = "tmp", "owners", "guards", "locks", "wake", "pending", "quarantine"
-SLOTS = 1024
+SLOTS, SEATS = 1024, 64
+"""Of names; and of each, seats for those who wait for something to take."""
 
 _NFS_LEFTOVER = re.compile(r"\.nfs[0-9a-f]+\Z")
 

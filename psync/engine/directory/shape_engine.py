@@ -86,7 +86,7 @@ class ShapeEngine(CellEngine):
                     self.layout,
                     whole=self._whole,
                     owners=self._owners,
-                    changed=functools.partial(self._wake.notify_slot, slot),
+                    changed=functools.partial(self._wake.notify_takers, slot),
                     finished=functools.partial(self._wake.notify_slot, final),
                     kept=self._kept,
                 )

@@ -6,6 +6,11 @@ writer that finds the flag raised lowers it and touches the side file; the waite
 unsatisfied raise it again. So a flag that a killed waiter left costs one touch, and waiters on
 other names cost nothing.
 
+Of those who wait for something to take, one is enough: so each process has a seat of its own there, with a flag and a
+side file, and who puts something in calls as many as there are records. Not promised: that two processes never have
+one seat (then both are woken). A call to a seat whose process was killed is lost, and what was to be taken waits until
+the others look by themselves.
+
 The fact that decides: the flag goes up before the look, the change is made before the flag is read; so
 either the look sees the change or the writer sees the flag.
 
@@ -28,7 +33,7 @@ from psync.engine.contract import Watch
 from psync.engine.directory.far import FarWatch, Rounds, SignsOf
 from psync.engine.directory.files import CHANGE
 from psync.engine.directory.inotify import Inotify
-from psync.engine.directory.names import SLOTS, Layout, slot_of
+from psync.engine.directory.names import SEATS, SLOTS, Layout, slot_of
 from psync.engine.directory.whole import Whole
 
 GRACE = 2.0
@@ -36,11 +41,12 @@ GRACE = 2.0
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.0005, 0.05, 1.5
 """Seconds: a polling watch pauses so long at first, at most, and by what factor longer each time."""
 
-_HEAD = b"\x80\x05B" + struct.pack("<I", SLOTS)  # the flags are one pickled bytes object
+_ALL = SLOTS * (1 + SEATS)
+_HEAD = b"\x80\x05B" + struct.pack("<I", _ALL)  # the flags are one pickled bytes object
 _FLAGS = len(_HEAD)
 """Where they begin."""
 _NOTHING = b"\x80\x05N."  # a pickled None
-_BLANK = _HEAD + bytes(SLOTS) + b"."
+_BLANK = _HEAD + bytes(_ALL) + b"."
 
 
 class Wake:
@@ -77,7 +83,7 @@ class Wake:
     def notify(self, name: str) -> None:
         """Something about `name` has changed: wake who waits for it. One look into memory if nobody does."""
         flags = self._mapped or self._flags()
-        if flags is not None and flags.find(b"\x01", _FLAGS) >= 0:
+        if flags is not None and flags.find(b"\x01", _FLAGS, _FLAGS + SLOTS) >= 0:
             self.notify_slot(slot_of(name))
 
     def notify_slot(self, slot: int) -> None:
@@ -90,11 +96,29 @@ class Wake:
             except OSError:
                 pass  # the change is made; who waits looks again by itself
 
-    def watch(self, names: Sequence[str], signs_of: SignsOf) -> AbstractContextManager[Watch]:
+    def notify_takers(self, slot: int, most: int) -> None:
+        """So many records can be taken from the log whose name has the slot. utime for each who is woken."""
+        self.notify_slot(slot)
+        self.call(slot, most)
+
+    def call(self, slot: int, most: int) -> None:
+        """Wake `most` of those who sit there, or as many as there are."""
+        flags = self._mapped or self._flags()
+        if flags is not None:
+            seats = _FLAGS + seat_of(slot, 0)
+            while most and (raised := flags.find(b"\x01", seats, seats + SEATS)) >= 0:
+                self.notify_slot(raised - _FLAGS)
+                most -= 1
+
+    def watch(self, names: Sequence[str], taking: str | None, signs_of: SignsOf) -> AbstractContextManager[Watch]:
         flags = self._mapped or self._flags()
         if flags is None or not self._inotify:
+            names = names if taking is None else [*names, taking]
             return _Polling() if self._rounds is None else FarWatch(self._rounds, names, signs_of)
-        return _Woken(self, flags, [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names))))
+        slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
+        if taking is not None:
+            slots.append(seat_of(slot_of(taking), os.getpid() % SEATS))
+        return _Woken(self, flags, slots)
 
     def listen(self, instance: Inotify, slots: list[int]) -> None:
         """`instance` hears from now on when one of `slots` is touched. No system call if it did before."""
@@ -110,6 +134,11 @@ class Wake:
         if self._mapped is not None:
             self._mapped.close()
             self._mapped = None
+
+
+def seat_of(slot: int, number: int) -> int:
+    """A seat as one more slot."""
+    return SLOTS + slot * SEATS + number
 
 
 class _Woken(Watch):

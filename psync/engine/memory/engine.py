@@ -228,8 +228,8 @@ class MemoryEngine(Engine):
         with self._holding(("guard", name)):
             yield
 
-    def watch(self, names: Sequence[str]) -> MemoryWatch:
-        return MemoryWatch(self, names)
+    def watch(self, names: Sequence[str], taking: str | None = None) -> MemoryWatch:
+        return MemoryWatch(self, names if taking is None else [*names, taking])
 
     def announce(self, name: str) -> None:
         with self._turn("announce", name) as space:

@@ -270,8 +270,8 @@ class RedisEngine(Engine):
 
     # -- waiting and time ----------------------------------------------------------------------------
 
-    def watch(self, names: Sequence[str]) -> RedisWatch:
-        return self.watching([name.encode() for name in names])
+    def watch(self, names: Sequence[str], taking: str | None = None) -> RedisWatch:
+        return self.watching([name.encode() for name in (names if taking is None else [*names, taking])])
 
     def watching(self, names: Sequence[bytes]) -> RedisWatch:
         return RedisWatch(self.channels, names, self.grace)

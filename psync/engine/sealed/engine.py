@@ -184,8 +184,8 @@ class SealedEngine(Engine):
 
     # -- all else is the inner engine's ----------------------------------------------------------------
 
-    def watch(self, names: Sequence[str]) -> AbstractContextManager[Watch]:
-        return self.inner.watch(names)
+    def watch(self, names: Sequence[str], taking: str | None = None) -> AbstractContextManager[Watch]:
+        return self.inner.watch(names, taking)
 
     def announce(self, name: str) -> None:
         self.inner.announce(name)
