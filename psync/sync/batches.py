@@ -27,8 +27,8 @@ MOMENT = 0.002
 """Seconds: as much work as is claimed at once."""
 SLOW = 0.001
 """Seconds: a task that takes so long is followed by batches that are small again; two in a row by nothing in hand."""
-FAR = 25
-"""So many times as long both are where a server is asked for each claim and each answer."""
+FAR, MOST_FAR = 25, 64
+"""So many times as long both are where a server is asked for each claim and each answer; and MOST there."""
 LINGER = 0.2
 """Seconds for which the thread stays when there is nothing to look after."""
 
@@ -36,7 +36,8 @@ LINGER = 0.2
 class Pace:
     """How long tasks take in one loop, and so how many to claim next."""
 
-    def __init__(self, scale: float = 1) -> None:
+    def __init__(self, *, far: bool = False) -> None:
+        scale, self._most = (FAR, MOST_FAR) if far else (1, MOST)
         self._moment, self._slow = MOMENT * scale, SLOW * scale
         self.size = 1
         self._spent = 0.0
@@ -56,8 +57,8 @@ class Pace:
         self._spent += seconds
         self._count += 1
         if self._count >= self.size:
-            fitting = self._moment * self._count / self._spent if self._spent > 0 else MOST
-            self.size = max(1, min(2 * self.size, MOST, int(fitting)))
+            fitting = self._moment * self._count / self._spent if self._spent > 0 else self._most
+            self.size = max(1, min(2 * self.size, self._most, int(fitting)))
             self._spent, self._count = 0.0, 0
         self._stalled = False
         return False

@@ -211,9 +211,10 @@ class WorkQueue(Primitive):
         process's share of those that wait; slow ones (1 ms or more) one at a time. What was claimed and is not begun
         goes back when a task takes longer than 50 ms, so nothing waits for a slow one while others have nothing to do.
 
-        Where a server is asked (a network file system, Redis) a short task is one of less than 25 ms. Those that were
-        claimed together are begun together, and answered together, in a moment: see `Task.done`. So if this process is
-        killed, each of them has used an attempt; those that were tried before are begun and answered one by one.
+        Where a server is asked (a network file system, Redis) a short task is one of less than 25 ms, and at most 64
+        are claimed at once. Those are begun together, and answered together, in a moment: see `Task.done`. So if this
+        process is killed, each of them has used an attempt; those that were tried before are begun and answered one by
+        one.
         """
         return self._taker.loop()
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import Engine, Mark, Record, State, Watch
-from psync.sync.batches import FAR, Hand, InHand, Pace
+from psync.sync.batches import Hand, InHand, Pace
 from psync.sync.claims import Claims
 from psync.sync.delayed import Delays
 from psync.sync.intake import closed_error
@@ -142,7 +142,7 @@ class Taker:
         """See `WorkQueue.__iter__`. Without `drain` it ends when no task came for `idle` seconds (None: never), or none
         will ever come; so who waits has no need to hear of each task that ends."""
         now, in_hand, behind = self._engine.now, self._in_hand, self._in_hand.behind
-        pace, hand = Pace(FAR if self._engine.remote else 1), Hand()
+        pace, hand = Pace(far=self._engine.remote), Hand()
         claims, beat, opened = hand.claims, self._claims.beat, self._opened
         ended = self._levels.finished if drain else self._is_over
         late = behind.used

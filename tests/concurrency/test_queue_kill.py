@@ -20,7 +20,7 @@ import pytest
 
 from psync import PickleShareDB, WorkQueue
 from psync.errors import StaleClaim
-from psync.sync.batches import MOST
+from psync.sync.batches import MOST_FAR
 from psync.sync.waiting import LONGEST_FAR
 from tests.concurrency.crew import FORK, end, together
 from tests.concurrency.history import identity_of, value_of
@@ -104,7 +104,7 @@ def test_every_task_has_its_one_right_result_though_workers_are_killed_every_few
     attempts = Counter(notes.read())
     assert {id for id, _ in attempts} == set(ids)
     assert set(attempts.values()) == {1}, "two workers had the same attempt"
-    assert len(attempts) <= tasks + kills * (MOST if ENGINE else 1)  # on a server those that were claimed together
+    assert len(attempts) <= tasks + kills * (MOST_FAR if ENGINE else 1)  # on a server those that were claimed together
     assert_nothing_is_left(root)
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
 import statistics
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -38,7 +40,7 @@ def requests(root: str) -> dict[str, int]:
 
 
 def rendezvous(engine: DirectoryEngine, name: str, parties: int = 2) -> None:
-    """Both hosts go on from here at the same time."""
+    """All hosts go on from here at the same time."""
     Barrier(PickleShareDB(engine), name, parties).wait(timeout=100)
 
 
@@ -82,39 +84,52 @@ def costs(root: str, times: int) -> dict[str, float]:
         for number in range(1, times):
             operation(number)
         found[name] = (sum(requests(root).values()) - before) / (times - 1)
-    queue.put_many(range(10 * times))
-    before = sum(requests(root).values())
-    for task in queue:
-        task.done()
-    found["a task, taken and done in a loop"] = (sum(requests(root).values()) - before) / (10 * times)
+    ends: dict[str, Callable[[Any], object]] = {
+        "a task, taken and done in a loop": lambda task: task.done(),
+        "a task, taken and done with a result in a loop": lambda task: task.done(task.value),
+    }
+    for name, end in ends.items():
+        queue.put_many(range(20 * times))
+        before = sum(requests(root).values())
+        for task in queue:
+            end(task)
+        found[name] = (sum(requests(root).values()) - before) / (20 * times)
     return found
 
 
-def idle(root: str, threads: int, seconds: float) -> float:
-    """Requests a second of this host, which `threads` of this process, and others, wait for a task meanwhile."""
-    import threading
-
-    queue = WorkQueue(root, "jobs")
-    waiting = [threading.Thread(target=queue.get, daemon=True) for _ in range(threads)]
-    for thread in waiting:
-        thread.start()
-    time.sleep(5.0)
+def idle(root: str, processes: int, threads: int, seconds: float) -> float:
+    """Requests a second of this host, of which so many threads of so many processes wait for a task meanwhile."""
+    waiting = [multiprocessing.get_context("fork").Process(target=wait, args=(root, threads)) for _ in range(processes)]
+    for process in waiting:
+        process.start()
+    time.sleep(5.0 + 0.2 * processes)
     before, begun = sum(requests(root).values()), time.monotonic()
     time.sleep(seconds)
     counted = (sum(requests(root).values()) - before) / (time.monotonic() - begun)
     say("counted")
+    for process in waiting:
+        process.join()
+        assert process.exitcode == 0
+    return counted
+
+
+def wait(root: str, threads: int) -> None:
+    """In each of `threads` threads for one task."""
+    queue = WorkQueue(root, "jobs")
+    waiting = [threading.Thread(target=queue.get) for _ in range(threads)]
+    for thread in waiting:
+        thread.start()
     for thread in waiting:
         thread.join()
-    return counted
 
 
 # -- races -------------------------------------------------------------------------------------------
 
 
-def claim(root: str, who: str, rounds: int) -> list[int]:
+def claim(root: str, who: str, rounds: int, parties: int = 2) -> list[int]:
     """The rounds that `who` won; who comes to a round first creates it."""
     engine = DirectoryEngine(root)
-    rendezvous(engine, "start")
+    rendezvous(engine, "start", parties)
     return [number for number in range(rounds) if engine.create(f"claims/{number}", who.encode())]
 
 
@@ -286,8 +301,6 @@ def make_keys(root: str, keys: int, pause: float) -> list[float]:
 
 def hold(root: str) -> None:
     """Hold a lock, the lead, a seat at a barrier and a task, for ever."""
-    import threading
-
     db = PickleShareDB(root)
     door, chair = Lock(db, "door"), Election(db, "chair")
     door.acquire()
@@ -303,8 +316,6 @@ def hold(root: str) -> None:
 
 def take_over(root: str, patience: float) -> dict[str, float]:
     """Seconds until what another host held is free."""
-    import threading
-
     db = PickleShareDB(root)
     begun = time.monotonic()
     took: dict[str, float] = {}

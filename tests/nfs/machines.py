@@ -34,6 +34,32 @@ BOOTING = 90.0
 """Seconds a machine may take."""
 
 
+class Janitor:
+    """Cleans up when this process has ended, however it did: kills what is still there, and removes the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._groups = folder / "groups"
+        self._groups.mkdir()
+        cleaning = 'cat; for each in "$0"/groups/[0-9]*; do kill -s KILL -- "-${each##*/}"; done; rm -rf "$0"'
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", cleaning, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def started(self, process: subprocess.Popen[bytes]) -> None:
+        """It leads a process group."""
+        (self._groups / str(process.pid)).touch()
+
+    def ended(self, process: subprocess.Popen[bytes]) -> None:
+        (self._groups / str(process.pid)).unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        self._shell.communicate()
+
+
 class Failed(Exception):
     """A command on a machine ended with another code than 0."""
 
@@ -67,7 +93,7 @@ class Command:
 
     def result(self, timeout: float = 120.0) -> Any:
         """What a deed returned."""
-        return json.loads(self.output(timeout).rpartition("result ")[2])
+        return json.loads(self.output(timeout).rpartition("\nresult ")[2])
 
     def said(self, stream: int) -> str:
         return self._said[stream].decode(errors="replace")
@@ -137,6 +163,7 @@ class Machine:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+        rig.janitor.started(self._process)
         theirs.close()
         threading.Thread(target=self._listen, args=(self._wire, self._ready, self._commands), daemon=True).start()
 
@@ -203,6 +230,7 @@ class Machine:
             os.kill(process.pid, signal.SIGCONT)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            self._rig.janitor.ended(process)
             self._wire.close()
 
     def freeze(self) -> None:
@@ -227,6 +255,7 @@ class Rig:
             folder.mkdir(parents=True)
         self.machines = {name: Machine(self, name) for name in names}
         self.server, *self.clients = self.machines.values()
+        self.janitor = Janitor(self.folder)
         self._switch: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Rig:
@@ -252,6 +281,7 @@ class Rig:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.janitor.started(self._switch)
         while not switch.exists():
             if self._switch.poll() is not None:
                 raise Unavailable(f"{program} does not run here")
@@ -264,10 +294,9 @@ class Rig:
     def _down(self) -> None:
         for machine in self.machines.values():
             machine.power_off()
+        self.janitor.clean()
         if self._switch is not None:
-            self._switch.kill()
             self._switch.communicate()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None

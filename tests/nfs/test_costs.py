@@ -6,6 +6,7 @@ import pytest
 
 from psync.sync.taker import LOOKS
 from tests.nfs.conftest import Place
+from tests.support import SCALE
 
 COSTS = {
     "a new value": (15, 15),
@@ -21,12 +22,14 @@ COSTS = {
     "a task, put": (6, 3),
     "a task, taken": (7, 4),
     "a task, done": (2, 2),
-    "a task, done with a result": (24, 21),
-    "a task, taken and done in a loop": (8, 7),
+    "a task, done with a result": (16, 10),
+    "a task, taken and done in a loop": (0.4, 0.4),
+    "a task, taken and done with a result in a loop": (1.3, 1.1),
 }
 """Requests of each operation on version 4 and on version 3, once what it needs is open. On version 4 a lock takes three
 (LOCK, LOCKU, FREE_STATEID), on version 3 none that the statistics of the mount count. A task that is done with a result
-is the first with a letter in its bucket mostly: that is made. A loop claims more at once the quicker tasks are done."""
+is the first with a letter in its bucket mostly: that is made. A loop claims and answers more at once the quicker tasks
+are done."""
 
 
 def test_operations_cost_what_is_said(place: Place) -> None:
@@ -34,19 +37,20 @@ def test_operations_cost_what_is_said(place: Place) -> None:
     for name, count in found.items():
         print(f"{place.mount}: {name}: {count:.1f}")
     assert set(found) == set(COSTS)
-    dear = {name: count for name, count in found.items() if count > COSTS[name][place.mount == "v3"] + 0.5}
+    costs = {name: both[place.mount == "v3"] for name, both in COSTS.items()}
+    dear = {name: count for name, count in found.items() if count > costs[name] + min(0.75, costs[name])}
     assert not dear
 
 
-@pytest.mark.parametrize(("processes", "threads"), [(2, 50), (20, 1)])
+@pytest.mark.parametrize(
+    ("processes", "threads"), [(2, 50), (20 if SCALE < 10 else 100, 1)], ids=["threads", "processes"]
+)
 def test_many_who_wait_for_tasks_raise_no_storm(place: Place, processes: int, threads: int) -> None:
-    """On each of two hosts so many processes with so many threads each."""
-    clients = (place.c1, place.c2)
-    waiting = [client.do("idle", place.path, threads, 10.0) for client in clients for _ in range(processes)]
+    """On each of two hosts so many processes with so many threads each; 200 processes in the long form."""
+    waiting = [client.do("idle", place.path, processes, threads, 10.0) for client in (place.c1, place.c2)]
     for each in waiting:
         each.wait_for("counted", 300.0)
     place.c3.do("put", place.path, 2 * processes * threads).result()
     counted = [each.result(300.0) for each in waiting]
-    each_host = [max(counted[:processes]), max(counted[processes:])]
-    print(f"{place.mount}: {2 * processes} processes of {threads} threads: {sum(each_host):.0f} requests a second")
-    assert sum(each_host) < 4 * LOOKS
+    print(f"{place.mount}: {2 * processes} processes of {threads} threads: {sum(counted):.0f} requests a second")
+    assert sum(counted) < 4 * LOOKS

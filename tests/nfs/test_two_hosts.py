@@ -38,6 +38,12 @@ def test_of_two_who_claim_one_wins(place: Place, clocks: None) -> None:
     assert sorted(won[0] + won[1]) == list(range(rounds))
 
 
+def test_of_three_who_claim_one_wins(place: Place) -> None:
+    rounds = scaled(200)
+    won = all_of(*(client.do("claim", place.path, client.name, rounds, 3) for client in place[2:]))
+    assert sorted(won[0] + won[1] + won[2]) == list(range(rounds))
+
+
 def test_a_barrier_lets_nobody_through_before_all_are_there(place: Place, clocks: None) -> None:
     rounds = scaled(100)
     took = all_of(place.c1.do("meet", place.path, 2, rounds), place.c2.do("meet", place.path, 2, rounds))

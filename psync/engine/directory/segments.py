@@ -40,6 +40,9 @@ new_record = functools.partial(tuple.__new__, Record)
 class Segments(SegmentFiles):
     """The verbs on the records of one log. Not locked: the log does that."""
 
+    _typical = 256
+    """Bytes of a record, as they were when several were claimed last."""
+
     # -- one mark --------------------------------------------------------------------------------------
 
     def mark(self, position: int, tail: int) -> Mark | None:
@@ -151,11 +154,12 @@ class Segments(SegmentFiles):
         if found is None:
             return 0
         fd, marks, offset = found
-        data = os.pread(fd, min(self._next_base(position, tail, end) - position, _RUN), offset)
+        wanted = min((limit + 1) * self._typical, _RUN)  # little of what is not claimed
+        data = os.pread(fd, min(self._next_base(position, tail, end) - position, wanted), offset)
         old = marks.read(len(data) >> 1, offset >> 1)
         mark = Mark(_CLAIMED, 1, owner, beat, lease)
         written = bytearray()
-        at = 0
+        at, wished = 0, limit
         while limit and at + HEAD <= len(data):
             length, checksum, _, _ = head_at(data, at)
             size = size_of(length)
@@ -171,6 +175,9 @@ class Segments(SegmentFiles):
             limit -= 1
         if at:
             marks.write(bytes(written), offset >> 1)
+            self._typical = at // (wished - limit)
+        else:
+            self._typical = min(2 * self._typical, _RUN)
         return at
 
     # -- looking -----------------------------------------------------------------------------------------

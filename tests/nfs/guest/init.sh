@@ -42,6 +42,9 @@ ln -sfn /usr/lib/uml/modules/$(uname -r) /lib/modules/$(uname -r)
 $B hostname $rig_name
 $B ifconfig lo 127.0.0.1 up
 $B ifconfig eth0 $rig_ip netmask 255.255.255.0 up
+# the switch keeps 10 packets (net.unix.max_dgram_qlen): of more in a row some are lost, and TCP sends those again after
+# 200 ms; so a socket has room for a few only
+for each in tcp_rmem tcp_wmem; do echo 4096 8192 8192 > /proc/sys/net/ipv4/$each; done
 cat > /etc/hosts <<X
 127.0.0.1 localhost
 10.99.0.1 server
