@@ -10,10 +10,37 @@ import pytest
 
 from psync import Counter, Lock, PickleShareDB, RLock
 from psync.engine.contract import Alive
+from psync.engine.redis import scripts
 from psync.engine.redis.engine import RedisEngine
+from psync.engine.redis.server import Line
 from tests.redis_server import RedisServer, contents
 from tests.sync.people import Talk, another, eventually
 from tests.sync.test_interrupts import Struck, interrupt_holders
+
+
+def test_a_request_that_arrives_behind_its_successor_is_not_done(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was given up and sent again; then what was on its way all the time arrives."""
+    engine = RedisEngine(server.url("late"))
+    log = engine.log("l")
+    log.append([b"first"])
+    (line,) = engine.server._lines
+    sent = []
+    monkeypatch.setattr(Line, "ask", lambda line, *command, ask=Line.ask: sent.append(command) or ask(line, *command))
+    log.append([b"second"])
+    late, again = sent[0], log.append([b"third"])
+    assert (line.ask(*late), again, log.counts().appended) == ([scripts.LATE], [2], 3)
+    engine.close()
+
+
+def test_an_answer_is_noted_for_longer_than_anybody_asks_again(server: RedisServer) -> None:
+    engine = RedisEngine(server.url("noted"))
+    for _ in range(250):
+        engine.write("k", b"value")
+    (line,) = engine.server._lines
+    assert 800 < engine.server.ask("TTL", line.slot) <= 900
+    engine.close()
 
 
 @pytest.mark.parametrize("kind", [Lock, RLock], ids=lambda kind: kind.__name__)

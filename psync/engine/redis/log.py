@@ -41,8 +41,11 @@ class RedisLog(Log):
     def _change(self, script: Script, *arguments: Any) -> list[Any]:
         engine = self._engine
         proof = engine.holds.proof(self._what)
-        answer = engine.holds.until_free(self._what, lambda: engine.server.run(script, self._key, proof, *arguments))
-        return self._checked(answer, self._what)
+        answer = engine.server.run(script, self._key, proof, *arguments)
+        if answer[0] == scripts.BUSY:
+            run = engine.server.run
+            answer = engine.holds.until_free(self._what, lambda: run(script, self._key, proof, *arguments))
+        return self._checked(answer, self._what) if answer[0] else answer
 
     def _checked(self, answer: list[Any], what: bytes) -> list[Any]:
         if answer[0] == scripts.SEALED:
@@ -59,8 +62,9 @@ class RedisLog(Log):
     def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
         if not payloads:
             return []
-        waits = int(mark.state is State.WAITING)
-        first = int(self._change(scripts.LOG_APPEND, text_of(mark), waits, *map(bytes, payloads))[1])
+        line = b"lw:" if mark.state is State.WAITING else b"ld:"
+        text = b"" if mark == WAITING else text_of(mark)
+        first = int(self._change(scripts.LOG_APPEND, text, line, *map(bytes, payloads))[1])
         return list(range(first, first + len(payloads)))
 
     def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
@@ -141,14 +145,15 @@ class RedisLog(Log):
         return found[0] if found else None
 
     def claims(self) -> list[Record]:
-        return records_of(self._look(scripts.LOG_LINE, b"lc:", 1))
+        return records_of(self._look(scripts.LOG_CLAIMS))
 
     def delayed(self) -> list[tuple[int, Mark]]:
-        return [(record.position, record.mark) for record in records_of(self._look(scripts.LOG_LINE, b"ld:", 0))]
+        return [(record.position, record.mark) for record in records_of(self._look(scripts.LOG_DELAYED))]
 
     def unfinished(self) -> Iterator[Record]:
-        """Those that are claimed, waiting, delayed, each in their line."""
-        for line in (b"lc:", b"lw:", b"ld:"):
+        """Those that are claimed, then those that wait and are delayed, each in their line."""
+        yield from self.claims()
+        for line in (b"lw:", b"ld:"):
             after = "-inf"
             while True:
                 after, *found = self._look(scripts.LOG_PART, line, after, AT_ONCE)
@@ -157,11 +162,10 @@ class RedisLog(Log):
                 yield from records_of(found)
 
     def finished(self) -> bool:
-        _, end, final, _, _, unused = self._look(scripts.LOG_COUNTS)
-        return int(end) - int(unused) == int(final)
+        return not self._look(scripts.LOG_COUNTS)[1]
 
     def counts(self) -> Counts:
-        waiting, end, _, is_sealed, noted, unused = self._look(scripts.LOG_COUNTS)
+        waiting, _, end, is_sealed, noted, unused = self._look(scripts.LOG_COUNTS)
         self.noted, self.sealed = int(noted), bool(is_sealed)
         return Counts(waiting, int(end) - int(unused), int(end), self.sealed)
 

@@ -1,13 +1,15 @@
 """The verbs as the server runs them: each script is one instant, and each answer begins with how it ended.
 
 KEYS[1] is where a script that changes something notes its answer, so that a repeated request (its answer was lost)
-gets that answer and does nothing twice. ARGV[1] is what all keys begin with, ARGV[2] the number of the request.
+gets that answer and does nothing twice. ARGV[1] is what all keys begin with, ARGV[2] the number of the request, in 16
+digits; behind one that ends with 00 the note lasts for 900 seconds anew.
 
 Keys, behind the prefix: ``n:`` what stands at a name, ``d:`` and ``f:`` the names and the folders in a folder, ``h:``
 who keeps others out of what, ``o:`` owners, ``s:`` who may hold something, ``w:`` who an owner was, for a day longer,
-``r:`` registers, ``q:`` last answers, ``t`` the last token; of a log ``l:`` its numbers, ``lp:`` payloads, ``lm:``
-marks, ``lw:`` ``lc:`` ``ld:`` which records are waiting, claimed, delayed. ``!`` begins the channels that say that a
-name has changed.
+``r:`` registers, ``q:`` last answers, ``t`` the last token. Of a log: ``l:`` its numbers, ``lp:`` the payloads of all
+records that are not final, ``lw:`` and ``ld:`` which of them are waiting and delayed, ``lc:`` the marks of those that
+are claimed, ``lm:`` of the others (of one that waits as it was appended, none). ``!`` begins the channels that say that
+a name has changed.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import NamedTuple
 
-OK, BUSY, NO_PLACE, NOBODY, LOST, SEALED = range(6)
+OK, BUSY, NO_PLACE, NOBODY, LOST, SEALED, LATE = range(7)
 """How a script ended: done; somebody keeps us out; a folder or a value is in the way; who asks is not alive any more;
-what was held is not ours any more; the log takes no more records."""
+what was held is not ours any more; the log takes no more records; a later request was answered before, so nobody waits
+for this one."""
 
 
 class Script(NamedTuple):
@@ -27,30 +30,43 @@ class Script(NamedTuple):
 
 
 def _script(body: str, *, changes: bool = True) -> Script:
-    text = _HEAD + (_NOTED if changes else _PLAIN).replace("BODY", body)
-    source = text.encode()
+    text = (_NOTED if changes else "BODY").replace("BODY", body)
+    for name in reversed(_HELPERS):  # each uses only those before it
+        if f"{name}(" in text:
+            text = _HELPERS[name] + text
+    source = (_BEGIN + text).encode()
     return Script(source, sha1(source, usedforsecurity=False).hexdigest().encode(), changes)
 
 
 _NOTED = """
 local kept = call('GET', KEYS[1])
-if kept and string.sub(kept, 1, #ARGV[2] + 1) == ARGV[2]..' ' then
-  return cmsgpack.unpack(string.sub(kept, #ARGV[2] + 2))
+if kept then
+  local last = string.sub(kept, 1, 16)
+  if last == ARGV[2] then return cmsgpack.unpack(string.sub(kept, 17)) end
+  if last > ARGV[2] then return {6} end
 end
 local function body() BODY end
-local reply = body()
-if reply[1] ~= 1 then call('SET', KEYS[1], ARGV[2]..' '..cmsgpack.pack(reply), 'EX', 900) end
+local reply, same = body()
+if reply[1] ~= 1 and not same then
+  local text = ARGV[2]..cmsgpack.pack(reply)
+  if string.sub(ARGV[2], -2) == '00' then call('SET', KEYS[1], text, 'EX', 900)
+  else call('SET', KEYS[1], text, 'KEEPTTL') end
+end
 return reply
 """
-_PLAIN = "BODY"
+"""A script that changes something: its body answers, and whether nothing was changed. A request that comes behind its
+successor, on a connection that was given up long ago, is not done any more."""
+_BEGIN = "local P, call = ARGV[1], redis.call\n"
 
-_HEAD = """
-local P, call = ARGV[1], redis.call
+_HELPERS = {
+    "split": """
 local function split(at)
   local up, last = string.match(at, '^(.*)/([^/]*)$')
   if up then return up, last end
   return '', at
 end
+""",
+    "busy": """
 local function busy(key, mine)
   local h = call('GET', P..'h:'..key)
   if h == mine then return nil end
@@ -60,6 +76,8 @@ local function busy(key, mine)
   if call('EXISTS', P..'s:'..session) == 0 then return nil end
   return {1, session}
 end
+""",
+    "no_place": """
 local function no_place(name)
   if call('EXISTS', P..'d:'..name, P..'f:'..name) > 0 then return {2, 'folder'} end
   local at = split(name)
@@ -68,6 +86,8 @@ local function no_place(name)
     at = split(at)
   end
 end
+""",
+    "plant": """
 local function plant(name)
   local kind, at = 'd:', name
   repeat
@@ -76,6 +96,8 @@ local function plant(name)
     kind, at = 'f:', up
   until at == ''
 end
+""",
+    "uproot": """
 local function uproot(name)
   local kind, at = 'd:', name
   repeat
@@ -85,12 +107,16 @@ local function uproot(name)
     kind, at = 'f:', up
   until at == ''
 end
-local function tell(name) call('PUBLISH', P..'!'..name, '') end
+""",
+    "tell": "local function tell(name) call('PUBLISH', P..'!'..name, '') end\n",
+    "drop": """
 local function drop(name)
   call('DEL', P..'n:'..name)
   uproot(name)
   tell(name)
 end
+""",
+    "put": """
 local function put(name, data)
   if call('EXISTS', P..'n:'..name) == 0 then
     local wrong = no_place(name)
@@ -100,6 +126,8 @@ local function put(name, data)
   call('SET', P..'n:'..name, data)
   tell(name)
 end
+""",
+    "extend": """
 local function extend(name, head, chunk)
   local k = P..'n:'..name
   if call('EXISTS', k) == 0 then
@@ -110,7 +138,9 @@ local function extend(name, head, chunk)
   tell(name)
   return size
 end
-"""
+""",
+}
+"""Functions of the server's language; a script has those that it uses."""
 
 # -- cells -------------------------------------------------------------------------------------------
 
@@ -267,26 +297,36 @@ return {0}
 
 # -- logs --------------------------------------------------------------------------------------------
 
+FRESH = b"0 0 0 0 0.0"
+"""The mark of a record that waits as it was appended: it is kept nowhere."""
 _LOG = """
 local name, mine = ARGV[3], ARGV[4]
-local L = function(kind) return P..kind..name end
+local l, lp, lm, lw, lc = P..'l:'..name, P..'lp:'..name, P..'lm:'..name, P..'lw:'..name, P..'lc:'..name
 local out = busy('l:'..name, mine)
 if out then return out end
+"""
+_MARK = f"""
+local function mark_of(at) return call('HGET', lc, at) or call('HGET', lm, at) or '{FRESH.decode()}' end
 """
 
 LOG_APPEND = _script(
     _LOG
-    + """  -- mark, whether it waits, payloads
-if call('HGET', L'l:', 's') then return {5} end
-local first = tonumber(call('HGET', L'l:', 'a') or 0)
-local at, line = first, ARGV[6] == '1' and L'lw:' or L'ld:'
-for i = 7, #ARGV do
-  call('HSET', L'lp:', at, ARGV[i])
-  call('HSET', L'lm:', at, ARGV[5])
-  call('ZADD', line, at, at)
-  at = at + 1
+    + """  -- mark ('' for a fresh one), the line, payloads
+if call('HEXISTS', l, 's') == 1 then return {5} end
+local line = P..ARGV[6]..name
+local first = call('HINCRBY', l, 'a', #ARGV - 6) - (#ARGV - 6)
+for from = 7, #ARGV, 1000 do
+  local payloads, places, marks = {}, {}, {}
+  for i = from, math.min(from + 999, #ARGV) do
+    local at, n = first + i - 7, 2 * (i - from)
+    payloads[n + 1], payloads[n + 2] = at, ARGV[i]
+    places[n + 1], places[n + 2] = at, at
+    marks[n + 1], marks[n + 2] = at, ARGV[5]
+  end
+  call('HSET', lp, unpack(payloads))
+  call('ZADD', line, unpack(places))
+  if ARGV[5] ~= '' then call('HSET', lm, unpack(marks)) end
 end
-call('HSET', L'l:', 'a', at)
 if first == 0 then call('SADD', P..'logs', name) end
 tell(name)
 return {0, first}
@@ -296,33 +336,49 @@ return {0, first}
 LOG_TAKE = _script(
     _LOG
     + """  -- limit, the end of the mark
-local reply = {0, call('HGET', L'l:', 'n') or '0', call('HEXISTS', L'l:', 's')}
-local got = call('ZPOPMIN', L'lw:', ARGV[5])
-for i = 1, #got, 2 do
-  local at = got[i]
-  local attempt = tonumber(string.match(call('HGET', L'lm:', at), '^%d+ (%d+)')) + 1
-  local mark = string.format('1 %d %s', attempt, ARGV[6])
-  call('HSET', L'lm:', at, mark)
-  call('ZADD', L'lc:', at, at)
-  reply[#reply + 1] = at
-  reply[#reply + 1] = mark
-  reply[#reply + 1] = call('HGET', L'lp:', at)
+local numbers = call('HMGET', l, 'n', 's')
+local reply = {0, numbers[1] or '0', numbers[2] and 1 or 0}
+local got = call('ZPOPMIN', lw, ARGV[5])
+for from = 1, #got, 1000 do
+  local places, claims, returned = {}, {}, {}
+  for i = from, math.min(from + 999, #got), 2 do places[#places + 1] = got[i] end
+  local marks, payloads = call('HMGET', lm, unpack(places)), call('HMGET', lp, unpack(places))
+  for n, at in ipairs(places) do
+    local attempt = 1
+    if marks[n] then
+      attempt = tonumber(string.match(marks[n], '^%d+ (%d+)')) + 1
+      returned[#returned + 1] = at
+    end
+    local mark, last = '1 '..attempt..' '..ARGV[6], #reply
+    reply[last + 1], reply[last + 2], reply[last + 3] = at, mark, payloads[n]
+    claims[2 * n - 1], claims[2 * n] = at, mark
+  end
+  call('HSET', lc, unpack(claims))
+  if #returned > 0 then call('HDEL', lm, unpack(returned)) end
 end
-return reply
+return reply, #got == 0
 """
 )
 
 LOG_SETTLE = _script(
     _LOG
-    + """  -- for each change: position, held, new, bucket ('' for none), head of a new one, chunk, is an old one sound
+    + f"""  -- for each change: position, held, new, bucket ('' for none), head of a new one, chunk, is an old one sound
+local FRESH, ld = '{FRESH.decode()}', P..'ld:'..name"""
+    + """
 for i = 8, #ARGV, 7 do
   out = ARGV[i] ~= '' and busy('n:'..ARGV[i], '')
   if out then return out end
 end
 local changed, ended, made = false, false, {}
+local function is_held(at, held, state)
+  if state == '1' then return call('HGET', lc, at) == held end
+  local mark = call('HGET', lm, at)
+  if held ~= FRESH then return mark == held end
+  return not mark and call('ZSCORE', lw, at)
+end
 local function settle(at, held, new, bucket, head, chunk, sound)
-  if call('HGET', L'lm:', at) ~= held then return 0 end
-  local size = 1
+  local before, state, size = string.sub(held, 1, 1), string.sub(new, 1, 1), 1
+  if not is_held(at, held, before) then return 0 end
   if bucket ~= '' then
     local kind = call('GETRANGE', P..'n:'..bucket, 0, 0)
     if kind == 'C' then return -1 end
@@ -336,24 +392,21 @@ local function settle(at, held, new, bucket, head, chunk, sound)
     size = extend(bucket, head, chunk)
   end
   if held == new then return size end
-  local old_state, old_attempt = string.match(held, '^(%d) (%d+)')
-  local state, attempt = string.match(new, '^(%d) (%d+)')
-  if state ~= old_state then
-    call('ZREM', ({['0'] = L'lw:', ['1'] = L'lc:', ['4'] = L'ld:'})[old_state], at)
+  if before == '1' then call('HDEL', lc, at)
+  elseif held ~= FRESH then call('HDEL', lm, at) end
+  if state ~= before then
+    if before == '0' then call('ZREM', lw, at) elseif before == '4' then call('ZREM', ld, at) end
     if state == '0' then
-      local front = tonumber(attempt) < tonumber(old_attempt)
-      local step = call('HINCRBY', L'l:', front and 'u' or 'r', 1)
-      call('ZADD', L'lw:', front and -1e12 - step or -1e12 + step, at)
-    elseif state == '1' then call('ZADD', L'lc:', at, at)
-    elseif state == '4' then call('ZADD', L'ld:', at, at) end
+      local front = tonumber(string.match(new, '^. (%d+)')) < tonumber(string.match(held, '^. (%d+)'))
+      local step = call('HINCRBY', l, front and 'u' or 'r', 1)
+      call('ZADD', lw, front and -1e12 - step or -1e12 + step, at)
+    elseif state == '4' then call('ZADD', ld, at, at) end
   end
   if state == '2' or state == '3' then
-    call('HDEL', L'lp:', at)
-    call('HDEL', L'lm:', at)
-    call('HINCRBY', L'l:', 'f', 1)
+    call('HDEL', lp, at)
     ended = true
   else
-    call('HSET', L'lm:', at, new)
+    if state == '1' then call('HSET', lc, at, new) elseif new ~= FRESH then call('HSET', lm, at, new) end
     changed = changed or state ~= '1'
   end
   return size
@@ -372,8 +425,8 @@ return reply
 LOG_BEGIN = _script(
     _LOG
     + """  -- where, how many records as if there had been: 'o' positions are nobody's
-if call('HEXISTS', L'l:', 'a') == 1 then return {0, 0} end
-call('HSET', L'l:', 'a', ARGV[5], 'f', ARGV[6], 'o', ARGV[5] - ARGV[6])
+if call('HEXISTS', l, 'a') == 1 then return {0, 0} end
+call('HSET', l, 'a', ARGV[5], 'o', ARGV[5] - ARGV[6])
 call('SADD', P..'logs', name)
 return {0, 1}
 """
@@ -382,49 +435,65 @@ return {0, 1}
 LOG_SET = _script(
     _LOG
     + """  -- field, value ('' for none)
-if ARGV[6] == '' then call('HDEL', L'l:', ARGV[5]) else call('HSET', L'l:', ARGV[5], ARGV[6]) end
+if ARGV[6] == '' then call('HDEL', l, ARGV[5]) else call('HSET', l, ARGV[5], ARGV[6]) end
 if ARGV[5] == 's' then tell(name) tell(name..'/final') end
 return {0}
 """
 )
 
-LOG_READ = _script("""  -- name, positions
+_LOOK = """
+local lp, lm, lc = P..'lp:'..ARGV[3], P..'lm:'..ARGV[3], P..'lc:'..ARGV[3]
 local reply = {0}
-for i = 4, #ARGV do
-  local mark = call('HGET', P..'lm:'..ARGV[3], ARGV[i])
-  if mark then
-    reply[#reply + 1] = ARGV[i]
-    reply[#reply + 1] = mark
-    reply[#reply + 1] = call('HGET', P..'lp:'..ARGV[3], ARGV[i])
-  end
+local function add(at, mark, payload)
+  local last = #reply
+  reply[last + 1], reply[last + 2], reply[last + 3] = at, mark, payload
 end
-return reply
-""", changes=False)  # fmt: skip
+"""
 
-LOG_LINE = _script("""  -- name, which line, whether with payloads
-local reply = {0}
-for _, at in ipairs(call('ZRANGE', P..ARGV[4]..ARGV[3], 0, -1)) do
-  reply[#reply + 1] = at
-  reply[#reply + 1] = call('HGET', P..'lm:'..ARGV[3], at)
-  reply[#reply + 1] = ARGV[5] == '1' and call('HGET', P..'lp:'..ARGV[3], at) or ''
-end
+LOG_READ = _script(
+    _LOOK
+    + _MARK
+    + """  -- name, position
+local payload = call('HGET', lp, ARGV[4])
+if payload then add(ARGV[4], mark_of(ARGV[4]), payload) end
 return reply
-""", changes=False)  # fmt: skip
+""",
+    changes=False,
+)
 
-LOG_PART = _script("""  -- name, which line, behind which place in it, how many; answers behind which place to go on
-local reply = {0, ARGV[5]}
+LOG_CLAIMS = _script(
+    _LOOK
+    + """  -- name
+local claims = call('HGETALL', lc)
+for i = 1, #claims, 2 do add(claims[i], claims[i + 1], call('HGET', lp, claims[i])) end
+return reply
+""",
+    changes=False,
+)
+
+LOG_DELAYED = _script(
+    _LOOK
+    + """  -- name
+for _, at in ipairs(call('ZRANGE', P..'ld:'..ARGV[3], 0, -1)) do add(at, call('HGET', lm, at), '') end
+return reply
+""",
+    changes=False,
+)
+
+LOG_PART = _script(
+    _LOOK
+    + _MARK
+    + """  -- name, which line, behind which place in it, how many; answers behind which place to go on
 local got = call('ZRANGEBYSCORE', P..ARGV[4]..ARGV[3], '('..ARGV[5], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[6])
-for i = 1, #got, 2 do
-  reply[2] = got[i + 1]
-  reply[#reply + 1] = got[i]
-  reply[#reply + 1] = call('HGET', P..'lm:'..ARGV[3], got[i])
-  reply[#reply + 1] = call('HGET', P..'lp:'..ARGV[3], got[i])
-end
+reply[2] = got[#got] or ARGV[5]
+for i = 1, #got, 2 do add(got[i], mark_of(got[i]), call('HGET', lp, got[i])) end
 return reply
-""", changes=False)  # fmt: skip
+""",
+    changes=False,
+)
 
 LOG_COUNTS = _script("""  -- name
-local found = call('HMGET', P..'l:'..ARGV[3], 'a', 'f', 's', 'n', 'o')
-return {0, call('ZCARD', P..'lw:'..ARGV[3]), found[1] or '0', found[2] or '0', found[3] and 1 or 0, found[4] or '0',
-  found[5] or '0'}
+local found = call('HMGET', P..'l:'..ARGV[3], 'a', 's', 'n', 'o')
+return {0, call('ZCARD', P..'lw:'..ARGV[3]), call('HLEN', P..'lp:'..ARGV[3]), found[1] or '0', found[2] and 1 or 0,
+  found[3] or '0', found[4] or '0'}
 """, changes=False)  # fmt: skip

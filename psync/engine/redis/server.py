@@ -7,6 +7,7 @@ finds the answer that it had noted. Tries are at most a second apart; after `Add
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,8 @@ from psync.errors import StoreFailed, StoreFull
 
 AT_ONCE = 1000
 """Keys that are asked for at a time."""
+RENEW_NOTES = 400.0
+"""Seconds after which a slot's notes get their full time (900 seconds) again."""
 FIRST_BREAK, LONGEST_BREAK = 0.02, 1.0
 """Seconds between two tries."""
 
@@ -31,7 +34,19 @@ class Line:
         self._connections = connections
         self.connection = connections.new()
         self.slot = slot
-        self.number = 0
+        self._number = 0
+        self._noted = -math.inf
+        """When a note last got its full time."""
+
+    def next_number(self) -> bytes:
+        """Of the next request: larger than all before, and now and then one with which a note gets its full time."""
+        now = clock.monotonic()
+        self._number += 1
+        if now - self._noted > RENEW_NOTES:
+            self._number += -self._number % 100
+        if not self._number % 100:
+            self._noted = now
+        return b"%016d" % self._number
 
     def ask(self, *command: Any) -> Any:
         if self.connection._sock is None:
@@ -115,8 +130,7 @@ class Server:
     def run(self, script: Script, *arguments: Any) -> list[Any]:
         """What the script answers; done once, however often it has to be sent."""
         line = self._line()
-        line.number += 1
-        call = (script.sha, 1, line.slot, self.prefix, line.number, *arguments)
+        call = (script.sha, 1, line.slot, self.prefix, line.next_number(), *arguments)
         return self._repeated(lambda line: self._evaluate(line, script, call), "a script", line)  # type: ignore[no-any-return]
 
     def _evaluate(self, line: Line, script: Script, call: tuple[Any, ...]) -> Any:
