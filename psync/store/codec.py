@@ -53,6 +53,8 @@ LARGEST = 4 << 20
 """Bytes: who made a larger pickle is not kept, for it holds about as much memory."""
 LARGEST_TEXT = 1 << 30
 """Characters; as UTF-8 it takes less than 4 GiB."""
+pack = functools.partial(pickle.dumps, protocol=5)
+"""`dumps` of a few values in a tuple."""
 _kept: list[tuple[pickle.Pickler, io.BytesIO]] = []  # taken and given back by single calls, so threads need no lock
 
 
@@ -194,7 +196,7 @@ def _as_it_is(payload: Any) -> Any:
     return payload
 
 
-PICKLES = Codec(dumps, loads, own, item, items, load_items, dumps, loads, dumps, loads, _as_it_is, _as_it_is)
+PICKLES = Codec(dumps, loads, own, item, items, load_items, pack, loads, pack, loads, _as_it_is, _as_it_is)
 
 
 class _Unpickler(pickle.Unpickler):

@@ -74,7 +74,7 @@ def _dumps(whole: tuple[Any, ...], part: Any) -> bytes:
     """`codec.dumps_whole` where only `part` may be of ``__main__``; quicker if it is not."""
     if type(part) in _PLAIN or getattr(part, "__module__", "__main__") != "__main__":
         try:
-            return codec.dumps(whole)
+            return codec.pack(whole)
         except Exception:
             pass  # there is a way, perhaps
     return codec.dumps_whole(whole)

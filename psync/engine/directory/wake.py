@@ -44,7 +44,8 @@ FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.0005, 0.05, 1.5
 _ALL = SLOTS * (1 + SEATS)
 _HEAD = b"\x80\x05B" + struct.pack("<I", _ALL)  # the flags are one pickled bytes object
 _FLAGS = len(_HEAD)
-"""Where they begin."""
+_SEATS = _FLAGS + SLOTS
+"""Where they begin, and where those of the seats do."""
 _NOTHING = b"\x80\x05N."  # a pickled None
 _BLANK = _HEAD + bytes(_ALL) + b"."
 
@@ -83,7 +84,7 @@ class Wake:
     def notify(self, name: str) -> None:
         """Something about `name` has changed: wake who waits for it. One look into memory if nobody does."""
         flags = self._mapped or self._flags()
-        if flags is not None and flags.find(b"\x01", _FLAGS, _FLAGS + SLOTS) >= 0:
+        if flags is not None and flags.find(b"\x01", _FLAGS, _SEATS) >= 0:
             self.notify_slot(slot_of(name))
 
     def notify_slot(self, slot: int) -> None:
@@ -105,7 +106,7 @@ class Wake:
         """Wake `most` of those who sit there, or as many as there are."""
         flags = self._mapped or self._flags()
         if flags is not None:
-            seats = _FLAGS + seat_of(slot, 0)
+            seats = _SEATS + slot * SEATS
             while most and (raised := flags.find(b"\x01", seats, seats + SEATS)) >= 0:
                 self.notify_slot(raised - _FLAGS)
                 most -= 1
@@ -117,7 +118,7 @@ class Wake:
             return _Polling() if self._rounds is None else FarWatch(self._rounds, names, signs_of)
         slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
         if taking is not None:
-            slots.append(seat_of(slot_of(taking), os.getpid() % SEATS))
+            slots.append(SLOTS + slot_of(taking) * SEATS + os.getpid() % SEATS)  # a seat is one more slot
         return _Woken(self, flags, slots)
 
     def listen(self, instance: Inotify, slots: list[int]) -> None:
@@ -134,11 +135,6 @@ class Wake:
         if self._mapped is not None:
             self._mapped.close()
             self._mapped = None
-
-
-def seat_of(slot: int, number: int) -> int:
-    """A seat as one more slot."""
-    return SLOTS + slot * SEATS + number
 
 
 class _Woken(Watch):
