@@ -5,9 +5,11 @@ The fact that decides: the change of the shared value that adds a member. Whoeve
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from psync.engine import forks
 from psync.errors import WaitTimeout
 from psync.store.waiting import NOT_YET
 from psync.sync.place import Place, Primitive
@@ -59,21 +61,30 @@ class Group(Primitive):
         self._waiter = Waiter(self._engine, self._where)
         self._mine = (0, 0)
         """Number and owner of the membership through this handle; a forked child has none."""
+        self._joining = threading.Lock()
+        forks.remember(self)
+
+    def after_fork(self) -> None:
+        """A forked child has a lock of its own."""
+        self._joining = threading.Lock()
 
     def join(self, information: Any = None) -> Member:
         """Be a member, once through each handle; again changes the `information`, which may be anything picklable."""
         me = self._engine.owner()
         gone = set(dead_of(self._engine, {owner for _, owner, _ in self._shared.look().members}))
 
-        def join(all_: _Members) -> _Members:
-            number, owner = self._mine
-            if owner != me or all((number, owner) != member[:2] for member in all_.members):
-                number = all_.joined + 1
-            self._mine = number, me  # here, so that other threads that join by this handle at once find it
-            others = (other for other in all_.members if other[0] != number and other[1] not in gone)
-            return _Members(max(all_.joined, number), (*others, (number, me, information)))
+        with self._joining:  # threads that join by this handle at once are one member
+            mine, owner = self._mine
 
-        number = self._shared.change(join).members[-1][0]
+            def join(all_: _Members) -> _Members:
+                number = mine
+                if owner != me or all((mine, owner) != member[:2] for member in all_.members):
+                    number = all_.joined + 1
+                others = (other for other in all_.members if other[0] != number and other[1] not in gone)
+                return _Members(max(all_.joined, number), (*others, (number, me, information)))
+
+            number = self._shared.change(join).members[-1][0]
+            self._mine = number, me
         return Member(number, self._engine.describe(me), information)
 
     def leave(self) -> None:

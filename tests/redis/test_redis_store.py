@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from psync import Barrier, Counter, Executor, Lock, PickleShareDB, pickleshare
+from psync import Barrier, Counter, Executor, Group, Lock, PickleShareDB, pickleshare
 from psync.engine import open_engine, shared_engine
 from psync.engine.contract import Alive
 from psync.engine.redis.address import parse
@@ -121,3 +121,13 @@ def test_no_message_shows_the_password() -> None:
 def test_psync_without_a_url_never_imports_redis() -> None:
     code = "import sys, psync; psync.PickleShareDB; assert 'redis' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_handle_that_knows_an_old_state_does_not_take_the_membership_of_another(server: RedisServer) -> None:
+    with PickleShareDB(server.url("crew")) as db:
+        first, second = Group(db, "x"), Group(db, "x")
+        first.join()
+        first.leave()
+        assert second.join("second").number == 2  # which is what `first` would be, as far as it knows
+        assert first.join("first").number == 3
+        assert [member.information for member in first.members()] == ["second", "first"]
