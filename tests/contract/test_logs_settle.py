@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import pytest
@@ -274,3 +275,26 @@ def test_an_untaken_record_between_two_that_change_can_be_taken_meanwhile(
     changes = [Change(position, mine, Mark(State.DONE, 1), answers, item(position, 1)) for position in (first, last)]
     assert all(log.settle_all(changes))
     assert [claim.position for claim in log.claims()] == [between]
+
+
+def test_of_many_who_settle_the_same_claims_together_one_wins_each(stand: Stand) -> None:
+    count = scaled(30)
+    records = stand.engine.log(LOG)
+    records.append([b"x"] * count)
+    claims = records.take(ME, count)
+
+    def settle(engine: Engine, who: int) -> list[int]:
+        bucket, won = engine.bucket("answers/00"), []
+        for first in range(who % 2, count, 5):
+            some = [
+                Change(claim.position, claim.mark, Mark(State.DONE, 1), bucket, item(claim.position, who))
+                for claim in claims[first : first + 5]
+            ]
+            done = engine.log(LOG).settle_all(some)
+            won += [change.position for change, size in zip(some, done, strict=True) if size]
+        return won
+
+    wins = stand.crowd([functools.partial(settle, who=who) for who in range(4)])
+    winners = {position: who for who, won in enumerate(wins) for position in won}
+    assert sum(map(len, wins)) == len(winners) >= count - 1
+    assert bucket_dict(stand.engine, "answers/00") == winners

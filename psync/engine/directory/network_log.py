@@ -2,8 +2,9 @@
 
 Who found nothing last time looks first, at ``front`` and ``tail``, without a lock: READ, READ. A take is LOCK, READ,
 READ, WRITE, WRITE, LOCKU, and two READs more for what was not read ahead; of many at once, little more. An append is
-LOCK, READ, WRITE, WRITE, LOCKU; an answer READ, WRITE; a claim that goes on the same. `tests/nfs/test_costs.py` counts
-them, with the FREE_STATEID that follows each LOCKU on version 4.
+LOCK, READ, WRITE, WRITE, LOCKU; an answer READ, WRITE; a claim that goes on the same. Many of those, if their records
+lie in a row, are the same, too, and an append for each bucket that gets letters. `tests/nfs/test_costs.py` counts them,
+with the FREE_STATEID that follows each LOCKU on version 4.
 """
 
 from __future__ import annotations
