@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import queue as standard
 from collections.abc import Callable
 from typing import Any
@@ -72,11 +71,10 @@ def _steps(me: int) -> Side:
     return Side(ready, _enter_and_leave)
 
 
-_tally = itertools.count().__next__
 BARRIERS = [
     Pair("wait beside wait", meets(0), meets(1), _opposite),
     Pair("wait beside wait, twice", meets(0, 2), meets(1, 2), _opposite),
-    Pair("wait beside wait, with an action", meets(0, 1, _tally), meets(1, 1, _tally), _opposite),
+    Pair("wait beside wait, with an action", meets(0, 1, int), meets(1, 1, int), _opposite),
     Pair("wait beside abort", on(Barrier, _wait_in_vain, 2), on(Barrier, Barrier.abort, 2), said(("broken", None))),
     Pair(
         "wait beside reset and wait",
