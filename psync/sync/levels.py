@@ -20,8 +20,9 @@ LOWEST, HIGHEST = -100, 100
 """Priorities, because every take looks at each that was ever used."""
 BOUNDED, LEASED, LEVELS = 1, 2, 4
 """What a main log's note says: somebody waits for room now and then; some claims have leases; so many other levels."""
-TOGETHER = 11
-"""Tasks whose records lie in the same 2**11 bytes have their answers in one bucket."""
+STEP, TOGETHER, FEW = 32, 11, 5
+"""Tasks whose records lie in the same 2**11 bytes have their answers in one bucket, where a log counts in bytes, in
+STEPs; where it counts one by one, 2**5 of them, mostly."""
 _given = re.compile(r"#(?:p(-?\d+)\.)?([0-9a-f]+)").fullmatch
 
 
@@ -48,7 +49,8 @@ def place_of_answer(id: Any) -> str:
     mostly worked on by one process, and read together."""
     if type(id) is str and id[:1] == "#":
         try:
-            return f"{int(id[id.find('.') + 1 or 1 :], 16) >> TOGETHER & 0xFF:02x}"
+            position = int(id[id.find(".") + 1 or 1 :], 16)
+            return f"{position >> (FEW if position % STEP else TOGETHER) & 0xFF:02x}"
         except ValueError:
             pass  # nobody was ever given that one
     return gethashfile(id)

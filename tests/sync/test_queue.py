@@ -782,5 +782,7 @@ def test_an_answer_stays_though_its_worker_dies_before_the_mark(begun: bool) -> 
 def test_the_answers_to_tasks_in_a_row_lie_together_and_whatever_is_no_id_has_a_place_too() -> None:
     assert len({place_of_answer(f"#{position:x}") for position in range(0, 1 << TOGETHER, 32)}) == 1
     assert len({place_of_answer(f"#p-3.{position << TOGETHER:x}") for position in range(256)}) == 256
+    one_by_one = [place_of_answer(f"#{position:x}") for position in range(4096)]
+    assert max(map(one_by_one.count, set(one_by_one))) < 100 and len(set(one_by_one[1:32])) == 1
     for address in ("#", "#../..", "#p3.", "own", 7, None):
         assert place_of_answer(address) in {f"{number:02x}" for number in range(256)}
