@@ -151,6 +151,11 @@ class Semaphore:
         self.db.close()
 
 
+def import_pool() -> None:
+    """What others' adapters import with themselves: psync's names are imported when they are first used."""
+    _ = psync.Executor, psync.PickleShareDB
+
+
 class Pool:
     def __init__(self, folder: str, workers: int) -> None:
         self.executor = psync.Executor(folder, max_workers=workers)
