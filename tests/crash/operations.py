@@ -18,6 +18,7 @@ from psync.engine.contract import State
 from psync.errors import QueueClosed
 from tests.crash.children import in_child
 from tests.crash.harness import PROBE, Operation
+from tests.support import SCALE
 
 PAGE = 4096
 IN_ONE_BUCKET = [key for key in (f"key-{number}" for number in range(12_000)) if gethashfile(key) == "0a"]
@@ -368,6 +369,8 @@ LETTERS = [
 ]
 
 OPERATIONS = [*PLAIN, *HASHED, *QUEUE, *RARE, *LETTERS]
+LONG_ONES = [IN_A_LOOP] if SCALE > 1 else []
+"""They have so many calls that an ordinary run strikes them by kills only."""
 
 # -- opening -----------------------------------------------------------------------------------
 

@@ -11,13 +11,13 @@ import pytest
 
 from psync import PickleShareDB
 from tests.crash.harness import Operation
-from tests.crash.operations import OPENING, OPERATIONS
+from tests.crash.operations import LONG_ONES, OPENING, OPERATIONS
 from tests.crash.refusal import refuse_everywhere
 
 pytestmark = pytest.mark.crash
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", [*OPERATIONS, *LONG_ONES], ids=lambda operation: operation.name)
 def test_a_refused_call_changes_nothing_and_the_process_goes_on(operation: Operation, root: Path) -> None:
     seen = refuse_everywhere(operation, root)
     assert seen.refused, f"{operation.name}: no refusal was ever reported"
