@@ -15,6 +15,9 @@ from psync.engine.redis.address import Address
 ANSWER = 5.0
 """Seconds within which an answer comes; for a server that is busy for longer, give ``socket_timeout`` in the URL."""
 
+LENGTHS = [b"$%d\r\n" % size for size in range(256)]
+"""How short texts begin in a request."""
+
 
 class Connections:
     def __init__(self, address: Address) -> None:
@@ -94,11 +97,12 @@ class Packer:
     end the process."""
 
     def pack(self, name: str | bytes, *arguments: Any) -> tuple[bytes]:
-        words = name.split()
-        parts = [b"*%d\r\n" % (len(words) + len(arguments))]
-        for each in (*words, *arguments):
-            data = each if type(each) is bytes else str(each).encode()
-            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+        words = (*name.split(), *arguments)
+        parts = [b"*%d\r\n" % len(words)]
+        for word in words:
+            text = word if type(word) is bytes else str(word).encode()
+            size = len(text)
+            parts += (LENGTHS[size] if size < len(LENGTHS) else b"$%d\r\n" % size, text, b"\r\n")
         return (b"".join(parts),)
 
 

@@ -22,6 +22,7 @@ AT_ONCE = 500
 
 LOOK_FIRST = -2
 """What the server says of a bucket that is there already, and that this process has not read yet."""
+STATES = tuple(State)
 NO_BUCKET = b"", b"", b"", 0
 """Of a change that comes without an answer."""
 
@@ -197,12 +198,13 @@ def _key(change: Change) -> bytes:
 
 def text_of(mark: Mark) -> str:
     """The same text for the same mark, always: the server compares it."""
-    return f"{mark.state:d} {mark.attempt} {mark.owner} {mark.beat} {float(mark.lease)!r}"
+    state, attempt, owner, beat, lease = mark
+    return "%d %d %d %d %r" % (state, attempt, owner, beat, float(lease))  # noqa: UP031 (it is done for each request)
 
 
 def mark_of(text: bytes) -> Mark:
     state, attempt, owner, beat, lease = text.split()
-    return Mark(State(int(state)), int(attempt), int(owner), int(beat), float(lease))
+    return Mark(STATES[int(state)], int(attempt), int(owner), int(beat), float(lease))
 
 
 def records_of(answer: Sequence[Any]) -> list[Record]:
