@@ -15,6 +15,8 @@ import pytest
 
 MISSING = "there is no redis-server or valkey-server on PATH (apt-get install --no-install-recommends redis-server)"
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
+WARDEN = """while kill -0 $1 && kill -0 $2; do sleep 1; done; kill -0 $1 || { kill -9 $2; rm -rf "$3"; }"""
+"""Ends a server whose tests were killed: their process, the server's, its folder."""
 SERVERS = {"redis": (), "redis aof": AOF}
 """How a server is started: nothing on a disk, and every command on it before it is answered."""
 
@@ -79,6 +81,10 @@ class RedisServer:
         while not self._answers():
             assert time.monotonic() < end, self._told.read_text()
             time.sleep(0.02)
+        warden = [str(os.getpid()), str(self._pid), str(self.folder)]
+        subprocess.run(
+            ["sh", "-c", f"({WARDEN}) > /dev/null 2>&1 &", "warden", *warden], check=True, start_new_session=True
+        )
 
     @property
     def _told(self) -> Path:
