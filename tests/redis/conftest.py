@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,6 +25,9 @@ def start() -> Iterator[Callable[..., RedisServer]]:
 
     yield begin
     close_engines()
+    for thread in threading.enumerate():
+        if thread.name == "psync leases":
+            thread.join(2)  # it may be between two tries, and would go on trying when the server is gone
     for one in running:
         one.close()
 

@@ -69,9 +69,9 @@ def copied(source: str, destination: str, values: dict[str, Any], random: Random
 @pytest.mark.crash
 @pytest.mark.parametrize("seed", [scaled(1)])
 def test_killed_twice_each_way_all_is_the_same_and_the_queue_is_worked_to_its_end(
-    server: RedisServer, root: Path, seed: int
+    server: RedisServer, tmp_path: Path, seed: int
 ) -> None:
-    random, old, url, back = Random(seed), str(root / "old"), server.url("copy"), str(root / "back")
+    random, old, url, back = Random(seed), str(tmp_path / "old"), server.url("copy"), str(tmp_path / "back")
     with PickleShareDB(old) as db:
         values = furnish(db, KEYS)
         before = contents(db, values)
@@ -93,21 +93,21 @@ def test_on_one_server_from_prefix_to_prefix(server: RedisServer) -> None:
         assert contents(two, values) == before
 
 
-def test_a_sealed_directory_goes_to_a_server_under_another_key(server: RedisServer, root: Path) -> None:
+def test_a_sealed_directory_goes_to_a_server_under_another_key(server: RedisServer, tmp_path: Path) -> None:
     files = {}
     for name in ("from", "to"):
-        files[name] = root / f"{name} key"
+        files[name] = tmp_path / f"{name} key"
         files[name].write_text(f"the key that is for the store {name}")
         files[name].chmod(0o600)
     key, other = (files[name].read_bytes() for name in ("from", "to"))
-    with PickleShareDB(root / "old", key=key) as db:
+    with PickleShareDB(tmp_path / "old", key=key) as db:
         db["a"] = "secret"
     url = server.url("sealed")
-    ran = psync("copy", "--from-key", files["from"], "--to-key", files["to"], root / "old", url)
+    ran = psync("copy", "--from-key", files["from"], "--to-key", files["to"], tmp_path / "old", url)
     assert (ran.code, ran.err) == (0, "") and ran.out.startswith("1 values, ")
     with PickleShareDB(url, key=other) as db:
         assert db["a"] == "secret"
-    ran = psync("copy", "--from-key", files["to"], root / "old", server.url("wrong"))
+    ran = psync("copy", "--from-key", files["to"], tmp_path / "old", server.url("wrong"))
     assert ran.code == 1 and "is sealed with another key" in ran.err
-    ran = psync("copy", "--from-key", "none", root / "old", server.url("wrong"))
+    ran = psync("copy", "--from-key", "none", tmp_path / "old", server.url("wrong"))
     assert ran.code == 1 and "is sealed, and no key was given" in ran.err

@@ -79,7 +79,7 @@ class Connections:
         """The master. TLS and its options hold for the sentinels too; user and password are the master's."""
         redis = client()
         given = {**_options(), **redis.connection.parse_url(self.address.to(0))}
-        for name in ("host", "port", "connection_class", "username", "password", "db"):
+        for name in ("host", "port", "connection_class", "username", "password", "db", "command_packer"):
             given.pop(name, None)
         safe = {"ssl": True} if self.address.url.startswith("rediss") else {}
         sentinels = redis.sentinel.Sentinel(self.address.hosts, sentinel_kwargs={**given, **safe})
