@@ -188,7 +188,7 @@ def _pop(db: PickleShareDB) -> object:
 LOST: dict[str, tuple[Callable[[PickleShareDB], object], Script, object]] = {
     "append": (_append, scripts.LOG_APPEND, 1),
     "claim": (_claim, scripts.LOG_TAKE, ("one", 1, 1, 1)),
-    "done": (_done, scripts.LOG_SETTLE, ["result"]),
+    "done": (_done, scripts.LOG_ANSWER, ["result"]),
     "post": (_post, scripts.APPEND, (True, 1)),
     "create": (lambda db: db.add("new", 1), scripts.CREATE, True),
     "write": (lambda db: db.__setitem__("k", 1), scripts.WRITE, None),

@@ -83,7 +83,7 @@ class RedisLog(Log):
 
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
         check_change(held, new)
-        change = position, text_of(held), text_of(new), *NO_BUCKET
+        change = position, text_of(held), text_of(new)
         if before is None:
             return bool(self._change(scripts.LOG_SETTLE, *change)[1])
         with self.held():
@@ -117,18 +117,19 @@ class RedisLog(Log):
         """What the script says of each."""
         engine = self._engine
         buckets = dict.fromkeys(_key(change) for change in changes if change.bucket is not None)
+        script = scripts.LOG_ANSWER if buckets else scripts.LOG_SETTLE
         arguments: list[Any] = []
         for change in changes:
             arguments += change.position, text_of(change.held), text_of(change.new)
-            if change.bucket is None:
-                arguments += NO_BUCKET
-            else:
+            if change.bucket is not None:
                 key = _key(change)
                 arguments += key, stored.bucket_head(), stored.chunk(change.ops), int(key in engine.sound)
+            elif buckets:
+                arguments += NO_BUCKET
         whats = self._what, *(b"n:" + key for key in buckets)
         while True:
             proof = engine.holds.proof(self._what)
-            answer = engine.server.run(scripts.LOG_SETTLE, self._key, proof, *arguments)
+            answer = engine.server.run(script, self._key, proof, *arguments)
             if answer[0] != scripts.BUSY:
                 what = b"n:" + answer[2] if answer[0] == scripts.NO_PLACE else self._what
                 sizes = [int(size) for size in self._checked(answer, what)[1:]]

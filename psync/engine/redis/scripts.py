@@ -14,6 +14,7 @@ a name has changed.
 
 from __future__ import annotations
 
+import re
 from hashlib import sha1
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ def _script(body: str, *, changes: bool = True) -> Script:
     for name in reversed(_HELPERS):  # each uses only those before it
         if f"{name}(" in text:
             text = _HELPERS[name] + text
+    used = [key for key in _KEYS if re.search(rf"\b{key}\b(?!:)", text)]
+    text = "".join(f"local {key} = P..'{key}:'..ARGV[3]\n" for key in used) + text
     source = (_BEGIN + text).encode()
     return Script(source, sha1(source, usedforsecurity=False).hexdigest().encode(), changes)
 
@@ -56,6 +59,8 @@ return reply
 """
 """A script that changes something: its body answers, and whether nothing was changed. A request that comes behind its
 successor, on a connection that was given up long ago, is not done any more."""
+_KEYS = "l", "lp", "lm", "lw", "lc", "ld"
+"""Of the log that ARGV[3] names; a script has those that it uses, under these names."""
 _BEGIN = "local P, call = ARGV[1], redis.call\n"
 
 _HELPERS = {
@@ -301,7 +306,6 @@ FRESH = b"0 0 0 0 0.0"
 """The mark of a record that waits as it was appended: it is kept nowhere."""
 _LOG = """
 local name, mine = ARGV[3], ARGV[4]
-local l, lp, lm, lw, lc = P..'l:'..name, P..'lp:'..name, P..'lm:'..name, P..'lw:'..name, P..'lc:'..name
 local out = busy('l:'..name, mine)
 if out then return out end
 """
@@ -360,37 +364,22 @@ return reply, #got == 0
 """
 )
 
-LOG_SETTLE = _script(
-    _LOG
-    + f"""  -- for each change: position, held, new, bucket ('' for none), head of a new one, chunk, is an old one sound
-local FRESH, ld = '{FRESH.decode()}', P..'ld:'..name"""
-    + """
-for i = 8, #ARGV, 7 do
-  out = ARGV[i] ~= '' and busy('n:'..ARGV[i], '')
-  if out then return out end
-end
-local changed, ended, made = false, false, {}
+_SETTLE = (
+    f"""
+local FRESH = '{FRESH.decode()}'
+local changed, ended, made = false, false, {{}}
 local function is_held(at, held, state)
   if state == '1' then return call('HGET', lc, at) == held end
   local mark = call('HGET', lm, at)
   if held ~= FRESH then return mark == held end
   return not mark and call('ZSCORE', lw, at)
 end
+"""
+    + """
 local function settle(at, held, new, bucket, head, chunk, sound)
   local before, state, size = string.sub(held, 1, 1), string.sub(new, 1, 1), 1
   if not is_held(at, held, before) then return 0 end
-  if bucket ~= '' then
-    local kind = call('GETRANGE', P..'n:'..bucket, 0, 0)
-    if kind == 'C' then return -1 end
-    if kind == 'B' and sound == '0' and not made[bucket] then return -2 end
-    out = kind == '' and no_place(bucket)
-    if out then
-      out[3] = bucket
-      return 0
-    end
-    made[bucket] = true
-    size = extend(bucket, head, chunk)
-  end
+  ANSWER
   if held == new then return size end
   if before == '1' then call('HDEL', lc, at)
   elseif held ~= FRESH then call('HDEL', lm, at) end
@@ -412,14 +401,46 @@ local function settle(at, held, new, bucket, head, chunk, sound)
   return size
 end
 local reply = {0}
-for i = 5, #ARGV, 7 do
-  reply[#reply + 1] = settle(unpack(ARGV, i, i + 6))
+for i = 5, #ARGV, STEP do
+  reply[#reply + 1] = settle(unpack(ARGV, i, i + STEP - 1))
   if out then return out end
 end
 if ended then tell(name..'/final') end
 if changed then tell(name) end
 return reply
 """
+)
+_ANSWER = """
+  if bucket ~= '' then
+    local kind = call('GETRANGE', P..'n:'..bucket, 0, 0)
+    if kind == 'C' then return -1 end
+    if kind == 'B' and sound == '0' and not made[bucket] then return -2 end
+    out = kind == '' and no_place(bucket)
+    if out then
+      out[3] = bucket
+      return 0
+    end
+    made[bucket] = true
+    size = extend(bucket, head, chunk)
+  end
+"""
+
+LOG_SETTLE = _script(
+    _LOG
+    + """  -- for each change: position, held, new
+"""
+    + _SETTLE.replace("ANSWER", "").replace("STEP", "3")
+)
+
+LOG_ANSWER = _script(
+    _LOG
+    + """  -- for each change: position, held, new, bucket ('' for none), head of a new one, chunk, is an old one sound
+for i = 8, #ARGV, 7 do
+  out = ARGV[i] ~= '' and busy('n:'..ARGV[i], '')
+  if out then return out end
+end
+"""
+    + _SETTLE.replace("ANSWER", _ANSWER).replace("STEP", "7")
 )
 
 LOG_BEGIN = _script(
@@ -442,7 +463,6 @@ return {0}
 )
 
 _LOOK = """
-local lp, lm, lc = P..'lp:'..ARGV[3], P..'lm:'..ARGV[3], P..'lc:'..ARGV[3]
 local reply = {0}
 local function add(at, mark, payload)
   local last = #reply
