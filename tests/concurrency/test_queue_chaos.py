@@ -19,6 +19,7 @@ import pytest
 
 from psync import WorkQueue
 from psync.errors import StaleClaim
+from psync.sync.batches import MOST_FAR
 from tests.concurrency.crew import end
 from tests.concurrency.test_queue_kill import (
     ENOUGH,
@@ -160,7 +161,12 @@ def test_what_a_killed_loop_had_in_hand_costs_no_attempt(root: Path) -> None:
             attempts[task.id] = task.attempt
             task.done()
         assert begun == ids[100]
-        assert attempts == {id: 1 + (id == begun) for id in ids[100:]}
+        if jobs.engine.remote:  # what is claimed together is begun together there, and answered a moment later
+            again = {id for id, attempt in attempts.items() if attempt == 2}
+            assert begun in again and len(again) <= MOST_FAR and set(attempts.values()) == {1, 2}
+            assert set(ids[100:]) <= set(attempts) <= {*ids[100:], *again}
+        else:
+            assert attempts == {id: 1 + (id == begun) for id in ids[100:]}
     assert_nothing_is_left(root)
 
 
