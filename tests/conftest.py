@@ -36,7 +36,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 """Else each of the hundreds of processes compiles psync anew."""
 
-PATIENCE = 1.0
+PATIENCE = 4.0
 """What was told to end may take a moment: pauses double up to this, in seconds."""
 
 collect_ignore_glob = ["nfs/guest/*"]

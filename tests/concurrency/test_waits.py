@@ -278,6 +278,71 @@ def test_of_many_who_wait_to_take_each_record_wakes_one(root: Path, no_second_lo
     assert [pauses for seat, pauses in woken if seats[seat] == 1] == [1] * list(seats.values()).count(1)
 
 
+def test_a_record_wakes_who_sleeps_and_not_who_has_found_something(root: Path, no_second_look: None) -> None:
+    jobs, crowd = ".psync/queue/jobs", 5
+    sleeper, asleep, gone = FORK.Value("i", 0), FORK.Event(), FORK.Semaphore(0)
+
+    def leave() -> None:
+        asleep.wait()
+        engine = DirectoryEngine(root)
+        if os.getpid() % SEATS != sleeper.value % SEATS:
+            with engine.watch([], taking=jobs):
+                """What was looked for is there."""
+        engine.close()
+        gone.release()
+
+    def sleep() -> None:
+        sleeper.value = os.getpid()
+        engine = DirectoryEngine(root)
+        with engine.watch([], taking=jobs) as watch:
+            while not engine.log(jobs).take(engine.owner()):
+                asleep.set()
+                watch.pause(None)
+        engine.close()
+
+    def put() -> None:
+        for _ in range(crowd):
+            gone.acquire()
+        engine = DirectoryEngine(root)
+        engine.log(jobs).append([b"a record"])
+        engine.close()
+
+    together([*[leave] * crowd, sleep, put], patience=40)
+
+
+def test_a_call_to_one_who_has_found_something_goes_on_to_one_who_sleeps(root: Path, no_second_look: None) -> None:
+    jobs = ".psync/queue/jobs"
+    sleeper, asleep, looking, put_in = FORK.Value("i", 0), FORK.Event(), FORK.Event(), FORK.Event()
+
+    def find() -> None:
+        asleep.wait()
+        engine = DirectoryEngine(root)
+        if os.getpid() % SEATS != sleeper.value % SEATS:
+            with engine.watch([], taking=jobs):
+                looking.set()
+                put_in.wait()
+        looking.set()
+        engine.close()
+
+    def sleep() -> None:
+        sleeper.value = os.getpid()
+        engine = DirectoryEngine(root)
+        with engine.watch([], taking=jobs) as watch:
+            while not engine.log(jobs).take(engine.owner()):
+                asleep.set()
+                watch.pause(None)
+        engine.close()
+
+    def put() -> None:
+        looking.wait()
+        engine = DirectoryEngine(root)
+        engine.log(jobs).append([b"a record"])
+        engine.close()
+        put_in.set()
+
+    together([find, sleep, put], patience=40)
+
+
 @both_ways
 def test_a_killed_waiter_does_not_keep_the_others_from_waking(
     root: Path, wakeups: Wakeups, no_second_look: None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from psync import PickleShareDB
 from tests.crash.harness import Operation
 from tests.crash.operations import LONG_ONES, OPENING, OPERATIONS
-from tests.crash.refusal import refuse_everywhere
+from tests.crash.refusal import REFUSALS, refuse_everywhere
+from tests.support import SCALE
 
 pytestmark = pytest.mark.crash
 
@@ -37,4 +39,4 @@ DURABLE = ["set a new key", "overwrite in place", "del", "hset of a new item", "
 def test_what_the_disk_refuses_a_durable_operation_was_not_done(operation: Operation, level: Any, root: Path) -> None:
     """An fsync that fails is a write that failed: among all other calls, each is refused in turn."""
     durable = dataclasses.replace(operation, open=functools.partial(PickleShareDB, durability=level), spare=2)
-    assert refuse_everywhere(durable, root).refused
+    assert refuse_everywhere(durable, root, (errno.EIO, errno.ENOSPC) if SCALE < 2 else REFUSALS).refused

@@ -27,7 +27,7 @@ TROUBLES = {
     "a lost answer": (fuse.LOST, errno.EIO),
     "a late answer": (fuse.LATE, 0),
 }
-POINTS = scaled(3)
+POINTS = scaled(2)
 """Requests of an operation that go wrong, as evenly as can be; all of them in a long run."""
 FAR = 1 << 40
 NAMES = {

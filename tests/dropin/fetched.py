@@ -14,6 +14,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import filelock
+
 SECONDS = 120.0
 """How long one call of pip may take, in seconds."""
 
@@ -25,7 +27,9 @@ class Unreachable(Exception):
 def unpacked(cache: Path, requirement: str) -> Path:
     """The folder of the source distribution that `requirement` (``name==version``) names."""
     place = cache / f"sdist-{requirement}"
-    if not place.is_dir():
+    with _only_one(place):
+        if place.is_dir():
+            return place
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             _pip("download", "--no-deps", "--no-binary", ":all:", "--dest", scratch, requirement)
             archive = next(Path(scratch).glob("*.tar.gz"))
@@ -39,12 +43,19 @@ def unpacked(cache: Path, requirement: str) -> Path:
 def installed(cache: Path, requirement: str) -> Path:
     """A folder to put on PYTHONPATH, with `requirement` and all that it needs, for the Python that runs the tests."""
     place = cache / f"installed-{requirement}-{sys.implementation.cache_tag}"
-    if not place.is_dir():
+    with _only_one(place):
+        if place.is_dir():
+            return place
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             made = Path(scratch) / "site"
             _pip("install", "--no-compile", "--target", str(made), requirement)
             _keep(made, place)
     return place
+
+
+def _only_one(place: Path) -> filelock.BaseFileLock:
+    """The tests' other processes wait meanwhile: they would do the same."""
+    return filelock.FileLock(f"{place}.lock", timeout=3 * SECONDS)
 
 
 def _keep(made: Path, place: Path) -> None:

@@ -7,9 +7,10 @@ unsatisfied raise it again. So a flag that a killed waiter left costs one touch,
 other names cost nothing.
 
 Of those who wait for something to take, one is enough: so each process has a seat of its own there, with a flag and a
-side file, and who puts something in calls as many as there are records. Not promised: that two processes never have
-one seat (then both are woken). A call to a seat whose process was killed is lost, and what was to be taken waits until
-the others look by themselves.
+side file, and who puts something in calls as many as there are records. Who leaves has found something by itself: it
+lowers its flag, and a call that had come already goes on to another. Not promised: that two processes never have one
+seat (both are woken then, and when one leaves, the other may be called in vain until it has looked by itself). A call
+to a seat whose process was killed is lost, and what was to be taken waits until the others look by themselves.
 
 The fact that decides: the flag goes up before the look, the change is made before the flag is read; so
 either the look sees the change or the writer sees the flag.
@@ -60,6 +61,8 @@ class Wake:
         self._inotify = inotify
         self._announce = announce
         self._mapped: mmap.mmap | None = None
+        self._seated: set[_Woken] = set()
+        """Those of this process that wait to take."""
         self._flags()
 
     def _flags(self) -> mmap.mmap | None:
@@ -111,15 +114,33 @@ class Wake:
                 self.notify_slot(raised - _FLAGS)
                 most -= 1
 
+    def sit_down(self, one: _Woken) -> None:
+        self._seated.add(one)
+
+    def stand_up(self, one: _Woken, seat: int, *, woken: bool) -> None:
+        """Who sat there does not wait any more; was it `woken`, it took what it was called for."""
+        self._seated.discard(one)
+        if any(other.seat == seat for other in self._seated.copy()):
+            return  # a thread that hears the same calls
+        flags = self._mapped or self._flags()
+        if flags is None:
+            return
+        if flags[_FLAGS + seat]:
+            flags[_FLAGS + seat] = 0
+        elif not woken:
+            self.call((seat - SLOTS) // SEATS, 1)
+
     def watch(self, names: Sequence[str], taking: str | None, signs_of: SignsOf) -> AbstractContextManager[Watch]:
         flags = self._mapped or self._flags()
         if flags is None or not self._inotify:
             names = names if taking is None else [*names, taking]
             return _Polling() if self._rounds is None else FarWatch(self._rounds, names, signs_of)
         slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
+        seat = None
         if taking is not None:
-            slots.append(SLOTS + slot_of(taking) * SEATS + os.getpid() % SEATS)  # a seat is one more slot
-        return _Woken(self, flags, slots)
+            seat = SLOTS + slot_of(taking) * SEATS + os.getpid() % SEATS
+            slots.append(seat)  # a seat is one more slot
+        return _Woken(self, flags, slots, seat)
 
     def listen(self, instance: Inotify, slots: list[int]) -> None:
         """`instance` hears from now on when one of `slots` is touched. No system call if it did before."""
@@ -140,10 +161,12 @@ class Wake:
 class _Woken(Watch):
     """Its own context manager, and without a system call at its beginning: many waits are short."""
 
-    def __init__(self, wake: Wake, flags: mmap.mmap, slots: list[int]) -> None:
+    def __init__(self, wake: Wake, flags: mmap.mmap, slots: list[int], seat: int | None) -> None:
         self._wake = wake
         self._all = flags
         self._slots = slots
+        self.seat = seat
+        self._sits = False
         self._touched = False
         self._instance: Inotify | None = None
 
@@ -157,6 +180,9 @@ class _Woken(Watch):
             self._wake.listen(instance, self._slots)
         except OSError:  # fs.inotify.max_user_watches is used up
             return _Polling()
+        if self.seat is not None:
+            self._wake.sit_down(self)
+            self._sits = True
         self._raise_flags()
         return self
 
@@ -165,6 +191,8 @@ class _Woken(Watch):
     ) -> None:
         if self._instance is not None:
             _idle.give_back(self._instance)
+        if self._sits and self.seat is not None:
+            self._wake.stand_up(self, self.seat, woken=self._touched)
 
     def _raise_flags(self) -> None:
         for slot in self._slots:
@@ -182,6 +210,8 @@ class _Woken(Watch):
             self._raise_flags()
         else:
             self._touched = instance.wait(GRACE if timeout is None else min(timeout, GRACE))
+            if self._sits and not self._touched:
+                self._raise_flags()  # one with the same seat may have lowered that flag
 
 
 class _Polling(Watch):
