@@ -205,10 +205,18 @@ def test_a_command_that_a_signal_ends_ends_as_the_shell_has_it(root: Path) -> No
         assert held.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
+def has_open(pid: int, name: str) -> bool:
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed just now
+            if os.readlink(each).endswith(name):
+                return True
+    return False
+
+
 @files
 def test_one_who_waits_can_be_told_to_stop(root: Path) -> None:
     with holder(root), start("lock", root, "door", "--", "echo", "never") as waiting:
-        while not any(os.readlink(each).endswith("door") for each in Path(f"/proc/{waiting.pid}/fd").iterdir()):
+        while not has_open(waiting.pid, "door"):
             time.sleep(0.05)
         waiting.send_signal(signal.SIGINT)
         assert waiting.communicate(timeout=PATIENCE) == ("", "")
