@@ -19,7 +19,7 @@ from psync import PickleShareDB
 from tests.concurrency.crew import together
 from tests.concurrency.history import MISSING, Operation, Recorder, never_raced
 from tests.concurrency.linearizable import assert_linearizable, find_violation
-from tests.support import everywhere, scaled
+from tests.support import everywhere, files, scaled
 
 PROCESSES = 8
 KEYS = ("counter", "in/a/folder", "in/another", "last one")
@@ -55,6 +55,7 @@ def test_reads_beside_overwrites_are_linearizable_and_never_miss(root: Path) -> 
     assert_linearizable(operations)
 
 
+@files
 @pytest.mark.parametrize("kind", ["with its cache", "without its cache"])
 def test_the_same_calls_on_pickleshare_are_not(root: Path, kind: str) -> None:
     store = open_old if kind == "with its cache" else open_old_without_cache

@@ -250,15 +250,18 @@ def test_sixteen_threads_that_wait_with_one_handle_are_all_woken(
         assert [one.result(PROMPT) for one in waiting] == [*range(8), *range(8)]
 
 
+JOBS = ".psync/queue/jobs"
+
+
 def test_of_many_who_wait_to_take_each_record_wakes_one(root: Path, no_second_look: None) -> None:
-    jobs, crowd = ".psync/queue/jobs", 6
+    crowd = 6
     ready = FORK.Semaphore(0)
 
     def take() -> tuple[int, int]:
         engine = DirectoryEngine(root)
         pauses = 0
-        with engine.watch([], taking=jobs) as watch:
-            while not engine.log(jobs).take(engine.owner()):
+        with engine.watch([], taking=JOBS) as watch:
+            while not engine.log(JOBS).take(engine.owner()):
                 ready.release()
                 watch.pause(None)
                 pauses += 1
@@ -270,7 +273,7 @@ def test_of_many_who_wait_to_take_each_record_wakes_one(root: Path, no_second_lo
         for _ in range(crowd):
             ready.acquire()
         for _ in range(crowd):
-            engine.log(jobs).append([b"a record"])
+            engine.log(JOBS).append([b"a record"])
         engine.close()
 
     *woken, _ = together([*[take] * crowd, put], patience=40)
@@ -278,65 +281,67 @@ def test_of_many_who_wait_to_take_each_record_wakes_one(root: Path, no_second_lo
     assert [pauses for seat, pauses in woken if seats[seat] == 1] == [1] * list(seats.values()).count(1)
 
 
+class Sleeper:
+    """A process that takes one record, and sleeps until there is one."""
+
+    def __init__(self, root: Path) -> None:
+        self.asleep = FORK.Event()
+        self._root = root
+        self._pid = FORK.Value("i", 0)
+
+    def __call__(self) -> None:
+        self._pid.value = os.getpid()
+        engine = DirectoryEngine(self._root)
+        with engine.watch([], taking=JOBS) as watch:
+            while not engine.log(JOBS).take(engine.owner()):
+                self.asleep.set()
+                watch.pause(None)
+        engine.close()
+
+    def shares_its_seat(self) -> bool:
+        """With the process that asks. For when it is asleep."""
+        return os.getpid() % SEATS == self._pid.value % SEATS
+
+
 def test_a_record_wakes_who_sleeps_and_not_who_has_found_something(root: Path, no_second_look: None) -> None:
-    jobs, crowd = ".psync/queue/jobs", 5
-    sleeper, asleep, gone = FORK.Value("i", 0), FORK.Event(), FORK.Semaphore(0)
+    crowd, sleep, gone = 5, Sleeper(root), FORK.Semaphore(0)
 
     def leave() -> None:
-        asleep.wait()
+        sleep.asleep.wait()
         engine = DirectoryEngine(root)
-        if os.getpid() % SEATS != sleeper.value % SEATS:
-            with engine.watch([], taking=jobs):
+        if not sleep.shares_its_seat():
+            with engine.watch([], taking=JOBS):
                 """What was looked for is there."""
         engine.close()
         gone.release()
-
-    def sleep() -> None:
-        sleeper.value = os.getpid()
-        engine = DirectoryEngine(root)
-        with engine.watch([], taking=jobs) as watch:
-            while not engine.log(jobs).take(engine.owner()):
-                asleep.set()
-                watch.pause(None)
-        engine.close()
 
     def put() -> None:
         for _ in range(crowd):
             gone.acquire()
         engine = DirectoryEngine(root)
-        engine.log(jobs).append([b"a record"])
+        engine.log(JOBS).append([b"a record"])
         engine.close()
 
     together([*[leave] * crowd, sleep, put], patience=40)
 
 
 def test_a_call_to_one_who_has_found_something_goes_on_to_one_who_sleeps(root: Path, no_second_look: None) -> None:
-    jobs = ".psync/queue/jobs"
-    sleeper, asleep, looking, put_in = FORK.Value("i", 0), FORK.Event(), FORK.Event(), FORK.Event()
+    sleep, looking, put_in = Sleeper(root), FORK.Event(), FORK.Event()
 
     def find() -> None:
-        asleep.wait()
+        sleep.asleep.wait()
         engine = DirectoryEngine(root)
-        if os.getpid() % SEATS != sleeper.value % SEATS:
-            with engine.watch([], taking=jobs):
+        if not sleep.shares_its_seat():
+            with engine.watch([], taking=JOBS):
                 looking.set()
                 put_in.wait()
         looking.set()
         engine.close()
 
-    def sleep() -> None:
-        sleeper.value = os.getpid()
-        engine = DirectoryEngine(root)
-        with engine.watch([], taking=jobs) as watch:
-            while not engine.log(jobs).take(engine.owner()):
-                asleep.set()
-                watch.pause(None)
-        engine.close()
-
     def put() -> None:
         looking.wait()
         engine = DirectoryEngine(root)
-        engine.log(jobs).append([b"a record"])
+        engine.log(JOBS).append([b"a record"])
         engine.close()
         put_in.set()
 

@@ -119,17 +119,21 @@ def test_each_task_is_answered_exactly_once_whoever_is_killed() -> None:
     explore(work_off, 1000, kills=1, turns=150)
 
 
+def drain(schedule: Schedule, work: Work, tasks: int) -> None:
+    jobs = work.queue(schedule.engine)
+    work.put.update(zip(jobs.put_many(range(tasks)), range(tasks), strict=True))
+    schedule.actor(work.iterate, mortal=False)
+    schedule.actor(work.iterate)
+    schedule.actor(lambda engine: work.queue(engine).join(), mortal=False)
+    schedule.run()
+    work.check()
+    assert jobs.statistics().running == jobs.qsize() == 0
+
+
 def test_iteration_works_off_what_is_there_and_waits_for_what_may_come_back() -> None:
     def scenario(schedule: Schedule) -> None:
         work = Work(schedule)
-        jobs = work.queue(schedule.engine)
-        work.put.update(zip(jobs.put_many(range(5)), range(5), strict=True))
-        schedule.actor(work.iterate, mortal=False)
-        schedule.actor(work.iterate)
-        schedule.actor(lambda engine: work.queue(engine).join(), mortal=False)
-        schedule.run()
-        work.check()
-        assert jobs.statistics().running == jobs.qsize() == 0
+        drain(schedule, work, 5)
 
     explore(scenario, 500, kills=1, turns=80)
 
@@ -147,14 +151,7 @@ def test_answers_that_are_recorded_together_are_each_recorded_once(lease: float 
     def scenario(schedule: Schedule) -> None:
         schedule.engine.remote = True
         work = Far(schedule, lease=lease)
-        jobs = work.queue(schedule.engine)
-        work.put.update(zip(jobs.put_many(range(7)), range(7), strict=True))
-        schedule.actor(work.iterate, mortal=False)
-        schedule.actor(work.iterate)
-        schedule.actor(lambda engine: work.queue(engine).join(), mortal=False)
-        schedule.run()
-        work.check()
-        assert jobs.statistics().running == jobs.qsize() == 0
+        drain(schedule, work, 7)
 
     explore(scenario, 100, kills=1, stops=1, limit=40.0, turns=120)
     assert late
