@@ -52,6 +52,7 @@ from typing import Literal, NamedTuple
 
 from psync.engine.format import Format
 from psync.engine.looks import Facts, Process, Shape
+from psync.engine.seats import Seats
 
 Durability = Literal["process", "file", "power"]
 Version = tuple[int, ...]
@@ -358,6 +359,9 @@ class Register(ABC):
 
     Its name is no cell's: the verbs on cells must not be used on it. Its payload is any bytes, mostly a few hundred.
     """
+
+    seats: Seats | None = None
+    """Words beside the payload, each of one owner. None where a change of the payload costs no more."""
 
     @abstractmethod
     def read(self) -> bytes | None:

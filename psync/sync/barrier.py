@@ -1,7 +1,8 @@
 """So many parties come, none goes on before all are there, and then all do; again and again.
 
 A round is open while parties arrive. The fact that decides: the change of the shared value by which the last arrival
-begins the next round (with an `action`: the change after the action). Who waits sees that its round is over.
+begins the next round (with an `action`: the change after the action). Who waits sees that its round is over. On a
+network file system the parties of one round arrive in those that follow by words of their own: see `seating`.
 
 Who took part in the round before is expected in this one. Whoever waits looks now and then for parties that ended: if
 those who are left can't fill the round, the barrier is broken, and says who is gone. Who has left (`leave`) is not
@@ -18,26 +19,10 @@ from typing import Any, NamedTuple
 from psync.errors import BrokenBarrierError
 from psync.store.waiting import NOT_YET
 from psync.sync.place import Place, Primitive
+from psync.sync.round import Break, Owners, Round, fate, following, is_open, less, told
+from psync.sync.seating import Arrival, Seating
 from psync.sync.shared import Shared
 from psync.sync.waiting import Waiter, dead_of, names_of, some_seconds
-
-Owners = tuple[int, ...]
-Break = tuple[str, tuple[str, ...], Owners]
-"""Why a round is broken, who is gone, for people, and all whom it concerned."""
-
-
-class _Round(NamedTuple):
-    number: int
-    parties: int
-    arrived: Owners = ()
-    """In the order of arrival: a process with several threads here stands in it several times."""
-    before: Owners = ()
-    """Who took part in the round before this."""
-    broken: Break | None = None
-    acting: bool = False
-    """All have arrived, and the last one runs the action."""
-    failed: tuple[tuple[int, Break, Owners], ...] = ()
-    """Rounds that were broken and then left behind: number, why, and who has not been told yet."""
 
 
 class BarrierStatistics(NamedTuple):
@@ -82,7 +67,9 @@ class Barrier(Primitive):
         self._parties = parties
         self._action = action
         self._timeout = timeout
-        self._shared = Shared(self._engine, self._where, _Round(0, parties))
+        self._shared = Shared(self._engine, self._where, Round(0, parties))
+        seats = self._shared.seats
+        self._seating = None if seats is None else Seating(self._engine, self._shared, seats)
         self._opened = self._where + "/opened"
         self._waiter = Waiter(self._engine, self._opened)
         self._met: set[int] = set()
@@ -101,25 +88,39 @@ class Barrier(Primitive):
         ValueError if the parties that are at work here want another number of parties.
 
         5 system calls for who is woken (flock pwrite flock read poll); the last to arrive calls utime instead of
-        waiting.
+        waiting. On NFS LOCK, READ, WRITE, LOCKU, and a READ for each look; when the same processes came to the round
+        before, to none of them two threads, and there is no action, WRITE instead, and the place is not the order of
+        arrival, but of each another one all the same.
         """
         timeout = self._timeout if timeout is None else timeout
         me = self._engine.owner()
         self._met.add(me)
+        begun = self._engine.now()
         while True:
-            number, place = self._arrive(me)
-            if place == self._parties - 1:
-                self._go_on(number, me)
-                return place
-            if self._wait(number, me, timeout, counted=place >= 0):
+            if isinstance(came := self._arrive(me), Arrival):
+                number, place, over = self._wait_seated(came, timeout)
+            else:
+                number, place = came
+                if over := place == self._parties - 1:
+                    self._go_on(number, me)
+            if over or self._wait(number, me, timeout, begun, counted=place >= 0):
                 return place
 
-    def _arrive(self, me: int) -> tuple[int, int]:
+    def _arrive(self, me: int) -> Arrival | tuple[int, int]:
+        if self._seating is None:
+            return self._arrive_in_turn(me)
+        with self._seating.lock:
+            came = self._seating.arrive(self._parties) if self._action is None else None
+            return came or self._arrive_in_turn(me)
+
+    def _arrive_in_turn(self, me: int) -> tuple[int, int]:
         """The round, and the place in it: -1 if all are there, and the action runs. Raises if it is broken."""
         number = place = -1
 
-        def arrive(now: _Round) -> _Round:
+        def arrive(now: Round) -> Round:
             nonlocal number, place
+            if self._seating is not None and self._action is None:
+                self._seating.take(now)
             now = self._looked_over(now, me)
             number, place = now.number, -1
             if now.broken is not None or now.acting:
@@ -127,34 +128,69 @@ class Barrier(Primitive):
             place = len(now.arrived)
             arrived = (*now.arrived, me)
             if place < self._parties - 1 or self._action is not None:
-                acting = place == self._parties - 1
-                return _Round(now.number, now.parties, arrived, now.before, None, acting, now.failed)
-            return _Round(now.number + 1, now.parties, (), arrived, None, False, now.failed)
+                return now._replace(arrived=arrived, acting=place == self._parties - 1)
+            return following(now, arrived, seated=self._can_be_seated)
 
-        now = self._shared.change(arrive)
+        now = self._change(arrive)
         if now.broken is not None and now.number == number:
             raise self._error(number, now.broken)
+        if now.number > number:
+            self._is_over(now, number)
         return number, place
 
-    def _wait(self, number: int, me: int, timeout: float | None, *, counted: bool) -> bool:
+    @property
+    def _can_be_seated(self) -> bool:
+        return self._seating is not None and self._action is None and self._seating.can_seat(self._parties)
+
+    def _wait(self, number: int, me: int, timeout: float | None, begun: float, *, counted: bool) -> bool:
         """True when the round is over, and this party counted in it."""
 
         def look() -> Any:
             now = self._shared.look()
             return NOT_YET if now.number == number and now.broken is None else now
 
-        now = self._waiter.until(look, timeout, lambda: self._look_for_dead(number, me))
+        left = None if timeout is None else max(timeout - (self._engine.now() - begun), 0.0)
+        now = self._waiter.until(look, left, lambda: self._look_for_dead(number, me))
         if now is NOT_YET:
             now = self._break(number, f"somebody waited {some_seconds(timeout)}{self._how_many(me)}")
-        if (broken := _fate(now, number)) is None:
+        if (broken := fate(now, number)) is None:
+            self._is_over(now, number)
             return counted
         if counted:
-            self._shared.change(lambda now: _told(now, number, me))
+            self._change(lambda now: told(now, number, me))
         raise self._error(number, broken)
+
+    def _is_over(self, now: Round, number: int) -> None:
+        if self._seating is not None and now.number == number + 1:
+            self._seating.remember(now)
+
+    def _wait_seated(self, came: Arrival, timeout: float | None) -> tuple[int, int, bool]:
+        """The round, the place, and whether it is over: else it has to be waited for in the other way from now on."""
+        seating = self._seating
+        assert seating is not None
+        lost = False
+
+        def look() -> Any:
+            found = None if lost else seating.look(came)
+            return NOT_YET if found is False else found
+
+        def look_for_dead() -> None:
+            nonlocal lost
+            lost = seating.is_lost(came)
+
+        found = came.last or self._waiter.until(look, timeout, look_for_dead)
+        if found is True:
+            seating.went_on(came)
+            if came.last:
+                self._engine.announce(self._opened)
+            return came.round, came.place, True
+        came = seating.closed(came) or came
+        self._engine.announce(self._opened)  # it may have been the last to come, and closed who would have seen that
+        return came.round, came.place, False
 
     def _how_many(self, me: int) -> str:
         """What somebody who waited too long can tell of the others."""
-        now = self._shared.look()
+        now = self._look()
         if now.acting or now.broken is not None:
             return ""
         missing = Counter(now.before if me in now.before else ()) - Counter(now.arrived)
@@ -165,7 +201,7 @@ class Barrier(Primitive):
         """This party has gone on from its last round: it may end, and is not missed in the next one, to which anybody
         may come in its place. Does nothing if it took no part in the last round. flock, fstat, pread, pwrite."""
         me = self._engine.owner()
-        self._shared.change(lambda now: now._replace(before=_less(now.before, me)) if me in now.before else now)
+        self._change(lambda now: now._replace(before=less(now.before, me)) if me in now.before else now)
 
     def _go_on(self, number: int, me: int) -> None:
         """The last one is here: run the action, if there is one, and let everybody go on."""
@@ -174,28 +210,34 @@ class Barrier(Primitive):
                 self._action()
             except BaseException as error:
                 self._break(number, f"its action raised {error!r}")
-                self._shared.change(lambda now: _told(now, number, me))
+                self._change(lambda now: told(now, number, me))
                 raise
-            now = self._shared.change(lambda now: _next(now) if _is_open(now, number) else now)
-            if (broken := _fate(now, number)) is not None:
-                self._shared.change(lambda now: _told(now, number, me))
+            now = self._change(lambda now: following(now, now.arrived, seated=False) if is_open(now, number) else now)
+            if (broken := fate(now, number)) is not None:
+                self._change(lambda now: told(now, number, me))
                 raise self._error(number, broken)
         self._engine.announce(self._opened)
 
+    def _change(self, function: Callable[[Round], Round]) -> Round:
+        return (self._shared if self._seating is None else self._seating).change(function)
+
+    def _look(self) -> Round:
+        return self._shared.look() if self._seating is None else self._seating.seen()
+
     # -- breaking ----------------------------------------------------------------------------------------
 
-    def _break(self, number: int | None, why: str, gone: Owners = ()) -> _Round:
+    def _break(self, number: int | None, why: str, gone: Owners = ()) -> Round:
         """The round (None: whichever it is now) is broken, unless it is over."""
         who = names_of(self._engine, dict.fromkeys(gone))
         me = self._engine.owner()
 
-        def break_(now: _Round) -> _Round:
-            if not _is_open(now, now.number if number is None else number):
+        def break_(now: Round) -> Round:
+            if not is_open(now, now.number if number is None else number):
                 return now
             concerned = tuple(dict.fromkeys((me, *now.arrived, *now.before)))
             return now._replace(broken=(why, who, concerned), acting=False)
 
-        now = self._shared.change(break_)
+        now = self._change(break_)
         self._engine.announce(self._opened)
         return now
 
@@ -206,13 +248,13 @@ class Barrier(Primitive):
     def reset(self) -> None:
         """An empty barrier again, whether or not it was broken; who waits gets a `BrokenBarrierError`."""
 
-        def reset(now: _Round) -> _Round:
+        def reset(now: Round) -> Round:
             failed = now.failed
             if now.arrived:
                 failed = (*failed, (now.number, now.broken or ("it was reset", (), ()), now.arrived))
-            return _Round(now.number + 1, self._parties, failed=self._to_tell(failed))
+            return Round(now.number + 1, self._parties, failed=self._to_tell(failed), came=now.came)
 
-        self._shared.change(reset)
+        self._change(reset)
         self._engine.announce(self._opened)
 
     def _to_tell(self, failed: tuple[tuple[int, Break, Owners], ...]) -> tuple[tuple[int, Break, Owners], ...]:
@@ -233,7 +275,7 @@ class Barrier(Primitive):
 
     # -- the dead ----------------------------------------------------------------------------------------
 
-    def _looked_over(self, now: _Round, me: int) -> _Round:
+    def _looked_over(self, now: Round, me: int) -> Round:
         """What is here when `me` arrives: nothing, if all who left it have ended. Costs nothing for who was met before.
 
         Raises ValueError if those who live want another number of parties.
@@ -246,7 +288,7 @@ class Barrier(Primitive):
         if not concerned:
             return now._replace(parties=self._parties)
         if len(gone) == len(set(concerned)):
-            return _Round(now.number + 1, self._parties, failed=self._to_tell(now.failed))
+            return Round(now.number + 1, self._parties, failed=self._to_tell(now.failed))
         if now.parties != self._parties:
             raise ValueError(
                 f"barrier {self.name!r} is at work for {now.parties} parties, not {self._parties}: use the same "
@@ -259,8 +301,8 @@ class Barrier(Primitive):
 
     def _look_for_dead(self, number: int, me: int) -> None:
         """Break the round if it can't be filled any more, or if one of those who wait in it has ended."""
-        now = self._shared.look()
-        if not _is_open(now, number):
+        now = self._look()
+        if not is_open(now, number):
             return
         missing = Counter(now.before if me in now.before else ()) - Counter(now.arrived)
         gone = set(dead_of(self._engine, {*now.arrived, *missing}))
@@ -282,7 +324,7 @@ class Barrier(Primitive):
     @property
     def n_waiting(self) -> int:
         """How many have arrived, and wait. The dead don't."""
-        now = self._shared.look()
+        now = self._look()
         if now.broken is not None:
             return 0
         dead = set(dead_of(self._engine, set(now.arrived)))
@@ -291,12 +333,12 @@ class Barrier(Primitive):
     @property
     def broken(self) -> bool:
         """Whether it is broken, as far as that concerns anybody who lives."""
-        now = self._shared.look()
+        now = self._look()
         return now.broken is not None and len(dead_of(self._engine, now.broken[2])) < len(now.broken[2])
 
     def statistics(self) -> BarrierStatistics:
         """A look that changes nothing."""
-        now = self._shared.look()
+        now = self._look()
         missing = Counter(now.before) - Counter(now.arrived)
         return BarrierStatistics(
             now.number,
@@ -307,39 +349,7 @@ class Barrier(Primitive):
         )
 
     def _state(self) -> str:
-        now = self._shared.look()
+        now = self._look()
         if now.broken is not None:
             return f"broken in round {now.number}: {now.broken[0]}"
         return f"round {now.number}, {self.n_waiting} of {self._parties} waiting"
-
-
-def _is_open(now: _Round, number: int) -> bool:
-    return now.number == number and now.broken is None
-
-
-def _next(now: _Round) -> _Round:
-    """All of `now` go on."""
-    return _Round(now.number + 1, now.parties, before=now.arrived, failed=now.failed)
-
-
-def _fate(now: _Round, number: int) -> Break | None:
-    """Why round `number` was broken; None if all went on."""
-    if now.number == number:
-        return now.broken
-    return next((why for failed, why, _ in now.failed if failed == number), None)
-
-
-def _told(now: _Round, number: int, me: int) -> _Round:
-    """`me` knows that round `number` was broken."""
-    if now.number == number:
-        return now._replace(arrived=_less(now.arrived, me))
-    left = ((failed, why, _less(untold, me) if failed == number else untold) for failed, why, untold in now.failed)
-    return now._replace(failed=tuple(one for one in left if one[2]))
-
-
-def _less(owners: Owners, me: int) -> Owners:
-    """`owners`, one of `me` less."""
-    if me not in owners:
-        return owners
-    at = owners.index(me)
-    return owners[:at] + owners[at + 1 :]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from psync.engine.contract import Engine
+from psync.engine.seats import Seats
 from psync.errors import CorruptValue
 from psync.store.codec import Codec, codec_of
 
@@ -43,6 +44,11 @@ class Shared(Generic[S]):
         self._seen: tuple[bytes | None, S] = None, empty
         """What was read or written last, and what that means. One tuple: threads share it."""
         self._empty = empty
+
+    @property
+    def seats(self) -> Seats | None:
+        """Those of the register."""
+        return self._register.seats
 
     def look(self) -> S:
         """One `Register.read`."""

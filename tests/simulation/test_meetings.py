@@ -18,6 +18,11 @@ ROUNDS = 3
 PARTIES = 3
 
 
+@pytest.fixture(autouse=True, params=[0, 8], ids=["in turn", "by seats"])
+def seats(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryEngine, "seats", request.param)
+
+
 def rounds(schedule: Schedule) -> None:
     came, passed, told = Counter[int](), Counter[int](), Counter[int]()
     places: set[tuple[int, int]] = set()

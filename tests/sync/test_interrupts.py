@@ -13,11 +13,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from psync import Counter, Lock, RLock
+from psync.engine import Engine
+from psync.engine.directory import DirectoryEngine
 from tests.support import scaled
 from tests.sync.people import Other, Talk, another
 
@@ -49,7 +51,7 @@ def until_struck(work: Callable[[], object], chance: random.Random) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def tries(root: Path | str, kind: Any) -> Callable[[Talk], None]:
+def tries(root: Path | str | Engine, kind: Any) -> Callable[[Talk], None]:
     """Another process that says, of each name it hears, whether it can have the lock."""
 
     def work(talk: Talk) -> None:
@@ -68,7 +70,7 @@ def could_have(other: Other, name: str) -> bool:
     return bool(other.hear())
 
 
-def interrupt_holders(kind: Any, root: Path | str, rounds: int = 200) -> None:
+def interrupt_holders(kind: Any, root: Path | str | Engine, rounds: int = 200) -> None:
     chance = random.Random(7)
     with another(tries(root, kind)) as other, handled():
         for number in range(scaled(rounds)):
@@ -107,8 +109,13 @@ def interrupt_counting(root: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [Lock, RLock], ids=lambda kind: kind.__name__)
-def test_a_lock_whose_holder_was_interrupted_is_free_or_can_be_released(kind: Any, root: Path) -> None:
-    interrupt_holders(kind, root)
+@pytest.mark.parametrize("sharing", ["host", "network"])
+def test_a_lock_whose_holder_was_interrupted_is_free_or_can_be_released(
+    kind: Any, sharing: Literal["host", "network"], root: Path
+) -> None:
+    engine = DirectoryEngine(root, sharing=sharing)
+    interrupt_holders(kind, engine)
+    engine.close()
 
 
 def test_a_count_that_was_interrupted_keeps_nobody_from_counting(root: Path) -> None:

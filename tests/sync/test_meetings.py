@@ -26,7 +26,7 @@ from psync import (
 )
 from tests.concurrency.crew import in_threads, together
 from tests.support import scaled
-from tests.sync.people import Talk, another, eventually, others
+from tests.sync.people import Other, Talk, another, eventually
 
 CREW = 4
 ROUNDS = scaled(25)
@@ -253,16 +253,21 @@ def test_who_is_not_notified_waits_and_is_in_line(root: Path) -> None:
             talk.say("waiting")
             talk.say(condition.wait(timeout=talk.hear()))
 
+    def stand_in_line(waiter: Other, timeout: float) -> None:
+        before = len(condition.statistics().waiting)
+        assert waiter.hear() == "waiting"
+        waiter.tell(timeout)
+        eventually(lambda: len(condition.statistics().waiting) == before + 1)
+
     condition = Condition(root, "x")
-    with others(*[wait] * 2) as waiters:
-        for number, waiter in enumerate(waiters, start=1):
-            assert waiter.hear() == "waiting"
-            waiter.tell(30 if number == 1 else 0.3)
-            eventually(lambda number=number: len(condition.statistics().waiting) == number)
-        with condition:
-            condition.notify()
-        assert waiters[0].hear() is True  # who came first
-        assert waiters[1].hear() is False  # in vain
+    with another(wait) as first:
+        stand_in_line(first, 30)
+        with another(wait) as second:
+            stand_in_line(second, 0.3)
+            with condition:
+                condition.notify()
+            assert first.hear() is True
+            assert second.hear() is False  # in vain
     assert condition.statistics().waiting == ()
 
 

@@ -23,6 +23,7 @@ from psync.engine.directory.mutex import DirectoryMutex
 from psync.engine.directory.names import OWN, OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.network_cells import NetworkCells
 from psync.engine.directory.network_log import NetworkLog
+from psync.engine.directory.network_register import NetworkRegister
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import Abilities, look
 from psync.engine.directory.refusals import refused
@@ -269,7 +270,8 @@ def cells_of(can: Abilities, whole: Whole) -> Cells:
 
 
 def _read(register: Register, asked: dict[str, bool]) -> bytes | None:
-    return register.read()
+    assert isinstance(register, NetworkRegister)
+    return register.sign()
 
 
 def _reopen(

@@ -221,11 +221,15 @@ class DirectoryMutex(Mutex):
     def release(self) -> None:
         if not self.token or self._numbers is None:
             raise RuntimeError("a mutex that is not held can't be released")
-        failure = None
+        failure: BaseException | None = None
         try:
             self._numbers.give_back()
         except OSError as error:  # who holds it is written for those who look; it is free all the same
             failure = refused(error, os.path.basename(self._path), self._path)
+        except BaseException as error:  # a signal's handler raised, before that was written or after it
+            failure = error
+            with contextlib.suppress(OSError):
+                self._numbers.give_back()
         self.token = 0
         try:  # though a signal's handler may raise: by single calls, which it can come into only through an audit hook
             flock(self._fd, LOCK_UN)

@@ -1,7 +1,8 @@
 """A register where other hosts write, too: the same file, of which nothing is mapped into memory.
 
 Its first page is read from the server each time it is looked at, and, while it is locked, before it is changed. The
-file is never removed or replaced, so no name matters, and nothing that this host remembers.
+file is never removed or replaced, so no name matters, and nothing that this host remembers. On NFS half of that page is
+for seats.
 
 read: READ. update: LOCK, READ, WRITE, LOCKU.
 """
@@ -10,13 +11,30 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from psync.engine.directory.page_seats import PageSeats
 from psync.engine.directory.refusals import refused
-from psync.engine.directory.register import PAGE, DirectoryRegister, Page
+from psync.engine.directory.register import HEAD, PAGE, DirectoryRegister, Page
 from psync.engine.seal import Unreadable
+
+T = TypeVar("T")
+SEATS_AT = PAGE // 2
 
 
 class NetworkRegister(DirectoryRegister):
+    def __init__(self, *args: Any, seated: bool, **options: Any) -> None:
+        """`seated`: it has seats, as every host sees at once what was written, without a lock too."""
+        super().__init__(*args, **options)
+        self._room = SEATS_AT - HEAD
+        self.seats = PageSeats(self, SEATS_AT, PAGE) if seated else None
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        if self.seats is not None:
+            self.seats.after_fork()
+
     def read(self) -> bytes | None:
         if self._map is None and self._opened(create=False) is None:
             return None
@@ -31,8 +49,37 @@ class NetworkRegister(DirectoryRegister):
                 return self.read()  # it was closed meanwhile, to make room for others
         return self.update(lambda value: value)  # nobody writes while that has the lock
 
+    def sign(self) -> bytes | None:
+        """READ: something that differs once the payload or a seat has changed."""
+        return None if self._map is None and self._opened(create=False) is None else self.at_hand(self._page_of)
+
+    def at_hand(self, use: Callable[[int], T]) -> T:
+        """What `use` makes of the open file. If it writes: only in `apart`, or in `update`."""
+        while True:
+            if self._map is None:
+                self._opened(create=True)
+            try:
+                return use(self._fd)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise refused(error, self._name, self._path) from error
+
+    def apart(self, write: Callable[[], object]) -> None:
+        """Meanwhile no thread closes the file, which is open to be written."""
+        try:
+            with self._threads:
+                if self._map is None or not self._writable:
+                    self._open(create=True)
+                write()
+        except OSError as error:
+            raise refused(error, self._name, self._path) from error
+
     def _page(self) -> bytes:
-        page = os.pread(self._fd, PAGE, 0)
+        return self._page_of(self._fd)
+
+    @staticmethod
+    def _page_of(fd: int) -> bytes:
+        page = os.pread(fd, PAGE, 0)
         if len(page) < PAGE:
             raise Unreadable("it is shorter than a page")
         return page

@@ -57,6 +57,13 @@ class Abilities(NamedTuple):
     stamp may not have changed): with O_DIRECT, or while `flock` is held, none, for the price of one READ."""
 
     @property
+    def ordered(self) -> bool:
+        """What is written into a file that stays open is in every read that begins after that, on all hosts, without a
+        lock: a server does it all, one after the other, or this kernel does (a file system that is said to be shared,
+        and is none of those that are)."""
+        return bool(self.direct) or not is_network(self.kind)
+
+    @property
     def in_place(self) -> bool:
         """Numbers in files may be changed by stores into memory, which processes of this host share."""
         return self.kind in IN_PLACE and not self.network and sys.byteorder == "little"

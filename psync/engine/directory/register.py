@@ -38,7 +38,6 @@ _HEAD = struct.Struct("<8sQIII")
 """Magic, number of the change, where the value begins, how long it is, the checksum."""
 _FACTS = struct.Struct("<QII")
 HEAD = _HEAD.size
-ROOM = PAGE - HEAD
 _unpack = _HEAD.unpack_from
 Page = mmap.mmap | bytes
 Head = tuple[bytes, int, int, int, int]
@@ -69,6 +68,9 @@ def _is_sound(data: bytes) -> bool:
 
 class DirectoryRegister(Register):
     """One register of a directory. Threads may share it; a forked child opens the file anew."""
+
+    _room = PAGE - HEAD
+    """Bytes of a value that has its place in the first page."""
 
     def __init__(
         self,
@@ -203,7 +205,7 @@ class DirectoryRegister(Register):
     def _put(self, page: Page, new: bytes) -> None:
         """While locked."""
         _, number, offset, size, _ = _unpack(page)
-        if len(new) <= ROOM:
+        if len(new) <= self._room:
             at = HEAD
         else:
             behind = -(-(offset + size) // PAGE) * PAGE
@@ -217,7 +219,7 @@ class DirectoryRegister(Register):
             if written != len(data):
                 write_all(self._fd, data[written:], written)
             return
-        before = page[:]
+        before = page[: HEAD + self._room]
         write_all(self._fd, data, 0)
         try:
             os.fdatasync(self._fd)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from psync.engine import forks
 from psync.engine.contract import Log, Mutex, Register
@@ -97,7 +97,9 @@ class ShapeEngine(CellEngine):
             register = self._registers.get(name)
             if register is None:
                 slot = slot_of(name)
-                kind = NetworkRegister if self.can.network else DirectoryRegister
+                kind: Callable[..., DirectoryRegister] = DirectoryRegister
+                if self.can.network:
+                    kind = functools.partial(NetworkRegister, seated=self.can.ordered)
                 register = self._registers[name] = kind(
                     name,
                     self.layout.path(name),

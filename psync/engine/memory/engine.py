@@ -15,10 +15,10 @@ from psync.engine.looks import Facts, Process, Shape
 from psync.engine.memory.bucket import MemoryBucket
 from psync.engine.memory.clock import Clock, MonotonicClock
 from psync.engine.memory.log import MemoryLog
+from psync.engine.memory.register import MemoryRegister, MemorySeats
 from psync.engine.memory.space import Died, Hold, Key, Space
 from psync.engine.memory.tree import Slot
 from psync.engine.memory.waiting import MemoryMutex, MemoryWatch
-from psync.engine.register import CellRegister
 from psync.errors import CorruptValue
 
 
@@ -33,12 +33,15 @@ class MemoryEngine(Engine):
     spin = 0.0
     grace = 60.0
     """Nothing goes unannounced in one memory, not even a death; a pause returns all the same, as the contract says."""
+    seats = 0
+    """Of each register: none, as a change of it costs no more here. Tests want some."""
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._space = Space(clock or MonotonicClock())
         self.helpers = clock is None
         self._me = self._pid = 0
         self._farewells = leaving.Farewells()
+        self._seats: dict[str, MemorySeats] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryEngine at {id(self._space):#x}>"
@@ -217,7 +220,10 @@ class MemoryEngine(Engine):
 
     def register(self, name: str) -> Register:
         self._space.registers.add(name)
-        return CellRegister(self, name)
+        seats = self._seats.get(name)
+        if seats is None and self.seats:
+            seats = self._seats.setdefault(name, MemorySeats(self, name, self.seats))
+        return MemoryRegister(self, name, seats)
 
     def mutex(self, name: str) -> Mutex:
         return MemoryMutex(self, name)
@@ -279,6 +285,7 @@ class MemoryEngine(Engine):
         vars(other).update(vars(self))
         other._me = other._pid = 0
         other._farewells = leaving.Farewells()
+        other._seats = {}
         return other
 
     def die(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from psync.engine.looks import Shape
 from psync.engine.memory.clock import Clock
 from psync.engine.memory.tree import Slot, Tree
+from psync.engine.seats import Looked
 
 if TYPE_CHECKING:
     from psync.engine.memory.log import Records
@@ -50,7 +51,9 @@ class Space:
         self.tree = Tree()
         self.logs: dict[str, Records] = {}
         self.registers: set[str] = set()
-        """Names that were used as registers, whose values are cells here."""
+        """Names that were used as registers, whose values are cells here,"""
+        self.seats: dict[str, Looked] = {}
+        """and the seats of those that were ever taken."""
         self.holds: dict[Key, Hold] = {}
         self.mutexes: dict[str, int] = {}
         self.tokens: dict[str, int] = {}

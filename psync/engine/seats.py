@@ -1,0 +1,60 @@
+"""Words beside a register, each of them written by one owner alone, without a lock: it waits for nobody.
+
+That is cheaper than a change of the register where a lock is asked of a server, and only there does a register have
+them. What decides is that a word that was put is in every look that begins after that.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Seat(NamedTuple):
+    owner: int
+    """0: it is free."""
+    word: int
+
+
+class Looked(NamedTuple):
+    """What `Seats.look` saw. `closed` is no older than any of `seats`."""
+
+    seats: Sequence[Seat]
+    closed: int
+
+
+class Seats(ABC):
+    """The seats of one register, in one process: it has one such object, which its threads share."""
+
+    count: int
+    """So many there are."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+        """For who uses them, among the threads of this process."""
+        self.known: Any = None
+        """What those remember."""
+
+    @abstractmethod
+    def look(self) -> Looked:
+        """All words as they are now."""
+
+    @abstractmethod
+    def put(self, seat: int, owner: int, word: int) -> None:
+        """The word of a seat that is `owner`'s becomes `word`, of at most 64 bits. Only `owner` may do that, one thread
+        at a time, and not within `Register.update`."""
+
+    # -- only within `Register.update` of the register ---------------------------------------------------
+
+    @abstractmethod
+    def give(self, seat: int, owner: int) -> None:
+        """A seat that is free, or whose owner has ended, is `owner`'s, and its word 0."""
+
+    @abstractmethod
+    def close(self, number: int) -> None:
+        """`Looked.closed`, which is 0 at first, is `number` from now on."""

@@ -1,0 +1,189 @@
+"""How the parties of a barrier arrive without a lock, where a lock is asked of a server: each by a word of its own.
+
+After a round to which each party came from another process, those are *seated*: the shared state stays as it is, and
+who arrives in one of the next rounds puts into its seat how many times it has arrived since. It goes on once all have
+arrived as often. So a round is a WRITE, and READs until the others are there.
+
+Whatever is not just one more arrival (a party that is not seated, one that waited too long or ended, `abort`, `reset`,
+`leave`) closes the seats first. The facts that decide: who closes, with the state locked, first writes that they are
+closed and then reads all words; who arrives first puts its word and then reads whether they are closed. So of the two
+at least one sees the other (Dekker's way), and nobody goes on by what it sees once they are closed: if anybody went on
+before, all words for that were there, and are counted. Who finds them closed right after its word was put asks the
+state, in which whoever closed them has written how far each had come. An owner's seat is never another's before that
+owner has ended, so a word that comes late harms nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from psync.engine.contract import Engine
+from psync.engine.seats import Seat, Seats
+from psync.sync.round import LAST, Owners, Round, come_on, times_of, word_of
+from psync.sync.shared import Shared
+from psync.sync.waiting import dead_of
+
+
+class Arrival(NamedTuple):
+    """Somebody has arrived by its seat, and counts."""
+
+    owner: int
+    seat: int
+    round: int
+    """In which it has arrived;"""
+    since: int
+    """since which round all are seated,"""
+    owners: Owners
+    """and who;"""
+    times: int
+    """and how often this party has arrived since."""
+    last: bool
+    """All the others were there."""
+    place: int
+
+
+@dataclass(slots=True)
+class _Mine:
+    """What this process knows of its seat. All its handles of one barrier share it, and its threads, in turn."""
+
+    owner: int
+    seat: int = -1
+    word: int = 0
+    """The last that was put there."""
+    since: int = 0
+    """From which round on all are seated, as far as it knows; 0 if they are not, as they never are in round 0."""
+    owners: Owners = ()
+    over: int = 0
+    """How many rounds are over since."""
+
+
+class Seating:
+    """The seats of one barrier. `lock` is held while a party of this process arrives, by its seat or not."""
+
+    def __init__(self, engine: Engine, shared: Shared[Round], seats: Seats) -> None:
+        self._engine = engine
+        self._shared = shared
+        self._seats = seats
+
+    @property
+    def lock(self) -> threading.Lock:
+        return self._seats.lock
+
+    def _mine(self) -> _Mine:
+        mine: _Mine | None = self._seats.known
+        me = self._engine.owner()
+        if mine is None or mine.owner != me:
+            mine = self._seats.known = _Mine(me)
+        return mine
+
+    # -- arriving ----------------------------------------------------------------------------------------
+
+    def arrive(self, parties: int) -> Arrival | None:
+        """With `lock`. None if it has to be done the other way. WRITE, READ."""
+        mine = self._mine()
+        since, times = mine.since, mine.over + 1
+        word = word_of(since, times)
+        if not since or len(mine.owners) != parties or times >= LAST or word <= mine.word:
+            return None  # the last: another thread has arrived, and waits
+        mine.word = word
+        self._seats.put(mine.seat, mine.owner, word)
+        place = mine.owners.index(mine.owner)
+        arrival = Arrival(mine.owner, mine.seat, since + times - 1, since, mine.owners, times, False, place)
+        found = self.look(arrival)
+        return self.closed(arrival) if found is None else arrival._replace(last=found)
+
+    def look(self, arrival: Arrival) -> bool | None:
+        """Whether all have arrived as often; None if the seats are closed. READ."""
+        seats, closed = self._seats.look()
+        if closed >= arrival.since or seats[arrival.seat].owner != arrival.owner:
+            return None
+        words = _words(seats)
+        return all(times_of(words.get(owner, 0), arrival.since) >= arrival.times for owner in arrival.owners)
+
+    def closed(self, arrival: Arrival) -> Arrival | None:
+        """The seats are closed, or are to be: what becomes of an arrival, with the place that it has then. None if its
+        word came too late to count."""
+        mine = self._mine()
+        if mine.since == arrival.since:
+            mine.since = 0
+        now = self.change(lambda now: now)
+        round_, place = next((came[1:] for came in now.came if came[0] == arrival.owner), (-1, 0))
+        if round_ == arrival.round:
+            return arrival._replace(place=place)
+        return arrival if round_ > arrival.round else None
+
+    def went_on(self, arrival: Arrival) -> None:
+        """The round is over."""
+        mine = self._mine()
+        if mine.since == arrival.since:
+            mine.over = max(mine.over, arrival.times)
+
+    def is_lost(self, arrival: Arrival) -> bool:
+        """Whether the round can't be waited for in this way any more: one of the owners has ended, or (as never should
+        be) the state is another, and the seats are not closed."""
+        now = self._shared.look()
+        return not now.seated or now.number != arrival.since or bool(dead_of(self._engine, arrival.owners))
+
+    # -- being seated ------------------------------------------------------------------------------------
+
+    def remember(self, now: Round) -> None:
+        """A round has ended so: this party may be seated now."""
+        mine = self._mine()
+        if now.seated and mine.since < now.number <= LAST and mine.owner in now.before and mine.seat >= 0:
+            mine.owners, mine.over = now.before, 0
+            mine.since = now.number
+
+    def take(self, now: Round) -> None:
+        """Within a change, before an arrival: a seat for this party, if it has none. Who is in `now` keeps its own."""
+        mine = self._mine()
+        if mine.seat >= 0:
+            return
+        seats, _ = self._seats.look()
+        owners = [seat.owner for seat in seats]
+        if mine.owner in owners:
+            mine.seat = owners.index(mine.owner)
+            mine.word = seats[mine.seat].word
+            return
+        free = next((number for number, owner in enumerate(owners) if not owner), -1)
+        if free < 0:
+            gone = dead_of(self._engine, set(owners).difference(now.before, now.arrived))
+            free = owners.index(gone[0]) if gone else -1
+        if free >= 0:
+            self._seats.give(free, mine.owner)
+            mine.seat = free
+
+    def can_seat(self, parties: int) -> bool:
+        return parties <= self._seats.count
+
+    # -- closing -----------------------------------------------------------------------------------------
+
+    def change(self, function: Callable[[Round], Round]) -> Round:
+        """`Shared.change`, of a state in which the seats are closed. WRITE, READ more if they were not."""
+        return self._shared.change(lambda now: function(self._closed(now)))
+
+    def _closed(self, now: Round) -> Round:
+        if not now.seated:
+            return now
+        self._seats.close(now.number)
+        others = {owner for owner, _, _ in now.came}.difference(now.before)
+        gone = dead_of(self._engine, others)
+        now = now._replace(came=tuple(one for one in now.came if one[0] not in gone))  # they never ask
+        return come_on(now, _words(self._seats.look().seats))
+
+    def seen(self) -> Round:
+        """`Shared.look`, and how far they have come by their seats."""
+        before = None
+        while (now := self._shared.look()).seated:
+            looked = self._seats.look()
+            if looked.closed < now.number or now == before:  # the same again: whoever closed them was killed then
+                return come_on(now, _words(looked.seats))
+            before = now
+        return now
+
+
+def _words(seats: Sequence[Seat]) -> dict[int, int]:
+    """By owner."""
+    return dict(seats)

@@ -1,0 +1,206 @@
+"""The contract of seats: words beside a register, each written by its owner alone, without a lock."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from psync.engine import Engine, MemoryEngine
+from psync.engine.directory.network_register import SEATS_AT
+from psync.engine.directory.register import HEAD, PAGE
+from psync.engine.seats import Seat, Seats
+from psync.errors import PsyncError
+from tests.contract.conftest import build
+from tests.contract.stands import DirectoryStand, Stand, threads
+from tests.support import scaled
+
+NAME = ".psync/thing/x"
+
+
+@pytest.fixture(params=["memory", "network"])
+def stand(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+    monkeypatch.setattr(MemoryEngine, "seats", 8)
+    made = build(request.param, folder, pytest.fail)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def seats_of(engine: Engine) -> Seats:
+    seats = engine.register(NAME).seats
+    assert seats is not None
+    return seats
+
+
+def change(engine: Engine, what: Callable[[Seats], object]) -> None:
+    """While the register is locked."""
+
+    def update(old: bytes | None) -> bytes | None:
+        what(seats_of(engine))
+        return old
+
+    engine.register(NAME).update(update)
+
+
+def given(engine: Engine, seat: int, owner: int) -> Seats:
+    change(engine, lambda seats: seats.give(seat, owner))
+    return seats_of(engine)
+
+
+def test_all_are_free_at_first(stand: Stand) -> None:
+    seats = seats_of(stand.engine)
+    found, closed = seats.look()
+    assert set(found) == {Seat(0, 0)} and len(found) == seats.count and closed == 0
+    assert seats.count >= 8
+
+
+@pytest.mark.parametrize("kind", ["directory", "polling", "sealed"])
+def test_where_a_change_needs_no_server_there_are_none(kind: str, folder: Path) -> None:
+    stand = build(kind, folder, pytest.fail)
+    assert stand.engine.register(NAME).seats is None
+    stand.close()
+
+
+def test_a_word_that_was_put_is_in_every_look_that_begins_after_that(stand: Stand) -> None:
+    mine = given(stand.engine, 0, 7)
+    other = stand.other()
+    theirs = given(other, 1, 2**64 - 1)
+    for word in (1, 2**64 - 1, 0, 5):
+        mine.put(0, 7, word)
+        theirs.put(1, 2**64 - 1, word ^ 3)
+        for seats in (mine, theirs, seats_of(stand.other())):
+            assert list(seats.look().seats[:3]) == [(7, word), (2**64 - 1, word ^ 3), (0, 0)]
+    change(other, lambda seats: seats.close(9))
+    assert mine.look().closed == seats_of(stand.other()).look().closed == 9
+    assert list(mine.look().seats[:2]) == [(7, 5), (2**64 - 1, 6)]
+
+
+def test_the_last_seat_is_one_as_the_first(stand: Stand) -> None:
+    seats = seats_of(stand.engine)
+    given(stand.engine, seats.count - 1, 3).put(seats.count - 1, 3, 4)
+    assert seats.look().seats[-1] == (3, 4) and seats.look().closed == 0
+
+
+def test_nobody_who_puts_a_word_waits_for_who_changes_the_register(stand: Stand) -> None:
+    seats = given(stand.engine, 0, 7)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(old: bytes | None) -> bytes:
+        inside.set()
+        assert go_on.wait(20.0)
+        return b"new"
+
+    changing = threading.Thread(target=lambda: stand.other().register(NAME).update(slow))
+    changing.start()
+    assert inside.wait(20.0)
+    seats.put(0, 7, 3)
+    assert seats.look().seats[0] == (7, 3)
+    go_on.set()
+    changing.join(20.0)
+    assert seats_of(stand.other()).look().seats[0] == (7, 3)
+    assert stand.engine.register(NAME).read() == b"new"
+
+
+def test_changes_of_the_register_leave_the_words(stand: Stand) -> None:
+    seats = given(stand.engine, 0, 7)
+    last = seats.count - 1
+    given(stand.engine, last, 8).put(last, 8, 2)
+    change(stand.engine, lambda seats: seats.close(1))
+    for size in (0, 100, SEATS_AT - HEAD, SEATS_AT - HEAD + 1, PAGE - HEAD, PAGE, 3 * PAGE, 10):
+        seats.put(0, 7, size)
+        stand.other().register(NAME).update(lambda _, size=size: b"v" * size)
+        seen = seats_of(stand.other()).look()
+        assert (seen.seats[0], seen.seats[last], seen.closed) == ((7, size), (8, 2), 1)
+        assert stand.other().register(NAME).read() == b"v" * size
+
+
+def test_words_that_many_put_beside_many_changes_are_all_there(stand: Stand) -> None:
+    times = scaled(300)
+
+    def put(seat: int) -> Callable[[Engine], int]:
+        def work(engine: Engine) -> int:
+            owner = engine.owner()
+            seats = given(engine, seat, owner)
+            for word in range(1, times + 1):
+                seats.put(seat, owner, word)
+                assert seats.look().seats[seat] == (owner, word)
+            return owner
+
+        return work
+
+    def grow(engine: Engine) -> int:
+        for number in range(times):
+            engine.register(NAME).update(lambda old, number=number: b"%d" % number * (number % 1500))
+        return 0
+
+    owners = stand.crowd([*(put(seat) for seat in range(4)), grow])[:4]
+    assert list(seats_of(stand.other()).look().seats[:4]) == [(owner, times) for owner in owners]
+
+
+def test_what_closes_is_no_older_than_any_word_of_the_same_look(stand: Stand) -> None:
+    times, over = scaled(2000), threading.Event()
+    seats = given(stand.engine, 0, 7)
+    theirs = seats_of(stand.other())
+
+    def write() -> None:
+        for number in range(1, times + 1):
+            change(stand.engine, lambda seats, number=number: seats.close(number))
+            seats.put(0, 7, number)
+        over.set()
+
+    def look() -> None:
+        while not over.is_set():
+            seen = theirs.look()
+            assert seen.closed >= seen.seats[0].word
+
+    threads([write, look], patience=60.0)
+
+
+# -- of a directory --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def network(folder: Path) -> Iterator[DirectoryStand]:
+    stand = DirectoryStand(folder, sharing="network")
+    yield stand
+    stand.close()
+
+
+def test_a_word_that_was_damaged_counts_for_nothing(network: DirectoryStand) -> None:
+    seats = given(network.engine, 1, 7)
+    seats.put(1, 7, 3)
+    given(network.engine, 0, 8)
+    with open(network.root / NAME, "r+b") as file:
+        file.seek(SEATS_AT + 24 + 9)
+        file.write(b"\xff")
+    assert list(seats.look().seats[:3]) == [(8, 0), (0, 0), (0, 0)]
+    seats.put(1, 7, 4)
+    assert seats.look().seats[1] == (7, 4)
+
+
+def test_a_forked_child_has_a_lock_of_its_own_and_knows_nothing(network: DirectoryStand) -> None:
+    seats = seats_of(network.engine)
+    seats.known = "of the parent"
+    with seats.lock:
+        child = os.fork()
+        if not child:
+            os._exit(0 if seats.known is None and seats.lock.acquire(timeout=5.0) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert seats.known == "of the parent"
+
+
+def test_one_whose_file_can_not_be_made_says_so(network: DirectoryStand) -> None:
+    seats = seats_of(network.engine)
+    (network.root / ".psync/thing").write_bytes(b"in the way")
+    with pytest.raises(PsyncError):
+        seats.look()
+    with pytest.raises(PsyncError):
+        seats.put(0, 7, 1)
