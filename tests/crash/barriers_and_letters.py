@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue as standard
 from collections.abc import Callable
 from typing import Any
 
 from psync import Barrier, BrokenBarrierError, DoubleBarrier, Mailbox, PickleShareDB, WorkQueue
+from psync.engine.directory import DirectoryEngine
 from tests.crash.pairs import End, Pair, Side, Stage
 from tests.crash.primitives import new_lock, on, said, waits, warm
 
 # -- barriers --------------------------------------------------------------------------------------
 
 
-def meets(me: int, rounds: int = 1, action: Any = None) -> Side:
-    """Says its places; raises if it passes alone."""
+def network(stage: Stage) -> DirectoryEngine:
+    return DirectoryEngine(stage.path, sharing="network")
+
+
+def meets(me: int, rounds: int = 1, action: Any = None, *, far: bool = False) -> Side:
+    """Says its places; raises if it passes alone. `far`: as on a network file system."""
 
     def meet(found: tuple[Stage, Any]) -> list[int]:
         stage, barrier = found
@@ -26,7 +32,51 @@ def meets(me: int, rounds: int = 1, action: Any = None) -> Side:
             assert stage.numbers[1 - me] >= turn, f"passed round {turn} alone"
         return places
 
-    return Side(lambda stage: (stage, warm(Barrier(stage.path, "x", 2, action=action))), meet)
+    return Side(
+        lambda stage: (stage, warm(Barrier(network(stage) if far else stage.path, "x", 2, action=action))), meet
+    )
+
+
+def far(act: Callable[[Barrier], Any]) -> Side:
+    return Side(lambda stage: warm(Barrier(network(stage), "x", 2)), act)
+
+
+def _until_it_is_broken(barrier: Barrier) -> int:
+    for times in itertools.count():
+        try:
+            barrier.wait()
+        except BrokenBarrierError:
+            return times
+    raise AssertionError
+
+
+def _three_times_and_abort(barrier: Barrier) -> int:
+    for _ in range(3):
+        barrier.wait()
+    barrier.abort()
+    return 3
+
+
+def _with_an_action_now_and_then(barrier: Barrier) -> list[int]:
+    acting = Barrier(barrier.engine, "x", 2, action=int)
+    return [each.wait() for each in (barrier, barrier, acting, barrier, barrier)]
+
+
+def _five_times(barrier: Barrier) -> list[int]:
+    return [barrier.wait() for _ in range(5)]
+
+
+def _third_time(barrier: Barrier, timeout: float | None) -> int | None:
+    barrier.wait()
+    barrier.wait()
+    try:
+        return barrier.wait(timeout)
+    except BrokenBarrierError:
+        return None
+
+
+def _both_or_none(end: End) -> bool:
+    return end.said == [None, None] or sorted(end.said) == [0, 1]
 
 
 def _opposite(end: End) -> bool:
@@ -75,6 +125,15 @@ BARRIERS = [
     Pair("wait beside wait", meets(0), meets(1), _opposite),
     Pair("wait beside wait, twice", meets(0, 2), meets(1, 2), _opposite),
     Pair("wait beside wait, with an action", meets(0, 1, int), meets(1, 1, int), _opposite),
+    Pair("wait beside wait by seats", meets(0, 5, far=True), meets(1, 5, far=True), _opposite),
+    Pair("wait by seats beside abort", far(_until_it_is_broken), far(_three_times_and_abort), said((3, 3))),
+    Pair("wait by seats beside one that locks", far(_five_times), far(_with_an_action_now_and_then), _opposite),
+    Pair(
+        "wait by seats beside one that waits no longer",
+        far(lambda barrier: _third_time(barrier, None)),
+        far(lambda barrier: _third_time(barrier, 0.01)),
+        _both_or_none,
+    ),
     Pair("wait beside abort", on(Barrier, _wait_in_vain, 2), on(Barrier, Barrier.abort, 2), said(("broken", None))),
     Pair(
         "wait beside reset and wait",

@@ -26,6 +26,8 @@ from psync import (
     RLock,
     Semaphore,
 )
+from psync.engine import Sharing
+from psync.engine.directory import DirectoryEngine
 from tests.crash.harness import Operation, kill_everywhere
 from tests.crash.pairs import End, Pair, Side, Stage, die_everywhere
 from tests.crash.primitives import on, warm
@@ -181,11 +183,11 @@ def test_a_kill_leaves_the_state_before_or_after_and_everything_usable(operation
 # -- beside another --------------------------------------------------------------------------------
 
 
-def meets_and_dies(*, last: bool) -> Side:
+def meets_and_dies(sharing: Sharing, *, last: bool) -> Side:
     """Has met the other one once, so that it is expected; comes again."""
 
     def ready(stage: Stage) -> Barrier:
-        barrier = warm(Barrier(stage.path, "x", 2))
+        barrier = warm(Barrier(DirectoryEngine(stage.path, sharing=sharing), "x", 2))
         barrier.wait()
         while last and not barrier.n_waiting:
             time.sleep(0.001)
@@ -194,7 +196,7 @@ def meets_and_dies(*, last: bool) -> Side:
     return Side(ready, Barrier.wait)
 
 
-def meets_twice(*, first: bool) -> Side:
+def meets_twice(sharing: Sharing, *, first: bool) -> Side:
     def meet(barrier: Barrier) -> Any:
         barrier.wait()
         try:
@@ -204,7 +206,7 @@ def meets_twice(*, first: bool) -> Side:
         except BrokenBarrierError as error:
             return str(error)
 
-    return on(Barrier, meet, 2)
+    return Side(lambda stage: warm(Barrier(DirectoryEngine(stage.path, sharing=sharing), "x", 2)), meet)
 
 
 def _passed_or_told(end: End) -> bool:
@@ -254,6 +256,9 @@ def test_who_is_killed_at_any_call_keeps_nobody_waiting(pair: Pair, root: Path) 
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["comes last", "comes first"])
-def test_a_party_that_is_killed_at_any_call_lets_the_other_pass_or_learn_of_it(last: bool, root: Path) -> None:
-    pair = Pair("a party", meets_and_dies(last=last), meets_twice(first=last), _passed_or_told)
+@pytest.mark.parametrize("sharing", ["host", "network"])
+def test_a_party_that_is_killed_at_any_call_lets_the_other_pass_or_learn_of_it(
+    last: bool, sharing: Sharing, root: Path
+) -> None:
+    pair = Pair("a party", meets_and_dies(sharing, last=last), meets_twice(sharing, first=last), _passed_or_told)
     assert die_everywhere(pair, root, orders=[True])
