@@ -133,14 +133,17 @@ def claim(root: str, who: str, rounds: int, parties: int = 2) -> list[int]:
     return [number for number in range(rounds) if engine.create(f"claims/{number}", who.encode())]
 
 
-def meet(root: str, parties: int, rounds: int) -> list[float]:
-    """Seconds that each round of a barrier took; the rounds are written down by each, and compared by all."""
-    barrier = Barrier(root, "epoch", parties)
+def meet(root: str, parties: int, rounds: int, acting: int = 0) -> list[float]:
+    """Seconds that each round of a barrier took; the rounds are written down by each, and compared by all. In each
+    `acting`th round this one comes with an action, so not by its seat."""
+    plain, with_action = Barrier(root, "epoch", parties), Barrier(root, "epoch", parties, action=int)
+    barrier = plain
     counter = Counter(root, "arrivals")
     barrier.wait(timeout=100)
     took = []
     for number in range(rounds):
         begun = time.monotonic()
+        barrier = with_action if acting and number % acting == 0 else plain
         if number % 50 == 0:
             counter.add()
             barrier.wait(timeout=100)

@@ -55,6 +55,16 @@ def test_a_barrier_of_three_hosts(place: Place) -> None:
     assert len(all_of(*(client.do("meet", place.path, 3, rounds) for client in place[2:]))) == 3
 
 
+def test_a_barrier_of_three_hosts_of_which_one_does_not_always_come_by_its_seat(place: Place) -> None:
+    rounds = scaled(50)
+    one, *others = place[2:]
+    running = [
+        one.do("meet", place.path, 3, rounds, 5),
+        *(client.do("meet", place.path, 3, rounds) for client in others),
+    ]
+    assert len(all_of(*running)) == 3
+
+
 @pytest.mark.parametrize("kind", ["lock", "semaphore", "election"])
 def test_exclusion_among_hosts_is_witnessed_by_a_counter(place: Place, kind: str, clocks: None) -> None:
     turns = scaled(60)
