@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from psync.engine.seats import Seat, Seats
 from psync.errors import PsyncError
 from tests.contract.conftest import build
 from tests.contract.stands import DirectoryStand, Stand, threads
-from tests.support import scaled
+from tests.support import PLACE, scaled
 
 NAME = ".psync/thing/x"
 
@@ -31,7 +32,7 @@ def stand(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
+    return Path(tempfile.mkdtemp(prefix="psync-seats-", dir=PLACE)) if PLACE else tmp_path / "store"
 
 
 def seats_of(engine: Engine) -> Seats:
