@@ -88,9 +88,9 @@ class Barrier(Primitive):
         ValueError if the parties that are at work here want another number of parties.
 
         5 system calls for who is woken (flock pwrite flock read poll); the last to arrive calls utime instead of
-        waiting. On NFS LOCK, READ, WRITE, LOCKU, and a READ for each look; when the same processes came to the round
-        before, to none of them two threads, and there is no action, WRITE instead, and the place is not the order of
-        arrival, but of each another one all the same.
+        waiting. On NFS LOCK, READ, WRITE, LOCKU, and a READ for each look. There, when the same processes came to the
+        round before, a thread of each, and there is no action, it is a WRITE and READs, and the places are all
+        different, but not the order of arrival.
         """
         timeout = self._timeout if timeout is None else timeout
         me = self._engine.owner()
@@ -186,6 +186,8 @@ class Barrier(Primitive):
             return came.round, came.place, True
         came = seating.closed(came) or came
         self._engine.announce(self._opened)  # it may have been the last to come, and closed who would have seen that
+        if lost:
+            self._look_for_dead(came.round, came.owner)
         return came.round, came.place, False
 
     def _how_many(self, me: int) -> str:
