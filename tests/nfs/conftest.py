@@ -13,7 +13,7 @@ from tests.nfs.machines import Machine, Rig
 from tests.nfs.packages import Unavailable
 
 WANTED = "PSYNC_TEST_NFS"
-LEASE = 15
+LEASE = int(os.environ.get("PSYNC_TEST_LEASE", "15"))
 """Seconds after which the server forgets a client that does not answer; 90 by default, which is long for a test."""
 _numbers = itertools.count(1)
 
