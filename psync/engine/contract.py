@@ -361,7 +361,7 @@ class Register(ABC):
     """
 
     seats: Seats | None = None
-    """Words beside the payload, each of one owner. None where a change of the payload costs no more."""
+    """Words beside the payload, each of one owner; None where they are not to be had."""
 
     @abstractmethod
     def read(self) -> bytes | None:

@@ -1,7 +1,7 @@
 """Words beside a register, each of them written by one owner alone, without a lock: it waits for nobody.
 
-That is cheaper than a change of the register where a lock is asked of a server, and only there does a register have
-them. What decides is that a word that was put is in every look that begins after that.
+That is cheaper than a change of the register: by two locks' system calls, or a lock that is asked of a server. What
+decides is that a word that was put is in every look that begins after that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Seat(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What `Seats.look` saw. `closed` is no older than any of `seats`."""
+    """What `Seats.look` saw. `closed`, which is 0 at first, is no older than any of the words."""
 
     seats: Sequence[Seat]
     closed: int
@@ -42,12 +42,16 @@ class Seats(ABC):
 
     @abstractmethod
     def look(self) -> Looked:
-        """All words as they are now."""
+        """All of them as they are now."""
 
     @abstractmethod
-    def put(self, seat: int, owner: int, word: int) -> None:
-        """The word of a seat that is `owner`'s becomes `word`, of at most 64 bits. Only `owner` may do that, one thread
-        at a time, and not within `Register.update`."""
+    def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+        """The words of some of them, and `closed`, as `look` would see them."""
+
+    @abstractmethod
+    def put(self, seat: int, word: int) -> None:
+        """The word of a seat that is this owner's becomes `word`, of at most 64 bits. One thread at a time, and not
+        within `Register.update`."""
 
     # -- only within `Register.update` of the register ---------------------------------------------------
 
@@ -57,4 +61,4 @@ class Seats(ABC):
 
     @abstractmethod
     def close(self, number: int) -> None:
-        """`Looked.closed`, which is 0 at first, is `number` from now on."""
+        """`Looked.closed` is `number` from now on."""

@@ -1,8 +1,8 @@
 """So many parties come, none goes on before all are there, and then all do; again and again.
 
 A round is open while parties arrive. The fact that decides: the change of the shared value by which the last arrival
-begins the next round (with an `action`: the change after the action). Who waits sees that its round is over. On a
-network file system the parties of one round arrive in those that follow by words of their own: see `seating`.
+begins the next round (with an `action`: the change after the action). Who waits sees that its round is over. The
+parties of one round arrive in those that follow by words of their own, mostly, without a change: see `seating`.
 
 Who took part in the round before is expected in this one. Whoever waits looks now and then for parties that ended: if
 those who are left can't fill the round, the barrier is broken, and says who is gone. Who has left (`leave`) is not
@@ -88,9 +88,10 @@ class Barrier(Primitive):
         ValueError if the parties that are at work here want another number of parties.
 
         5 system calls for who is woken (flock pwrite flock read poll); the last to arrive calls utime instead of
-        waiting. On NFS LOCK, READ, WRITE, LOCKU, and a READ for each look. There, when the same processes came to the
-        round before, a thread of each, and there is no action, it is a WRITE and READs, and the places are all
-        different, but not the order of arrival.
+        waiting. On NFS LOCK, READ, WRITE, LOCKU, and a READ for each look. When the same processes came to the round
+        before, a thread of each, and there is no action, it is the last two or utime, or none if the wait was short; on
+        NFS a WRITE, and the READs. The places are all different then, but not the order of arrival. (Not so under a
+        seal, on other file systems than tmpfs, ext4 and NFS, on other processors than x86 but for NFS, and on Redis.)
         """
         timeout = self._timeout if timeout is None else timeout
         me = self._engine.owner()
@@ -98,7 +99,9 @@ class Barrier(Primitive):
         begun = self._engine.now()
         while True:
             if isinstance(came := self._arrive(me), Arrival):
-                number, place, over = self._wait_seated(came, timeout)
+                if (counted := self._wait_seated(came, timeout)) is None:
+                    continue
+                number, place, over = counted
             else:
                 number, place = came
                 if over := place == self._parties - 1:
@@ -129,7 +132,8 @@ class Barrier(Primitive):
             arrived = (*now.arrived, me)
             if place < self._parties - 1 or self._action is not None:
                 return now._replace(arrived=arrived, acting=place == self._parties - 1)
-            return following(now, arrived, seated=self._can_be_seated)
+            seating = None if self._action is not None else self._seating
+            return following(now, arrived, seated=seating is not None and seating.can_seat(arrived))
 
         now = self._change(arrive)
         if now.broken is not None and now.number == number:
@@ -137,10 +141,6 @@ class Barrier(Primitive):
         if now.number > number:
             self._is_over(now, number)
         return number, place
-
-    @property
-    def _can_be_seated(self) -> bool:
-        return self._seating is not None and self._action is None and self._seating.can_seat(self._parties)
 
     def _wait(self, number: int, me: int, timeout: float | None, begun: float, *, counted: bool) -> bool:
         """True when the round is over, and this party counted in it."""
@@ -164,8 +164,9 @@ class Barrier(Primitive):
         if self._seating is not None and now.number == number + 1:
             self._seating.remember(now)
 
-    def _wait_seated(self, came: Arrival, timeout: float | None) -> tuple[int, int, bool]:
-        """The round, the place, and whether it is over: else it has to be waited for in the other way from now on."""
+    def _wait_seated(self, came: Arrival, timeout: float | None) -> tuple[int, int, bool] | None:
+        """The round, the place, and whether it is over: else it has to be waited for in the other way from now on. None
+        if the arrival does not count (as never should be once it was found to)."""
         seating = self._seating
         assert seating is not None
         lost = False
@@ -184,11 +185,11 @@ class Barrier(Primitive):
             if came.last:
                 self._engine.announce(self._opened)
             return came.round, came.place, True
-        came = seating.closed(came) or came
+        counted = seating.closed(came)
         self._engine.announce(self._opened)  # it may have been the last to come, and closed who would have seen that
         if lost:
             self._look_for_dead(came.round, came.owner)
-        return came.round, came.place, False
+        return None if counted is None else (counted.round, counted.place, False)
 
     def _how_many(self, me: int) -> str:
         """What somebody who waited too long can tell of the others."""

@@ -42,7 +42,6 @@ def fate(now: Round, number: int) -> Break | None:
 
 def following(now: Round, arrived: Owners, *, seated: bool) -> Round:
     """All of `arrived` go on."""
-    seated = seated and len(set(arrived)) == len(arrived)
     return Round(now.number + 1, now.parties, (), arrived, None, False, now.failed, seated, now.came)
 
 
@@ -65,25 +64,42 @@ def less(owners: Owners, me: int) -> Owners:
 # -- the words in seats ----------------------------------------------------------------------------------
 
 LAST = (1 << 32) - 1
-"""The largest number of a round from which on one arrives by seats, and so many times."""
+"""The largest number of a round from which on one arrives by seats."""
+OFTEN = (1 << 24) - 1
+"""So many times."""
 
 
 def word_of(number: int, times: int) -> int:
-    """Who puts this has arrived so many times since all are seated, which they are from round `number` on."""
-    return number << 32 | times
+    """Who puts this has arrived so many times since all are seated, which they are from round `number` on. The larger
+    one is the later one; the last byte is a check."""
+    word = number << 32 | times << 8
+    folded = word ^ word >> 32
+    folded ^= folded >> 16
+    return word | (folded >> 8 ^ folded) & 0xFF
 
 
 def times_of(word: int, number: int) -> int:
-    return word & LAST if word >> 32 == number else 0
+    """How often who put this has arrived since round `number`; -1 if it was damaged."""
+    since, times = word >> 32, word >> 8 & OFTEN
+    if word != word_of(since, times):
+        return -1
+    return times if since == number else 0
 
 
 def come_on(now: Round, words: Mapping[int, int]) -> Round:
-    """How it stands, as the owners have arrived by seats since: to be closed, so that no more do."""
-    times = [times_of(words.get(owner, 0), now.number) for owner in now.before]
-    over = min(times)
+    """How it stands, as the owners have arrived by seats since: to be closed, so that no more do. Broken, if a word is
+    damaged, or not there."""
+    times = [times_of(words.get(owner, -1), now.number) for owner in now.before]
+    over, most = min(times), max(times)
+    damaged = over < 0 or most > over + 1
+    if damaged:
+        over = max(most - 1, 0)
     arrived = tuple(owner for owner, count in zip(now.before, times, strict=True) if count > over)
     came = {one[0]: one for one in now.came}
     for owner, count in zip(now.before, times, strict=True):
-        if count:
+        if count > 0:
             came[owner] = owner, now.number + count - 1, (arrived if count > over else now.before).index(owner)
-    return now._replace(number=now.number + over, arrived=arrived, seated=False, came=tuple(came.values()))
+    broken = ("what was written in one of its seats is damaged", (), now.before) if damaged else None
+    return now._replace(
+        number=now.number + over, arrived=arrived, broken=broken, seated=False, came=tuple(came.values())
+    )

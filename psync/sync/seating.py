@@ -1,8 +1,8 @@
-"""How the parties of a barrier arrive without a lock, where a lock is asked of a server: each by a word of its own.
+"""How the parties of a barrier arrive without a lock: each by a word of its own.
 
 After a round to which each party came from another process, those are *seated*: the shared state stays as it is, and
-who arrives in one of the next rounds puts into its seat how many times it has arrived since. It goes on once all have
-arrived as often. So a round is a WRITE, and READs until the others are there.
+who arrives in one of the next rounds puts into its seat how often it has arrived since. It goes on once all have
+arrived as often.
 
 Whatever is not just one more arrival (a party that is not seated, one that waited too long or ended, `abort`, `reset`,
 `leave`) closes the seats first. The facts that decide: who closes, with the state locked, first writes that they are
@@ -10,7 +10,8 @@ closed and then reads all words; who arrives first puts its word and then reads 
 at least one sees the other (Dekker's way), and nobody goes on by what it sees once they are closed: if anybody went on
 before, all words for that were there, and are counted. Who finds them closed right after its word was put asks the
 state, in which whoever closed them has written how far each had come. An owner's seat is never another's before that
-owner has ended, so a word that comes late harms nobody.
+owner has ended, so a word that comes late harms nobody. (But for a host that was taken for dead, is back on the
+network, and writes on, when all seats had been taken meanwhile.)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import NamedTuple
 
 from psync.engine.contract import Engine
 from psync.engine.seats import Seat, Seats
-from psync.sync.round import LAST, Owners, Round, come_on, times_of, word_of
+from psync.sync.round import LAST, OFTEN, Owners, Round, come_on, times_of, word_of
 from psync.sync.shared import Shared
 from psync.sync.waiting import dead_of
 
@@ -31,15 +32,16 @@ class Arrival(NamedTuple):
     """Somebody has arrived by its seat, and counts."""
 
     owner: int
-    seat: int
     round: int
-    """In which it has arrived;"""
+    """In which it has arrived."""
     since: int
-    """since which round all are seated,"""
+    """Since which round all are seated,"""
     owners: Owners
-    """and who;"""
-    times: int
-    """and how often this party has arrived since."""
+    """who, and"""
+    seats: Sequence[int]
+    """where."""
+    word: int
+    """What those have put, at least, who have arrived in this round too."""
     last: bool
     """All the others were there."""
     place: int
@@ -56,6 +58,8 @@ class _Mine:
     since: int = 0
     """From which round on all are seated, as far as it knows; 0 if they are not, as they never are in round 0."""
     owners: Owners = ()
+    seats: Sequence[int] = ()
+    """Of those; empty as long as they were not looked for."""
     over: int = 0
     """How many rounds are over since."""
 
@@ -82,26 +86,38 @@ class Seating:
     # -- arriving ----------------------------------------------------------------------------------------
 
     def arrive(self, parties: int) -> Arrival | None:
-        """With `lock`. None if it has to be done the other way. WRITE, READ."""
+        """With `lock`. None if it has to be done the other way. A word is put, and all are looked at."""
         mine = self._mine()
         since, times = mine.since, mine.over + 1
+        if not since or len(mine.owners) != parties or times > OFTEN:
+            return None
         word = word_of(since, times)
-        if not since or len(mine.owners) != parties or times >= LAST or word <= mine.word:
-            return None  # the last: another thread has arrived, and waits
+        if word <= mine.word or not self._find(mine):
+            return None  # another thread has arrived, and waits; or somebody's seat is damaged
         mine.word = word
-        self._seats.put(mine.seat, mine.owner, word)
+        self._seats.put(mine.seat, word)
         place = mine.owners.index(mine.owner)
-        arrival = Arrival(mine.owner, mine.seat, since + times - 1, since, mine.owners, times, False, place)
+        arrival = Arrival(mine.owner, since + times - 1, since, mine.owners, mine.seats, word, False, place)
         found = self.look(arrival)
         return self.closed(arrival) if found is None else arrival._replace(last=found)
 
+    def _find(self, mine: _Mine) -> bool:
+        if not mine.seats:
+            at = _places(self._seats.look().seats)
+            if at.get(mine.owner) != mine.seat or not at.keys() >= set(mine.owners):
+                return False
+            mine.seats = [at[owner] for owner in mine.owners]
+        return True
+
     def look(self, arrival: Arrival) -> bool | None:
-        """Whether all have arrived as often; None if the seats are closed. READ."""
-        seats, closed = self._seats.look()
-        if closed >= arrival.since or seats[arrival.seat].owner != arrival.owner:
+        """Whether all have arrived as often; None if the seats are closed, or are to be, as a word is damaged."""
+        words, closed = self._seats.words(arrival.seats)
+        if closed >= arrival.since:
             return None
-        words = _words(seats)
-        return all(times_of(words.get(owner, 0), arrival.since) >= arrival.times for owner in arrival.owners)
+        if min(words) < arrival.word:
+            return False
+        later = word_of(arrival.since, (arrival.word >> 8 & OFTEN) + 1)
+        return True if all(word in (arrival.word, later) for word in words) else None
 
     def closed(self, arrival: Arrival) -> Arrival | None:
         """The seats are closed, or are to be: what becomes of an arrival, with the place that it has then. None if its
@@ -119,49 +135,54 @@ class Seating:
         """The round is over."""
         mine = self._mine()
         if mine.since == arrival.since:
-            mine.over = max(mine.over, arrival.times)
+            mine.over = max(mine.over, arrival.round - arrival.since + 1)
 
     def is_lost(self, arrival: Arrival) -> bool:
         """Whether the round can't be waited for in this way any more: one of the owners has ended, or (as never should
-        be) the state is another, and the seats are not closed."""
+        be) a word is damaged, or the state is another, and the seats are not closed."""
         now = self._shared.look()
-        return not now.seated or now.number != arrival.since or bool(dead_of(self._engine, arrival.owners))
+        if not now.seated or now.number != arrival.since or dead_of(self._engine, arrival.owners):
+            return True
+        words, _ = self._seats.words(arrival.seats)
+        return min(times_of(word, arrival.since) for word in words) < 0
 
     # -- being seated ------------------------------------------------------------------------------------
-
-    def remember(self, now: Round) -> None:
-        """A round has ended so: this party may be seated now."""
-        mine = self._mine()
-        if now.seated and mine.since < now.number <= LAST and mine.owner in now.before and mine.seat >= 0:
-            mine.owners, mine.over = now.before, 0
-            mine.since = now.number
 
     def take(self, now: Round) -> None:
         """Within a change, before an arrival: a seat for this party, if it has none. Who is in `now` keeps its own."""
         mine = self._mine()
         if mine.seat >= 0:
             return
-        seats, _ = self._seats.look()
-        owners = [seat.owner for seat in seats]
-        if mine.owner in owners:
-            mine.seat = owners.index(mine.owner)
+        seats = self._seats.look().seats
+        at = _places(seats)
+        if mine.owner in at:
+            mine.seat = at[mine.owner]
             mine.word = seats[mine.seat].word
             return
-        free = next((number for number, owner in enumerate(owners) if not owner), -1)
+        free = next((number for number, seat in enumerate(seats) if not seat.owner), -1)
         if free < 0:
-            gone = dead_of(self._engine, set(owners).difference(now.before, now.arrived))
-            free = owners.index(gone[0]) if gone else -1
+            gone = dead_of(self._engine, at.keys() - {*now.before, *now.arrived})
+            free = at[gone[0]] if gone else -1
         if free >= 0:
             self._seats.give(free, mine.owner)
             mine.seat = free
 
-    def can_seat(self, parties: int) -> bool:
-        return parties <= self._seats.count
+    def can_seat(self, owners: Owners) -> bool:
+        """Within a change."""
+        different = set(owners)
+        return len(different) == len(owners) and _places(self._seats.look().seats).keys() >= different
+
+    def remember(self, now: Round) -> None:
+        """A round has ended so: this party may be seated now."""
+        mine = self._mine()
+        if now.seated and mine.since < now.number <= LAST and mine.owner in now.before and mine.seat >= 0:
+            mine.owners, mine.seats, mine.over = now.before, (), 0
+            mine.since = now.number
 
     # -- closing -----------------------------------------------------------------------------------------
 
     def change(self, function: Callable[[Round], Round]) -> Round:
-        """`Shared.change`, of a state in which the seats are closed. WRITE, READ more if they were not."""
+        """`Shared.change`, of a state in which the seats are closed."""
         return self._shared.change(lambda now: function(self._closed(now)))
 
     def _closed(self, now: Round) -> Round:
@@ -171,7 +192,7 @@ class Seating:
         others = {owner for owner, _, _ in now.came}.difference(now.before)
         gone = dead_of(self._engine, others)
         now = now._replace(came=tuple(one for one in now.came if one[0] not in gone))  # they never ask
-        return come_on(now, _words(self._seats.look().seats))
+        return come_on(now, dict(self._seats.look().seats))
 
     def seen(self) -> Round:
         """`Shared.look`, and how far they have come by their seats."""
@@ -179,11 +200,11 @@ class Seating:
         while (now := self._shared.look()).seated:
             looked = self._seats.look()
             if looked.closed < now.number or now == before:  # the same again: whoever closed them was killed then
-                return come_on(now, _words(looked.seats))
+                return come_on(now, dict(looked.seats))
             before = now
         return now
 
 
-def _words(seats: Sequence[Seat]) -> dict[int, int]:
+def _places(seats: Sequence[Seat]) -> dict[int, int]:
     """By owner."""
-    return dict(seats)
+    return {seat.owner: number for number, seat in enumerate(seats) if seat.owner}

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from psync.engine import Engine, MemoryEngine
-from psync.engine.directory.network_register import SEATS_AT
-from psync.engine.directory.register import HEAD, PAGE
+from psync.engine.directory.register import HEAD, PAGE, ROOM
 from psync.engine.seats import Seat, Seats
 from psync.errors import PsyncError
 from tests.contract.conftest import build
@@ -22,7 +21,7 @@ from tests.support import PLACE, scaled
 NAME = ".psync/thing/x"
 
 
-@pytest.fixture(params=["memory", "network"])
+@pytest.fixture(params=["memory", "directory", "network"])
 def stand(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     monkeypatch.setattr(MemoryEngine, "seats", 8)
     made = build(request.param, folder, pytest.fail)
@@ -63,9 +62,8 @@ def test_all_are_free_at_first(stand: Stand) -> None:
     assert seats.count >= 8
 
 
-@pytest.mark.parametrize("kind", ["directory", "polling", "sealed"])
-def test_where_a_change_needs_no_server_there_are_none(kind: str, folder: Path) -> None:
-    stand = build(kind, folder, pytest.fail)
+def test_under_a_seal_there_are_none(folder: Path) -> None:
+    stand = build("sealed", folder, pytest.fail)
     assert stand.engine.register(NAME).seats is None
     stand.close()
 
@@ -75,10 +73,12 @@ def test_a_word_that_was_put_is_in_every_look_that_begins_after_that(stand: Stan
     other = stand.other()
     theirs = given(other, 1, 2**64 - 1)
     for word in (1, 2**64 - 1, 0, 5):
-        mine.put(0, 7, word)
-        theirs.put(1, 2**64 - 1, word ^ 3)
+        mine.put(0, word)
+        theirs.put(1, word ^ 3)
         for seats in (mine, theirs, seats_of(stand.other())):
             assert list(seats.look().seats[:3]) == [(7, word), (2**64 - 1, word ^ 3), (0, 0)]
+            found, closed = seats.words([1, 0, 2])
+            assert [*found, closed] == [word ^ 3, word, 0, 0]
     change(other, lambda seats: seats.close(9))
     assert mine.look().closed == seats_of(stand.other()).look().closed == 9
     assert list(mine.look().seats[:2]) == [(7, 5), (2**64 - 1, 6)]
@@ -86,7 +86,7 @@ def test_a_word_that_was_put_is_in_every_look_that_begins_after_that(stand: Stan
 
 def test_the_last_seat_is_one_as_the_first(stand: Stand) -> None:
     seats = seats_of(stand.engine)
-    given(stand.engine, seats.count - 1, 3).put(seats.count - 1, 3, 4)
+    given(stand.engine, seats.count - 1, 3).put(seats.count - 1, 4)
     assert seats.look().seats[-1] == (3, 4) and seats.look().closed == 0
 
 
@@ -102,7 +102,7 @@ def test_nobody_who_puts_a_word_waits_for_who_changes_the_register(stand: Stand)
     changing = threading.Thread(target=lambda: stand.other().register(NAME).update(slow))
     changing.start()
     assert inside.wait(20.0)
-    seats.put(0, 7, 3)
+    seats.put(0, 3)
     assert seats.look().seats[0] == (7, 3)
     go_on.set()
     changing.join(20.0)
@@ -113,10 +113,10 @@ def test_nobody_who_puts_a_word_waits_for_who_changes_the_register(stand: Stand)
 def test_changes_of_the_register_leave_the_words(stand: Stand) -> None:
     seats = given(stand.engine, 0, 7)
     last = seats.count - 1
-    given(stand.engine, last, 8).put(last, 8, 2)
+    given(stand.engine, last, 8).put(last, 2)
     change(stand.engine, lambda seats: seats.close(1))
-    for size in (0, 100, SEATS_AT - HEAD, SEATS_AT - HEAD + 1, PAGE - HEAD, PAGE, 3 * PAGE, 10):
-        seats.put(0, 7, size)
+    for size in (0, 100, ROOM, ROOM + 1, PAGE - HEAD, PAGE, 3 * PAGE, 10):
+        seats.put(0, size)
         stand.other().register(NAME).update(lambda _, size=size: b"v" * size)
         seen = seats_of(stand.other()).look()
         assert (seen.seats[0], seen.seats[last], seen.closed) == ((7, size), (8, 2), 1)
@@ -131,7 +131,7 @@ def test_words_that_many_put_beside_many_changes_are_all_there(stand: Stand) -> 
             owner = engine.owner()
             seats = given(engine, seat, owner)
             for word in range(1, times + 1):
-                seats.put(seat, owner, word)
+                seats.put(seat, word)
                 assert seats.look().seats[seat] == (owner, word)
             return owner
 
@@ -154,7 +154,7 @@ def test_what_closes_is_no_older_than_any_word_of_the_same_look(stand: Stand) ->
     def write() -> None:
         for number in range(1, times + 1):
             change(stand.engine, lambda seats, number=number: seats.close(number))
-            seats.put(0, 7, number)
+            seats.put(0, number)
         over.set()
 
     def look() -> None:
@@ -175,18 +175,6 @@ def network(folder: Path) -> Iterator[DirectoryStand]:
     stand.close()
 
 
-def test_a_word_that_was_damaged_counts_for_nothing(network: DirectoryStand) -> None:
-    seats = given(network.engine, 1, 7)
-    seats.put(1, 7, 3)
-    given(network.engine, 0, 8)
-    with open(network.root / NAME, "r+b") as file:
-        file.seek(SEATS_AT + 24 + 9)
-        file.write(b"\xff")
-    assert list(seats.look().seats[:3]) == [(8, 0), (0, 0), (0, 0)]
-    seats.put(1, 7, 4)
-    assert seats.look().seats[1] == (7, 4)
-
-
 def test_a_forked_child_has_a_lock_of_its_own_and_knows_nothing(network: DirectoryStand) -> None:
     seats = seats_of(network.engine)
     seats.known = "of the parent"
@@ -204,4 +192,4 @@ def test_one_whose_file_can_not_be_made_says_so(network: DirectoryStand) -> None
     with pytest.raises(PsyncError):
         seats.look()
     with pytest.raises(PsyncError):
-        seats.put(0, 7, 1)
+        seats.put(0, 1)

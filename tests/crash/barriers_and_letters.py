@@ -125,6 +125,7 @@ BARRIERS = [
     Pair("wait beside wait", meets(0), meets(1), _opposite),
     Pair("wait beside wait, twice", meets(0, 2), meets(1, 2), _opposite),
     Pair("wait beside wait, with an action", meets(0, 1, int), meets(1, 1, int), _opposite),
+    Pair("wait beside wait, five times", meets(0, 5), meets(1, 5), _opposite),
     Pair("wait beside wait by seats", meets(0, 5, far=True), meets(1, 5, far=True), _opposite),
     Pair("wait by seats beside abort", far(_until_it_is_broken), far(_three_times_and_abort), said((3, 3))),
     Pair("wait by seats beside one that locks", far(_five_times), far(_with_an_action_now_and_then), _opposite),

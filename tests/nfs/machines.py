@@ -88,7 +88,8 @@ class Command:
                 f"{self._machine.name}: {self._text} still runs after {timeout} s: {self.said(2)[-1000:]}"
             )
         if self.code:
-            raise Failed(f"{self._machine.name}: {self._text} ended with {self.code}: {self.said(2)[-3000:]}")
+            what = f"{self.said(1)[-3000:]}\n{self.said(2)[-3000:]}"
+            raise Failed(f"{self._machine.name}: {self._text} ended with {self.code}: {what}")
         return self.said(1)
 
     def result(self, timeout: float = 120.0) -> Any:

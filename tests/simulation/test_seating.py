@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -277,13 +277,13 @@ def test_seats_that_are_read_before_they_are_closed_are_found(monkeypatch: pytes
 
 
 def test_a_look_whose_closing_is_older_than_its_words_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    look = MemorySeats.look
+    words = MemorySeats.words
 
-    def torn(self: MemorySeats) -> Looked:
-        closed = look(self).closed
-        return look(self)._replace(closed=closed)
+    def torn(self: MemorySeats, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+        _, closed = words(self, seats)
+        return words(self, seats)[0], closed
 
-    monkeypatch.setattr(MemorySeats, "look", torn)
+    monkeypatch.setattr(MemorySeats, "words", torn)
     first_failure(mixed)
 
 

@@ -12,28 +12,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from psync.engine.directory.page_seats import PageSeats
+from psync.engine.directory.page_seats import SIZE, PageSeats
 from psync.engine.directory.refusals import refused
-from psync.engine.directory.register import HEAD, PAGE, DirectoryRegister, Page
+from psync.engine.directory.register import PAGE, DirectoryRegister, Page
 from psync.engine.seal import Unreadable
+from psync.engine.seats import Seats
 
 T = TypeVar("T")
-SEATS_AT = PAGE // 2
 
 
 class NetworkRegister(DirectoryRegister):
-    def __init__(self, *args: Any, seated: bool, **options: Any) -> None:
-        """`seated`: it has seats, as every host sees at once what was written, without a lock too."""
-        super().__init__(*args, **options)
-        self._room = SEATS_AT - HEAD
-        self.seats = PageSeats(self, SEATS_AT, PAGE) if seated else None
-
-    def after_fork(self) -> None:
-        super().after_fork()
-        if self.seats is not None:
-            self.seats.after_fork()
+    def _make_seats(self) -> Seats:
+        return PageSeats(self, PAGE - SIZE)
 
     def read(self) -> bytes | None:
         if self._map is None and self._opened(create=False) is None:

@@ -1,57 +1,107 @@
-"""The seats of a register on a network file system: the second half of its first page.
+"""The seats of a register: the second half of its first page.
 
-Each word is written by one `pwrite` of its own, with its owner and a check; nothing else is written there, whoever
-changes the register, so no lock is needed. What closes lies behind the words, so that a reply, which is filled from its
-beginning on, has no older one. The file is open with O_DIRECT, so all this is done by the server, one after the other.
+A seat is two numbers, its owner and its word. A word is written all at once, and nothing else is written there, whoever
+changes the register, so no lock is needed. What closes lies behind the words, and is read last.
 
-look: READ. put, give, close: WRITE.
+Where that page is in memory that all processes share, to put a word is a store, and a look some loads. That needs a
+processor on which stores are seen in the order in which they were made, and a fence between one's own store and the
+loads that follow: of those that run here, that is x86, where a lock that is taken or let go is such a fence.
+
+On a network file system all is done by the server, one after the other, as the file is open with O_DIRECT; a reply is
+filled from its beginning on, so that what closes is no older than the words. look, words: READ. put, give, close:
+WRITE.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, TypeVar
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from psync.engine.seats import Looked, Seat, Seats
 
 if TYPE_CHECKING:
     from psync.engine.directory.network_register import NetworkRegister
+    from psync.engine.directory.register import DirectoryRegister
 
-T = TypeVar("T")
-_WORD = struct.Struct("<QQQ")
-"""An owner, its word, and a check; all 0 if it was never written."""
-_CHECK = 0x9E3779B97F4A7C15
-"""Makes the check of a word that was written differ from 0, and from what was written by anything else."""
-_TRIES = 100
+SIZE = 2048
+"""Bytes of the page that are for seats."""
+_SEAT = struct.Struct("<QQ")
+COUNT = SIZE // _SEAT.size - 1
+_ALL = struct.Struct(f"<{2 * COUNT + 2}Q")
+_WORD = struct.Struct("<Q")
+
+
+def _looked(numbers: Sequence[int]) -> Looked:
+    return Looked([*map(Seat, numbers[:-2:2], numbers[1:-2:2])], numbers[-1])
 
 
 class PageSeats(Seats):
-    def __init__(self, register: NetworkRegister, begin: int, end: int) -> None:
+    """By system calls."""
+
+    count = COUNT
+
+    def __init__(self, register: NetworkRegister, begin: int) -> None:
         super().__init__()
         self._register = register
         self._begin = begin
-        self.count = (end - begin) // _WORD.size - 1
+
+    def _numbers(self) -> tuple[int, ...]:
+        data = self._register.at_hand(lambda fd: os.pread(fd, SIZE, self._begin))
+        return _ALL.unpack(data.ljust(SIZE, b"\0"))
 
     def look(self) -> Looked:
-        size = (self.count + 1) * _WORD.size
-        for _ in range(_TRIES):
-            data = self._register.at_hand(lambda fd: os.pread(fd, size, self._begin))
-            words = list(_WORD.iter_unpack(data.ljust(size, b"\0")))
-            if all(owner ^ word ^ _CHECK == check or not (owner or word or check) for owner, word, check in words):
-                break  # else somebody was in the middle of writing one, or it is damaged, and counts for nothing
-        seats = [Seat(owner, word) if owner ^ word ^ _CHECK == check else Seat(0, 0) for owner, word, check in words]
-        return Looked(seats[:-1], seats[-1].word)
+        return _looked(self._numbers())
 
-    def put(self, seat: int, owner: int, word: int) -> None:
-        self._register.apart(lambda: self._write(seat, owner, word))
+    def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+        numbers = self._numbers()
+        return [numbers[2 * seat + 1] for seat in seats], numbers[-1]
+
+    def put(self, seat: int, word: int) -> None:
+        self._register.apart(lambda: self._write(_WORD.pack(word), seat * _SEAT.size + _WORD.size))
 
     def give(self, seat: int, owner: int) -> None:
-        self._write(seat, owner, 0)
+        self._write(_SEAT.pack(owner, 0), seat * _SEAT.size)
 
     def close(self, number: int) -> None:
-        self._write(self.count, 0, number)
+        self._write(_SEAT.pack(0, number), COUNT * _SEAT.size)
 
-    def _write(self, seat: int, owner: int, word: int) -> None:
-        data = _WORD.pack(owner, word, owner ^ word ^ _CHECK)
-        self._register.at_hand(lambda fd: os.pwrite(fd, data, self._begin + seat * _WORD.size))
+    def _write(self, data: bytes, at: int) -> None:
+        self._register.at_hand(lambda fd: os.pwrite(fd, data, self._begin + at))
+
+
+class MappedSeats(Seats):
+    """By loads and stores of words that lie in memory. No system calls, but one to give a seat."""
+
+    count = COUNT
+
+    def __init__(self, register: DirectoryRegister) -> None:
+        super().__init__()
+        self._register = register
+        self._fence = threading.Lock()
+
+    def look(self) -> Looked:
+        numbers = self._register.numbers()
+        seats = [Seat(numbers[2 * seat], numbers[2 * seat + 1]) for seat in range(COUNT)]
+        return Looked(seats, numbers[2 * COUNT + 1])
+
+    def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+        numbers = self._register.numbers()
+        words = [numbers[2 * seat + 1] for seat in seats]
+        return words, numbers[2 * COUNT + 1]
+
+    def put(self, seat: int, word: int) -> None:
+        self._register.store(2 * seat + 1, word)
+
+    def give(self, seat: int, owner: int) -> None:
+        self._register.make_room()
+        numbers = self._register.numbers()
+        numbers[2 * seat + 1] = 0
+        numbers[2 * seat] = owner
+
+    def close(self, number: int) -> None:
+        self._register.numbers()[2 * COUNT + 1] = number
+        with self._fence:
+            pass

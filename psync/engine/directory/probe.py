@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import sys
 from typing import NamedTuple
 
@@ -58,10 +59,12 @@ class Abilities(NamedTuple):
 
     @property
     def ordered(self) -> bool:
-        """What is written into a file that stays open is in every read that begins after that, on all hosts, without a
-        lock: a server does it all, one after the other, or this kernel does (a file system that is said to be shared,
-        and is none of those that are)."""
-        return bool(self.direct) or not is_network(self.kind)
+        """What is put into a file that stays open is in every look that begins after that, everywhere, without a lock:
+        a server does it all, one after the other; or this kernel does (a file system that is said to be shared, and is
+        none of those that are); or it is done by stores into memory, on a processor that keeps their order."""
+        if self.network:
+            return bool(self.direct) or not is_network(self.kind)
+        return self.in_place and platform.machine() == "x86_64"
 
     @property
     def in_place(self) -> bool:

@@ -27,9 +27,11 @@ from psync.engine import forks
 from psync.engine.contract import Register, Update
 from psync.engine.directory.files import CHANGE, READ, read_all, write_all
 from psync.engine.directory.kept import Kept
+from psync.engine.directory.page_seats import SIZE, MappedSeats
 from psync.engine.directory.refusals import refused
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
+from psync.engine.seats import Seats
 from psync.errors import CorruptValue
 
 PAGE = 4096
@@ -38,6 +40,8 @@ _HEAD = struct.Struct("<8sQIII")
 """Magic, number of the change, where the value begins, how long it is, the checksum."""
 _FACTS = struct.Struct("<QII")
 HEAD = _HEAD.size
+ROOM = PAGE - SIZE - HEAD
+"""Bytes of a value that has its place in the first page. Half of that is for seats."""
 _unpack = _HEAD.unpack_from
 Page = mmap.mmap | bytes
 Head = tuple[bytes, int, int, int, int]
@@ -69,9 +73,6 @@ def _is_sound(data: bytes) -> bool:
 class DirectoryRegister(Register):
     """One register of a directory. Threads may share it; a forked child opens the file anew."""
 
-    _room = PAGE - HEAD
-    """Bytes of a value that has its place in the first page."""
-
     def __init__(
         self,
         name: str,
@@ -81,6 +82,7 @@ class DirectoryRegister(Register):
         changed: Callable[[], None],
         kept: Kept,
         mends: bool = True,
+        seated: bool = False,
     ) -> None:
         self._mends = mends
         self._name = name
@@ -94,6 +96,9 @@ class DirectoryRegister(Register):
         self._writable = True
         self._seen: _Seen = None, None
         """A head, and the value that it belongs to. One tuple: threads share it."""
+        self._numbers: memoryview | None = None
+        """The seats, in memory."""
+        self.seats = self._make_seats() if seated else None
 
     # -- looking -----------------------------------------------------------------------------------------
 
@@ -205,7 +210,7 @@ class DirectoryRegister(Register):
     def _put(self, page: Page, new: bytes) -> None:
         """While locked."""
         _, number, offset, size, _ = _unpack(page)
-        if len(new) <= self._room:
+        if len(new) <= ROOM:
             at = HEAD
         else:
             behind = -(-(offset + size) // PAGE) * PAGE
@@ -219,7 +224,7 @@ class DirectoryRegister(Register):
             if written != len(data):
                 write_all(self._fd, data[written:], written)
             return
-        before = page[: HEAD + self._room]
+        before = page[: HEAD + ROOM]
         write_all(self._fd, data, 0)
         try:
             os.fdatasync(self._fd)
@@ -271,7 +276,34 @@ class DirectoryRegister(Register):
                 return self._map
 
     def _show(self, fd: int) -> Page:
-        return mmap.mmap(fd, PAGE, access=mmap.ACCESS_READ)
+        return mmap.mmap(fd, PAGE, access=mmap.ACCESS_WRITE if self._writable and self.seats else mmap.ACCESS_READ)
+
+    # -- the seats ---------------------------------------------------------------------------------------
+
+    def _make_seats(self) -> Seats:
+        return MappedSeats(self)
+
+    def numbers(self) -> memoryview:
+        """The seats, two numbers each, in memory. To be changed only in `update`, or by `store`."""
+        while (numbers := self._numbers) is None:
+            page = self._map or self._opened(create=True)
+            if isinstance(page, mmap.mmap):
+                numbers = self._numbers = memoryview(page)[PAGE - SIZE :].cast("Q")
+        return numbers
+
+    def store(self, at: int, number: int) -> None:
+        """No system call. What this thread looks at afterwards, it looks at after that."""
+        try:
+            with self._threads:  # to let go of it is the fence
+                if self._map is None or not self._writable:
+                    self._open(create=True)
+                self.numbers()[at] = number
+        except OSError as error:
+            raise refused(error, self._name, self._path) from error
+
+    def make_room(self) -> None:
+        """While locked: a store that finds no room on the disk for the page would kill the process."""
+        os.posix_fallocate(self._fd, 0, PAGE)
 
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
@@ -281,8 +313,10 @@ class DirectoryRegister(Register):
         return True
 
     def _close(self) -> None:
+        self._numbers = None
         if isinstance(self._map, mmap.mmap):
-            self._map.close()
+            with contextlib.suppress(BufferError):  # a thread looks at the seats, or puts a word: it ends after that
+                self._map.close()
         self._map = None
         if self._fd >= 0:
             fd, self._fd = self._fd, -1  # before it is closed, so that nobody closes another file of this number
@@ -293,3 +327,5 @@ class DirectoryRegister(Register):
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
         self._threads = threading.Lock()
         self._close()
+        if self.seats is not None:
+            self.seats.after_fork()

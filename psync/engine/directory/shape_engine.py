@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from psync.engine import forks
 from psync.engine.contract import Log, Mutex, Register
@@ -97,9 +97,7 @@ class ShapeEngine(CellEngine):
             register = self._registers.get(name)
             if register is None:
                 slot = slot_of(name)
-                kind: Callable[..., DirectoryRegister] = DirectoryRegister
-                if self.can.network:
-                    kind = functools.partial(NetworkRegister, seated=self.can.ordered)
+                kind = NetworkRegister if self.can.network else DirectoryRegister
                 register = self._registers[name] = kind(
                     name,
                     self.layout.path(name),
@@ -107,6 +105,7 @@ class ShapeEngine(CellEngine):
                     changed=lambda: self._wake.notify_slot(slot),
                     kept=self._kept,
                     mends=self.can.writable,
+                    seated=self.can.ordered,
                 )
             return register
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from psync.engine.contract import Register, Update
@@ -28,28 +29,38 @@ class MemoryRegister(Register):
 
 
 class MemorySeats(Seats):
+    """The last of those that are kept is what closes."""
+
     def __init__(self, engine: MemoryEngine, name: str, count: int) -> None:
         super().__init__()
         self.count = count
         self._engine = engine
         self._name = name
 
-    def look(self) -> Looked:
-        with self._engine._turn("look at the seats of", self._name) as space:
-            return space.seats.get(self._name, Looked((FREE,) * self.count, 0))
+    def _all(self, verb: str) -> tuple[Seat, ...]:
+        with self._engine._turn(verb, self._name) as space:
+            return space.seats.get(self._name) or (FREE,) * (self.count + 1)
 
-    def put(self, seat: int, owner: int, word: int) -> None:
-        self._set("put a word beside", seat, Seat(owner, word))
+    def look(self) -> Looked:
+        *seats, closed = self._all("look at the seats of")
+        return Looked(seats, closed.word)
+
+    def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+        found = self._all("look at words beside")
+        return [found[seat].word for seat in seats], found[-1].word
+
+    def put(self, seat: int, word: int) -> None:
+        self._set("put a word beside", seat, None, word)
 
     def give(self, seat: int, owner: int) -> None:
-        self._set("give a seat of", seat, Seat(owner, 0))
-
-    def _set(self, verb: str, seat: int, what: Seat) -> None:
-        with self._engine._turn(verb, self._name) as space:
-            seats, closed = space.seats.get(self._name, Looked((FREE,) * self.count, 0))
-            space.seats[self._name] = Looked((*seats[:seat], what, *seats[seat + 1 :]), closed)
+        self._set("give a seat of", seat, owner, 0)
 
     def close(self, number: int) -> None:
-        with self._engine._turn("close the seats of", self._name) as space:
-            seats, _ = space.seats.get(self._name, Looked((FREE,) * self.count, 0))
-            space.seats[self._name] = Looked(seats, number)
+        self._set("close the seats of", self.count, 0, number)
+
+    def _set(self, verb: str, seat: int, owner: int | None, word: int) -> None:
+        """`owner`: None if that stays the same."""
+        with self._engine._turn(verb, self._name) as space:
+            seats = space.seats.get(self._name) or (FREE,) * (self.count + 1)
+            what = Seat(seats[seat].owner if owner is None else owner, word)
+            space.seats[self._name] = (*seats[:seat], what, *seats[seat + 1 :])

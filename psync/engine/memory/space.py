@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from psync.engine.looks import Shape
 from psync.engine.memory.clock import Clock
 from psync.engine.memory.tree import Slot, Tree
-from psync.engine.seats import Looked
+from psync.engine.seats import Seat
 
 if TYPE_CHECKING:
     from psync.engine.memory.log import Records
@@ -52,7 +52,7 @@ class Space:
         self.logs: dict[str, Records] = {}
         self.registers: set[str] = set()
         """Names that were used as registers, whose values are cells here,"""
-        self.seats: dict[str, Looked] = {}
+        self.seats: dict[str, tuple[Seat, ...]] = {}
         """and the seats of those that were ever taken."""
         self.holds: dict[Key, Hold] = {}
         self.mutexes: dict[str, int] = {}

@@ -1,0 +1,102 @@
+"""Parties of a barrier that arrive by their seats, in processes of their own: what there is in a file, and damage."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from psync import Barrier, BrokenBarrierError
+from psync.engine import Sharing
+from psync.engine.directory import DirectoryEngine
+from psync.engine.directory.page_seats import SIZE
+from psync.engine.directory.register import PAGE
+from psync.sync.round import LAST, OFTEN, times_of, word_of
+from tests.support import scaled
+from tests.sync.people import Other, Talk, another, eventually
+
+pytestmark = pytest.mark.parametrize("sharing", ["host", "network"])
+
+
+def comes_when_told(root: Path, sharing: Sharing) -> Callable[[Talk], None]:
+    def come(talk: Talk) -> None:
+        engine = DirectoryEngine(str(root), sharing=sharing)
+        while True:
+            talk.say(wait(Barrier(engine, talk.hear(), 2)))
+
+    return come
+
+
+def wait(barrier: Barrier) -> int | None:
+    try:
+        return barrier.wait(10.0)
+    except BrokenBarrierError:
+        return None
+
+
+def meet(barrier: Barrier, other: Other) -> bool:
+    other.tell(barrier.name)
+    return {wait(barrier), other.hear()} == {0, 1}
+
+
+def seats(root: Path) -> bytes:
+    return (root / ".psync/barrier/x").read_bytes()[PAGE - SIZE : PAGE]
+
+
+def test_the_state_is_not_written_while_the_same_ones_come(root: Path, sharing: Sharing) -> None:
+    engine = DirectoryEngine(str(root), sharing=sharing)
+    barrier = Barrier(engine, "x", 2)
+    with another(comes_when_told(root, sharing)) as other:
+        for _ in range(3):
+            assert meet(barrier, other)
+        state = engine.register(".psync/barrier/x").read()
+        for _ in range(5):
+            before = seats(root)
+            assert meet(barrier, other)
+            assert seats(root) != before
+        assert engine.register(".psync/barrier/x").read() == state
+        assert barrier.statistics().round == 8
+        assert meet(Barrier(engine, "x", 2), other)  # a new handle
+        barrier.leave()
+        assert engine.register(".psync/barrier/x").read() != state
+        assert meet(barrier, other)
+    engine.close()
+
+
+def test_damage_to_a_seat_breaks_the_barrier_or_does_not_matter(root: Path, sharing: Sharing) -> None:
+    """Nobody passes alone, and nobody waits for ever."""
+    chance = random.Random(5)
+    engine = DirectoryEngine(str(root), sharing=sharing)
+    broken = 0
+    with another(comes_when_told(root, sharing)) as other:
+        for number in range(scaled(60)):
+            barrier = Barrier(engine, str(number), 2)
+            for _ in range(chance.randrange(1, 4)):
+                assert meet(barrier, other)
+            other.tell(barrier.name)
+            eventually(lambda barrier=barrier: barrier.n_waiting == 1)
+            with open(root / ".psync/barrier" / barrier.name, "r+b") as file:
+                file.seek(at := PAGE - SIZE + chance.choice((*range(32), *range(SIZE - 8, SIZE))))
+                byte = file.read(1)[0]
+                file.seek(at)
+                file.write(bytes([byte ^ 1 << chance.randrange(8)]))
+            said = {wait(barrier), other.hear()}
+            assert said in ({None}, {0, 1})
+            broken += said == {None}
+            if barrier.broken:  # as those who came found, or this look
+                barrier.reset()
+            assert meet(barrier, other)
+    assert broken
+    engine.close()
+
+
+def test_words_grow_and_show_damage(sharing: Sharing) -> None:
+    numbers = (0, 1, 2, 1000, OFTEN, LAST)
+    words = [word_of(number, times) for number in numbers for times in numbers if times <= OFTEN]
+    assert words == sorted(set(words)) and words[-1] < 1 << 64
+    for word in words:
+        since, times = word >> 32, word >> 8 & OFTEN
+        assert times_of(word, since) == times and times_of(word, since + 1) == 0
+        assert {times_of(word ^ 1 << bit, since) for bit in range(64)} == {-1}
