@@ -244,8 +244,9 @@ def _content(fd: int) -> bytes:
 
 
 def _signal_tree(pid: int, number: signal.Signals) -> None:
-    """For a child, which is not reaped yet, and all that descend from it."""
-    for each in (*_descendants(pid), pid):
+    """For a child, which is not reaped yet, and all that descend from it: a shell before what it waits for, or it would
+    go on to its next command."""
+    for each in (pid, *_descendants(pid)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(each, number)
 
@@ -257,4 +258,4 @@ def _descendants(pid: int) -> list[int]:
             children = [int(each) for each in file.read().split()]
     except OSError:
         return []
-    return [deeper for child in children for deeper in (*_descendants(child), child)]
+    return [deeper for child in children for deeper in (child, *_descendants(child))]
