@@ -88,10 +88,11 @@ class Barrier(Primitive):
         ValueError if the parties that are at work here want another number of parties.
 
         5 system calls for who is woken (flock pwrite flock read poll); the last to arrive calls utime instead of
-        waiting. On NFS LOCK, READ, WRITE, LOCKU, and a READ for each look. When the same processes came to the round
-        before, a thread of each, and there is no action, it is the last two or utime, or none if the wait was short; on
-        NFS a WRITE, and the READs. The places are all different then, but not the order of arrival. (Not so under a
-        seal, on other file systems than tmpfs, ext4 and NFS, on other processors than x86 but for NFS, and on Redis.)
+        waiting. On NFS LOCK, READ, WRITE, LOCKU, and a READ for each look. When the same processes came to the two
+        rounds before, a thread of each, and there is no action, it is the last two or utime, or none if the wait was
+        short; on NFS a WRITE, and the READs. The places are all different then, but not the order of arrival. (Not so
+        on a sealed store, on other file systems than tmpfs, ext4 and NFS, and on other processors than x86, but for
+        NFS.)
         """
         timeout = self._timeout if timeout is None else timeout
         me = self._engine.owner()

@@ -1,8 +1,8 @@
 """How the parties of a barrier arrive without a lock: each by a word of its own.
 
-After a round to which each party came from another process, those are *seated*: the shared state stays as it is, and
-who arrives in one of the next rounds puts into its seat how often it has arrived since. It goes on once all have
-arrived as often.
+After a round to which each party came from another process, and not for the first time, those are *seated*: the shared
+state stays as it is, and who arrives in one of the next rounds puts into its seat how often it has arrived since. It
+goes on once all have arrived as often.
 
 Whatever is not just one more arrival (a party that is not seated, one that waited too long or ended, `abort`, `reset`,
 `leave`) closes the seats first. The facts that decide: who closes, with the state locked, first writes that they are
@@ -52,6 +52,8 @@ class _Mine:
     """What this process knows of its seat. All its handles of one barrier share it, and its threads, in turn."""
 
     owner: int
+    came: bool = False
+    """Before: who comes once only needs no seat."""
     seat: int = -1
     word: int = 0
     """The last that was put there."""
@@ -149,9 +151,11 @@ class Seating:
     # -- being seated ------------------------------------------------------------------------------------
 
     def take(self, now: Round) -> None:
-        """Within a change, before an arrival: a seat for this party, if it has none. Who is in `now` keeps its own."""
+        """Within a change, before an arrival: a seat for this party, if it has none, and has come before. Who is in
+        `now` keeps its own."""
         mine = self._mine()
-        if mine.seat >= 0:
+        if mine.seat >= 0 or not mine.came:
+            mine.came = True
             return
         seats = self._seats.look().seats
         at = _places(seats)
@@ -161,16 +165,18 @@ class Seating:
             return
         free = next((number for number, seat in enumerate(seats) if not seat.owner), -1)
         if free < 0:
-            gone = dead_of(self._engine, at.keys() - {*now.before, *now.arrived})
-            free = at[gone[0]] if gone else -1
+            others = (owner for owner in at if owner not in now.before and owner not in now.arrived)
+            free = next((at[owner] for owner in others if dead_of(self._engine, [owner])), -1)
         if free >= 0:
             self._seats.give(free, mine.owner)
             mine.seat = free
 
     def can_seat(self, owners: Owners) -> bool:
-        """Within a change."""
+        """Within a change, for one of them."""
         different = set(owners)
-        return len(different) == len(owners) and _places(self._seats.look().seats).keys() >= different
+        if self._mine().seat < 0 or len(different) < len(owners):
+            return False
+        return _places(self._seats.look().seats).keys() >= different
 
     def remember(self, now: Round) -> None:
         """A round has ended so: this party may be seated now."""

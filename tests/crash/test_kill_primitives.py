@@ -183,12 +183,13 @@ def test_a_kill_leaves_the_state_before_or_after_and_everything_usable(operation
 # -- beside another --------------------------------------------------------------------------------
 
 
-def meets_and_dies(sharing: Sharing, *, last: bool) -> Side:
-    """Has met the other one once, so that it is expected; comes again."""
+def meets_and_dies(sharing: Sharing, met: int, *, last: bool) -> Side:
+    """Has met the other one, so that it is expected, and after two times has a seat; comes again."""
 
     def ready(stage: Stage) -> Barrier:
         barrier = warm(Barrier(DirectoryEngine(stage.path, sharing=sharing), "x", 2))
-        barrier.wait()
+        for _ in range(met):
+            barrier.wait()
         while last and not barrier.n_waiting:
             time.sleep(0.001)
         return barrier
@@ -196,9 +197,10 @@ def meets_and_dies(sharing: Sharing, *, last: bool) -> Side:
     return Side(ready, Barrier.wait)
 
 
-def meets_twice(sharing: Sharing, *, first: bool) -> Side:
+def meets_once_more(sharing: Sharing, met: int, *, first: bool) -> Side:
     def meet(barrier: Barrier) -> Any:
-        barrier.wait()
+        for _ in range(met):
+            barrier.wait()
         try:
             if not first:
                 time.sleep(0.05)
@@ -256,9 +258,10 @@ def test_who_is_killed_at_any_call_keeps_nobody_waiting(pair: Pair, root: Path) 
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["comes last", "comes first"])
-@pytest.mark.parametrize("sharing", ["host", "network"])
+@pytest.mark.parametrize(("sharing", "met"), [("host", 1), ("host", 2), ("network", 2)])
 def test_a_party_that_is_killed_at_any_call_lets_the_other_pass_or_learn_of_it(
-    last: bool, sharing: Sharing, root: Path
+    last: bool, sharing: Sharing, met: int, root: Path
 ) -> None:
-    pair = Pair("a party", meets_and_dies(sharing, last=last), meets_twice(sharing, first=last), _passed_or_told)
+    dies, lives = meets_and_dies(sharing, met, last=last), meets_once_more(sharing, met, first=last)
+    pair = Pair("a party", dies, lives, _passed_or_told)
     assert die_everywhere(pair, root, orders=[True])

@@ -73,7 +73,7 @@ def test_damage_to_a_seat_breaks_the_barrier_or_does_not_matter(root: Path, shar
     with another(comes_when_told(root, sharing)) as other:
         for number in range(scaled(60)):
             barrier = Barrier(engine, str(number), 2)
-            for _ in range(chance.randrange(1, 4)):
+            for _ in range(chance.randrange(2, 5)):
                 assert meet(barrier, other)
             other.tell(barrier.name)
             eventually(lambda barrier=barrier: barrier.n_waiting == 1)
