@@ -303,7 +303,10 @@ class DirectoryRegister(Register):
 
     def make_room(self) -> None:
         """While locked: a store that finds no room on the disk for the page would kill the process."""
-        os.posix_fallocate(self._fd, 0, PAGE)
+        try:
+            os.posix_fallocate(self._fd, 0, PAGE)
+        except OSError as error:
+            raise refused(error, self._name, self._path) from error
 
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
