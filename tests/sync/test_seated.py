@@ -14,6 +14,7 @@ from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.page_seats import SIZE
 from psync.engine.directory.register import PAGE
 from psync.sync.round import LAST, OFTEN, times_of, word_of
+from tests.concurrency.crew import SharedNumbers, together
 from tests.support import scaled
 from tests.sync.people import Other, Talk, another, eventually
 
@@ -63,6 +64,23 @@ def test_the_state_is_not_written_while_the_same_ones_come(root: Path, sharing: 
         assert engine.register(".psync/barrier/x").read() != state
         assert meet(barrier, other)
     engine.close()
+
+
+def test_nobody_passes_alone_whoever_comes_by_a_seat_or_not(root: Path, sharing: Sharing) -> None:
+    parties, rounds = 4, scaled(1000 if sharing == "host" else 200)
+    came = SharedNumbers(parties)
+
+    def party(me: int) -> None:
+        engine = DirectoryEngine(str(root), sharing=sharing)
+        plain, acting = Barrier(engine, "x", parties), Barrier(engine, "x", parties, action=int)
+        chance = random.Random(me)
+        for number in range(1, rounds + 1):
+            came[me] = number
+            (acting if chance.random() < 0.02 else plain).wait(20.0)
+            assert min(came[each] for each in range(parties)) >= number
+        engine.close()
+
+    together([lambda me=me: party(me) for me in range(parties)])
 
 
 def test_damage_to_a_seat_breaks_the_barrier_or_does_not_matter(root: Path, sharing: Sharing) -> None:
