@@ -21,6 +21,16 @@ from tests.sync.people import Other, Talk, another, eventually
 pytestmark = pytest.mark.parametrize("sharing", ["host", "network"])
 
 
+@pytest.fixture
+def root(root: Path, sharing: Sharing) -> Path:
+    engine = DirectoryEngine(str(root), sharing=sharing)
+    seats = engine.register(".psync/barrier/x").seats
+    engine.close()
+    if seats is None:
+        pytest.skip("no seats on this file system, or this processor")
+    return root
+
+
 def comes_when_told(root: Path, sharing: Sharing) -> Callable[[Talk], None]:
     def come(talk: Talk) -> None:
         engine = DirectoryEngine(str(root), sharing=sharing)
