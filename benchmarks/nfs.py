@@ -4,7 +4,7 @@ It starts the machines of ``tests/nfs``. Each ratio is the median of rounds in w
 took turns on the same mount:
 
 * a barrier of two clients, beside the cheapest exchanges of two small files between them: each writes into a file that
-  it keeps open, and reads the other's, again and again without a pause, past all caches; or each makes a new file, and
+  it keeps open, and reads the other's, again and again without a pause, past all caches; or, on version 4, each makes a new file, and
   looks for the other's;
 * a queue, one item put and one taken and acknowledged at a time, beside dirq and persist-queue, which keep what a
   killed consumer had in hand, too; and beside itself, when all items are put at once and taken in a loop.
@@ -152,7 +152,8 @@ def measured(rig: Rig, mount: str, rounds: int) -> Iterable[str]:
     for _ in range(rounds):
         note("barrier", MEETINGS, lambda: together(rig, "meet", fresh(), MEETINGS))
         note("exchange in place", MEETINGS, lambda: together(rig, "exchange", fresh(), MEETINGS))
-        note("exchange of new files", MEETINGS, lambda: together(rig, "new", fresh(), MEETINGS))
+        if mount != "v3":  # where what was looked for in vain may never be found: some runs did not end
+            note("exchange of new files", MEETINGS, lambda: together(rig, "new", fresh(), MEETINGS))
         for peer in QUEUES:
             note(peer, ITEMS, lambda: alone(rig, "strict", fresh(), peer, ITEMS))  # noqa: B023
         note("batched", BATCHED, lambda: alone(rig, "batched", fresh(), BATCHED))
@@ -166,6 +167,8 @@ def measured(rig: Rig, mount: str, rounds: int) -> Iterable[str]:
         ("psync", "persistqueue", "at least 5"),
         ("batched", "psync", "at least 10"),
     ):
+        if base not in took:
+            continue
         ratio = statistics.median(one / other for one, other in zip(took[name], took[base], strict=True))
         yield f"{mount}: {name} / {base}: {ratio:.2f} (goal: {goal})"
 
