@@ -4,8 +4,8 @@ It starts the machines of ``tests/nfs``. Each ratio is the median of rounds in w
 took turns on the same mount:
 
 * a barrier of two clients, beside the cheapest exchanges of two small files between them: each writes into a file that
-  it keeps open, and reads the other's, again and again without a pause, past all caches; or, on version 4, each makes a new file, and
-  looks for the other's;
+  it keeps open, and reads the other's, again and again without a pause, past all caches; or, on version 4, each makes a
+  new file, and looks for the other's;
 * a queue, one item put and one taken and acknowledged at a time, beside dirq and persist-queue, which keep what a
   killed consumer had in hand, too; and beside itself, when all items are put at once and taken in a loop.
 
