@@ -83,9 +83,7 @@ class MappedSeats(Seats):
         self._fence = threading.Lock()
 
     def look(self) -> Looked:
-        numbers = self._register.numbers()
-        seats = [Seat(numbers[2 * seat], numbers[2 * seat + 1]) for seat in range(COUNT)]
-        return Looked(seats, numbers[2 * COUNT + 1])
+        return _looked(self._register.numbers())
 
     def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
         numbers = self._register.numbers()
