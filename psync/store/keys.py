@@ -32,6 +32,7 @@ _GOOD = "a key is one or more names joined by single slashes, like 'results/run 
 # Most keys are short and plain; one match says so. Anything else is looked at closely.
 _plain = re.compile(r"(?!\.)[\w. =,:+@-]{1,255}(?:/(?!\.)[\w. =,:+@-]{1,255}){0,7}", re.ASCII).fullmatch
 _nfs = re.compile(r"\.nfs[0-9a-fA-F]+").fullmatch
+_replacing = re.compile(r"\.psync-n(?:ew|ow)").match
 
 
 def check(key: Any) -> str:
@@ -81,6 +82,8 @@ def _fault(key: str) -> str | None:
             return wrong
         if _nfs(segment):
             return f"{segment!r} is a name that NFS keeps for deleted files"
+        if _replacing(segment):
+            return f"{segment!r} is a name that psync gives to files that replace others"
     if segments[0] == HIDDEN:
         return f"{HIDDEN!r} holds psync's own files"
     size = len(key.encode("utf-8", "surrogateescape"))

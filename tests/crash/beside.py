@@ -12,19 +12,20 @@ from tests.crash.second import second
 
 
 @lean
-def look_everywhere(operation: Operation, folder: object) -> Seen:
+def look_everywhere(operation: Operation, folder: object, *, network: bool = False) -> Seen:
     """Before each call (some, of a long operation) another process looks, with a handle it kept and with a new one.
+    `network`: before each, and in the middle of every rename over a file, as an NFS client makes it.
 
     A reader may wait for a writer that is in the middle of something, but it sees old or new; `seen.waited` counts
     those that waited.
     """
     reference = undisturbed(operation, folder)
     seen = Seen()
-    for n in itertools.count(1, 1 + len(reference.calls) // LONG):
+    for n in itertools.count(1, 1 if network else 1 + len(reference.calls) // LONG):
         with directory(folder) as path:
             operation.prepared(path)
             with second(look_twice, lambda path=path: opened_and_looked(operation, path)) as reader:
-                fault = Pause(n, reader.go)
+                fault = Pause(n, reader.go, halfway=network)
                 paused = run(operation.act, ready=lambda path=path: operation.opened(path), fault=fault)
                 if not paused.struck:
                     break

@@ -28,7 +28,7 @@ from typing import Any
 
 from psync import PickleShareDB
 from tests.crash.lean import lean
-from tests.crash.ptrace import Fail, Fault, Interrupt, Kill, Pause, Run, Short, Torn, run
+from tests.crash.ptrace import Fail, Fault, Halfway, Interrupt, Kill, Pause, Run, Short, Torn, run
 
 PROBE = "probe"
 LONG = 12
@@ -113,6 +113,7 @@ class Seen:
 
     points: int = 0
     torn: int = 0
+    halfway: int = 0
     before: int = 0
     after: int = 0
     refused: int = 0
@@ -146,9 +147,11 @@ def undisturbed(operation: Operation, folder: object) -> Reference:
 
 
 @lean
-def kill_everywhere(operation: Operation, folder: object, *, stride: int = 2, again: int = 0) -> Seen:
+def kill_everywhere(
+    operation: Operation, folder: object, *, stride: int = 2, again: int = 0, network: bool = False
+) -> Seen:
     """kill -9 before and after every `stride`-th call and the last one, and in the middle of every write; of a long
-    operation more seldom, unless `stride` is 1.
+    operation more seldom, unless `stride` is 1. `network`: in the middle of every rename over a file, too.
 
     After one call is before the next, so a stride of 2 leaves out no instant between two calls. Then `again` times
     the recovery from one of these kills is killed, too.
@@ -163,6 +166,8 @@ def kill_everywhere(operation: Operation, folder: object, *, stride: int = 2, ag
         faults: list[Fault] = [] if reached else [Kill(n), Kill(n, after=True)]
         if is_write(reference, n):
             faults += [Torn(n), Torn(n, last=True)]
+        if network and any(call.startswith("rename(") for call in reference.calls[max(0, n - 3) : n + 2]):
+            faults.append(Halfway(n))  # a first run may have made a call or two that others need not
         for fault in faults:
             with directory(folder) as path:
                 hit = strike(operation, path, fault)
@@ -172,6 +177,7 @@ def kill_everywhere(operation: Operation, folder: object, *, stride: int = 2, ag
                 struck.append(fault)
                 seen.points += 1
                 seen.torn += isinstance(fault, Torn)
+                seen.halfway += isinstance(fault, Halfway)
                 _checked(operation, path, reference, seen, place(operation, fault, hit))
         if not reached:
             break
@@ -250,7 +256,7 @@ def place(operation: Operation, fault: Fault, hit: Run) -> str:
     match fault:
         case Kill(after=after):
             what = "killed after" if after else "killed before"
-        case Torn():
+        case Torn() | Halfway():
             what = "killed in the middle of"
         case Fail(errno=code):
             what = f"refused with {errno.errorcode[code]} at"

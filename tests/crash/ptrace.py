@@ -3,6 +3,7 @@
     run(act)                        which calls does it make?
     run(act, fault=Kill(7))         kill -9 instead of the 7th call (after=True: just after it)
     run(act, fault=Torn(7))         kill -9 in the middle of the 7th call, a write, where a page of the file ends
+    run(act, fault=Halfway(7))      kill -9 in the middle of the 7th call, a rename, as an NFS client makes it
     run(act, fault=Fail(7, ENOSPC)) the 7th call says ENOSPC and was not made (what gives back does it: close, unlock)
     run(act, fault=Short(7))        the 7th call, a write, stops at the last page boundary, and says so
     run(act, fault=Interrupt(7))    SIGINT instead of the 7th call (after=True: when it is made); its handler raises
@@ -89,6 +90,14 @@ class Torn:
 
 
 @dataclasses.dataclass(frozen=True)
+class Halfway:
+    """An NFS client renames over a file that its host has open in two requests: first that file loses its name, and
+    goes with its last close; then the other one gets the name. The kill comes in between."""
+
+    n: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Fail:
     n: int
     errno: int
@@ -111,9 +120,11 @@ class Interrupt:
 class Pause:
     n: int
     look: Callable[[], object]
+    halfway: bool = False
+    """If the call is a rename over a file, that has lost its name already (see `Halfway`)."""
 
 
-Fault = Kill | Torn | Fail | Short | Interrupt | Pause
+Fault = Kill | Torn | Halfway | Fail | Short | Interrupt | Pause
 
 
 @dataclasses.dataclass
@@ -325,6 +336,8 @@ class _Tracer:
 
     def _strike(self, thread: int, name: str, info: _SyscallInfo, fault: Fault) -> bool:
         if isinstance(fault, Pause):
+            if fault.halfway:
+                self._take_name(thread, name, info)
             fault.look()
         elif isinstance(fault, Fail | Interrupt):
             gives_back = name == "close" or (name == "flock" and info.arguments[1] == fcntl.LOCK_UN)
@@ -337,6 +350,10 @@ class _Tracer:
                 self.pending[thread] = fault
             else:
                 self._kill()
+        elif isinstance(fault, Halfway):
+            if not self._take_name(thread, name, info):
+                return False
+            self._kill()
         elif name not in ("write", "pwrite64"):
             return False
         else:
@@ -346,6 +363,14 @@ class _Tracer:
             self._set(thread, rdx=part)
             if isinstance(fault, Torn):
                 self.pending[thread] = Kill(fault.n, after=True)
+        return True
+
+    def _take_name(self, thread: int, name: str, info: _SyscallInfo) -> bool:
+        """The first half of a rename over a file; False if it is none."""
+        target = self._text(thread, info.arguments[1]) if name == "rename" else ""
+        if not os.path.isfile(target):
+            return False
+        os.unlink(target)
         return True
 
     def _to_page_end(self, thread: int, name: str, info: _SyscallInfo, last: bool) -> int:

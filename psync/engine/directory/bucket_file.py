@@ -109,27 +109,26 @@ class BucketFile(Bucket):
         file = self._open
         if file is not None:
             status = self._status(file.fd)
-            if status is not None and (file.refusal is None or not self._may_change()):
+            # one that is empty was emptied, as it is being replaced (see `replacements`)
+            if status is not None and status.st_size and (file.refusal is None or not self._may_change()):
                 return file, status
             self._close()
         refusal = None
         try:
-            fd = self._whole.open(self._path, CHANGE)
-        except (FileNotFoundError, NotADirectoryError):
+            attached = self._whole.attach(self._path, CHANGE)
+        except NotADirectoryError:
             return None
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EROFS):
                 raise
             try:
-                fd = self._whole.open(self._path, READ)  # enough for who only reads
+                attached = self._whole.attach(self._path, READ)  # enough for who only reads
             except OSError:
                 raise error from None
             refusal = error
-        status = self._status(fd)
-        if status is None:  # it was removed meanwhile
-            os.close(fd)
-            shared = self._whole.shared
-            return self._attach() if shared is None or shared.lookups.renew(self._path) else None
+        if attached is None:
+            return None
+        fd, status = attached
         try:
             self._whole.trust.check_kept(self._path, status)
         except BaseException:
@@ -169,7 +168,7 @@ class BucketFile(Bucket):
             try:
                 flock(fd, LOCK_EX)  # in here, because a signal's handler may raise when it is locked
                 status = self._status(fd)
-                if status is not None:
+                if status is not None and not self._is_replaced(status):
                     if file.failed:
                         file = self._renewed(file, status.st_size)
                         status = os.fstat(file.fd)
@@ -182,6 +181,15 @@ class BucketFile(Bucket):
                 raise
             self._unlock(file)
             self._close()
+            if status is None and self._whole.replacements is not None:
+                self._whole.replacements.finish(self._path)
+
+    def _is_replaced(self, status: os.stat_result) -> bool:
+        """Whether a replacement of the locked file was under way, whose last steps are made now."""
+        replacements = self._whole.replacements
+        if replacements is None or (status.st_size and status.st_nlink == 1):
+            return False
+        return replacements.finish(self._path)
 
     def _unlock(self, file: OpenBucket) -> None:
         try:
@@ -202,11 +210,8 @@ class BucketFile(Bucket):
 
     def _replace(self, file: OpenBucket, data: bytes, durable: bool) -> OpenBucket:
         """While locked: the name goes to a new file, which is locked too; who waited for the old one finds it dead."""
-        alone = self._whole.prove(file.fd)
-        new = self._whole.replace(self._path, data, durable=durable)
+        new = self._whole.replace(self._path, file.fd, data, durable=durable)
         # first, because a signal's handler may raise when the old one is closed
         self._open = opened = OpenBucket(new.keep())
-        if alone:
-            self._whole.bury(file.fd)
         let_go(file.fd)
         return opened

@@ -139,7 +139,7 @@ class DirectoryBucket(BucketFile):
                 self._unlock(file)
 
     def _make(self, ops: bytes) -> bool:
-        return self._whole.make(self._path, whole_bucket(ops, 0)[0])
+        return self._whole.make(self._path, whole_bucket(ops, 0)[0], replaced=True)
 
     def _extend(self, file: OpenBucket, size: int, ops: bytes) -> bool:
         """While locked: the dict grows by `ops`. False if the file is not a bucket."""

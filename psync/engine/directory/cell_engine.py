@@ -11,8 +11,9 @@ from psync.engine import clock
 from psync.engine.contract import Cell, Engine, Update, Version
 from psync.engine.directory.cells import Cells
 from psync.engine.directory.files import remove_empty
-from psync.engine.directory.names import OWN, Layout, is_leftover
+from psync.engine.directory.names import OWN, Layout, held_by
 from psync.engine.directory.refusals import blocked, refused
+from psync.engine.directory.replacements import read_end
 from psync.engine.directory.wake import Wake
 from psync.engine.directory.whole import Whole
 from psync.engine.seal import Unreadable
@@ -106,21 +107,27 @@ class CellEngine(Engine):
     def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
         names: list[str] = []
         folders: list[str] = []
+        twice = False
         path = self.layout.prefix + folder if folder else self.root
         try:
             with self._whole.scan(path) as found:
                 for entry in found:
                     if entry.is_file(follow_symlinks=False):
                         name = entry.name
-                        if name[0] != "." or not is_leftover(name):
-                            names.append(name)
+                        if name[0] == ".":
+                            held = held_by(f"{path}/{name}", read_end)
+                            if held is None:
+                                continue
+                            twice = twice or held != name  # the name may be there, too
+                            name = held
+                        names.append(name)
                     elif entry.is_dir(follow_symlinks=False) and (folder or entry.name != OWN):
                         folders.append(entry.name)
         except (FileNotFoundError, NotADirectoryError):
             return [], []
         except OSError as error:
             raise refused(error, folder, path) from error
-        return names, folders
+        return list(dict.fromkeys(names)) if twice else names, folders
 
     def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
         waiting = [folder, OWN] if hidden and not folder else [folder]

@@ -147,7 +147,7 @@ class Cells:
             try:
                 fd = os.open(path, CHANGE)
             except FileNotFoundError:
-                if self._whole.make(path, data):
+                if self._whole.make(path, data, replaced=True):
                     return
                 continue
             try:  # `open_locked` written out: this is the hot path
@@ -180,7 +180,7 @@ class Cells:
         while True:
             old = self._held(path)
             if old is None:
-                if self._whole.make(path, data):
+                if self._whole.make(path, data, replaced=True):
                     return
                 continue
             try:
@@ -202,16 +202,13 @@ class Cells:
 
     def _replace(self, path: str, data: Parts, old: int) -> None:
         """While `old`, which is at `path`, is locked."""
-        alone = self._whole.prove(old)
-        let_go(self._whole.replace(path, data).fd)
-        if alone:
-            self._whole.bury(old)
+        let_go(self._whole.replace(path, old, data).fd)
 
     def create(self, path: str, payload: bytes) -> bool:
         try:
             status = os.stat(path, follow_symlinks=False)
         except FileNotFoundError:
-            return self._whole.make(path, seal(payload))
+            return self._whole.make(path, seal(payload), replaced=True)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not is_regular(status):
@@ -257,7 +254,7 @@ class Cells:
             found = self._held(path)
             if found is None:
                 new = function(None)
-                if new is None or self._whole.make(path, seal(new)):
+                if new is None or self._whole.make(path, seal(new), replaced=True):
                     return new
                 continue
             fd, status = found
@@ -285,25 +282,17 @@ class Cells:
             # on the disk at every level, because the file that it is a copy of is lost
             copy = self._whole.temporary(read_all(fd, status.st_size), sync=True)
             try:
-                with_folder(new, lambda: self._rename_to_free(path, new, fd), self._trust.access)
+                with_folder(new, lambda: rename_to_free(path, new), self._trust.access)
             except BaseException:
                 copy.discard()
                 raise
             # who waits for the lock of the old file must find it dead, not at its new name
             copy.replace(new)
-            self._moved(fd)
         finally:
             let_go(fd)
         self._whole.renamed(new)
         self._whole.renamed(path)
         return True
-
-    def _rename_to_free(self, path: str, new: str, old: int) -> None:
-        """While `old`, which is at `path`, is locked."""
-        rename_to_free(path, new)
-
-    def _moved(self, old: int) -> None:
-        """`old` is at no name any more."""
 
     def set_aside(self, path: str, refuge: str, seen: Version | None) -> bool:
         """Keep a damaged file's bytes at `refuge` and remove it, unless it reads well now or isn't what was `seen`."""

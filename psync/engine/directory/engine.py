@@ -17,8 +17,9 @@ from psync.engine.contract import Alive, Durability, Register, Watch
 from psync.engine.directory import walking
 from psync.engine.directory.cells import Cells
 from psync.engine.directory.far import Sign
-from psync.engine.directory.files import CHANGE, let_go, make_folder, remove_quietly
+from psync.engine.directory.files import CHANGE, Shared, let_go, make_folder, remove_quietly
 from psync.engine.directory.kept import Kept
+from psync.engine.directory.lookups import Lookups
 from psync.engine.directory.mutex import DirectoryMutex
 from psync.engine.directory.names import OWN, OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.network_cells import NetworkCells
@@ -27,6 +28,7 @@ from psync.engine.directory.network_register import NetworkRegister
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.probe import Abilities, look
 from psync.engine.directory.refusals import refused
+from psync.engine.directory.replacements import Replacements
 from psync.engine.directory.shape_engine import ShapeEngine
 from psync.engine.directory.together import Together
 from psync.engine.directory.trust import Trust
@@ -103,7 +105,7 @@ class DirectoryEngine(ShapeEngine):
         forks.remember(self)
         with contextlib.suppress(OSError):  # somebody else's litter keeps nobody from working
             if self.can.writable and (os.listdir(self.layout.tmp) or os.path.exists(self.layout.pending)):
-                self.sweep()
+                self._sweep()
 
     def _set_level(self, durability: Durability) -> None:
         """What of an engine has a level, and its handles."""
@@ -229,6 +231,21 @@ class DirectoryEngine(ShapeEngine):
     # -- housekeeping --------------------------------------------------------------------------------
 
     def sweep(self) -> int:
+        removed, pending = 0, False
+        replacements = self._whole.replacements or Replacements(  # other hosts may have worked here before
+            Shared(Lookups(self.root, coarse=False), direct=0), self.layout.trust.access
+        )
+        for path in walking.successors(self.layout, self._whole):
+            with contextlib.suppress(OSError):
+                try:
+                    removed += replacements.sweep(path)
+                except BlockingIOError:
+                    pending = True
+        return removed + self._sweep(linked=not pending)
+
+    def _sweep(self, *, linked: bool = False) -> int:
+        """Without looking at each folder. `linked`: also new files that came to their names, but were not looked at
+        again there: where a replacement is under way that second link shows to whom a name belongs."""
         removed = self._owners.sweep()
         for note, buckets in self._together.abandoned():
             for name in buckets:
@@ -237,7 +254,7 @@ class DirectoryEngine(ShapeEngine):
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.layout.tmp):
                 if not is_leftover(name):  # which goes as soon as nobody has it open any more
-                    removed += _remove_abandoned(f"{self.layout.tmp}/{name}")
+                    removed += _remove_abandoned(f"{self.layout.tmp}/{name}", linked or not self.can.network)
         return removed
 
     def close(self) -> None:
@@ -282,14 +299,17 @@ def _reopen(
     return engine
 
 
-def _remove_abandoned(path: str) -> int:
-    """Remove a temporary file unless its writer lives, which keeps it locked."""
+def _remove_abandoned(path: str, linked: bool) -> int:
+    """Remove a temporary file unless its writer lives, which keeps it locked; one that has another name, too, only if
+    `linked`."""
     try:
         fd = os.open(path, CHANGE)
     except OSError:
         return 0
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not linked and os.fstat(fd).st_nlink > 1:
+            return 0
         os.unlink(path)
         return 1
     except OSError:

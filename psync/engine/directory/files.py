@@ -90,10 +90,10 @@ class _Locked:
 _locked = _Locked()
 
 
-def lock(fd: int, *, shared: bool = False) -> None:
+def lock(fd: int, how: int = fcntl.LOCK_EX) -> None:
     """Lock `fd`, until `let_go` or the end of this process, whatever it forks meanwhile."""
     _locked.fds.add(fd)
-    fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    fcntl.flock(fd, how)
 
 
 def open_locked(path: str) -> tuple[int, os.stat_result] | None:
@@ -236,6 +236,7 @@ class Temporary:
 
     `shared` (lookups of a network file system, and the flag to open files with there): a rename or a link may be done
     though it is reported to have failed, because the server's reply was lost and the client asked again.
+    `at`: a name to use instead, which others may use, too: FileExistsError if somebody does.
     """
 
     def __init__(
@@ -246,9 +247,11 @@ class Temporary:
         sync: bool,
         access: Access = PRIVATE,
         shared: Shared | None = None,
+        at: str | None = None,
     ) -> None:
         self._access = access
         self._shared = shared
+        self._at = at
         self.fd, self.path = self._new(folder)
         try:
             if access is not PRIVATE:
@@ -261,7 +264,7 @@ class Temporary:
     def _new(self, folder: str) -> tuple[int, str]:
         access, shared = self._access, self._shared
         while True:
-            path = f"{folder}/{os.urandom(8).hex()}"
+            path = self._at or f"{folder}/{os.urandom(8).hex()}"
             fd = with_folder(path, lambda: self._make(path), access)  # noqa: B023
             try:
                 lock(fd)
@@ -278,7 +281,7 @@ class Temporary:
         try:
             return os.open(path, flags | os.O_CREAT | os.O_EXCL, self._access.file)
         except FileExistsError:
-            if self._shared is None:
+            if self._shared is None or self._at is not None:
                 raise
             # NFS: the first reply was lost, and what is in the way of the second request is what the first one made
             return os.open(path, flags)
@@ -304,12 +307,16 @@ class Temporary:
     def link(self, path: str) -> bool:
         """`path` is this file from now on, unless there is one already."""
         try:
-            if with_folder(path, lambda: link(self.path, path), self._access):
-                return True
-            # NFS: the first reply was lost, and what the second request found in its way was the file itself
-            return self._shared is not None and self._is_at(path)
+            return self.put(path)
         finally:
             self.discard()
+
+    def put(self, path: str) -> bool:
+        """The same, but it stays open and locked under its own name, too, however that ends."""
+        if with_folder(path, lambda: link(self.path, path), self._access):
+            return True
+        # NFS: the first reply was lost, and what the second request found in its way was the file itself
+        return self._shared is not None and self._is_at(path)
 
     def _is_at(self, path: str) -> bool:
         assert self._shared is not None

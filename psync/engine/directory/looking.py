@@ -111,16 +111,18 @@ class _SeenBucket(DirectoryBucket):
         file = self._open
         if file is not None:
             status = self._status(file.fd)
-            if status is not None:
+            if status is not None and status.st_size:
                 return file, status
             self._close()
         try:
-            fd = self._whole.open(self._path, READ)
-        except (FileNotFoundError, NotADirectoryError):
+            attached = self._whole.attach(self._path, READ)
+        except NotADirectoryError:
             return None
-        self._open = file = OpenBucket(fd, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        if attached is None:
+            return None
+        self._open = file = OpenBucket(attached[0], OSError(errno.EROFS, os.strerror(errno.EROFS)))
         self._kept.opened(self)
-        return file, os.fstat(fd)
+        return file, attached[1]
 
     def _attach_locked(self) -> tuple[OpenBucket, os.stat_result] | None:
         """Without the lock: the end of a bucket that somebody is in the middle of is looked for instead."""

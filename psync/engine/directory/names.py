@@ -1,6 +1,8 @@
 """Every name on disk is built and parsed here.
 
 ``<root>/<key>``                     a value; ``<root>/<category>/<2 hex digits>`` and ``.../xx``: buckets
+``<folder>/.psync-new-<name>``       will replace the file of that name, on a network file system (see `replacements`)
+``<folder>/.psync-now-<name>``       holds what the name holds, whatever the name leads to
 ``<root>/.psync/``                   psync's own, hidden from keys; each file that rests here is itself a pickle,
                                      so that an old reader that stumbles over it goes on
 ``.psync/wake/armed``                one byte a slot, and one a seat: does anybody wait for a name of this slot?
@@ -21,6 +23,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Callable
 from urllib.parse import quote
 from zlib import crc32
 
@@ -31,12 +34,70 @@ OWN_FOLDERS = "tmp", "owners", "guards", "locks", "wake", "pending", "quarantine
 SLOTS, SEATS = 1024, 64
 """Of names; and of each, seats for those who wait for something to take."""
 
+_PREPARED, _DECIDED = ".psync-new", ".psync-now"
+_ROOM = 254 - len(_PREPARED)
+"""Bytes of a name that fits into that of its successor."""
+NAME_AT_END = 257
+"""Bytes at the end of a successor in which a long name stands."""
 _NFS_LEFTOVER = re.compile(r"\.nfs[0-9a-f]+\Z")
 
 
 def is_leftover(segment: str) -> bool:
     """True for what an NFS client makes of a file that was removed while open."""
     return segment.startswith(".nfs") and _NFS_LEFTOVER.match(segment) is not None
+
+
+def prepared_path(path: str) -> str:
+    """Where the file stands that will replace the one at `path`."""
+    return _successor(path, _PREPARED)
+
+
+def decided_path(path: str) -> str:
+    """Where it stands once that is decided."""
+    return _successor(path, _DECIDED)
+
+
+def _successor(path: str, prefix: str) -> str:
+    folder, _, name = path.rpartition("/")
+    if has_long_name(path):
+        from hashlib import blake2b  # which takes long to load, and is needed seldom
+
+        return f"{folder}/{prefix}~{blake2b(os.fsencode(name), digest_size=16).hexdigest()}"
+    return f"{folder}/{prefix}-{name}"
+
+
+def has_long_name(path: str) -> bool:
+    """True if no successor's name has room for this one: then its end does (`name_at_end`)."""
+    return len(path) - path.rindex("/") > 60 and len(os.fsencode(path[path.rindex("/") + 1 :])) > _ROOM
+
+
+def is_successor(segment: str) -> bool:
+    """True for a file that will replace another one."""
+    return segment.startswith((_PREPARED, _DECIDED))
+
+
+def replaced_name(path: str, read: Callable[[str], bytes]) -> str:
+    """The name that the successor at `path` is about to come to. `read` gives the last bytes of a file."""
+    segment = path[path.rindex("/") + 1 + len(_PREPARED) :]
+    if segment[:1] != "~":
+        return segment[1:]
+    end = read(path)
+    size = int.from_bytes(end[-2:], "little")
+    return os.fsdecode(end[-2 - size : -2])
+
+
+def name_at_end(path: str) -> bytes:
+    """What a successor ends with if its name has no room for that of `path`."""
+    name = os.fsencode(path[path.rindex("/") + 1 :])
+    return name + len(name).to_bytes(2, "little")
+
+
+def held_by(path: str, read: Callable[[str], bytes]) -> str | None:
+    """The name whose content the file at `path` holds: mostly its own; None for what holds none."""
+    segment = path[path.rindex("/") + 1 :]
+    if segment.startswith(_DECIDED):
+        return replaced_name(path, read)
+    return None if segment.startswith(_PREPARED) or is_leftover(segment) else segment
 
 
 def may_be_bucket(path: str) -> bool:

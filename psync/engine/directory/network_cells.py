@@ -20,15 +20,27 @@ locked, written, asked for, linked, removed where it was made, let go of); to re
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from zlib import crc32
 
 from psync.engine.contract import Cell, Version
 from psync.engine.directory.cells import SMALL, Cells, examine
-from psync.engine.directory.files import CHANGE, READ, Shared, close, is_regular, let_go, link, lock, read_all
+from psync.engine.directory.files import (
+    CHANGE,
+    READ,
+    Shared,
+    close,
+    is_regular,
+    let_go,
+    link,
+    lock,
+    read_all,
+    with_folder,
+)
 from psync.engine.directory.lookups import status_now
-from psync.engine.directory.names import may_be_bucket
+from psync.engine.directory.names import decided_path, may_be_bucket
 from psync.engine.directory.probe import Abilities
 from psync.engine.directory.trust import no_file
 from psync.engine.directory.whole import Whole
@@ -43,6 +55,8 @@ TRIES = 100
 class NetworkCells(Cells):
     def __init__(self, can: Abilities, whole: Whole, shared: Shared) -> None:
         super().__init__(can, whole)
+        assert whole.replacements is not None
+        self._replacements = whole.replacements
         self._lookups, direct = shared
         self._read, self._change = READ | direct, CHANGE | direct
 
@@ -52,7 +66,7 @@ class NetworkCells(Cells):
         """GETATTR, OPEN, READ, CLOSE; what is longer takes more READs."""
         try:
             for _ in range(4):
-                data = self._content(self._lookups.open(path, self._read), path)
+                data = self._content(self._replacements.open(path, self._read), path)
                 if data is None:
                     continue
                 try:
@@ -69,7 +83,23 @@ class NetworkCells(Cells):
             return None
 
     def _content(self, fd: int, path: str) -> bytes | None:
-        """What is in an open file, which is closed; None if it is none that still has that name."""
+        """What is in an open file, which is closed, or in the one that replaces it; None: look for it again."""
+        try:
+            data = self._bytes(fd, path)
+            successor = None if data else self._replacements.open_successor(path, fd, self._read)
+        finally:
+            close(fd)
+        if successor is not None:
+            try:
+                data = self._bytes(successor, path)
+            finally:
+                close(successor)
+        if not data:
+            self._lookups.renew(path)
+            return None
+        return data
+
+    def _bytes(self, fd: int, path: str) -> bytes:
         try:
             self._trust.check_file(path, os.fstat(fd))
             data = os.pread(fd, FIRST, 0)
@@ -81,12 +111,7 @@ class NetworkCells(Cells):
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-            data = b""
-        finally:
-            close(fd)
-        if not data:
-            self._lookups.renew(path)
-            return None
+            return b""
         return data
 
     def _read_locked(self, path: str) -> Cell | None:
@@ -108,18 +133,20 @@ class NetworkCells(Cells):
         led_to = again = 0
         while again < TRIES:
             try:
-                fd = self._lookups.open(path, flags or self._change, sure=False)
+                fd = self._replacements.open(path, flags or self._change, sure=False)
             except FileNotFoundError:
                 return None
             before = led_to
             try:
                 led_to = os.fstat(fd).st_ino
-                lock(fd, shared=flags == self._read)
+                lock(fd, fcntl.LOCK_SH if flags == self._read else fcntl.LOCK_EX)
                 status = self._lookups.is_live(path, fd)
                 if status is not None:
                     if not is_regular(status):
                         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-                    return fd, status
+                    # emptied, or with another link: perhaps it is being replaced, or gives way to who replaced it
+                    if (status.st_size and status.st_nlink == 1) or not self._replacements.finish(path):
+                        return fd, status
             except OSError as error:
                 let_go(fd)
                 if error.errno != errno.ESTALE:
@@ -129,7 +156,7 @@ class NetworkCells(Cells):
                 raise
             else:
                 let_go(fd)
-            if not self._lookups.renew(path):
+            if not self._replacements.finish(path) and not self._lookups.renew(path):
                 return None
             again = again + 1 if led_to == before else 0
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
@@ -151,7 +178,7 @@ class NetworkCells(Cells):
         while True:
             found = self._held(path)
             if found is None:
-                if self._whole.make(path, data):
+                if self._whole.make(path, data, replaced=True):
                     return
                 continue
             fd, status = found
@@ -180,20 +207,38 @@ class NetworkCells(Cells):
                 if not is_regular(status):
                     raise no_file(path, status).error()
                 return False
+            if os.path.lexists(decided_path(path)) and self._replacements.finish(path):
+                return False
             data = data or seal(payload)
-            if self._whole.make(path, data):
+            if self._whole.make(path, data, replaced=True):
                 return True
 
-    def _rename_to_free(self, path: str, new: str, old: int) -> None:
+    def move(self, path: str, new: str) -> bool:
         """Link and unlink: NFS knows no rename that never replaces. Killed in between, both names have the value."""
+        found = self._held_value(path)
+        if found is None:
+            return False
+        fd, status = found
+        try:
+            self._trust.check_file(path, status)
+            data = read_all(fd, status.st_size)
+            with_folder(new, lambda: self._link_to_free(path, new, fd), self._trust.access)
+            os.unlink(path)
+            # who waits for the lock of the old file must find it dead, not at its new name
+            let_go(self._whole.replace(new, fd, data).fd)
+        finally:
+            let_go(fd)
+        self._whole.renamed(path)
+        return True
+
+    def _link_to_free(self, path: str, new: str, old: int) -> None:
         self._whole.prove(old)
         # a link that is in the way of itself: the reply to the first request was lost
         if not link(path, new) and (path == new or not self._lookups.leads_to(new, os.fstat(old), sure=True)):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
-        os.unlink(path)
-
-    def _moved(self, old: int) -> None:
-        self._whole.bury(old)
+        if not self._replacements.is_alone(new, old):
+            self._replacements.finish(new)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
 
     def _may_be(self, seen: Version, fd: int, status: os.stat_result) -> bool:
         return _version(read_all(fd, status.st_size)) == seen

@@ -9,9 +9,10 @@ from urllib.parse import unquote
 
 from psync.engine.contract import Alive
 from psync.engine.directory.files import READ
-from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, is_leftover, number_in
+from psync.engine.directory.names import OWN, OWN_FOLDERS, Layout, held_by, is_successor, number_in
 from psync.engine.directory.owners import Owners
 from psync.engine.directory.register import MAGIC
+from psync.engine.directory.replacements import read_end
 from psync.engine.directory.whole import Whole
 from psync.engine.looks import Facts, Process, Shape
 from psync.engine.owner import usage
@@ -38,9 +39,28 @@ def walk(layout: Layout, whole: Whole, folder: str) -> Iterator[tuple[Shape, str
                         yield Shape.LOG, folder
                     else:
                         waiting.append(below + name)
-                elif entry.is_file(follow_symlinks=False) and not is_leftover(name):
-                    looked_at = inside or (below and len(name) == 2)
-                    yield (_shape_of(layout.path(below + name)) if looked_at else Shape.CELL), below + name
+                elif (
+                    entry.is_file(follow_symlinks=False)
+                    and (held := held_by(layout.path(below + name), read_end)) is not None
+                ):
+                    if held != name and os.path.lexists(layout.path(below + held)):
+                        continue  # it has its turn
+                    looked_at = inside or (below and len(held) == 2)
+                    yield (_shape_of(layout.path(below + name)) if looked_at else Shape.CELL), below + held
+
+
+def successors(layout: Layout, whole: Whole) -> Iterator[str]:
+    """The paths of all files that will replace others, or should have, for their writers may be dead."""
+    waiting = [layout.root]
+    while waiting:
+        folder = waiting.pop()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), whole.scan(folder) as found:
+            for entry in found:
+                path = f"{folder.rstrip('/')}/{entry.name}"
+                if entry.name[0] == "." and is_successor(entry.name):
+                    yield path
+                elif entry.is_dir(follow_symlinks=False) and not (folder == layout.own and entry.name in _PLUMBING):
+                    waiting.append(path)
 
 
 def _shape_of(path: str) -> Shape:

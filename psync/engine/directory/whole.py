@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
 from psync.engine import clock
-from psync.engine.directory.files import READ, Shared, Temporary, close, link_unnamed, read_all, sync_folder
+from psync.engine.directory.files import Shared, Temporary, close, link_unnamed, read_all, sync_folder
 from psync.engine.directory.lookups import Lookups, bury, status_now
 from psync.engine.directory.names import Layout
 from psync.engine.directory.probe import Abilities
+from psync.engine.directory.replacements import Replacements
 from psync.engine.seal import Parts
 
 
@@ -26,6 +27,7 @@ class Whole:
         self._unnamed = can.unnamed
         self.shared = Shared(Lookups(layout.root, coarse=can.kind == "nfs"), can.direct) if can.network else None
         """None where this host's kernel knows of all changes."""
+        self.replacements = Replacements(self.shared, layout.trust.access) if self.shared is not None else None
         self.direct = can.direct
         self.in_place = can.in_place
         self.sync_file = sync_file
@@ -35,13 +37,18 @@ class Whole:
         self._lasting: set[str] = set()
         """Folders whose own names are known to be on the disk."""
 
-    def make(self, path: str, data: bytes | Parts) -> bool:
-        """`path` comes into being with `data` in it, unless there is one: True for the one who made it."""
+    def make(self, path: str, data: bytes | Parts, *, replaced: bool = False) -> bool:
+        """`path` comes into being with `data` in it, unless there is one: True for the one who made it.
+
+        `replaced`: files at this name are replaced now and then (`replace`).
+        """
         trust = self.trust
         if not trust.closed:
             trust.check_folder(path[: path.rindex("/")])
         if self._unnamed:
             made = link_unnamed(path, data, sync=self._ask, access=trust.access)
+        elif replaced and self.replacements is not None:
+            made = self.replacements.make(path, self.temporary(data, sync=self._ask))
         else:
             made = self.temporary(data, sync=self._ask).link(path)
         if made:
@@ -52,12 +59,17 @@ class Whole:
                 raise
         return made
 
-    def replace(self, path: str, data: bytes | Parts, *, durable: bool = False) -> Temporary:
-        """`path` is a new file with `data`, still locked: let go of it or keep it. Hold the lock of the old one."""
+    def replace(self, path: str, old: int, data: bytes | Parts, *, durable: bool = False) -> Temporary:
+        """`path` is a new file with `data`, still locked: let go of it or keep it. `old` is the file that is there, and
+        locked by the caller; it is dead then."""
+        if self.replacements is not None:
+            new = self.replacements.replace(path, old, data)
+            self.renamed(path)
+            return new
         new = self.temporary(data, sync=durable or self._ask)
         try:
             if self.sync_name:
-                self._put_lastingly(new, path)
+                self._put_lastingly(new, path, old)
             else:
                 new.rename(path)
         except BaseException:
@@ -65,17 +77,13 @@ class Whole:
             raise
         return new
 
-    def _put_lastingly(self, new: Temporary, path: str) -> None:
-        old = os.open(path, READ)
+    def _put_lastingly(self, new: Temporary, path: str, old: int) -> None:
+        new.rename(path)
         try:
-            new.rename(path)
-            try:
-                self.renamed(path)
-            except BaseException:
-                self.bring_back(path, old)
-                raise
-        finally:
-            close(old)
+            self.renamed(path)
+        except BaseException:
+            self.bring_back(path, old)
+            raise
 
     def bring_back(self, path: str, old: int) -> None:
         """`path` holds what is in the file that is open as `old`: what was done to it failed in the end."""
@@ -134,6 +142,20 @@ class Whole:
     def listing(self, folder: str) -> list[str]:
         """`os.listdir`, of what is there now, without what NFS clients keep of removed files."""
         return os.listdir(folder) if self.shared is None else self.shared.lookups.listing(folder)
+
+    def attach(self, path: str, flags: int) -> tuple[int, os.stat_result] | None:
+        """What `path` holds now, open, and its status; None if there is nothing."""
+        if self.replacements is not None:
+            return self.replacements.attach(path, flags | self.direct)
+        while True:
+            try:
+                fd = os.open(path, flags)
+            except FileNotFoundError:
+                return None
+            status = os.fstat(fd)
+            if status.st_nlink:
+                return fd, status
+            close(fd)  # it was removed meanwhile
 
     def open(self, path: str, flags: int) -> int:
         """`os.open` of what is at `path` now, which is never removed or replaced while anybody may want it."""
