@@ -103,7 +103,7 @@ if TYPE_CHECKING:
     from psync.work import Executor as Executor
     from psync.work import Worker as Worker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     "PickleShareDB": "psync.store",

@@ -19,6 +19,7 @@ from typing import Any
 
 from psync import Barrier, Counter, Election, Event, Lock, PickleShareDB, Semaphore, WorkQueue
 from psync.engine import DirectoryEngine
+from tests.nfs.chaos import drive, settle  # noqa: F401  deeds, too
 
 ABSENT = b"\x80\x05N."
 
@@ -54,6 +55,7 @@ def costs(root: str, times: int) -> dict[str, float]:
     barrier = Barrier(db, "epoch", 1)
     tasks: deque[Any] = deque()
     event.set()
+    db.hupdate("category2", dict.fromkeys(range(times), "item"))
 
     def lock() -> None:
         with door:
@@ -65,6 +67,8 @@ def costs(root: str, times: int) -> dict[str, float]:
         "a value, read": lambda number: db[f"new/value{number}"],
         "a value, modified": lambda number: db.modify(f"new/value{number}", lambda old: old + 1),
         "a look for a value that is not there": lambda number: f"other/{number}" in db,
+        "a large value, replaced": lambda number: db.__setitem__("large", bytes((number,)) * 9000),
+        "an item, removed": lambda number: db.hdel("category2", number),
         "a value, deleted": lambda number: db.__delitem__(f"new/value{number}"),
         "an item, set": lambda number: db.hset("category", number % 4, number),
         "a lock, taken and freed": lambda number: lock(),
@@ -188,7 +192,7 @@ def count_locked(root: str, how: str, turns: int) -> int:
     return turns
 
 
-def settle(root: str, who: str, items: int, folds: int) -> int:
+def fold(root: str, who: str, items: int, folds: int) -> int:
     """`hset` of many items, with an `hcompress` in between now and then; returns how many were set."""
     db = PickleShareDB(root)
     rendezvous(db.engine, "start")

@@ -12,9 +12,9 @@ What `cells` says holds here, too; beside it:
 
 read: GETATTR, OPEN, READ, CLOSE. write in place: OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE; update: a READ
 more. On v4 each LOCKU brings a FREE_STATEID, for which nobody waits; on v3 there is no OPEN and no CLOSE, but a
-GETATTR for each opening, and locks are a protocol of their own. A new name is 15 requests on either (a file made,
-locked, written, asked for, linked, removed where it was made, let go of); to remove one is 14 on v4, and 9 on v3.
-`tests/nfs/test_costs.py` counts them.
+GETATTR for each opening, and locks are a protocol of their own. A new name is NEW4 requests on v4, NEW3 on v3 (a file
+made, locked, written, asked for, linked, looked at, removed where it was made, let go of); to remove one is 14 and 9, to
+replace a file LARGE4 and LARGE3 (see `replacements`). `tests/nfs/test_costs.py` counts them.
 """
 
 from __future__ import annotations
