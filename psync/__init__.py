@@ -49,8 +49,8 @@ What keeps the bytes is the engine's matter: a directory (`engine/directory`), t
 (`engine/memory`), or a Redis or Valkey server (`engine/redis`: each verb one script there, who lives a lease, who waits
 told by the server); `engine/sealed` goes around any of them. `sync/copying.py` takes a store from one to another.
 
-`psync.engine.contract` says what every verb promises; `psync.engine.directory.names` what every file is, and
-`psync.engine.redis.scripts` every key.
+`psync.engine.contract` says what every verb promises; `psync.engine.directory.layout` what every file is, and
+`psync.engine.redis.lua` every key.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ if TYPE_CHECKING:
     from psync.sync import Semaphore as Semaphore
     from psync.sync import Task as Task
     from psync.sync import WorkQueue as WorkQueue
-    from psync.sync.copying import copy_store as copy_store
     from psync.work import Executor as Executor
     from psync.work import Worker as Worker
+    from psync.work.admin.copy_store import copy_store as copy_store
 
 __version__ = "0.2.0"
 
@@ -126,7 +126,7 @@ _WHERE = {
     "WorkQueue": "psync.sync",
     "Task": "psync.sync",
     "Mailbox": "psync.sync",
-    "copy_store": "psync.sync.copying",
+    "copy_store": "psync.work.admin.copy_store",
     "Executor": "psync.work",
     "Worker": "psync.work",
     "DirectoryEngine": "psync.engine",

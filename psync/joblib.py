@@ -24,9 +24,9 @@ from joblib.parallel import (  # type: ignore[import-not-found, import-untyped, 
     SequentialBackend,
 )
 
-from psync.engine import forks
+from psync.engine.system import fork_hooks
 from psync.store import codec
-from psync.sync.place import Place
+from psync.sync.primitive import Place
 from psync.work import Executor
 
 IDLE = 300.0
@@ -133,7 +133,7 @@ class _Kept:
     def __init__(self) -> None:
         self._one: tuple[Terms, Executor] | None = None
         self._lock = threading.Lock()
-        forks.remember(self)
+        fork_hooks.remember(self)
 
     def exchange(self, one: tuple[Terms, Executor] | None) -> tuple[Terms, Executor] | None:
         with self._lock:

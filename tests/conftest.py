@@ -24,7 +24,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from psync.engine import Engine, forks
+from psync.engine import Engine
+from psync.engine.system import fork_hooks
 from tests.redis_server import SERVERS, RedisServer, why_not
 from tests.support import ENGINE, PLACE, scaled
 
@@ -102,14 +103,14 @@ def servers() -> Iterator[Callable[[str], RedisServer]]:
 
 def close_engines() -> None:
     """To find out that nobody uses an engine any more takes the collector long."""
-    for one in list(forks._concerned):
+    for one in list(fork_hooks._concerned):
         if isinstance(one, Engine):
             one.close()
 
 
 def lose_leases() -> None:
     """Of what a test left locked, on a server that has forgotten it: else it is kept locked for as long as we live."""
-    for one in list(forks._concerned):
+    for one in list(fork_hooks._concerned):
         if type(one).__name__ == "RedisEngine":
             one.owners.renew()
             one.close()

@@ -41,19 +41,19 @@ BLIND = {
 """What must not know what: in the engine, and above it, where nothing may know what keeps the bytes."""
 
 DOORS = {
-    "os": ["engine/"],
+    "os": ["engine/", "work/shell/"],
     "fcntl": ["engine/"],
     "mmap": ["engine/"],
-    "ctypes": ["engine/"],
+    "ctypes": ["engine/", "work/shell/"],
     "shutil": ["engine/"],
     "tempfile": ["engine/"],
     "select": ["engine/"],
     "socket": ["engine/"],
     "filelock": ["engine/"],
     "redis": ["engine/redis/"],
-    "time": ["engine/"],
-    "open": ["engine/"],
-    "psutil": ["engine/owner.py"],
+    "time": ["engine/", "work/shell/"],
+    "open": ["engine/", "work/shell/"],
+    "psutil": ["engine/system/process_identity.py"],
     "pathlib": ["engine/", "store/", "cli/", "pickleshare.py"],
     "pickle": ["store/codec.py"],
     "multiprocessing": ["work/", "cli/", "joblib.py"],
@@ -207,13 +207,21 @@ def plant(folder: Path, file: str, text: str) -> Path:
 @pytest.mark.parametrize(
     ("file", "text", "sentence"),
     [
-        ("sync/barrier.py", "import re\n\nimport os\n", "`psync/sync/barrier.py:3` imports os; only `engine/` may"),
+        (
+            "sync/barrier.py",
+            "import re\n\nimport os\n",
+            "`psync/sync/barrier.py:3` imports os; only `engine/` and `work/shell/` may",
+        ),
         (
             "sync/barrier.py",
             "def wait():\n    from os import path\n",
-            "`psync/sync/barrier.py:2` imports os.path; only `engine/` may",
+            "`psync/sync/barrier.py:2` imports os.path; only `engine/` and `work/shell/` may",
         ),
-        ("store/db.py", "import time as t\n", "`psync/store/db.py:1` imports time; only `engine/` may"),
+        (
+            "store/db.py",
+            "import time as t\n",
+            "`psync/store/db.py:1` imports time; only `engine/` and `work/shell/` may",
+        ),
         ("store/db.py", "import pickle\n", "`psync/store/db.py:1` imports pickle; only `store/codec.py` may"),
         ("engine/memory.py", "import pickle\n", "`psync/engine/memory.py:1` imports pickle; only `store/codec.py` may"),
         (
@@ -221,9 +229,13 @@ def plant(folder: Path, file: str, text: str) -> Path:
             "from .codec import pickle\n",
             "`psync/store/db.py:1` imports psync.store.codec.pickle; only `store/codec.py` may",
         ),
-        ("engine/files.py", "import psutil\n", "`psync/engine/files.py:1` imports psutil; only `engine/owner.py` may"),
+        (
+            "engine/files.py",
+            "import psutil\n",
+            "`psync/engine/files.py:1` imports psutil; only `engine/system/process_identity.py` may",
+        ),
         ("sync/lock.py", "print(1)\n", "`psync/sync/lock.py:1` calls print; only `cli/` and `pickleshare.py` may"),
-        ("store/db.py", "open('x')\n", "`psync/store/db.py:1` calls open; only `engine/` may"),
+        ("store/db.py", "open('x')\n", "`psync/store/db.py:1` calls open; only `engine/` and `work/shell/` may"),
         (
             "sync/queue.py",
             "import multiprocessing.pool\n",
@@ -237,7 +249,7 @@ def plant(folder: Path, file: str, text: str) -> Path:
         (
             "store/db.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    import os\n",
-            "`psync/store/db.py:5` imports os; only `engine/` may",
+            "`psync/store/db.py:5` imports os; only `engine/` and `work/shell/` may",
         ),
     ],
 )

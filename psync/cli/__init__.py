@@ -104,7 +104,7 @@ def _guarded(command: Command, args: argparse.Namespace, title: str) -> int:
 
 
 def _check_environment() -> None:
-    from psync.engine.format import check_environment
+    from psync.engine.serialization import check_environment
 
     try:
         check_environment()

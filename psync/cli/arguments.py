@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from psync.cli import Failure
-from psync.engine.places import checked, is_there, looking_engine, shown
+from psync.engine.admin import checked, is_there, looking_engine, shown
 from psync.errors import StoreFailed
 from psync.store import PickleShareDB
 

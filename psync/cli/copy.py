@@ -9,14 +9,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from psync.cli import Failure, arguments
-from psync.engine import Key, clock
-from psync.engine.format import agree
-from psync.engine.keys import NO_KEY, read_file
-from psync.engine.places import is_address, looking_engine, shown
+from psync.engine import Key
+from psync.engine.admin import is_address, looking_engine, shown
+from psync.engine.serialization import agree
+from psync.engine.signed.keys import NO_KEY, read_file
+from psync.engine.system import clock
 from psync.store import PickleShareDB
 
 if TYPE_CHECKING:
-    from psync.sync.copying import Copied
+    from psync.work.admin.copy_store import Copied
 
 OFTEN = 0.1
 """Seconds between two looks at how far it has come."""
@@ -49,7 +50,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from psync.sync.copying import copy_store
+    from psync.work.admin.copy_store import copy_store
 
     arguments.must_exist(args.source)
     from_key, to_key = key_in(args.from_key, args.source), key_in(args.to_key, args.directory)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psync.cli import Failure, WrongUse, arguments
-from psync.engine.places import diagnosed, is_address, paired, put_back
+from psync.engine.admin import diagnosed, is_address, paired, put_back
 
 if TYPE_CHECKING:
     from psync.engine.looks import Finding

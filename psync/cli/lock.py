@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from psync.cli import WrongUse, arguments
-from psync.engine.program import run as run_program
 from psync.errors import LockTimeout
 from psync.store import PickleShareDB
 from psync.sync import Lock, ReadWriteLock
+from psync.work.shell.exec import run as run_program
 
 TAKES_COMMAND = True
 

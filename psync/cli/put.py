@@ -7,8 +7,8 @@ from typing import Any
 
 from psync.cli import WrongUse, arguments, text
 from psync.sync import WorkQueue
-from psync.sync.delayed import LONGEST
-from psync.sync.levels import HIGHEST, LOWEST
+from psync.sync.queue.delays import LONGEST
+from psync.sync.queue.priorities import HIGHEST, LOWEST
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,8 @@ from psync.cli.arguments import above, count, directory, opened, where
 if TYPE_CHECKING:
     from psync.store import PickleShareDB
     from psync.sync import Group, WorkQueue
-    from psync.work.commands import Jobs, Template
-    from psync.work.runner import Outcome, Runner
+    from psync.work.shell.runner import Outcome, Runner
+    from psync.work.shell.template import Jobs, Template
 
 TAKES_COMMAND = True
 ATTEMPTS = 3
@@ -55,8 +55,8 @@ def _number(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from psync.engine.children import find_program
-    from psync.work.commands import Template
+    from psync.work.shell.child_group import find_program
+    from psync.work.shell.template import Template
 
     template = Template(args.command)
     if (program := template.program) is not None and find_program(program) is None:
@@ -66,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(db: PickleShareDB, args: argparse.Namespace, template: Template) -> int:
-    from psync.engine.children import processors
     from psync.sync import Group, WorkQueue
-    from psync.work.runner import Runner
+    from psync.work.shell.child_group import processors
+    from psync.work.shell.runner import Runner
 
     begun = db.engine.now()
     queue = WorkQueue(db, args.queue, max_attempts=max(ATTEMPTS, args.retries + 1))
@@ -112,7 +112,7 @@ def _lines(file: str | None) -> list[str]:
 def _admit(db: PickleShareDB, place: str, queue: WorkQueue, crew: Group, jobs: Jobs, *, resume: bool) -> None:
     """Join those who work on the queue and put in what is new. `Failure` if it was used before, and nobody does now."""
     from psync.sync import Lock
-    from psync.sync.named import put_named
+    from psync.sync.queue.named import put_named
 
     with Lock(db, f"run/{queue.name}"):
         alone = not crew.members()

@@ -11,7 +11,7 @@ from psync.cli import Failure, arguments
 from psync.cli.tables import size, table
 
 if TYPE_CHECKING:
-    from psync.work.overview import Observer, Overview
+    from psync.work.admin.overview import Observer, Overview
 
 __all__ = ["Observer", "as_dict", "observe", "options", "run", "shown"]
 
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
 def observe(args: argparse.Namespace) -> Observer:
     """`Failure` if there is nothing of psync to look at."""
-    from psync.engine.places import is_used
-    from psync.work.overview import Observer
+    from psync.engine.admin import is_used
+    from psync.work.admin.overview import Observer
 
     arguments.must_exist(args.directory)
     if not is_used(args.directory):

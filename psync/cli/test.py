@@ -7,7 +7,7 @@ import multiprocessing
 from collections.abc import Callable
 
 from psync.cli import arguments
-from psync.engine.places import fresh_store
+from psync.engine.admin import fresh_store
 from psync.errors import PsyncError
 from psync.store import PickleShareDB
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 def _show(observer: status.Observer, interval: float) -> None:
     import termios
 
-    from psync.engine import clock
+    from psync.engine.system import clock
 
     before, then = None, 0.0
     while True:

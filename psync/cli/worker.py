@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from psync.cli import INTERRUPTED, arguments
-from psync.engine.children import processors
-from psync.work.shift import Conditions, Shift
+from psync.work.shell.child_group import processors
+from psync.work.supervisor import Conditions, Shift
 
 MEGABYTE = 1 << 20
 

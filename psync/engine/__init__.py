@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import Engine
 from psync.engine.directory import DirectoryEngine
-from psync.engine.keys import Key
-from psync.engine.opening import (
+from psync.engine.factory import (
     Allow,
     Durability,
     Root,
@@ -26,6 +25,7 @@ from psync.engine.opening import (
     remove_directory,
     shared_engine,
 )
+from psync.engine.signed.keys import Key
 
 __all__ = [
     "Allow",

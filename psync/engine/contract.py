@@ -50,9 +50,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
-from psync.engine.format import Format
 from psync.engine.looks import Facts, Process, Shape
 from psync.engine.seats import Seats
+from psync.engine.serialization import Format
 
 Durability = Literal["process", "file", "power"]
 Version = tuple[int, ...]

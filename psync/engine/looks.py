@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from psync.engine.contract import Alive
-    from psync.engine.owner import Identity, Usage
+    from psync.engine.system.process_identity import Identity, Usage
 
 
 class Shape(enum.Enum):

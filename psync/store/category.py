@@ -21,8 +21,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from psync.engine import forks
 from psync.engine.contract import Bucket, Engine, HeldBucket, Position, Tail
+from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, StoreFailed, kept_at
 from psync.store.codec import codec_of
 from psync.store.keys import gethashfile
@@ -71,7 +71,7 @@ class Category:
         """The identity of each bucket beside which there was no ``xx``."""
         self._roomy: dict[str, int] = {}
         """Size at which a bucket is looked at next, where it is not ROOMY."""
-        forks.remember(self)
+        fork_hooks.remember(self)
         self._gathered = False
         """True once it is known that no foreign bucket is left (nobody makes new ones while psync works here)."""
 

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from psync.engine.seal import BUCKET_HEAD, is_bucket
+from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
 from psync.errors import NotSerializable
 from psync.store.codec import Codec
 

@@ -8,7 +8,7 @@ What they share: `place` (a name in a directory), `shared` (one small value that
 
 from __future__ import annotations
 
-from psync.sync.barrier import Barrier
+from psync.sync.barrier.barrier import Barrier
 from psync.sync.condition import Condition
 from psync.sync.counter import Counter
 from psync.sync.double_barrier import DoubleBarrier
@@ -18,11 +18,11 @@ from psync.sync.group import Group, Member
 from psync.sync.latch import Latch
 from psync.sync.lock import Lock
 from psync.sync.mailbox import Mailbox
-from psync.sync.queue import WorkQueue
+from psync.sync.queue.task import Task
+from psync.sync.queue.work_queue import WorkQueue
 from psync.sync.read_write_lock import ReadWriteLock
 from psync.sync.rlock import RLock
 from psync.sync.semaphore import BoundedSemaphore, Semaphore
-from psync.sync.task import Task
 
 __all__ = [
     "Barrier",

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from psync.store.waiting import NOT_YET
 from psync.sync.lock import Lock
-from psync.sync.place import Place, Primitive
+from psync.sync.primitive import Place, Primitive
 from psync.sync.rlock import RLock
-from psync.sync.shared import Shared
-from psync.sync.waiting import Waiter, dead_of, names_of
+from psync.sync.shared_state import Shared
+from psync.sync.wait import Waiter, dead_of, names_of
 
 T = TypeVar("T")
 

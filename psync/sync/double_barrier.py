@@ -9,8 +9,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from psync.sync.barrier import Barrier, BarrierStatistics
-from psync.sync.place import Place, Primitive
+from psync.sync.barrier.barrier import Barrier, BarrierStatistics
+from psync.sync.primitive import Place, Primitive
 
 
 class DoubleBarrier(Primitive):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import NamedTuple
 
-from psync.sync.place import Place, Primitive
-from psync.sync.waiting import patience
+from psync.sync.primitive import Place, Primitive
+from psync.sync.wait import patience
 
 
 class ElectionStatistics(NamedTuple):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from psync.store.waiting import NOT_YET
-from psync.sync.place import Place, Primitive
-from psync.sync.shared import Shared
-from psync.sync.waiting import Waiter
+from psync.sync.primitive import Place, Primitive
+from psync.sync.shared_state import Shared
+from psync.sync.wait import Waiter
 
 
 class _Flag(NamedTuple):

@@ -9,12 +9,12 @@ import threading
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from psync.engine import forks
+from psync.engine.system import fork_hooks
 from psync.errors import WaitTimeout
 from psync.store.waiting import NOT_YET
-from psync.sync.place import Place, Primitive
-from psync.sync.shared import Shared
-from psync.sync.waiting import Waiter, dead_of, some_seconds
+from psync.sync.primitive import Place, Primitive
+from psync.sync.shared_state import Shared
+from psync.sync.wait import Waiter, dead_of, some_seconds
 
 
 class _Members(NamedTuple):
@@ -62,7 +62,7 @@ class Group(Primitive):
         self._mine = (0, 0)
         """Number and owner of the membership through this handle; a forked child has none."""
         self._joining = threading.Lock()
-        forks.remember(self)
+        fork_hooks.remember(self)
 
     def after_fork(self) -> None:
         """A forked child has a lock of its own."""

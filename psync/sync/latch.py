@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from psync.errors import WaitTimeout
 from psync.store.waiting import NOT_YET
-from psync.sync.place import Place, Primitive
-from psync.sync.shared import Shared
-from psync.sync.waiting import Waiter, dead_of, some_seconds
+from psync.sync.primitive import Place, Primitive
+from psync.sync.shared_state import Shared
+from psync.sync.wait import Waiter, dead_of, some_seconds
 
 
 class _Count(NamedTuple):

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from psync.errors import LockTimeout
-from psync.sync.place import Place, Primitive
-from psync.sync.waiting import patience, some_seconds
+from psync.sync.primitive import Place, Primitive
+from psync.sync.wait import patience, some_seconds
 
 
 class LockStatistics(NamedTuple):

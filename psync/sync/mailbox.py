@@ -14,7 +14,7 @@ from psync.errors import WaitTimeout
 from psync.store.category import COMPRESSED, MISSING, Category
 from psync.store.keys import gethashfile
 from psync.store.waiting import NOT_YET, wait_for
-from psync.sync.place import Place, engine_of, own_name
+from psync.sync.primitive import Place, engine_of, own_name
 
 
 class MailboxStatistics(NamedTuple):

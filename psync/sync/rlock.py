@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 
 from psync.sync.lock import Lock
-from psync.sync.place import Place
-from psync.sync.waiting import patience
+from psync.sync.primitive import Place
+from psync.sync.wait import patience
 
 
 class RLock(Lock):

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from psync.store.waiting import NOT_YET
-from psync.sync.place import Place, Primitive
-from psync.sync.shared import Shared
-from psync.sync.waiting import Waiter, dead_of, names_of, patience
+from psync.sync.primitive import Place, Primitive
+from psync.sync.shared_state import Shared
+from psync.sync.wait import Waiter, dead_of, names_of, patience
 
 Held = dict[int, int]
 """Owner: how many permits it holds. Never changed in place."""

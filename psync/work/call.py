@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from psync.errors import RemoteError
 from psync.store import codec
-from psync.sync.queue import WorkQueue
+from psync.sync.queue.work_queue import WorkQueue
 
 Loads = Callable[[bytes], Any]
 """How a store's pickles are loaded: as its `allow` says."""

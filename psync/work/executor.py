@@ -1,7 +1,7 @@
 """`concurrent.futures` over a directory: calls are made by processes that may be killed, be elsewhere, come and go.
 
-A call is a task (`psync.sync.queue`), so what is promised of tasks is promised of calls: a worker that is killed costs
-one attempt of the one call it was at, a result is recorded once, and a client that died may be followed by another.
+A call is a task of a `WorkQueue`, so what is promised of tasks is promised of calls: a worker that is killed costs one
+attempt of the one call it was at, a result is recorded once, and a client that died may be followed by another.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from psync.engine import private_directory, remove_directory
 from psync.store import PickleShareDB
-from psync.sync.place import Place
-from psync.sync.queue import WorkQueue
+from psync.sync.primitive import Place
+from psync.sync.queue.work_queue import WorkQueue
 from psync.work import call
-from psync.work.crew import Beginning, Crew
 from psync.work.futures import Futures, TaskFuture
+from psync.work.pool import Beginning, Crew
 from psync.work.progress import Progress
 
 T = TypeVar("T")

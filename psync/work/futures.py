@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from psync.errors import TaskFailed
 from psync.store.category import MISSING
-from psync.sync.queue import WorkQueue
-from psync.sync.waiting import until_next_look
+from psync.sync.queue.work_queue import WorkQueue
+from psync.sync.wait import until_next_look
 from psync.work import call
 
 T = TypeVar("T")

@@ -13,10 +13,10 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from types import FrameType
 
-from psync.engine import forks
+from psync.engine.system import fork_hooks
 from psync.errors import QueueClosed, StaleClaim, WaitTimeout
-from psync.sync.queue import WorkQueue
-from psync.sync.task import Task
+from psync.sync.queue.task import Task
+from psync.sync.queue.work_queue import WorkQueue
 from psync.work import call
 from psync.work.call import Stopped
 
@@ -133,7 +133,7 @@ class Listening:
             stop()
 
         self._before = {number: signal.signal(number, told) or signal.SIG_DFL for number in numbers}
-        forks.remember(self)
+        fork_hooks.remember(self)
 
     def close(self) -> None:
         for number, handler in self._before.items():

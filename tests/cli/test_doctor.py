@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from psync import CorruptValue, PickleShareDB
-from psync.engine.directory.premises import Mount, network_options, promise
+from psync.engine.directory.admin.environment import Mount, network_options, promise
 from tests.cli.shell import ENVIRON, psync
 from tests.cli.test_status import snapshot
 from tests.support import files
@@ -24,7 +24,7 @@ TRIALS = (
 ).split(", ")
 KILLED = """
 import os, signal, sys
-from psync.engine.directory.files import Temporary
+from psync.engine.directory.fs.syscalls import Temporary
 from psync import DirectoryEngine
 engine = DirectoryEngine(sys.argv[1])
 engine.owner()

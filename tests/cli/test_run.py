@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from psync import Mailbox, WorkQueue
-from psync.work.commands import Template
+from psync.work.shell.template import Template
 from tests.cli.shell import ENVIRON, psync
 from tests.support import scaled
 

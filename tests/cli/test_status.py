@@ -25,9 +25,9 @@ from psync import (
     Semaphore,
     WorkQueue,
 )
-from psync.engine.directory.looking import LookingEngine
+from psync.engine.directory.admin.read_only import LookingEngine
 from psync.errors import StoreFailed
-from psync.work.overview import Observer
+from psync.work.admin.overview import Observer
 from tests.cli.shell import ENVIRON, psync
 from tests.support import files
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from psync import Executor, TaskFailed, WorkQueue
-from psync.engine import owner
+from psync.engine.system import process_identity
 from psync.work import Worker
 from tests.cli import calls
 from tests.cli.shell import ENVIRON, psync
@@ -248,7 +248,7 @@ def test_a_process_that_has_grown_too_large_is_replaced_after_its_call(client: E
 
 def test_no_call_is_begun_while_the_host_is_busy(client: Executor, shared: str) -> None:
     future = client.submit(abs, -1)
-    if owner.load() > 0.01:
+    if process_identity.load() > 0.01:
         with worker(shared, "-j", "1", "--max-load", "0.001") as running:
             time.sleep(1.0)
             assert client.queue.state(future.id) == "waiting"

@@ -19,7 +19,7 @@ import pytest
 
 from psync import WorkQueue
 from psync.errors import StaleClaim
-from psync.sync.batches import MOST_FAR
+from psync.sync.queue.prefetch import MOST_FAR
 from tests.concurrency.crew import end
 from tests.concurrency.test_queue_kill import (
     ENOUGH,

@@ -20,8 +20,8 @@ import pytest
 
 from psync import PickleShareDB, WorkQueue
 from psync.errors import StaleClaim
-from psync.sync.batches import MOST_FAR
-from psync.sync.waiting import LONGEST_FAR
+from psync.sync.queue.prefetch import MOST_FAR
+from psync.sync.wait import LONGEST_FAR
 from tests.concurrency.crew import FORK, end, together
 from tests.concurrency.history import identity_of, value_of
 from tests.support import ENGINE, die_before_the_mark, everywhere, scaled

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import pytest
 
 from psync import DirectoryEngine, PickleShareDB, gethashfile
-from psync.engine.directory import wake
-from psync.engine.directory.names import SEATS
+from psync.engine.directory.layout import SEATS
+from psync.engine.directory.notify import wakeup
 from psync.errors import WaitTimeout
 from tests.concurrency.crew import FORK, end, together
 from tests.support import files, scaled
@@ -37,7 +37,7 @@ PROMPT = 2.0
 @pytest.fixture
 def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """A waiter that is not woken sleeps on: for longer than any test here has patience."""
-    monkeypatch.setattr(wake, "GRACE", 300.0)
+    monkeypatch.setattr(wakeup, "GRACE", 300.0)
 
 
 Wait = Callable[[PickleShareDB], Any]

@@ -136,8 +136,8 @@ def test_a_moment_is_as_far_as_was_said_and_never_nearer(stand: Stand, seconds: 
 
 
 def test_a_moment_of_another_boot_is_unknown() -> None:
-    from psync.engine import boot
+    from psync.engine.system import boot_time
 
-    moment = boot.due(5.0)
-    assert boot.until(moment ^ 1 << 50) is None
-    assert boot.until(moment) is not None
+    moment = boot_time.due(5.0)
+    assert boot_time.until(moment ^ 1 << 50) is None
+    assert boot_time.until(moment) is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from psync import DirectoryEngine, StoreFailed
-from psync.engine.directory import network_cells
+from psync.engine.directory.cells import nfs
 from tests.contract.payloads import loaded, pickled
 
 BEFORE = b"." * 5000
@@ -31,20 +31,20 @@ def engine(tmp_path: Path) -> Iterator[DirectoryEngine]:
 @pytest.fixture
 def before_lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
     """Something is done before each lock of a cell, but not before those that it takes itself."""
-    lock = network_cells.lock
+    lock = nfs.lock
 
     def set_up(act: Callable[[], object]) -> None:
         acting = False
 
-        def slow(fd: int, *, shared: bool = False) -> None:
+        def slow(fd: int, how: int) -> None:
             nonlocal acting
             if not acting:
                 acting = True
                 act()
                 acting = False
-            lock(fd, shared=shared)
+            lock(fd, how)
 
-        monkeypatch.setattr(network_cells, "lock", slow)
+        monkeypatch.setattr(nfs, "lock", slow)
 
     return set_up
 
@@ -53,7 +53,7 @@ def test_who_always_comes_second_still_gets_there(
     tmp_path: Path, engine: DirectoryEngine, before_lock: Callable[[Callable[[], object]], None]
 ) -> None:
     engine.update("n", count)
-    rivals = network_cells.TRIES + 20
+    rivals = nfs.TRIES + 20
     turns = iter(range(rivals))
     rival = DirectoryEngine(tmp_path / "store", sharing="network")
 
@@ -74,7 +74,7 @@ def test_a_name_that_leads_to_one_dead_file_is_an_error(
 ) -> None:
     engine.update("n", count)
     looked = []
-    monkeypatch.setattr(network_cells, "TRIES", 7)
+    monkeypatch.setattr(nfs, "TRIES", 7)
     monkeypatch.setattr(engine._cells._lookups, "is_live", lambda path, fd: looked.append(path))
     with pytest.raises(StoreFailed, match="Stale file handle"):
         engine.update("n", lambda old: old)

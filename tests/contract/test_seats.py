@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from psync.engine import Engine, MemoryEngine
-from psync.engine.directory.register import HEAD, PAGE, ROOM
+from psync.engine.directory.registers.register import HEAD, PAGE, ROOM
 from psync.engine.seats import Seat, Seats
 from psync.errors import PsyncError
 from tests.contract.conftest import build

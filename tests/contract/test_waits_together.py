@@ -13,9 +13,9 @@ import pytest
 
 from psync import Event, PickleShareDB, WorkQueue
 from psync.engine import DirectoryEngine
-from psync.engine.directory import lookups
-from psync.engine.directory.far import LATEST, ROUNDS
-from psync.sync.taker import LOOKS
+from psync.engine.directory.fs import nfs_lookup
+from psync.engine.directory.notify.nfs_poll import LATEST, ROUNDS
+from psync.sync.queue.consumer import LOOKS
 from tests.contract.payloads import item, pickled
 from tests.contract.stands import DirectoryStand, threads
 from tests.contract.test_watch import BUCKET, CHANGES, LOG
@@ -84,7 +84,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(module, name, counted)
 
-    for module, name in ((os, "pread"), (os, "open"), (lookups, "_force")):
+    for module, name in ((os, "pread"), (os, "open"), (nfs_lookup, "_force")):
         counting(module, name)
     return made
 

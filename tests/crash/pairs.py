@@ -22,8 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from psync.engine import DirectoryEngine
-from psync.engine.directory import mutex, wake
-from psync.sync import claims, queue, waiting
+from psync.engine.directory.locks import mutex
+from psync.engine.directory.notify import wakeup
+from psync.sync import wait
+from psync.sync.queue import claims, work_queue
 from tests.concurrency.crew import SharedNumbers
 from tests.crash.harness import directory
 from tests.crash.lean import lean
@@ -39,8 +41,8 @@ LONG = 12
 
 def only_woken() -> None:
     """In this process nobody who waits looks by himself: whoever is not woken does not go on."""
-    waiting.LOOK_FOR_DEAD = claims.LOOK_FOR_DEAD = queue.LOOK_FOR_DEAD = mutex.LOOK_FOR_DEAD = FOR_EVER
-    wake.GRACE = FOR_EVER
+    wait.LOOK_FOR_DEAD = claims.LOOK_FOR_DEAD = work_queue.LOOK_FOR_DEAD = mutex.LOOK_FOR_DEAD = FOR_EVER
+    wakeup.GRACE = FOR_EVER
     DirectoryEngine.spin = 0.0  # so that its calls are the same every time
 
 

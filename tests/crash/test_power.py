@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from psync.engine import boot
+from psync.engine.system import boot_time
 from tests.crash.children import in_child
 from tests.crash.cuts import WORKERS, Found, look, prepare, work
 from tests.crash.disks import Disk, disk
@@ -36,8 +36,8 @@ def tracer() -> None:
 
 def in_another_boot(store: str, notes: Path) -> Found:
     """What there is for the host that was started anew."""
-    before = boot._boot()
-    boot._boot = lambda: before + 1  # type: ignore[assignment]
+    before = boot_time._boot()
+    boot_time._boot = lambda: before + 1  # type: ignore[assignment]
     return look(store, notes)
 
 

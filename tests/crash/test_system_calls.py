@@ -17,7 +17,7 @@ import pytest
 
 import psync
 from benchmarks.peers import plain
-from psync.sync.task import Task
+from psync.sync.queue.task import Task
 from tests.crash import ptrace
 
 pytestmark = pytest.mark.crash

@@ -14,7 +14,7 @@ import pytest
 
 from psync import WorkQueue
 from psync.engine.contract import WAITING
-from psync.engine.directory.commit import Commit
+from psync.engine.directory.log.group_commit import Commit
 from psync.errors import QueueClosed, StoreFailed
 from tests.concurrency.crew import SharedNumbers
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from psync import TaskFailed, WorkQueue
-from psync.engine import DirectoryEngine, boot
-from psync.sync.named import put_named
+from psync.engine import DirectoryEngine
+from psync.engine.system import boot_time
+from psync.sync.queue.named import put_named
 
 
 def another_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = boot._boot()
-    monkeypatch.setattr(boot, "_boot", lambda: now + 1)
+    now = boot_time._boot()
+    monkeypatch.setattr(boot_time, "_boot", lambda: now + 1)
 
 
 def opened(root: Path, **options: Any) -> WorkQueue:

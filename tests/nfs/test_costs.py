@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from psync.sync.taker import LOOKS
+from psync.sync.queue.consumer import LOOKS
 from tests.nfs.conftest import Place
 from tests.support import SCALE
 

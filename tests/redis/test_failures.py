@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from psync import Lock, Mailbox, PickleShareDB, StaleClaim, WorkQueue
-from psync.engine import clock, open_engine
-from psync.engine.redis import scripts
-from psync.engine.redis.scripts import Script
+from psync.engine import open_engine
+from psync.engine.redis import lua
+from psync.engine.redis.lua import Script
+from psync.engine.system import clock
 from psync.errors import StoreFailed, StoreFull
 from tests.redis.proxy import Proxy
 from tests.redis_server import AOF, WHOLE, RedisServer, only_when_asked
@@ -186,17 +187,17 @@ def _pop(db: PickleShareDB) -> object:
 
 
 LOST: dict[str, tuple[Callable[[PickleShareDB], object], Script, object]] = {
-    "append": (_append, scripts.LOG_APPEND, 1),
-    "claim": (_claim, scripts.LOG_TAKE, ("one", 1, 1, 1)),
-    "done": (_done, scripts.LOG_ANSWER, ["result"]),
-    "post": (_post, scripts.APPEND, (True, 1)),
-    "create": (lambda db: db.add("new", 1), scripts.CREATE, True),
-    "write": (lambda db: db.__setitem__("k", 1), scripts.WRITE, None),
-    "delete": (_pop, scripts.REMOVE, ("v", False)),
-    "hold": (_update, scripts.HOLD, (2, 2)),
-    "update": (_update, scripts.PUT_HELD, (2, 2)),
-    "acquire": (_acquire, scripts.HOLD, (True, None, False)),
-    "release": (_acquire, scripts.RELEASE, (True, None, False)),
+    "append": (_append, lua.LOG_APPEND, 1),
+    "claim": (_claim, lua.LOG_TAKE, ("one", 1, 1, 1)),
+    "done": (_done, lua.LOG_ANSWER, ["result"]),
+    "post": (_post, lua.APPEND, (True, 1)),
+    "create": (lambda db: db.add("new", 1), lua.CREATE, True),
+    "write": (lambda db: db.__setitem__("k", 1), lua.WRITE, None),
+    "delete": (_pop, lua.REMOVE, ("v", False)),
+    "hold": (_update, lua.HOLD, (2, 2)),
+    "update": (_update, lua.PUT_HELD, (2, 2)),
+    "acquire": (_acquire, lua.HOLD, (True, None, False)),
+    "release": (_acquire, lua.RELEASE, (True, None, False)),
 }
 
 

@@ -12,7 +12,7 @@ import redis
 from psync import PickleShareDB, UnsafeStore, WorkQueue
 from psync.engine import Durability
 from psync.engine.redis.engine import RedisEngine
-from psync.engine.redis.premises import told
+from psync.engine.redis.server_info import told
 from psync.errors import CorruptValue, StoreFailed
 from tests.redis_server import RedisServer
 

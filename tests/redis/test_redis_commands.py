@@ -12,10 +12,10 @@ import pytest
 
 from psync import Counter, Lock, PickleShareDB, WorkQueue
 from psync.cli import main
-from psync.engine import places
+from psync.engine import admin
 from psync.engine.contract import Alive
-from psync.engine.redis import diagnosis
-from psync.engine.redis.premises import Premises, told
+from psync.engine.redis import doctor
+from psync.engine.redis.server_info import Premises, told
 from psync.errors import StoreFailed
 from tests.cli.shell import ENVIRON, psync
 from tests.redis_server import RedisServer
@@ -78,7 +78,7 @@ def test_a_run_shares_its_lines_there(server: RedisServer) -> None:
 def test_a_trial_leaves_nothing_behind(server: RedisServer) -> None:
     trial = psync("test", server.url("other"), "--processes", "2", "--rounds", "5")
     assert (trial.code, trial.out.splitlines()[-1]) == (0, f"{server.url('other')}: all is well")
-    assert not places.is_used(server.url("other"))
+    assert not admin.is_used(server.url("other"))
     with PickleShareDB(server.url("other")) as db:
         assert db.engine.server.ask("DBSIZE") == 0  # type: ignore[attr-defined]
 
@@ -87,7 +87,7 @@ def test_who_only_looks_changes_nothing(server: RedisServer) -> None:
     url = server.url("look")
     with PickleShareDB(url) as db:
         db["a"] = 1
-        looking = PickleShareDB(places.looking_engine(url))
+        looking = PickleShareDB(admin.looking_engine(url))
         assert looking["a"] == 1
         for change in (lambda: looking.__setitem__("a", 2), looking.engine.owner, looking.sweep):
             with pytest.raises(StoreFailed, match="only looks"):
@@ -158,19 +158,19 @@ def test_doctor_judges_what_a_server_may_forget() -> None:
         return told(usual | information, {"save": "", "appendfsync": "everysec"})
 
     limited = of(maxmemory="1000", maxmemory_policy="allkeys-lru")
-    assert diagnosis.eviction(limited).state == "wrong"
-    assert diagnosis.eviction(of(maxmemory_policy="allkeys-lru")).state == "note"
-    assert "alive" in diagnosis.eviction(limited._replace(policy="volatile-lru")).says
-    assert diagnosis.eviction(of(maxmemory_policy="noeviction")).state == "ok"
-    assert diagnosis.memory({"maxmemory": "1000", "used_memory": "950"}).state == "wrong"
-    assert "forgets everything" in diagnosis.persistence(of(aof_enabled="0"), {}).says
-    assert "last second" in diagnosis.persistence(of(aof_enabled="1"), {}).says
-    assert diagnosis.persistence(of(aof_enabled="1"), {"aof_last_write_status": "err"}).state == "wrong"
-    assert diagnosis.version(of(redis_version="5.0.3"), {}).state == "wrong"
-    assert diagnosis.version(of(), {"valkey_version": "8.0.1"}).says.startswith("Valkey 8.0.1")
-    assert diagnosis.version(told(None, {}), {}).state == "note"
+    assert doctor.eviction(limited).state == "wrong"
+    assert doctor.eviction(of(maxmemory_policy="allkeys-lru")).state == "note"
+    assert "alive" in doctor.eviction(limited._replace(policy="volatile-lru")).says
+    assert doctor.eviction(of(maxmemory_policy="noeviction")).state == "ok"
+    assert doctor.memory({"maxmemory": "1000", "used_memory": "950"}).state == "wrong"
+    assert "forgets everything" in doctor.persistence(of(aof_enabled="0"), {}).says
+    assert "last second" in doctor.persistence(of(aof_enabled="1"), {}).says
+    assert doctor.persistence(of(aof_enabled="1"), {"aof_last_write_status": "err"}).state == "wrong"
+    assert doctor.version(of(redis_version="5.0.3"), {}).state == "wrong"
+    assert doctor.version(of(), {"valkey_version": "8.0.1"}).says.startswith("Valkey 8.0.1")
+    assert doctor.version(told(None, {}), {}).state == "note"
     open_to_all = {"requirepass": "", "bind": "* -::*", "protected-mode": "no"}
-    assert [each.state for each in diagnosis.access(open_to_all, "redis://host/0")] == ["note", "wrong"]
-    assert [each.state for each in diagnosis.access(open_to_all, "unix:///socket")] == ["ok"]
-    [replica] = diagnosis.replication({"role": "slave"})
+    assert [each.state for each in doctor.access(open_to_all, "redis://host/0")] == ["note", "wrong"]
+    assert [each.state for each in doctor.access(open_to_all, "unix:///socket")] == ["ok"]
+    [replica] = doctor.replication({"role": "slave"})
     assert replica.state == "wrong"

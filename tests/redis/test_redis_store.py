@@ -15,8 +15,8 @@ import pytest
 from psync import Barrier, Counter, Executor, Group, Lock, PickleShareDB, pickleshare
 from psync.engine import open_engine, shared_engine
 from psync.engine.contract import Alive
-from psync.engine.redis.address import parse
 from psync.engine.redis.engine import RedisEngine
+from psync.engine.redis.url import parse
 from psync.errors import StoreFailed
 from tests.redis_server import RedisServer
 from tests.sync.people import Talk, another

@@ -10,9 +10,9 @@ import pytest
 
 from psync import Counter, Lock, PickleShareDB, RLock
 from psync.engine.contract import Alive
-from psync.engine.redis import scripts
+from psync.engine.redis import lua
+from psync.engine.redis.client import Line
 from psync.engine.redis.engine import RedisEngine
-from psync.engine.redis.server import Line
 from tests.redis_server import RedisServer, contents
 from tests.sync.people import Talk, another, eventually
 from tests.sync.test_interrupts import Struck, interrupt_holders
@@ -30,7 +30,7 @@ def test_a_request_that_arrives_behind_its_successor_is_not_done(
     monkeypatch.setattr(Line, "ask", lambda line, *command, ask=Line.ask: sent.append(command) or ask(line, *command))
     log.append([b"second"])
     late, again = sent[0], log.append([b"third"])
-    assert (line.ask(*late), again, log.counts().appended) == ([scripts.LATE], [2], 3)
+    assert (line.ask(*late), again, log.counts().appended) == ([lua.LATE], [2], 3)
     engine.close()
 
 

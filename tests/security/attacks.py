@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
-from psync.engine.directory.records import encode, size_of
-from psync.engine.keys import Keys
-from psync.engine.seal import End, extension, follow, seal, seal_text, start, whole_bucket
-from psync.engine.sealed.sealer import CELL, PIECE, RECORD, REGISTER, Sealer
+from psync.engine.directory.log.record_format import encode, size_of
+from psync.engine.encoding.framing import End, extension, follow, seal, seal_text, start, whole_bucket
+from psync.engine.signed.keys import Keys
+from psync.engine.signed.signature import CELL, PIECE, RECORD, REGISTER, Sealer
 
 KEY, MALLORYS = b"the key of the honest ones", b"the key of the attacker's"
 Attack = Callable[[Path], None]

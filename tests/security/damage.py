@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from psync import Barrier, Counter, Event, Lock, PickleShareDB, WorkQueue
 from psync.engine.directory.engine import DirectoryEngine
-from psync.engine.seal import Unreadable, committed, is_bucket, seal_text
+from psync.engine.encoding.framing import Unreadable, committed, is_bucket, seal_text
 from psync.errors import CorruptValue, PsyncError, UnsafeStore
 from tests.store.limited import ROOM
 from tests.store.test_mutations import MUTATIONS

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from psync import Counter, Event, Lock, Mailbox, PickleShareDB, UnsafeStore, WorkQueue
-from psync.engine.directory.names import is_used
-from psync.engine.directory.remains import remains
-from psync.engine.keys import FILE
+from psync.engine.directory.admin.leftovers import remains
+from psync.engine.directory.layout import is_used
+from psync.engine.signed.keys import FILE
 from psync.errors import CorruptValue, PsyncError
-from psync.work.overview import Observer
+from psync.work.admin.overview import Observer
 from tests.security.attacks import ATTACKS, KEY, MALLORYS, Attack, owned, put
 from tests.store.limited import limited
 

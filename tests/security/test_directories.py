@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from psync import Barrier, PickleShareDB, UnsafeStore, WorkQueue
-from psync.engine.directory import trust
-from psync.engine.directory.looking import LookingEngine
+from psync.engine.directory.admin.read_only import LookingEngine
+from psync.engine.directory.fs import permissions
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
@@ -169,10 +169,10 @@ class People:
                 self.__dict__.update(facts)
 
         users = [Entry(pw_name=name, pw_uid=1000 + number, pw_gid=gid) for number, (name, gid) in enumerate(primary)]
-        monkeypatch.setattr(trust.pwd, "getpwuid", lambda uid: {user.pw_uid: user for user in users}[uid])  # type: ignore[attr-defined]
-        monkeypatch.setattr(trust.pwd, "getpwall", lambda: users)  # type: ignore[attr-defined]
-        monkeypatch.setattr(trust.grp, "getgrgid", lambda gid: Entry(gr_mem=members, gr_name="the group"))  # type: ignore[attr-defined]
-        trust.is_private_group.cache_clear()
+        monkeypatch.setattr(permissions.pwd, "getpwuid", lambda uid: {user.pw_uid: user for user in users}[uid])  # type: ignore[attr-defined]
+        monkeypatch.setattr(permissions.pwd, "getpwall", lambda: users)  # type: ignore[attr-defined]
+        monkeypatch.setattr(permissions.grp, "getgrgid", lambda gid: Entry(gr_mem=members, gr_name="the group"))  # type: ignore[attr-defined]
+        permissions.is_private_group.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_a_group_is_private_if_nobody_else_is_in_it(
 ) -> None:
     People(monkeypatch, members, primary)
     try:
-        assert trust.is_private_group(1000, 1000) is private
+        assert permissions.is_private_group(1000, 1000) is private
     finally:
-        trust.is_private_group.cache_clear()
+        permissions.is_private_group.cache_clear()
 
 
 @as_root
@@ -207,7 +207,7 @@ def test_folders_and_files_that_ones_private_group_can_write_to_are_safe(
     os.chown(root / "old", 0, 12345)
     (root / "old").chmod(0o664)
     refused(root)
-    monkeypatch.setattr(trust, "is_private_group", lambda gid, uid: (gid, uid) == (12345, 0))
+    monkeypatch.setattr(permissions, "is_private_group", lambda gid, uid: (gid, uid) == (12345, 0))
     with PickleShareDB(root) as db:
         assert db["old"] == {"a": 1}
         db["old"] = 2

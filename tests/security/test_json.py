@@ -39,8 +39,8 @@ from psync import (
     WorkQueue,
 )
 from psync.cli import main
-from psync.engine.format import SERIALIZER
-from psync.engine.seal import seal
+from psync.engine.encoding.framing import seal
+from psync.engine.serialization import SERIALIZER
 from psync.errors import CorruptValue
 from psync.store.json_values import JSON
 from tests.security.attacks import ATTACKS, append_record, evil, evil_item, owned, put, register

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from psync import Barrier, Event, Executor, Lock, Mailbox, MemoryEngine, PickleShareDB, UnsafeStore, WorkQueue
-from psync.engine.keys import FILE, Keys
+from psync.engine.signed.keys import FILE, Keys
 from tests.security.test_directories import as_root
 from tests.store.test_corruption import quarantined
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from psync.engine.contract import Mark, Update
+from psync.engine.memory.locks import MemoryWatch
 from psync.engine.memory.log import MemoryLog
-from psync.engine.memory.waiting import MemoryWatch
 from tests.simulation.actor import SteppedEngine
 
 

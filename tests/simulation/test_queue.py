@@ -12,7 +12,7 @@ from psync.engine.contract import State
 from psync.engine.memory.log import MemoryLog
 from psync.errors import QueueClosed, StaleClaim
 from psync.sync import Task, WorkQueue
-from psync.sync.behind import SHORTEST_LEASE
+from psync.sync.queue.ack_buffer import SHORTEST_LEASE
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import explore, first_failure
 from tests.simulation.plants import answer_after_the_mark, answer_without_claim, look_before_watching

@@ -11,9 +11,10 @@ from psync.engine import MemoryEngine
 from psync.engine.memory.register import MemorySeats
 from psync.engine.seats import Looked
 from psync.errors import BrokenBarrierError
-from psync.sync import Barrier, seating
-from psync.sync.round import Round, come_on
-from psync.sync.seating import Arrival, Seating
+from psync.sync import Barrier
+from psync.sync.barrier import fast_path
+from psync.sync.barrier.fast_path import Arrival, Seating
+from psync.sync.barrier.state import Round, come_on
 from tests.simulation.actor import Actor, Stuck
 from tests.simulation.explore import Scenario, explore, first_failure
 from tests.simulation.schedule import Schedule
@@ -293,7 +294,7 @@ def test_who_does_not_ask_whether_it_counts_is_found(monkeypatch: pytest.MonkeyP
         after = come_on(now, words)
         return after._replace(came=tuple((owner, last, place) for owner, _, place in after.came))
 
-    monkeypatch.setattr(seating, "come_on", guess)
+    monkeypatch.setattr(fast_path, "come_on", guess)
     first_failure(mixed)
 
 

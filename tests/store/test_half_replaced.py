@@ -1,6 +1,6 @@
 """What a killed replacement can leave on a network file system, and each verb on it: as if it were done, or not begun.
 
-`psync.engine.directory.replacements` names the states. In all of them a new content was on its way to a name.
+`psync.engine.directory.fs.nfs_replace` names the states. In all of them a new content was on its way to a name.
 """
 
 from __future__ import annotations

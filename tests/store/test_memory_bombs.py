@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from psync import PickleShareDB
-from psync.engine import foreign
-from psync.engine.seal import Unreadable
+from psync.engine.encoding import pickle_scan
+from psync.engine.encoding.framing import Unreadable
 from psync.errors import CorruptValue
 from tests.store.limited import ROOM, limited
 from tests.store.test_corruption import quarantined
@@ -55,7 +55,7 @@ def test_a_bomb_is_seen_before_anything_is_unpickled(name: str) -> None:
             pickle.loads(BOMBS[name])
     else:
         with pytest.raises(Unreadable):
-            foreign.check(BOMBS[name])
+            pickle_scan.check(BOMBS[name])
 
 
 def outcomes(root: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from psync import PickleShareDB
-from psync.engine import foreign, seal
+from psync.engine.encoding import framing, pickle_scan
 from psync.errors import CorruptValue
 from tests.store.limited import ROOM, limited
 from tests.support import files, scaled
@@ -35,7 +35,7 @@ def change_bytes(chance: random.Random, data: bytes) -> bytes:
 def change_the_head(chance: random.Random, data: bytes) -> bytes:
     changed = bytearray(data)
     for _ in range(chance.choice((1, 2, 3))):
-        changed[chance.randrange(min(len(data), seal.CELL_HEAD))] = chance.choice((0, 1, 0x2E, 0x30, 0x80, 0xFF))
+        changed[chance.randrange(min(len(data), framing.CELL_HEAD))] = chance.choice((0, 1, 0x2E, 0x30, 0x80, 0xFF))
     return bytes(changed)
 
 
@@ -102,16 +102,16 @@ class Wrong(NamedTuple):
 
 def read(data: bytes) -> Any:
     """What the store makes of a file, without the file. Raises `seal.Unreadable`."""
-    payload = seal.unseal(data)
+    payload = framing.unseal(data)
     if payload is not None:
         return pickle.loads(payload)
-    foreign.check(data)
+    pickle_scan.check(data)
     try:
         return pickle.loads(data)
     except MemoryError:
         raise
     except Exception as error:
-        raise seal.Unreadable(str(error)) from error
+        raise framing.Unreadable(str(error)) from error
 
 
 def without_memo(value: Any) -> bytes:
@@ -133,9 +133,9 @@ def is_anybodys(file: bytes, value: Any) -> bool:
 def cells(chance: random.Random) -> Iterator[tuple[bytes, Any]]:
     while True:
         value = some_value(chance)
-        file = seal.seal(pickle.dumps(value, protocol=5))
+        file = framing.seal(pickle.dumps(value, protocol=5))
         if chance.random() < 0.2:
-            file += seal.seal(pickle.dumps("a longer value stood here before, " * 9))[len(file) :]
+            file += framing.seal(pickle.dumps("a longer value stood here before, " * 9))[len(file) :]
         yield file, value
 
 
@@ -149,7 +149,7 @@ def misread_cells(count: int, seed: int) -> list[Wrong]:
         damaged = mutation(chance, file)
         try:
             found = read(damaged)
-        except seal.Unreadable:
+        except framing.Unreadable:
             continue
         if (found != value or type(found) is not type(value)) and not is_anybodys(damaged, found):
             wrong.append(Wrong(mutation.__name__, damaged, found, value))
@@ -163,12 +163,12 @@ def opcodes(value: Any) -> bytes:
 
 def bucket_states(chance: random.Random) -> list[tuple[bytes, dict[Any, Any]]]:
     """A bucket as it was after each of some appends: its bytes, and the dict that they hold."""
-    file, end = seal.whole_bucket(b"", chance.randrange(2))
+    file, end = framing.whole_bucket(b"", chance.randrange(2))
     value: dict[Any, Any] = {}
     states = [(file, {})]
     for _ in range(chance.randrange(1, 6)):
         key, item = chance.choice(("a", f"key {chance.randrange(9)}", chance.randrange(9))), some_value(chance)
-        tail, end = seal.extension(opcodes(key) + opcodes(item) + b"s", end)
+        tail, end = framing.extension(opcodes(key) + opcodes(item) + b"s", end)
         file = file[:-1] + tail
         value = {**value, key: item}
         states.append((file, value))
@@ -186,7 +186,7 @@ def misread_buckets(count: int, seed: int) -> list[Wrong]:
         damaged = mutation(chance, file)
         try:
             found = read(damaged)
-        except seal.Unreadable:
+        except framing.Unreadable:
             continue
         # With an earlier state in front, the file is what an append leaves that was killed before its last byte.
         right = [state for before, state in states if damaged.startswith(before)] or [value]
@@ -208,7 +208,7 @@ def outcomes_of_plain(count: int, seed: int) -> dict[str, int]:
         file = pickle.dumps(some_value(chance), protocol=chance.choice((2, 3, 4, 5)))
         try:
             read(chance.choice(MUTATIONS)(chance, file))
-        except seal.Unreadable:
+        except framing.Unreadable:
             outcomes["refused"] += 1
         else:
             outcomes["read"] += 1

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from psync import PickleShareDB
-from psync.engine.seal import seal
+from psync.engine.encoding.framing import seal
 from psync.errors import CorruptValue, StoreFailed
 from tests.store.limited import limited
 from tests.store.test_corruption import quarantined

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import psync
-from psync.engine.owner import boot_id, myself
+from psync.engine.system.process_identity import boot_id, myself
 
 WAYS = [["unshare"], ["unshare", "--user", "--map-root-user"]]
 """As root, or as anybody where the kernel lets users have namespaces."""

@@ -14,11 +14,11 @@ import pytest
 from psync import PickleShareDB, WorkQueue
 from psync.engine import DirectoryEngine, MemoryEngine
 from psync.engine.contract import Change
-from psync.engine.directory.logs import DirectoryLog
+from psync.engine.directory.log.log import DirectoryLog
 from psync.engine.memory import Died, ManualClock
 from psync.errors import StaleClaim, StoreFull, WaitTimeout
-from psync.sync.behind import SHORTEST_LEASE
-from psync.sync.task import Task
+from psync.sync.queue.ack_buffer import SHORTEST_LEASE
+from psync.sync.queue.task import Task
 from tests.crash.children import in_child
 from tests.support import about_files
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from psync import Barrier, Event, Group, Lock, Semaphore, WorkQueue
-from psync.engine import clock
+from psync.engine.system import clock
 from tests.concurrency.crew import together
 from tests.support import scaled
 from tests.sync.people import Talk, another, soon

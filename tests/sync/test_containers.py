@@ -12,7 +12,7 @@ import pytest
 
 from psync import Barrier, Lock
 from psync.engine.contract import Alive
-from psync.engine.owner import examine, myself
+from psync.engine.system.process_identity import examine, myself
 from tests.support import ENGINE
 from tests.sync.containers import Container, way
 from tests.sync.people import eventually, soon

@@ -10,7 +10,7 @@ import pytest
 from psync import Counter, Lock, MemoryEngine, PickleShareDB, WorkQueue, copy_store
 from psync.errors import StoreFailed
 from psync.store import codec
-from psync.sync.copying import NOTE, Copied
+from psync.work.admin.copy_store import NOTE, Copied
 from tests.support import files
 from tests.sync.furnished import contents, furnish, work_off
 

@@ -24,7 +24,7 @@ from psync import (
     WorkQueue,
 )
 from psync.engine import open_engine
-from psync.sync.place import Primitive
+from psync.sync.primitive import Primitive
 from psync.sync.read_write_lock import View
 from tests.concurrency.crew import in_threads
 from tests.support import fresh_in

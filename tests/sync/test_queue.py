@@ -16,8 +16,8 @@ from psync import PickleShareDB, WorkQueue
 from psync.engine import Engine, MemoryEngine, open_engine
 from psync.engine.memory import ManualClock
 from psync.errors import QueueClosed, StaleClaim, TaskFailed, WaitTimeout
-from psync.sync.batches import PATIENCE
-from psync.sync.levels import TOGETHER, place_of_answer
+from psync.sync.queue.prefetch import PATIENCE
+from psync.sync.queue.priorities import TOGETHER, place_of_answer
 from tests.support import die_before_the_mark
 
 
@@ -185,20 +185,20 @@ def test_a_delay_that_is_none_is_refused(place: Place, delay: float) -> None:
 
 
 def test_a_delay_set_in_another_boot_is_counted_anew_from_when_it_is_first_seen(monkeypatch: Any, root: Path) -> None:
-    from psync.engine import boot
+    from psync.engine.system import boot_time
 
     with PickleShareDB(root) as db:
         jobs = WorkQueue(db, "jobs")
         jobs.put("later", delay=0.3)
-        here = boot._boot()
-        monkeypatch.setattr(boot, "_boot", lambda: here ^ 1)
+        here = boot_time._boot()
+        monkeypatch.setattr(boot_time, "_boot", lambda: here ^ 1)
         begun = time.monotonic()
         assert jobs.get(timeout=20).value == "later"
         assert time.monotonic() - begun >= 0.3
 
 
 def test_jumps_of_the_wall_clock_change_nothing(monkeypatch: Any, root: Path) -> None:
-    from psync.engine import clock
+    from psync.engine.system import clock
 
     with PickleShareDB(root) as db:
         jobs = WorkQueue(db, "jobs", lease=0.3)

@@ -11,9 +11,9 @@ import pytest
 from psync import Barrier, BrokenBarrierError
 from psync.engine import Sharing
 from psync.engine.directory import DirectoryEngine
-from psync.engine.directory.page_seats import SIZE
-from psync.engine.directory.register import PAGE
-from psync.sync.round import LAST, OFTEN, times_of, word_of
+from psync.engine.directory.registers.register import PAGE
+from psync.engine.directory.registers.slots import SIZE
+from psync.sync.barrier.state import LAST, OFTEN, times_of, word_of
 from tests.concurrency.crew import SharedNumbers, together
 from tests.support import scaled
 from tests.sync.people import Other, Talk, another, eventually

@@ -12,30 +12,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
-from psync.engine import boot, clock, forks, leaving
 from psync.engine.contract import Alive, Durability, Register, Watch
-from psync.engine.directory import walking
-from psync.engine.directory.cells import Cells
-from psync.engine.directory.far import Sign
-from psync.engine.directory.files import CHANGE, Shared, let_go, make_folder, remove_quietly
-from psync.engine.directory.kept import Kept
-from psync.engine.directory.lookups import Lookups
-from psync.engine.directory.mutex import DirectoryMutex
-from psync.engine.directory.names import OWN, OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
-from psync.engine.directory.network_cells import NetworkCells
-from psync.engine.directory.network_log import NetworkLog
-from psync.engine.directory.network_register import NetworkRegister
-from psync.engine.directory.owners import Owners
-from psync.engine.directory.probe import Abilities, look
-from psync.engine.directory.refusals import refused
-from psync.engine.directory.replacements import Replacements
-from psync.engine.directory.shape_engine import ShapeEngine
-from psync.engine.directory.together import Together
-from psync.engine.directory.trust import Trust
-from psync.engine.directory.wake import GRACE, Wake
-from psync.engine.directory.whole import Whole
-from psync.engine.format import Format
+from psync.engine.directory import scan
+from psync.engine.directory.buckets.transaction import Together
+from psync.engine.directory.cells.local import Cells
+from psync.engine.directory.cells.nfs import NetworkCells
+from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.capabilities import Abilities, look
+from psync.engine.directory.fs.errors import refused
+from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.fs.nfs_lookup import Lookups
+from psync.engine.directory.fs.nfs_replace import Replacements
+from psync.engine.directory.fs.permissions import Trust
+from psync.engine.directory.fs.syscalls import CHANGE, Shared, let_go, make_folder, remove_quietly
+from psync.engine.directory.handles import ShapeEngine
+from psync.engine.directory.layout import OWN, OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
+from psync.engine.directory.liveness.registry import Owners
+from psync.engine.directory.locks.mutex import DirectoryMutex
+from psync.engine.directory.log.nfs_log import NetworkLog
+from psync.engine.directory.notify.nfs_poll import Sign
+from psync.engine.directory.notify.wakeup import GRACE, Wake
+from psync.engine.directory.registers.nfs import NetworkRegister
 from psync.engine.looks import Facts, Process, Shape
+from psync.engine.serialization import Format
+from psync.engine.system import boot_time, clock, exit_hooks, fork_hooks
 
 Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
@@ -98,11 +98,11 @@ class DirectoryEngine(ShapeEngine):
         self._wake = Wake(self.layout, self._whole, announce=inotify or not self.can.network, inotify=inotify)
         self._kept = Kept(KEPT)
         self._mutexes: dict[str, DirectoryMutex] = {}
-        self._farewells = leaving.Farewells()
+        self._farewells = exit_hooks.Farewells()
         self._first: DirectoryEngine | None = None
         self._others: weakref.WeakValueDictionary[Durability, DirectoryEngine] = weakref.WeakValueDictionary()
         """The engines at other levels: they keep this one, their `_first`, and use all of it that has no level."""
-        forks.remember(self)
+        fork_hooks.remember(self)
         with contextlib.suppress(OSError):  # somebody else's litter keeps nobody from working
             if self.can.writable and (os.listdir(self.layout.tmp) or os.path.exists(self.layout.pending)):
                 self._sweep()
@@ -130,7 +130,7 @@ class DirectoryEngine(ShapeEngine):
                 other._first = first
                 other._set_level(durability)
                 first._others[durability] = other
-                forks.remember(other)
+                fork_hooks.remember(other)
         return other
 
     def __repr__(self) -> str:
@@ -184,10 +184,10 @@ class DirectoryEngine(ShapeEngine):
     now = staticmethod(clock.monotonic)
 
     def due(self, seconds: float) -> int:
-        return boot.due(seconds)
+        return boot_time.due(seconds)
 
     def until(self, due: int) -> float | None:
-        return boot.until(due)
+        return boot_time.until(due)
 
     def owner(self) -> int:
         if number := self._owners.number:
@@ -196,7 +196,7 @@ class DirectoryEngine(ShapeEngine):
             number = self._owners.mine()
         except OSError as error:
             raise refused(error, "this process", self.layout.owners) from error
-        leaving.remember(self._first or self)
+        exit_hooks.remember(self._first or self)
         return number
 
     def at_leaving(self, farewell: Callable[[], object]) -> None:
@@ -217,16 +217,16 @@ class DirectoryEngine(ShapeEngine):
         return is_used(self.root)
 
     def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
-        return walking.walk(self.layout, self._whole, folder)
+        return scan.walk(self.layout, self._whole, folder)
 
     def facts(self, name: str) -> Facts | None:
-        return walking.facts(self.layout, name)
+        return scan.facts(self.layout, name)
 
     def mutexes(self) -> Sequence[str]:
-        return walking.mutexes(self.layout, self._whole)
+        return scan.mutexes(self.layout, self._whole)
 
     def processes(self) -> Sequence[Process]:
-        return walking.processes(self.layout, self._whole, self._owners)
+        return scan.processes(self.layout, self._whole, self._owners)
 
     # -- housekeeping --------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class DirectoryEngine(ShapeEngine):
         replacements = self._whole.replacements or Replacements(  # other hosts may have worked here before
             Shared(Lookups(self.root, coarse=False), direct=0), self.layout.trust.access
         )
-        for path in walking.successors(self.layout, self._whole):
+        for path in scan.successors(self.layout, self._whole):
             with contextlib.suppress(OSError):
                 try:
                     removed += replacements.sweep(path)

@@ -12,6 +12,6 @@ from __future__ import annotations
 
 from psync.engine.memory.clock import ManualClock
 from psync.engine.memory.engine import MemoryEngine
-from psync.engine.memory.space import Died
+from psync.engine.memory.state import Died
 
 __all__ = ["Died", "ManualClock", "MemoryEngine"]

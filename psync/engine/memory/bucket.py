@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from psync.engine.contract import Bucket, HeldBucket, Position, Tail
-from psync.engine.memory.tree import Slot
+from psync.engine.memory.namespace import Slot
 
 if TYPE_CHECKING:
     from psync.engine.memory.engine import MemoryEngine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
-from psync.engine import clock
+from psync.engine.system import clock
 
 
 class Clock(Protocol):

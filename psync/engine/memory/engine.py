@@ -9,16 +9,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from psync.engine import leaving
 from psync.engine.contract import Alive, Bucket, Cell, Engine, Log, Mutex, Register, Update, Version
 from psync.engine.looks import Facts, Process, Shape
 from psync.engine.memory.bucket import MemoryBucket
 from psync.engine.memory.clock import Clock, MonotonicClock
+from psync.engine.memory.locks import MemoryMutex, MemoryWatch
 from psync.engine.memory.log import MemoryLog
+from psync.engine.memory.namespace import Slot
 from psync.engine.memory.register import MemoryRegister, MemorySeats
-from psync.engine.memory.space import Died, Hold, Key, Space
-from psync.engine.memory.tree import Slot
-from psync.engine.memory.waiting import MemoryMutex, MemoryWatch
+from psync.engine.memory.state import Died, Hold, Key, Space
+from psync.engine.system import exit_hooks
 from psync.errors import CorruptValue
 
 
@@ -40,7 +40,7 @@ class MemoryEngine(Engine):
         self._space = Space(clock or MonotonicClock())
         self.helpers = clock is None
         self._me = self._pid = 0
-        self._farewells = leaving.Farewells()
+        self._farewells = exit_hooks.Farewells()
         self._seats: dict[str, MemorySeats] = {}
 
     def __repr__(self) -> str:
@@ -284,7 +284,7 @@ class MemoryEngine(Engine):
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         other._me = other._pid = 0
-        other._farewells = leaving.Farewells()
+        other._farewells = exit_hooks.Farewells()
         other._seats = {}
         return other
 

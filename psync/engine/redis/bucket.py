@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from psync.engine.contract import Bucket, HeldBucket, Position, Tail
-from psync.engine.redis import scripts, stored
+from psync.engine.redis import encoding, lua
 
 if TYPE_CHECKING:
     from psync.engine.redis.engine import RedisEngine
@@ -86,15 +86,15 @@ class _Held(HeldBucket):
 
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
         self._check()
-        data = stored.bucket_head(flags) + stored.chunk(ops)
-        self._engine.put(scripts.WRITE, self._name, data, self._proof)
+        data = encoding.bucket_head(flags) + encoding.chunk(ops)
+        self._engine.put(lua.WRITE, self._name, data, self._proof)
 
     def secure(self) -> None:
         """Nothing: the server writes its commands to its disk in their order, so what follows never outlives this."""
 
     def drop(self) -> None:
         self._check()
-        self._engine.put(scripts.REMOVE, self._name, self._proof, b"")
+        self._engine.put(lua.REMOVE, self._name, self._proof, b"")
 
 
 def tails(engine: RedisEngine, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
@@ -109,14 +109,14 @@ def tails(engine: RedisEngine, since: Mapping[str, Position | None]) -> Iterator
             # when the server may have forgotten some of what we read, and taken other items instead, from the start
             known = position if position is not None and position.identity[1] == era else NOTHING_KNOWN
             asked += (name.encode(), known.identity[0].to_bytes(8, "little"), known.end)
-        answer = server.run(scripts.TAILS, *asked)
+        answer = server.run(lua.TAILS, *asked)
         if era == server.era:
             break
     for at, name in enumerate(since):
         kind, head, size, data = answer[1 + 4 * at : 5 + 4 * at]
         try:
             found = _tail(head, size, data, era, whole=kind == WHOLE) if kind else None
-        except stored.Unreadable as error:
+        except encoding.Unreadable as error:
             raise engine.damaged(name, str(error)) from error
         if found is not None:
             engine.sound.add(name.encode())
@@ -124,9 +124,9 @@ def tails(engine: RedisEngine, since: Mapping[str, Position | None]) -> Iterator
 
 
 def _tail(head: bytes, size: int, data: bytes, era: int, *, whole: bool) -> Tail:
-    if whole and head[:1] == stored.CELL:
-        payload, version = stored.uncell(data)
+    if whole and head[:1] == encoding.CELL:
+        payload, version = encoding.uncell(data)
         return Tail(payload, Position((*version[:1], era), size, 0), True, foreign=True)
-    identity, flags = stored.head(head)
-    ops = b"".join(stored.chunks(data[stored.BUCKET_HEAD :] if whole else data))
+    identity, flags = encoding.head(head)
+    ops = b"".join(encoding.chunks(data[encoding.BUCKET_HEAD :] if whole else data))
     return Tail(ops, Position((identity, era), size, 0), whole, flags)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from psync.engine import forks
-from psync.engine.redis.address import Address
+from psync.engine.redis.url import Address
+from psync.engine.system import fork_hooks
 
 ANSWER = 5.0
 """Seconds within which an answer comes; for a server that is busy for longer, give ``socket_timeout`` in the URL."""
@@ -29,7 +29,7 @@ class Connections:
         self._last: tuple[str, int] | None = None
         self._pool: Any = None
         self._made = threading.Lock()
-        forks.remember(self)
+        fork_hooks.remember(self)
 
     def after_fork(self) -> None:
         self._pool, self._made = None, threading.Lock()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from psync.engine import clock, forks, leaving
 from psync.engine.contract import (
     Alive,
     Bucket,
@@ -24,20 +23,21 @@ from psync.engine.contract import (
     Update,
     Version,
 )
-from psync.engine.format import Format
 from psync.engine.looks import Facts, Process, Shape
-from psync.engine.redis import scripts, stored, walking
-from psync.engine.redis.address import parse
+from psync.engine.redis import encoding, lua, scan
 from psync.engine.redis.bucket import RedisBucket, tails
-from psync.engine.redis.holds import Hold, Holds
+from psync.engine.redis.client import Server
+from psync.engine.redis.locks import Hold, Holds
 from psync.engine.redis.log import RedisLog
+from psync.engine.redis.lua import Script
 from psync.engine.redis.mutex import RedisMutex
-from psync.engine.redis.owners import Owners
-from psync.engine.redis.premises import Premises
+from psync.engine.redis.pubsub import Channels, RedisWatch
 from psync.engine.redis.register import RedisRegister
-from psync.engine.redis.scripts import Script
-from psync.engine.redis.server import Server
-from psync.engine.redis.watch import Channels, RedisWatch
+from psync.engine.redis.server_info import Premises
+from psync.engine.redis.sessions import Owners
+from psync.engine.redis.url import parse
+from psync.engine.serialization import Format
+from psync.engine.system import clock, exit_hooks, fork_hooks
 from psync.errors import CorruptValue, InvalidKey
 
 HIDDEN = ".psync"
@@ -71,9 +71,9 @@ class RedisEngine(Engine):
         self.held_mutexes: dict[bytes, Hold] = {}
         self.sound: set[bytes] = set()
         """Buckets that this process has read since they were begun: their chunks are sound."""
-        self._farewells = leaving.Farewells()
+        self._farewells = exit_hooks.Farewells()
         self._offset = self._asked = -math.inf
-        forks.remember(self)
+        fork_hooks.remember(self)
 
     def __repr__(self) -> str:
         return f"<RedisEngine {self.address.shown}>"
@@ -128,8 +128,8 @@ class RedisEngine(Engine):
 
     def _cell(self, name: str, data: bytes) -> Cell:
         try:
-            return Cell(*stored.uncell(data))
-        except stored.Unreadable as error:
+            return Cell(*encoding.uncell(data))
+        except encoding.Unreadable as error:
             raise self.damaged(name, str(error)) from error
 
     def damaged(self, name: str, reason: str) -> CorruptValue:
@@ -149,22 +149,22 @@ class RedisEngine(Engine):
         return self.checked(what, self.holds.until_free(what, lambda: self.server.run(script, name, *arguments)))
 
     def checked(self, what: bytes, answer: list[Any]) -> list[Any]:
-        if answer[0] == scripts.NO_PLACE:
+        if answer[0] == lua.NO_PLACE:
             name = what[2:].decode()
             why = "is a folder of values" if answer[1] == b"folder" else "lies below another value"
             raise InvalidKey(f"{name!r} can't hold a value: it {why}; use another key", key=name)
-        if answer[0] == scripts.LOST:
+        if answer[0] == lua.LOST:
             raise self.holds.lost(what)
         return answer
 
     def write(self, name: str, payload: bytes) -> None:
-        self.put(scripts.WRITE, name.encode(), stored.cell(payload), b"")
+        self.put(lua.WRITE, name.encode(), encoding.cell(payload), b"")
 
     def create(self, name: str, payload: bytes) -> bool:
-        return bool(self.put(scripts.CREATE, name.encode(), stored.cell(payload))[1])
+        return bool(self.put(lua.CREATE, name.encode(), encoding.cell(payload))[1])
 
     def delete(self, name: str) -> bool:
-        return bool(self.put(scripts.REMOVE, name.encode(), b"", b"")[1])
+        return bool(self.put(lua.REMOVE, name.encode(), b"", b"")[1])
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
         key = name.encode()
@@ -175,14 +175,14 @@ class RedisEngine(Engine):
             cell = self._cell(name, hold.value)
             if before is not None:
                 before(cell)
-            self.put(scripts.REMOVE, key, hold.proof, b"")
+            self.put(lua.REMOVE, key, hold.proof, b"")
             return cell
 
     def move(self, name: str, new: str) -> bool:
         key, target = name.encode(), new.encode()
         while True:
-            answer = self.server.run(scripts.MOVE, key, target, b"", b"")
-            if answer[0] != scripts.BUSY:
+            answer = self.server.run(lua.MOVE, key, target, b"", b"")
+            if answer[0] != lua.BUSY:
                 return bool(self.checked(b"n:" + target, answer)[1])
             for one in (key, target):
                 self.until_let_go(b"n:" + one)
@@ -191,8 +191,8 @@ class RedisEngine(Engine):
         """Return once nobody else holds `what`, as far as one look tells."""
 
         def look() -> list[Any]:
-            session = self.server.run(scripts.HOLDER, what)[1]
-            return [scripts.OK] if session == b"0" else [scripts.BUSY, session]
+            session = self.server.run(lua.HOLDER, what)[1]
+            return [lua.OK] if session == b"0" else [lua.BUSY, session]
 
         if not self.holds.proof(what):
             self.holds.until_free(what, look)
@@ -205,17 +205,17 @@ class RedisEngine(Engine):
             if hold.value is not None:
                 old: bytes | None = self._cell(name, hold.value).payload
             else:
-                self.checked(what, self.server.run(scripts.PLACE, key))
+                self.checked(what, self.server.run(lua.PLACE, key))
                 old = None
             new = function(old)
             if new is None or new is old:
                 return old
-            self.checked(what, self.server.run(scripts.PUT_HELD, what, hold.proof, key, stored.cell(bytes(new))))
+            self.checked(what, self.server.run(lua.PUT_HELD, what, hold.proof, key, encoding.cell(bytes(new))))
             self.holds.is_over(what, hold)
             return new
 
     def entries(self, folder: str = "") -> tuple[builtins.list[str], builtins.list[str]]:
-        _, names, folders = self.server.run(scripts.FOLDER, folder.encode())
+        _, names, folders = self.server.run(lua.FOLDER, folder.encode())
         return [name.decode() for name in names], [name.decode() for name in folders]
 
     def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
@@ -239,10 +239,10 @@ class RedisEngine(Engine):
 
     def append(self, parts: Sequence[tuple[bytes, bytes]], name: str, proof: bytes = b"") -> int:
         """Append items to buckets at one instant; about how large the last one is now, 0 if one of them is foreign."""
-        arguments = [x for key, ops in parts for x in (key, stored.bucket_head(), stored.chunk(ops))]
+        arguments = [x for key, ops in parts for x in (key, encoding.bucket_head(), encoding.chunk(ops))]
         while True:
-            answer = self.server.run(scripts.APPEND, proof, *arguments)
-            if answer[0] != scripts.BUSY:
+            answer = self.server.run(lua.APPEND, proof, *arguments)
+            if answer[0] != lua.BUSY:
                 return int(self.checked(b"n:" + name.encode(), answer)[1])
             for key, _ in parts:
                 self.until_let_go(b"n:" + key)
@@ -306,7 +306,7 @@ class RedisEngine(Engine):
     def owner(self) -> int:
         before, number = self.owners.number, self.owners.mine()
         if number != before:
-            leaving.remember(self)
+            exit_hooks.remember(self)
         return number
 
     def at_leaving(self, farewell: Callable[[], object]) -> None:
@@ -321,19 +321,19 @@ class RedisEngine(Engine):
     # -- looking at the whole ------------------------------------------------------------------------
 
     def is_used(self) -> bool:
-        return walking.is_used(self.server)
+        return scan.is_used(self.server)
 
     def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
-        return walking.walk(self.server, folder)
+        return scan.walk(self.server, folder)
 
     def facts(self, name: str) -> Facts | None:
-        return walking.facts(self.server, name)
+        return scan.facts(self.server, name)
 
     def mutexes(self) -> Sequence[str]:
-        return walking.mutexes(self.server)
+        return scan.mutexes(self.server)
 
     def processes(self) -> Sequence[Process]:
-        return walking.processes(self.server, self.owners)
+        return scan.processes(self.server, self.owners)
 
     # -- housekeeping --------------------------------------------------------------------------------
 
@@ -344,16 +344,16 @@ class RedisEngine(Engine):
             return None
         if seen is None:
             try:
-                stored.uncell(data)
+                encoding.uncell(data)
                 return None
-            except stored.Unreadable:
+            except encoding.Unreadable:
                 pass
         elif seen and int.from_bytes(data[1:9], "little") != seen[0]:
             return None
-        refuge = f"{HIDDEN}/quarantine/{stored.fresh().hex()}-{name.replace('/', '%2F')}"
+        refuge = f"{HIDDEN}/quarantine/{encoding.fresh().hex()}-{name.replace('/', '%2F')}"
         what = b"n:" + key
         proof = self.holds.proof(what)
-        answer = self.holds.until_free(what, lambda: self.server.run(scripts.MOVE, key, refuge.encode(), proof, data))
+        answer = self.holds.until_free(what, lambda: self.server.run(lua.MOVE, key, refuge.encode(), proof, data))
         return refuge if self.checked(what, answer)[1] else None
 
     def sweep(self) -> int:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from psync.engine.contract import WAITING, Bucket, Change, Counts, Log, Mark, Record, Sealed, State
 from psync.engine.marks import check_change
-from psync.engine.redis import scripts, stored
+from psync.engine.redis import encoding, lua
 from psync.engine.redis.bucket import RedisBucket
-from psync.engine.redis.scripts import Script
+from psync.engine.redis.lua import Script
 
 if TYPE_CHECKING:
     from psync.engine.redis.engine import RedisEngine
@@ -43,15 +43,15 @@ class RedisLog(Log):
         engine = self._engine
         proof = engine.holds.proof(self._what)
         answer = engine.server.run(script, self._key, proof, *arguments)
-        if answer[0] == scripts.BUSY:
+        if answer[0] == lua.BUSY:
             run = engine.server.run
             answer = engine.holds.until_free(self._what, lambda: run(script, self._key, proof, *arguments))
         return self._checked(answer, self._what) if answer[0] else answer
 
     def _checked(self, answer: list[Any], what: bytes) -> list[Any]:
-        if answer[0] == scripts.SEALED:
+        if answer[0] == lua.SEALED:
             raise Sealed(self._name)
-        if answer[0] == scripts.LOST:
+        if answer[0] == lua.LOST:
             raise self._engine.holds.lost(self._what)
         return self._engine.checked(what, answer)
 
@@ -65,7 +65,7 @@ class RedisLog(Log):
             return []
         line = b"lw:" if mark.state is State.WAITING else b"ld:"
         text = b"" if mark == WAITING else text_of(mark)
-        first = int(self._change(scripts.LOG_APPEND, text, line, *map(bytes, payloads))[1])
+        first = int(self._change(lua.LOG_APPEND, text, line, *map(bytes, payloads))[1])
         return list(range(first, first + len(payloads)))
 
     def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
@@ -75,7 +75,7 @@ class RedisLog(Log):
             return []
         server = self._engine.server
         era = server.era
-        answer = self._change(scripts.LOG_TAKE, limit, f"{owner} {beat} {lease!r}")
+        answer = self._change(lua.LOG_TAKE, limit, f"{owner} {beat} {lease!r}")
         if era != server.era:
             return []  # `owner` is nobody any more, so what it took goes back
         self.noted, self.sealed = int(answer[1]), bool(answer[2])
@@ -85,13 +85,13 @@ class RedisLog(Log):
         check_change(held, new)
         change = position, text_of(held), text_of(new)
         if before is None:
-            return bool(self._change(scripts.LOG_SETTLE, *change)[1])
+            return bool(self._change(lua.LOG_SETTLE, *change)[1])
         with self.held():
             record = self.read(position)
             if record is None or record.mark != held:
                 return False
             before()
-            return bool(self._change(scripts.LOG_SETTLE, *change)[1])
+            return bool(self._change(lua.LOG_SETTLE, *change)[1])
 
     def answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
         """See `settle_all`."""
@@ -117,21 +117,21 @@ class RedisLog(Log):
         """What the script says of each."""
         engine = self._engine
         buckets = dict.fromkeys(_key(change) for change in changes if change.bucket is not None)
-        script = scripts.LOG_ANSWER if buckets else scripts.LOG_SETTLE
+        script = lua.LOG_ANSWER if buckets else lua.LOG_SETTLE
         arguments: list[Any] = []
         for change in changes:
             arguments += change.position, text_of(change.held), text_of(change.new)
             if change.bucket is not None:
                 key = _key(change)
-                arguments += key, stored.bucket_head(), stored.chunk(change.ops), int(key in engine.sound)
+                arguments += key, encoding.bucket_head(), encoding.chunk(change.ops), int(key in engine.sound)
             elif buckets:
                 arguments += NO_BUCKET
         whats = self._what, *(b"n:" + key for key in buckets)
         while True:
             proof = engine.holds.proof(self._what)
             answer = engine.server.run(script, self._key, proof, *arguments)
-            if answer[0] != scripts.BUSY:
-                what = b"n:" + answer[2] if answer[0] == scripts.NO_PLACE else self._what
+            if answer[0] != lua.BUSY:
+                what = b"n:" + answer[2] if answer[0] == lua.NO_PLACE else self._what
                 sizes = [int(size) for size in self._checked(answer, what)[1:]]
                 engine.sound.update(
                     _key(change)
@@ -143,14 +143,14 @@ class RedisLog(Log):
                 engine.until_let_go(what)
 
     def read(self, position: int) -> Record | None:
-        found = records_of(self._look(scripts.LOG_READ, position))
+        found = records_of(self._look(lua.LOG_READ, position))
         return found[0] if found else None
 
     def claims(self) -> list[Record]:
-        return records_of(self._look(scripts.LOG_CLAIMS))
+        return records_of(self._look(lua.LOG_CLAIMS))
 
     def delayed(self) -> list[tuple[int, Mark]]:
-        return [(record.position, record.mark) for record in records_of(self._look(scripts.LOG_DELAYED))]
+        return [(record.position, record.mark) for record in records_of(self._look(lua.LOG_DELAYED))]
 
     def unfinished(self) -> Iterator[Record]:
         """Those that are claimed, then those that wait and are delayed, each in their line."""
@@ -158,29 +158,29 @@ class RedisLog(Log):
         for line in (b"lw:", b"ld:"):
             after = "-inf"
             while True:
-                after, *found = self._look(scripts.LOG_PART, line, after, AT_ONCE)
+                after, *found = self._look(lua.LOG_PART, line, after, AT_ONCE)
                 if not found:
                     break
                 yield from records_of(found)
 
     def finished(self) -> bool:
-        return not self._look(scripts.LOG_COUNTS)[1]
+        return not self._look(lua.LOG_COUNTS)[1]
 
     def counts(self) -> Counts:
-        waiting, _, end, is_sealed, noted, unused = self._look(scripts.LOG_COUNTS)
+        waiting, _, end, is_sealed, noted, unused = self._look(lua.LOG_COUNTS)
         self.noted, self.sealed = int(noted), bool(is_sealed)
         return Counts(waiting, int(end) - int(unused), int(end), self.sealed)
 
     def begin(self, at: int, appended: int) -> bool:
-        return bool(self._change(scripts.LOG_BEGIN, at, appended)[1])
+        return bool(self._change(lua.LOG_BEGIN, at, appended)[1])
 
     def seal(self, sealed: bool = True) -> None:
-        self._change(scripts.LOG_SET, b"s", b"1" if sealed else b"")
+        self._change(lua.LOG_SET, b"s", b"1" if sealed else b"")
 
     def note(self, change: Callable[[int], int]) -> None:
         with self.held():
-            noted = int(self._look(scripts.LOG_COUNTS)[4])
-            self._change(scripts.LOG_SET, b"n", change(noted))
+            noted = int(self._look(lua.LOG_COUNTS)[4])
+            self._change(lua.LOG_SET, b"n", change(noted))
 
     def held(self) -> AbstractContextManager[None]:
         return self._held()

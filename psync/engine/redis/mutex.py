@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from psync.engine.contract import Mutex
-from psync.engine.redis import scripts
-from psync.engine.redis.holds import Hold
+from psync.engine.redis import lua
+from psync.engine.redis.locks import Hold
 
 if TYPE_CHECKING:
     from psync.engine.redis.engine import RedisEngine
@@ -45,4 +45,4 @@ class RedisMutex(Mutex):
             )
 
     def holder(self) -> int:
-        return self._engine.owners.held_by(int(self._engine.server.run(scripts.HOLDER, self._what)[1]))
+        return self._engine.owners.held_by(int(self._engine.server.run(lua.HOLDER, self._what)[1]))

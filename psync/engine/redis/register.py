@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from psync.engine.contract import Register, Update
-from psync.engine.redis import scripts, stored
+from psync.engine.redis import encoding, lua
 from psync.errors import CorruptValue, PsyncError
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class RedisRegister(Register):
                     raise
                 old = new = None  # of what does not stand there any more, perhaps
             if new is not None and new is not old:
-                fresh = stored.cell(bytes(new))
-                _, won, *now = self._engine.server.run(scripts.SWAP, self._key, (data or b"")[: stored.VERSION], fresh)
+                fresh = encoding.cell(bytes(new))
+                _, won, *now = self._engine.server.run(lua.SWAP, self._key, (data or b"")[: encoding.VERSION], fresh)
                 if won:
                     self._known = fresh
                     return new
@@ -66,7 +66,7 @@ class RedisRegister(Register):
         if data is None:
             return None
         try:
-            return stored.uncell(data)[0]
-        except stored.Unreadable as error:
+            return encoding.uncell(data)[0]
+        except encoding.Unreadable as error:
             text = f"the register {self._name!r} is damaged ({error}); its bytes stay at {self._name!r}"
             raise CorruptValue(text, key=self._name, path=self._name, reason=str(error)) from error

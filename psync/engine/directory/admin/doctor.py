@@ -1,0 +1,50 @@
+"""What is to be said of a directory: what it is, what works there, and what killed processes and damage have left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from psync.engine.directory.admin.environment import examine
+from psync.engine.directory.admin.leftovers import remains
+from psync.engine.directory.layout import is_used
+from psync.engine.looks import NOTE, OK, WRONG, Finding, some_of
+from psync.errors import UnsafeStore
+
+
+def diagnosed(root: str, *, team: bool = False) -> Iterator[Finding]:
+    """All of it, of an absolute path; `team`: its group is trusted. Raises OSError if it can't be looked at."""
+    yield from examine(root, team=team)
+    if not is_used(root):
+        yield Finding("psync", NOTE, "nobody has used this directory yet")
+        return
+    try:
+        yield from _left_behind(root, team)
+    except UnsafeStore:
+        pass  # what is wrong with it was said before
+
+
+def _left_behind(root: str, team: bool) -> Iterator[Finding]:
+    left = remains(root, team=team)
+    yield Finding("at work", OK, f"{len(left.living)} processes{some_of(left.living)}")
+    if left.unknown:
+        says = f"{len(left.unknown)} processes of which nothing is known{some_of(left.unknown)}"
+        yield Finding("unknown", NOTE, says)
+    if left.stale:
+        says = f"{len(left.stale)} processes ended without leaving{some_of(left.stale)}"
+        yield Finding(
+            "stale owners",
+            NOTE,
+            says,
+            "none needed: they count for nothing; PickleShareDB(DIR).sweep() clears them away",
+        )
+    if left.litter:
+        says = f"{len(left.litter)} files of writers that were killed{some_of(left.litter)}"
+        yield Finding("litter", NOTE, says, "none needed: whoever opens the directory next clears it away")
+    for entry in left.quarantined:
+        yield Finding(
+            "quarantine",
+            WRONG,
+            f"{entry.name!r} was damaged ({entry.reason}); its {entry.size} bytes are kept at {entry.path}",
+            "set it again, or restore it from a backup; then remove that file and the .why beside it. A value that was "
+            "repaired there is put back by --restore",
+        )

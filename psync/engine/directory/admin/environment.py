@@ -1,0 +1,152 @@
+"""What a directory is, before anything is tried in it: its file system and mount, who may change it, space, limits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from psync.engine.directory.admin.trials import tried
+from psync.engine.directory.fs.capabilities import is_network
+from psync.engine.directory.fs.permissions import Trust
+from psync.engine.directory.layout import OWN_FOLDERS
+from psync.engine.looks import NOTE, OK, WRONG, Finding
+
+ROOMY = 64 << 20
+"""Bytes that should be free."""
+DESCRIPTORS = 512
+"""Files that psync may have open at once."""
+
+
+class Mount(NamedTuple):
+    kind: str
+    source: str
+    where: str
+    options: tuple[str, ...]
+
+    @property
+    def network(self) -> bool:
+        return is_network(self.kind)
+
+
+def examine(root: str, *, team: bool = False) -> Iterator[Finding]:
+    """All there is to say about the directory `root`, whose group is trusted if it is a `team`'s.
+
+    Raises OSError if it can't be looked at.
+    """
+    mount = mount_of(root)
+    yield _file_system(root, mount)
+    yield from network_options(mount)
+    yield _space(root, mount)
+    yield from _people(root, team)
+    yield from tried(root)
+    yield _inotify_limits()
+    yield _descriptors()
+    yield promise(mount)
+
+
+# -- looking -----------------------------------------------------------------------------------------
+
+
+def mount_of(root: str) -> Mount:
+    """What the kernel's table of mounts says of the file system that `root` is on."""
+    device, here = os.stat(root).st_dev, os.path.realpath(root)
+    wanted, best = f"{os.major(device)}:{os.minor(device)}", Mount("", "", "", ())
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            left, _, right = line.partition(" - ")
+            fields, (kind, source, options) = left.split(), right.split()[:3]
+            where = fields[4].replace(r"\040", " ")
+            inside = f"{here}/".startswith(where.rstrip("/") + "/")
+            if fields[2] == wanted and inside and len(where) >= len(best.where):
+                merged = dict.fromkeys([*fields[5].split(","), *options.split(",")])
+                best = Mount(kind, source, where, tuple(merged))
+    return best
+
+
+def _file_system(root: str, mount: Mount) -> Finding:
+    if not mount.kind:
+        return Finding("file system", NOTE, "the kernel does not tell its type")
+    says = f"{mount.kind}, {mount.source} mounted at {mount.where} ({','.join(mount.options)})"
+    if "ro" in mount.options:
+        return Finding("file system", WRONG, says, "mount it for writing, or choose another directory")
+    return Finding("file system", OK, says)
+
+
+_OPTIONS = {
+    "nolock": (WRONG, "locks keep nobody out on other hosts", "mount it without that"),
+    "local_lock=all": (WRONG, "locks keep nobody out on other hosts", "mount it without that, or with local_lock=none"),
+    "local_lock=flock": (WRONG, "locks keep nobody out on other hosts", "mount it with local_lock=none"),
+    "soft": (WRONG, "a slow server counts as an error", "mount it with `hard`"),
+    "softerr": (WRONG, "a slow server counts as an error", "mount it with `hard`"),
+    "vers=4.0": (NOTE, "who waits for a lock is told of it after a second or more", "mount it with vers=4.2"),
+    "vers=3": (NOTE, "what a host without power held is free when it is back", "mount it with vers=4.2"),
+    "noac": (NOTE, "not needed here, and dear: each look asks the server anyway", "mount it without that"),
+    "lookupcache=none": (NOTE, "not needed here, and dear", "mount it without that"),
+}
+"""Mount options of NFS: what each means here, and what to do."""
+
+
+def network_options(mount: Mount) -> Iterator[Finding]:
+    if not mount.network:
+        return
+    for option, (state, says, remedy) in _OPTIONS.items():
+        if option in mount.options:
+            yield Finding(f"mount option {option}", state, says, remedy)
+
+
+def _space(root: str, mount: Mount) -> Finding:
+    space = os.statvfs(root)
+    free = space.f_bavail * space.f_frsize
+    says = f"{free / 1e9:.1f} GB free, {space.f_favail} inodes free" if space.f_files else f"{free / 1e9:.1f} GB free"
+    full = free < ROOMY or (space.f_files > 0 and space.f_favail < 10_000)
+    return Finding("space", WRONG if full else OK, says, "free some, on this file system" if full else "")
+
+
+def _people(root: str, team: bool) -> Iterator[Finding]:
+    """Who may change the directory, or put another one in its place."""
+    here = os.path.realpath(root)
+    if here != root:
+        yield Finding("links", NOTE, f"{root} is {here}")
+    status = os.stat(here)
+    doubts = list(Trust(root, team=team, own=OWN_FOLDERS).doubts())
+    for doubt in doubts:
+        what = "directory" if doubt.path == here or doubt.path.startswith(f"{here}/") else "parents"
+        yield Finding(what, WRONG, f"{doubt.path} {doubt.reason}; what is read there runs as you", doubt.remedy)
+    if not any(doubt.path == here for doubt in doubts):
+        mode = stat.S_IMODE(status.st_mode)
+        yield Finding("directory", OK, f"{here} belongs to user {status.st_uid}, mode {mode:04o}")
+    if all(f"{doubt.path}/".startswith(f"{here}/") for doubt in doubts):
+        yield Finding("parents", OK, "nobody else can put another directory in its place")
+
+
+def _inotify_limits() -> Finding:
+    limits = {}
+    for name in ("max_user_instances", "max_user_watches"):
+        try:
+            with open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
+                limits[name] = int(file.read())
+        except (OSError, ValueError):
+            return Finding("inotify", NOTE, "the kernel does not tell its limits")
+    says = ", ".join(f"{name} {limit}" for name, limit in limits.items())
+    return Finding("inotify", OK if limits["max_user_instances"] >= 64 else NOTE, says)
+
+
+def _descriptors() -> Finding:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    few = 0 <= soft < DESCRIPTORS
+    return Finding("descriptors", WRONG if few else OK, f"{soft} for each process", "raise `ulimit -n`" if few else "")
+
+
+def promise(mount: Mount) -> Finding:
+    if mount.network:
+        return Finding(
+            "promise",
+            NOTE,
+            "a network file system: on NFS with locks, all that the README promises among hosts, where who waits looks "
+            "again and again instead of being woken; `--pair` on two hosts tries it out",
+        )
+    return Finding("promise", OK, "all that the README promises: atomic, safe from kill -9, woken by the kernel")

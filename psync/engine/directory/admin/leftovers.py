@@ -1,0 +1,120 @@
+"""What killed processes and damage have left in a directory that psync works in; and the way back from quarantine."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import NamedTuple
+
+from psync.engine.contract import Alive
+from psync.engine.directory.admin.read_only import LookingEngine
+from psync.engine.directory.cells.local import examine
+from psync.engine.directory.fs.syscalls import READ, read_small, remove_quietly, rename_to_free, with_folder
+from psync.engine.directory.layout import OWN, Layout, is_below
+from psync.engine.encoding.framing import Unreadable
+
+LONGEST = 1 << 16
+"""Bytes of a reason."""
+
+
+def plain(text: str) -> str:
+    """A text that somebody else may have written, fit to be printed."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+class Quarantined(NamedTuple):
+    """Damaged bytes that were set aside."""
+
+    path: str
+    name: str
+    reason: str
+    size: int
+
+
+class Remains(NamedTuple):
+    living: tuple[str, ...]
+    """Processes at work, for people."""
+    stale: tuple[str, ...]
+    """Processes that ended without leaving."""
+    unknown: tuple[str, ...]
+    litter: tuple[str, ...]
+    """Files whose writers are dead."""
+    quarantined: tuple[Quarantined, ...]
+
+
+def remains(root: str, *, team: bool = False) -> Remains:
+    engine = LookingEngine(root, trust_group=team)
+    by_state: dict[Alive, list[str]] = {Alive.YES: [], Alive.NO: [], Alive.UNKNOWN: []}
+    for process in engine.processes():
+        by_state[process.alive].append(str(process.identity or f"{process.owner:016x}"))
+    layout = engine.layout
+    found = Remains(
+        tuple(by_state[Alive.YES]),
+        tuple(by_state[Alive.NO]),
+        tuple(by_state[Alive.UNKNOWN]),
+        (*_abandoned(layout.tmp), *_abandoned(layout.pending)),
+        _quarantined(layout),
+    )
+    engine.close()
+    return found
+
+
+def _abandoned(folder: str) -> list[str]:
+    """The files there that nobody holds locked any more."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(folder)):
+            with contextlib.suppress(OSError):
+                fd = os.open(f"{folder}/{name}", READ)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    found.append(f"{folder}/{name}")
+                finally:
+                    os.close(fd)
+    return found
+
+
+def _quarantined(layout: Layout) -> tuple[Quarantined, ...]:
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for file in sorted(os.listdir(layout.quarantine)):
+            path = f"{layout.quarantine}/{file}"
+            if file.endswith(".why"):
+                continue
+            name, reason = file.partition("-")[2], "nobody wrote down why"
+            with contextlib.suppress(OSError):
+                why = read_small(f"{path}.why", LONGEST).decode("utf-8", "backslashreplace")
+                name, _, reason = why.partition("\n")
+            found.append(Quarantined(path, name, plain(reason.strip()), os.lstat(path).st_size))
+    return tuple(found)
+
+
+def put_back(root: str, what: str, *, team: bool = False) -> str:
+    """What was set aside last under the name `what`, or is that file in quarantine, stands at its name again, if it can
+    be read; returns the name.
+
+    Raises LookupError if there is no such thing, ValueError (with the reason) if it is still damaged, was part of
+    something, or its name is taken.
+    """
+    engine = LookingEngine(root, trust_group=team)
+    layout = engine.layout
+    entries = [entry for entry in _quarantined(layout) if what in (entry.name, os.path.basename(entry.path))]
+    if not entries:
+        raise LookupError(f"nothing of the name {what!r} is in {layout.quarantine}")
+    entry = entries[-1]
+    name = entry.name
+    if not is_below(name) or name.startswith(f"{OWN}/"):
+        raise ValueError(f"{name!r} was part of what psync keeps for itself, which has gone on without it")
+    status = os.lstat(entry.path)
+    layout.trust.check_file(entry.path, status)
+    try:
+        examine(read_small(entry.path, status.st_size), ())
+    except Unreadable as error:
+        raise ValueError(f"{entry.path} is still damaged ({error}): repair that file first") from error
+    try:
+        with_folder(layout.path(name), lambda: rename_to_free(entry.path, layout.path(name)), layout.trust.access)
+    except FileExistsError as error:
+        raise ValueError(f"there is a value at {name!r} again: delete it first, or leave things as they are") from error
+    remove_quietly(f"{entry.path}.why")
+    return name

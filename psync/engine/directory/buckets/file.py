@@ -1,0 +1,217 @@
+"""The file of a bucket: found, kept open, locked, replaced, and read.
+
+It is dead once it has no name left (`st_nlink` 0): whoever holds it open opens the name anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from fcntl import LOCK_EX, LOCK_UN, flock
+
+from psync.engine.contract import Bucket
+from psync.engine.directory.buckets.transaction import Together
+from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.fs.syscalls import CHANGE, READ, let_go, read_all
+from psync.engine.directory.layout import Layout
+from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
+from psync.errors import CorruptValue
+
+MUCH, PICKLE = 1 << 16, b"\x80"
+"""A file of so many bytes is looked at first: does it begin as a pickle?"""
+_opened = itertools.count(1)
+
+
+class Foreign(Exception):
+    """The file is not a growing bucket but something complete: `data`."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class OpenBucket:
+    """A bucket file kept open: its descriptor, what identifies it, and how far its content is known to be good."""
+
+    __slots__ = ("failed", "fd", "flags", "identity", "known", "refusal")
+
+    def __init__(self, fd: int, refusal: OSError | None = None) -> None:
+        self.fd = fd
+        self.identity = (next(_opened),)  # inode numbers are used again; this is not
+        self.refusal = refusal  # why it is open for reading only
+        self.failed = False  # what was written could not be had on the disk
+        self.known: End | None = None  # None until the head was seen to be a bucket's
+        self.flags = 0
+
+    def read_from(self, since: End | None, size: int) -> tuple[bytes, End]:
+        """The items behind `since` (None: all) and where they end. Raises `Unreadable`, or `Foreign`."""
+        if since is not None:
+            return follow(read_all(self.fd, size - since.end + 1, since.end - 1), since)
+        if size >= MUCH and os.pread(self.fd, 1, 0) != PICKLE:
+            raise Unreadable("not a pickle")
+        data = read_all(self.fd, size)
+        if not is_bucket(data):
+            raise Foreign(data)
+        self.flags = flags_of(data)
+        return follow(data, start(data), BUCKET_HEAD)
+
+
+class BucketFile(Bucket):
+    """The file of one bucket."""
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        whole: Whole,
+        *,
+        changed: Callable[[], None],
+        damaged: Callable[[str, str], CorruptValue],
+        together: Together,
+        kept: Kept,
+    ) -> None:
+        self._name = name
+        self._path = layout.path(name)
+        self._damaged = damaged
+        self._whole = whole
+        self._changed = changed
+        self._together = together
+        self._kept = kept
+        self._open: OpenBucket | None = None
+        self._threads = threading.Lock()  # flock does not tell threads apart that share a descriptor
+
+    def close_if_idle(self) -> bool:
+        if not self._threads.acquire(blocking=False):
+            return False
+        try:
+            self._close()
+        finally:
+            self._threads.release()
+        return True
+
+    def _close(self) -> None:
+        if self._open is not None:
+            os.close(self._open.fd)
+            self._open = None
+
+    def after_fork(self) -> None:
+        """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
+        self._threads = threading.Lock()
+        self._close()
+
+    # -- opening -------------------------------------------------------------------------------------
+
+    def _attach(self) -> tuple[OpenBucket, os.stat_result] | None:
+        """The file at the path now, kept open; None if there is none."""
+        file = self._open
+        if file is not None:
+            status = self._status(file.fd)
+            # one that is empty was emptied, as it is being replaced (see `replacements`)
+            if status is not None and status.st_size and (file.refusal is None or not self._may_change()):
+                return file, status
+            self._close()
+        refusal = None
+        try:
+            attached = self._whole.attach(self._path, CHANGE)
+        except NotADirectoryError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS):
+                raise
+            try:
+                attached = self._whole.attach(self._path, READ)  # enough for who only reads
+            except OSError:
+                raise error from None
+            refusal = error
+        if attached is None:
+            return None
+        fd, status = attached
+        try:
+            self._whole.trust.check_kept(self._path, status)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._open = file = OpenBucket(fd, refusal)
+        self._kept.opened(self)
+        return file, status
+
+    def _status(self, fd: int) -> os.stat_result | None:
+        """The status of an open file; None if it is not the bucket any more. fstat; on a network file system GETATTR
+        of the file and of its folder."""
+        shared = self._whole.shared
+        if shared is not None:
+            return shared.lookups.is_live(self._path, fd)
+        status = os.fstat(fd)
+        return status if status.st_nlink else None
+
+    def _may_change(self) -> bool:
+        """Whether what was refused before is allowed by now."""
+        try:
+            os.close(os.open(self._path, CHANGE))
+        except OSError:
+            return False
+        return True
+
+    def _attach_locked(self) -> tuple[OpenBucket, os.stat_result] | None:
+        """The same, locked: nobody can change or remove it until `_unlock`."""
+        while True:
+            file = self._open
+            if file is None or file.refusal is not None:
+                attached = self._attach()
+                if attached is None:
+                    return None
+                file = attached[0]
+            fd = file.fd
+            try:
+                flock(fd, LOCK_EX)  # in here, because a signal's handler may raise when it is locked
+                status = self._status(fd)
+                if status is not None and not self._is_replaced(status):
+                    if file.failed:
+                        file = self._renewed(file, status.st_size)
+                        status = os.fstat(file.fd)
+                    return file, status
+            except BaseException as error:
+                if isinstance(error, OSError) and error.errno == errno.ESTALE:
+                    self._close()
+                    continue
+                self._unlock(file)
+                raise
+            self._unlock(file)
+            self._close()
+            if status is None and self._whole.replacements is not None:
+                self._whole.replacements.finish(self._path)
+
+    def _is_replaced(self, status: os.stat_result) -> bool:
+        """Whether a replacement of the locked file was under way, whose last steps are made now."""
+        replacements = self._whole.replacements
+        if replacements is None or (status.st_size and status.st_nlink == 1):
+            return False
+        return replacements.finish(self._path)
+
+    def _unlock(self, file: OpenBucket) -> None:
+        try:
+            flock(file.fd, LOCK_UN)
+        except OSError:
+            self._close()  # which unlocks it too
+        except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked
+            flock(file.fd, LOCK_UN)
+            raise
+
+    # -- replacing ---------------------------------------------------------------------------------------
+
+    def _renewed(self, file: OpenBucket, size: int) -> OpenBucket:
+        """While locked: a new file with the same in it, in place of one whose disk failed. Asked again, the kernel
+        would say that all is well, for it has given up what it could not write."""
+        data = read_all(file.fd, size)
+        return self._replace(file, data[: committed(data).end], durable=True) if is_bucket(data) else file
+
+    def _replace(self, file: OpenBucket, data: bytes, durable: bool) -> OpenBucket:
+        """While locked: the name goes to a new file, which is locked too; who waited for the old one finds it dead."""
+        new = self._whole.replace(self._path, file.fd, data, durable=durable)
+        # first, because a signal's handler may raise when the old one is closed
+        self._open = opened = OpenBucket(new.keep())
+        let_go(file.fd)
+        return opened

@@ -1,0 +1,382 @@
+"""A cell is a file at its own name; the file's own lock decides among all who change it.
+
+Whoever writes, removes or replaces a file holds `flock` on it and has seen that it still has a name. So:
+
+* up to a page is written in place by one `pwrite` (whole or not at all under SIGKILL; no inode is made): open,
+  flock, fstat, pwrite, close. The fact that decides is the `pwrite`.
+* more goes to a new file that is renamed over the old one while the old one is locked: the rename decides.
+* a new name is a new file that is linked: one link wins.
+
+Readers never wait for a lock unless they must: a read that met a half-made `pwrite` fails its checksum and is done
+again, at last under the lock. A file without a checksum is always read under the lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import stat
+from collections.abc import Callable
+
+from psync.engine.contract import Cell, Update, Version
+from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.capabilities import Abilities
+from psync.engine.directory.fs.permissions import CHECKED, PLAIN, no_file
+from psync.engine.directory.fs.syscalls import (
+    CHANGE,
+    IN_PLACE,
+    MEMORY,
+    READ,
+    close,
+    copy_data,
+    is_regular,
+    let_go,
+    open_locked,
+    read_all,
+    rename_to_free,
+    with_folder,
+    write_all,
+)
+from psync.engine.directory.layout import may_be_bucket
+from psync.engine.encoding import pickle_scan
+from psync.engine.encoding.framing import CELL_HEAD, Parts, Unreadable, announced, seal, seal_parts, unseal
+from psync.engine.system import clock
+
+SMALL = IN_PLACE - CELL_HEAD
+"""Bytes of a pickle that, with its seal, is written in place: a page, which a `pwrite` writes whole or not."""
+MUCH = 1 << 16
+"""Bytes of a file whose payload is read where it begins, because to cut off the head is to copy it."""
+PICKLE = b"\x80"
+"""What every pickle that psync reads begins with (PROTO)."""
+RECENT = 2_000_000_000
+"""Nanoseconds: of a file that was changed longer ago no writer is still in the middle of its `pwrite`, and no later
+change can get the same time stamp, whatever the clock's tick."""
+_never_again = itertools.count(1)
+
+
+class Cells:
+    """The files of one directory. Paths, not names; errors are `OSError`, `Unreadable`, or none."""
+
+    def __init__(self, can: Abilities, whole: Whole) -> None:
+        self._can = can
+        self._whole = whole
+        self._trust = whole.trust
+        self._me = whole.trust.me
+        self._in_place = not whole.sync_file
+        self._recent = False
+        """Whether what was read last was RECENT: a guess about what is read next. Threads share it."""
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    def read(self, path: str, known: Cell | None) -> Cell | None:
+        """stat when `known` is current; else open, fstat, pread, close; of what was changed just now also flock, flock.
+
+        What is MUCH takes another pread. So does, once in a while, a change from old files to new ones fstat.
+        """
+        try:
+            if known is not None:
+                status = os.lstat(path)
+                if (status.st_ctime_ns, status.st_size, status.st_ino) == known.version:
+                    return known
+            for _ in range(4):
+                cell = self._load(os.open(path, READ), path)
+                if cell is not None:
+                    return cell
+            return self._read_locked(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except IsADirectoryError:
+            return None
+
+    def _load(self, fd: int, path: str) -> Cell | None:
+        """The cell in an open file, which is closed; None if it has to be read under the lock, or once more.
+
+        The kernel gives a file its new time stamp before it copies the new bytes. So of a file that was changed just
+        now the stamp may be that of bytes which are not there yet: it counts only if no writer was at work.
+        """
+        locked = False
+        try:
+            tried = self._recent and self._can.fine_times
+            if tried:
+                locked = _lock_shared(fd)
+            status = os.fstat(fd)
+            if status.st_mode & CHECKED != PLAIN or status.st_uid != self._me:
+                self._trust.check_file(path, status)
+            recent = self._recent = status.st_ctime_ns + RECENT > clock.wall_ns()
+            if recent and not tried and self._can.fine_times:
+                locked = _lock_shared(fd)
+                status = os.fstat(fd)
+            known = locked or not recent
+            payload = _sealed(fd, status.st_size)
+        finally:
+            if locked:
+                let_go(fd)
+            else:
+                close(fd)
+        return None if payload is None else Cell(payload, self._version(status, known))
+
+    def _version(self, status: os.stat_result, known: bool) -> Version:
+        if known:
+            return status.st_ctime_ns, status.st_size, status.st_ino
+        return (-next(_never_again),)  # a version that no file has: read it again next time
+
+    def _read_locked(self, path: str) -> Cell | None:
+        """Nobody writes: what does not fit its checksum now is damaged."""
+        fd = os.open(path, READ)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            status = os.fstat(fd)
+            self._trust.check_file(path, status)
+            known = self._can.fine_times or status.st_ctime_ns + RECENT < clock.wall_ns()
+            return examine(_content(fd, status.st_size), self._version(status, known))
+        finally:
+            let_go(fd)
+
+    # -- changing ------------------------------------------------------------------------------------
+
+    def write(self, path: str, payload: bytes) -> None:
+        """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
+        if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
+            self._write_whole(path, seal_parts(payload))
+            return
+        if not self._trust.closed:
+            self._trust.check_folder(path[: path.rindex("/")])
+        data = seal(payload)
+        while True:
+            try:
+                fd = os.open(path, CHANGE)
+            except FileNotFoundError:
+                if self._whole.make(path, data, replaced=True):
+                    return
+                continue
+            try:  # `open_locked` written out: this is the hot path
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                status = os.fstat(fd)
+                if status.st_nlink == 1:
+                    self._put(fd, data, status, path)
+                    return
+            finally:
+                let_go(fd)
+            if status.st_nlink:  # under its other names it stays as it is
+                self._write_whole(path, seal_parts(payload))
+                return
+
+    def _put(self, fd: int, data: bytes, status: os.stat_result, path: str) -> None:
+        if status.st_mode & CHECKED != PLAIN or status.st_uid != self._me:
+            self._trust.check_file(path, status)
+        size = len(data)
+        if os.pwrite(fd, data, 0) != size:
+            write_all(fd, data, 0)
+        if status.st_size > size:
+            try:
+                os.ftruncate(fd, size)
+            except OSError:
+                pass  # the value says how long it is; what is left behind it means nothing
+
+    def _write_whole(self, path: str, data: Parts) -> None:
+        if not self._trust.closed:
+            self._trust.check_folder(path[: path.rindex("/")])
+        while True:
+            old = self._held(path)
+            if old is None:
+                if self._whole.make(path, data, replaced=True):
+                    return
+                continue
+            try:
+                self._replace(path, data, old[0])
+                return
+            finally:
+                let_go(old[0])
+
+    def _held(self, path: str) -> tuple[int, os.stat_result] | None:
+        """See `open_locked`."""
+        return open_locked(path)
+
+    def _held_value(self, path: str) -> tuple[int, os.stat_result] | None:
+        """`_held` for who wants what is there: a folder is no value."""
+        try:
+            return self._held(path)
+        except (NotADirectoryError, IsADirectoryError):
+            return None
+
+    def _replace(self, path: str, data: Parts, old: int) -> None:
+        """While `old`, which is at `path`, is locked."""
+        let_go(self._whole.replace(path, old, data).fd)
+
+    def create(self, path: str, payload: bytes) -> bool:
+        try:
+            status = os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return self._whole.make(path, seal(payload), replaced=True)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not is_regular(status):
+            raise no_file(path, status).error()
+        return False
+
+    def delete(self, path: str) -> bool:
+        """open, flock, fstat, unlink, close."""
+        return self._remove(path, None) is not None
+
+    def pop(self, path: str, before: Callable[[Cell], object]) -> Cell | None:
+        return self._remove(path, before)
+
+    def _remove(self, path: str, before: Callable[[Cell], object] | None) -> Cell | None:
+        """Locked, so that the last write before is known and no later one is hit."""
+        found = self._held_value(path)
+        if found is None:
+            return None
+        fd, status = found
+        try:
+            cell = Cell(b"", ())
+            if before is not None:
+                self._trust.check_file(path, status)
+                cell = examine(_content(fd, status.st_size), ())
+                before(cell)
+            alone = self._whole.remove(path, fd)
+            try:
+                self._whole.renamed(path)
+            except BaseException:
+                self._whole.bring_back(path, fd)
+                raise
+            if alone:
+                self._whole.bury(fd)
+        finally:
+            let_go(fd)
+        return cell
+
+    def update(self, path: str, function: Update) -> bytes | None:
+        """open, flock, fstat, pread, pwrite, close."""
+        if not self._trust.closed:
+            self._trust.check_folder(path[: path.rindex("/")])
+        while True:
+            found = self._held(path)
+            if found is None:
+                new = function(None)
+                if new is None or self._whole.make(path, seal(new), replaced=True):
+                    return new
+                continue
+            fd, status = found
+            try:
+                self._trust.check_file(path, status)
+                old = examine(_content(fd, status.st_size), ()).payload
+                new = function(old)
+                if new is None or new is old:
+                    return old
+                if not self._in_place or len(new) > SMALL or may_be_bucket(path) or status.st_nlink > 1:
+                    self._replace(path, seal_parts(new), fd)
+                else:
+                    self._put(fd, seal(new), status, path)
+                return new
+            finally:
+                let_go(fd)
+
+    def move(self, path: str, new: str) -> bool:
+        found = self._held_value(path)
+        if found is None:
+            return False
+        fd, status = found
+        try:
+            self._trust.check_file(path, status)
+            # on the disk at every level, because the file that it is a copy of is lost
+            copy = self._whole.temporary(read_all(fd, status.st_size), sync=True)
+            try:
+                with_folder(new, lambda: rename_to_free(path, new), self._trust.access)
+            except BaseException:
+                copy.discard()
+                raise
+            # who waits for the lock of the old file must find it dead, not at its new name
+            copy.replace(new)
+        finally:
+            let_go(fd)
+        self._whole.renamed(new)
+        self._whole.renamed(path)
+        return True
+
+    def set_aside(self, path: str, refuge: str, seen: Version | None) -> bool:
+        """Keep a damaged file's bytes at `refuge` and remove it, unless it reads well now or isn't what was `seen`."""
+        found = self._held_value(path)
+        if found is None:
+            return False
+        fd, status = found
+        try:
+            if seen is None:
+                if _is_sound(_content(fd, status.st_size)):
+                    return False
+            elif seen and not self._may_be(seen, fd, status):
+                return False
+            # a copy, because who waits for the lock of this file must find it dead
+            copy = self._whole.temporary(b"", sync=False)
+            try:
+                copy_data(fd, copy.fd, status.st_size)
+                os.fsync(copy.fd)
+            except BaseException:
+                copy.discard()
+                raise
+            copy.link(refuge)
+            self._whole.secure(refuge)
+            if self._whole.remove(path, fd):
+                self._whole.bury(fd)
+            return True
+        finally:
+            let_go(fd)
+
+    def _may_be(self, seen: Version, fd: int, status: os.stat_result) -> bool:
+        """Whether the open file, with this status, may be the one that was `seen`."""
+        return seen[0] <= 0 or (status.st_ctime_ns, status.st_size, status.st_ino) == seen
+
+
+def _is_sound(data: bytes) -> bool:
+    try:
+        examine(data, ())
+    except Unreadable:
+        return False
+    return True
+
+
+def _sealed(fd: int, size: int) -> bytes | None:
+    """The payload in an open file; None if no seal fits what was read."""
+    if size >= MUCH:
+        head = os.pread(fd, CELL_HEAD, 0)
+        found = announced(head)
+        if found is not None and found.length <= size - CELL_HEAD:
+            payload = read_all(fd, found.length, CELL_HEAD)
+            return payload if found.fits(payload) else None
+        if head[:1] != PICKLE:
+            return None
+        if size > MEMORY:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    data = os.pread(fd, size, 0)
+    if len(data) < size:
+        data = read_all(fd, size)
+    try:
+        return unseal(data)
+    except Unreadable:
+        return None
+
+
+def _content(fd: int, size: int) -> bytes:
+    """All of an open file; of a large one that holds no pickle, not even a damaged one, only the beginning."""
+    if size >= MUCH and os.pread(fd, 1, 0) != PICKLE:
+        size = MUCH
+    return read_all(fd, size)
+
+
+def _lock_shared(fd: int) -> bool:
+    """Keep writers out until `let_go`, unless one is at work: readers don't wait."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def examine(data: bytes, version: Version) -> Cell:
+    """The cell in `data`, which nobody is writing. Raises `Unreadable`."""
+    payload = unseal(data)
+    if payload is not None:
+        return Cell(payload, version)
+    pickle_scan.check(data)
+    return Cell(data, version, sealed=False)

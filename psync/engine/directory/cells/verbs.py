@@ -1,0 +1,198 @@
+"""The verbs on cells, of files at their own names: errors in psync's words, and a wake-up for who waits for a name."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from psync.engine.contract import Cell, Engine, Update, Version
+from psync.engine.directory.cells.local import Cells
+from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.errors import blocked, refused
+from psync.engine.directory.fs.nfs_replace import read_end
+from psync.engine.directory.fs.syscalls import remove_empty
+from psync.engine.directory.layout import OWN, Layout, held_by
+from psync.engine.directory.notify.wakeup import Wake
+from psync.engine.encoding.framing import Unreadable
+from psync.engine.system import clock
+from psync.errors import CorruptValue, StoreFailed
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class CellEngine(Engine):
+    """What an engine does to cells."""
+
+    root: str
+    layout: Layout
+    _whole: Whole
+    _cells: Cells
+    _wake: Wake
+
+    def read(self, name: str, known: Cell | None = None) -> Cell | None:
+        path = self.layout.prefix + name
+        try:
+            return self._cells.read(path, known)
+        except OSError as error:
+            raise refused(error, name, path) from error
+        except Unreadable as error:
+            raise self._damaged(name, str(error)) from error
+
+    def write(self, name: str, payload: bytes) -> None:
+        path = self.layout.prefix + name
+        try:
+            self._cells.write(path, payload)
+        except OSError as error:
+            if not remove_empty(path):
+                raise refused(error, name, path) from error
+            self.write(name, payload)
+        else:
+            self._wake.notify(name)
+
+    def create(self, name: str, payload: bytes) -> bool:
+        path = self.layout.prefix + name
+        try:
+            made = self._cells.create(path, payload)
+        except OSError as error:
+            if not remove_empty(path):
+                raise refused(error, name, path) from error
+            return self.create(name, payload)
+        if made:
+            self._wake.notify(name)
+        return made
+
+    def delete(self, name: str) -> bool:
+        return self._change(name, self._cells.delete)
+
+    def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
+        with _CallersOwn() as own:
+            return self._change(name, lambda path: self._cells.pop(path, own.guard(before or _nothing)))
+
+    def move(self, name: str, new: str) -> bool:
+        try:
+            moved = self._change(name, lambda path: self._cells.move(path, self.layout.path(new)))
+        except StoreFailed as error:
+            if error.errno != errno.EEXIST:
+                raise
+            if not os.path.isdir(self.layout.path(new)):
+                return False
+            if not remove_empty(self.layout.path(new)):
+                raise blocked(new, self.layout.path(new)) from error
+            return self.move(name, new)
+        if moved:
+            self._wake.notify(new)
+        return moved
+
+    def update(self, name: str, function: Update) -> bytes | None:
+        with _CallersOwn() as own:
+            return self._change(name, lambda path: self._cells.update(path, own.guard(function)))
+
+    def _change(self, name: str, verb: Callable[[str], T]) -> T:
+        """A verb on a path, with its errors in psync's words, and a wake-up for who waits for the name."""
+        path = self.layout.prefix + name
+        try:
+            result = verb(path)
+        except OSError as error:
+            if not isinstance(error, IsADirectoryError) or not remove_empty(path):
+                raise refused(error, name, path) from error
+            return self._change(name, verb)
+        except Unreadable as error:
+            raise self._damaged(name, str(error)) from error
+        self._wake.notify(name)
+        return result
+
+    def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
+        names: list[str] = []
+        folders: list[str] = []
+        twice = False
+        path = self.layout.prefix + folder if folder else self.root
+        try:
+            with self._whole.scan(path) as found:
+                for entry in found:
+                    if entry.is_file(follow_symlinks=False):
+                        name = entry.name
+                        if name[0] == ".":
+                            held = held_by(f"{path}/{name}", read_end)
+                            if held is None:
+                                continue
+                            twice = twice or held != name  # the name may be there, too
+                            name = held
+                        names.append(name)
+                    elif entry.is_dir(follow_symlinks=False) and (folder or entry.name != OWN):
+                        folders.append(entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return [], []
+        except OSError as error:
+            raise refused(error, folder, path) from error
+        return list(dict.fromkeys(names)) if twice else names, folders
+
+    def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
+        waiting = [folder, OWN] if hidden and not folder else [folder]
+        while waiting:
+            folder = waiting.pop()
+            names, folders = self.entries(folder)
+            if folder:
+                for name in names:
+                    yield f"{folder}/{name}"
+                waiting.extend([f"{folder}/{name}" for name in folders])
+            else:
+                yield from names
+                waiting.extend(folders)
+
+    # -- what is damaged -------------------------------------------------------------------------------
+
+    def _damaged(self, name: str, reason: str) -> CorruptValue:
+        path = self.layout.path(name)
+        refuge = self.set_aside(name, reason)
+        kept = f"its bytes are kept at {refuge}" if refuge else f"it is still at {path}"
+        return CorruptValue(
+            f"the value of {name!r} is damaged ({reason}); {kept}. "
+            "Set the key again, or restore the file from a backup",
+            key=name,
+            path=path,
+            quarantine=refuge,
+            reason=reason,
+        )
+
+    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+        refuge = self.layout.refuge(name, clock.wall_ns())
+        try:
+            if not self._cells.set_aside(self.layout.path(name), refuge, seen):
+                return None
+            self._whole.say_why(refuge, name, reason)
+        except OSError:
+            return None  # nowhere to put it: it stays where it is
+        self._wake.notify(name)
+        return refuge
+
+    def keep(self, name: str, data: bytes, reason: str) -> str | None:
+        return self._whole.keep(name, data, reason)
+
+
+class _CallersOwn:
+    """Tells an OSError that the caller's function raised from one of the file system."""
+
+    def __enter__(self) -> _CallersOwn:
+        self._raised: BaseException | None = None
+        return self
+
+    def guard(self, function: Callable[[A], T]) -> Callable[[A], T]:
+        def guarded(argument: A) -> T:
+            try:
+                return function(argument)
+            except BaseException as error:
+                self._raised = error
+                raise
+
+        return guarded
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        if self._raised is not None and error is not None and error.__cause__ is self._raised:
+            raise self._raised from None
+
+
+def _nothing(cell: Cell) -> None:
+    """What `pop` asks for when nobody wants to look first."""

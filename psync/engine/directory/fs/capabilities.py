@@ -1,0 +1,143 @@
+"""A directory is looked at once, when it is opened: what can its file system do?"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import sys
+from typing import NamedTuple
+
+from psync.engine.directory.fs.permissions import PRIVATE
+from psync.engine.directory.fs.syscalls import link_unnamed, make_folder, remove_quietly
+from psync.engine.directory.layout import Layout
+
+NETWORK = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "9p",
+    "afs",
+    "glusterfs",
+    "ocfs2",
+    "gfs2",
+}
+"""Types that several hosts may have mounted at once (`fuse.*` counts as one of them)."""
+IN_PLACE = {"tmpfs", "ext2", "ext3", "ext4"}
+"""Types where what was once given room is overwritten where it is, so that a store into memory always finds room. (xfs
+and btrfs write elsewhere what was copied by reference; of an overlay, what is below it is not known.)"""
+NFS = {"nfs", "nfs4"}
+"""How the kernel names versions 3 and 4."""
+
+_NO_ROOM = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
+
+
+class Abilities(NamedTuple):
+    """What was found; strategies are chosen from this and from nothing else."""
+
+    kind: str
+    """The type of the file system, as the kernel names it; "" if it does not say."""
+    network: bool
+    """Other hosts may change files here without this kernel knowing."""
+    unnamed: bool
+    """O_TMPFILE works, and what it makes can be linked to a name."""
+    fine_times: bool
+    """Two changes in a row always have two time stamps, once somebody looked in between (Linux 6.13 and later)."""
+    writable: bool
+    direct: int = 0
+    """The flag to open files with, of which other hosts must not see anything old: O_DIRECT on NFS, else 0.
+
+    Between two NFS clients with default options, of 200 changes made in place `pread` of a file kept open missed 200,
+    `open` and `pread` 199 (a file that any process of the host has open is not asked for again; on v3 its time
+    stamp may not have changed): with O_DIRECT, or while `flock` is held, none, for the price of one READ."""
+
+    @property
+    def ordered(self) -> bool:
+        """What is put into a file that stays open is in every look that begins after that, everywhere, without a lock:
+        a server does it all, one after the other; or this kernel does (a file system that is said to be shared, and is
+        none of those that are); or it is done by stores into memory, on a processor that keeps their order."""
+        if self.network:
+            return bool(self.direct) or not is_network(self.kind)
+        return self.in_place and platform.machine() == "x86_64"
+
+    @property
+    def in_place(self) -> bool:
+        """Numbers in files may be changed by stores into memory, which processes of this host share."""
+        return self.kind in IN_PLACE and not self.network and sys.byteorder == "little"
+
+
+def is_network(kind: str) -> bool:
+    return kind in NETWORK or kind.startswith("fuse")
+
+
+def look(layout: Layout, *, network: bool | None = None) -> Abilities:
+    """`network` says whether it is one, if that is to be believed rather than the kind of file system."""
+    kind = file_system_type(layout.root)
+    if network is None:
+        network = is_network(kind)
+    direct = os.O_DIRECT if network and kind in NFS else 0
+    trial = f"{layout.tmp}/{os.urandom(8).hex()}"
+    try:
+        make_folder(layout.tmp, layout.trust.access)
+        if network:
+            return Abilities(kind, network, unnamed=False, fine_times=False, writable=_can_make(trial), direct=direct)
+        return Abilities(kind, network, _can_link_unnamed(trial), _has_fine_times(layout.tmp), True)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        # good enough to read from, and what is not known yet is taken for the worse
+        return Abilities(kind, network, unnamed=not network, fine_times=False, writable=False, direct=direct)
+
+
+def file_system_type(path: str) -> str:
+    """The type of the file system `path` is on ("ext4", "tmpfs", "nfs4", ...), from the kernel's table of mounts."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                fields, _, rest = line.partition(" - ")
+                if fields.split(" ", 3)[2] == wanted:
+                    return rest.split(" ", 1)[0]
+    except OSError:
+        return ""  # no /proc
+    return ""
+
+
+def _can_make(trial: str) -> bool:
+    os.close(os.open(trial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    remove_quietly(trial)
+    return True
+
+
+def _can_link_unnamed(trial: str) -> bool:
+    try:
+        return link_unnamed(trial, b"", sync=False)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.EPERM, errno.EXDEV):
+            return False
+        raise
+    finally:
+        remove_quietly(trial)
+
+
+def _has_fine_times(folder: str) -> bool:
+    """Change and look a few times within one tick of the clock: are all time stamps different?"""
+    try:
+        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, PRIVATE.file)
+    except OSError:
+        return False
+    try:
+        stamps = set()
+        for _ in range(6):
+            os.pwrite(fd, b"x", 0)
+            stamps.add(os.fstat(fd).st_ctime_ns)
+        return len(stamps) == 6
+    finally:
+        os.close(fd)

@@ -1,0 +1,59 @@
+"""What the file system refused, in words: which key and path, what it said, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from psync.engine.directory.fs.permissions import no_file
+from psync.errors import InvalidKey, PsyncError, StoreFailed, StoreFull
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.EMLINK, errno.ENOMEM}
+_REMEDY = {
+    errno.ENOSPC: "free space or inodes on its file system",
+    errno.EDQUOT: "free some of the user's disk quota",
+    errno.EMFILE: "close files or raise `ulimit -n`",
+    errno.ENFILE: "the whole system is out of descriptors: end processes or raise fs.file-max",
+    errno.EACCES: "check owner and mode of the file and its folders",
+    errno.EPERM: "check owner, mode and attributes of the file and its folders",
+    errno.EROFS: "the file system is mounted read-only: remount it or choose another directory",
+    errno.EIO: "the disk or its server reported an error: see the kernel's log, then try again",
+    errno.ESTALE: "the server replaced the file: try again",
+}
+
+
+def refused(error: OSError, name: str, path: str) -> PsyncError:
+    """The error to raise for an `OSError` of the file system: it names key, path, errno and remedy."""
+    if isinstance(error, PsyncError):
+        return error  # already in words
+    code = error.errno or 0
+    if code in (errno.ELOOP, errno.ENXIO) and (found := _strange(path)) is not None:
+        return found
+    if code in (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO):
+        return blocked(name, path)
+    if code in (errno.ENAMETOOLONG, errno.EILSEQ):
+        return InvalidKey(
+            f"{name!r} is no possible file name here ({error.strerror}): use a shorter, plainer key", key=name
+        )
+    kind = StoreFull if code in _FULL else StoreFailed
+    remedy = _REMEDY.get(code, "see the cause and try again")
+    text = f"{name!r} was left as it was: {error.strerror} [{errno.errorcode.get(code, code)}] at {path}; {remedy}"
+    return kind(text, key=name, errno=code, strerror=error.strerror, filename=path)
+
+
+def _strange(path: str) -> PsyncError | None:
+    """What to say of a link or a device that stands where a file should be."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return None if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) else no_file(path, status).error()
+
+
+def blocked(name: str, path: str) -> InvalidKey:
+    return InvalidKey(
+        f"{name!r} can't hold a value: {path}, or a part of it, is not a plain file but a folder, or the other way "
+        "round (one key can't be both a value and a folder of values); use another key",
+        key=name,
+    )

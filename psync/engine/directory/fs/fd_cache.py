@@ -1,0 +1,46 @@
+"""Descriptors that are kept open for the next time, and how many: what was opened first is closed first."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from itertools import islice
+from typing import Protocol
+
+from psync.engine.system import fork_hooks
+
+
+class Closable(Protocol):
+    def close_if_idle(self) -> bool:
+        """Give the descriptors back, unless somebody is using them; they are opened again when needed."""
+
+
+class Kept:
+    """Those handles of one directory that have descriptors open."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: OrderedDict[int, Closable] = OrderedDict()
+        self._lock = threading.Lock()
+        fork_hooks.remember(self)
+
+    def opened(self, handle: Closable) -> None:
+        """`handle` has opened a descriptor: another one may have to go."""
+        with self._lock:
+            self._open[id(handle)] = handle
+            surplus = list(islice(self._open.values(), max(0, len(self._open) - self._limit)))
+        for one in surplus:
+            if one is not handle and one.close_if_idle():
+                with self._lock:
+                    self._open.pop(id(one), None)
+
+    def close(self) -> None:
+        with self._lock:
+            all_open = [*self._open.values()]
+        for one in all_open:
+            if one.close_if_idle():
+                with self._lock:
+                    self._open.pop(id(one), None)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()

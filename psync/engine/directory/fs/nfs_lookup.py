@@ -1,0 +1,215 @@
+"""On a network file system a name means what the server says that it means now, not what this host remembers.
+
+An NFS client remembers attributes for 3 to 60 s, and with them which names are there and which are not. All this was
+measured between two clients with default options (Linux 6.1, `tests/nfs`), NFS 4.2 and 3:
+
+* a file replaced by a rename: `open` alone led to the old one in 399 of 400 tries on v4 (it opens by handle, and
+  the server keeps what was lately open); after the folder's attributes were asked for, in none;
+* a name that was missed and then made: seen by `open` alone after 20 to 30 s; after asking for the folder's, at once;
+* on v3 neither helps when the folder changed twice within one tick of the server's clock (its time stamp is all that a
+  v3 client compares): 7 of 10 names were then never seen. Dropping the cached listing and reading it anew showed all.
+
+So who reads a name asks for its folder first: one GETATTR (`statx` with AT_STATX_FORCE_SYNC). On v3 a folder whose time
+stamp is new, and may still be the same after the next change, is listed: READDIRPLUS, which corrects what is remembered
+of its names. What a file *holds* is another matter: see `buried`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Iterable, Iterator
+
+from psync.engine.directory.layout import is_leftover
+from psync.engine.system import clock
+
+_AT_CWD, _FORCE_SYNC, _EMPTY_PATH = -100, 0x2000, 0x1000
+_BASIC = 0x7FF
+_libc = ctypes.CDLL(None, use_errno=True)
+SETTLED = 0.2
+"""Seconds after which another change of a folder has another time stamp: servers count in ticks of 4 or 10 ms,
+and a busy one may be late."""
+_ABSENT = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
+
+
+class Lookups:
+    """What is where, in one directory of a network file system."""
+
+    def __init__(self, root: str, *, coarse: bool) -> None:
+        self._root = root
+        self._coarse = coarse
+        """Whether only time stamps tell this host's kernel that a folder has changed: NFS version 3."""
+        self._stamps: dict[str, tuple[int, float, bool]] = {}
+        """Of a folder on a coarse server: its time stamp, since when that is known, and whether names were looked at
+        when the stamp could not be that of a later change any more."""
+
+    def ask(self, folder: str, *, sure: bool = True) -> bool:
+        """What this host remembers of the names in `folder` is true now; False if there is no such folder.
+
+        On v3 with `sure` False only if the folder's time stamp shows the change. GETATTR; on v3 perhaps READDIRPLUS.
+        """
+        try:
+            _force(folder)
+        except OSError as error:
+            if error.errno not in _ABSENT or len(folder) <= len(self._root):
+                if error.errno in _ABSENT:
+                    return False
+                raise
+            if not self.ask(os.path.dirname(folder), sure=sure):
+                return False
+            try:
+                _force(folder)
+            except OSError as again:
+                if again.errno in _ABSENT:
+                    return False
+                raise
+        if sure and self._coarse:
+            self._settle(folder)
+        return True
+
+    def _settle(self, folder: str) -> None:
+        stamp, now = os.stat(folder).st_mtime_ns, clock.monotonic()
+        known, since, settled = self._stamps.get(folder, (0, now, False))
+        if known != stamp:
+            since, settled = now, False
+        if not settled:
+            self.listing(folder)
+            if len(self._stamps) > 1000:
+                self._stamps.clear()
+            self._stamps[folder] = stamp, since, now - since > SETTLED
+
+    def renew(self, path: str) -> bool:
+        """Whether there is something at `path`, whatever is remembered: for who was led to a dead file by that name.
+
+        On v3 READDIRPLUS, which corrects what is remembered of the names that are there; but a name that was removed,
+        and is remembered, goes on leading to the dead file as long as somebody has that open.
+        """
+        folder, name = os.path.split(path)
+        if not self.ask(folder, sure=False):
+            return False
+        return not self._coarse or name in self.listing(folder)
+
+    def open(self, path: str, flags: int, *, sure: bool = True) -> int:
+        """`os.open` of what is at `path` now. Raises FileNotFoundError if nothing is, ESTALE if that
+        was another each time.
+
+        With `sure` False it may be what was there before, if that was replaced or removed since: for who checks it
+        (`leads_to`), or would see that it is buried.
+        """
+        if sure and not self.ask(os.path.dirname(path), sure=False):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        try:
+            return os.open(path, flags)
+        except OSError as error:
+            if error.errno == errno.EINVAL and os.path.isdir(path):  # what NFS says of O_DIRECT on a folder
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) from error
+            if error.errno not in _ABSENT or (sure and not self._coarse and error.errno == errno.ENOENT):
+                raise
+        if not self.ask(os.path.dirname(path)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        for _ in range(10):
+            try:
+                return os.open(path, flags)
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+                self.ask(os.path.dirname(path))  # it was replaced in the middle of this
+        code = errno.ESTALE if self.renew(path) else errno.ENOENT
+        raise OSError(code, os.strerror(code), path)
+
+    def leads_to(self, path: str, status: os.stat_result, *, sure: bool = False) -> bool:
+        """Whether the file with this `status` is what is at `path`."""
+        if not self.ask(os.path.dirname(path), sure=sure):
+            return False
+        try:
+            return os.lstat(path).st_ino == status.st_ino
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise
+
+    def status(self, path: str, asked: dict[str, bool]) -> tuple[int, ...] | None:
+        """What tells one version of a file from another, as far as that can be; None if nothing is there.
+
+        `asked`: what was said of folders since there was reason to ask. GETATTR unless its folder is among them, and
+        another one if something is there.
+        """
+        folder = os.path.dirname(path)
+        try:
+            if folder not in asked:
+                asked[folder] = self.ask(folder)
+            if not asked[folder] or not os.path.lexists(path):
+                return None
+            _force(path)
+            status = os.lstat(path)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    def is_live(self, path: str, fd: int) -> os.stat_result | None:
+        """The status of an open file that is still at `path`; None if it was removed or replaced.
+
+        A link count of 0 is not enough to know it: what an NFS client removes while it is open there goes on under
+        another name. A buried file is empty.
+        """
+        try:
+            _force("", fd)
+            status = os.fstat(fd)
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                return None
+            raise
+        if not status.st_size and not self.renew(path):
+            return None
+        return status if status.st_nlink and self.leads_to(path, status) else None
+
+    def listing(self, folder: str) -> list[str]:
+        """`os.listdir` of what is there now, without what NFS clients keep of removed files; [] if there is no such
+        folder."""
+        try:
+            with self.scan(folder) as entries:
+                return [entry.name for entry in entries if not is_leftover(entry.name)]
+        except FileNotFoundError:
+            return []
+
+    @contextlib.contextmanager
+    def scan(self, folder: str) -> Iterator[Iterable[os.DirEntry[str]]]:
+        """`os.scandir` of what is there now. Raises FileNotFoundError if there is no such folder."""
+        fd = self.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, sure=False)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            with os.scandir(fd) as entries:
+                yield entries
+        finally:
+            os.close(fd)
+
+
+def status_now(fd: int) -> os.stat_result:
+    """`os.fstat` as the server knows it now."""
+    _force("", fd)
+    return os.fstat(fd)
+
+
+def bury(fd: int) -> None:
+    """Empty a file that is no more at its name, while it is still locked.
+
+    Whoever has it open, waits for its lock, or is led to it by what its host remembers, sees that it is dead, without
+    trust in names: on v3 an `open` led to a replaced file that somebody had open in 137 of 200 tries, whatever was
+    asked before. No file that psync uses is ever empty.
+    """
+    try:
+        os.ftruncate(fd, 0)
+    except OSError:
+        pass  # what decided is done; it was the second guard
+
+
+def _force(path: str, fd: int = _AT_CWD) -> None:
+    buffer = ctypes.create_string_buffer(256)
+    flags = _FORCE_SYNC if path else _FORCE_SYNC | _EMPTY_PATH
+    if _libc.statx(fd, os.fsencode(path), flags, _BASIC, buffer):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)

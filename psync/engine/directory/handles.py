@@ -1,0 +1,160 @@
+"""The handles of the shapes that are kept open (buckets, logs, registers, mutexes): each is made once in an engine."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Iterator, Mapping
+
+from psync.engine.contract import Log, Mutex, Register
+from psync.engine.directory.buckets.bucket import DirectoryBucket
+from psync.engine.directory.buckets.transaction import Together
+from psync.engine.directory.cells.verbs import CellEngine
+from psync.engine.directory.fs.capabilities import Abilities
+from psync.engine.directory.fs.errors import refused
+from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.fs.syscalls import let_go, lock, open_made
+from psync.engine.directory.layout import slot_of
+from psync.engine.directory.liveness.registry import Owners
+from psync.engine.directory.locks.mutex import DirectoryMutex
+from psync.engine.directory.log.log import DirectoryLog
+from psync.engine.directory.log.nfs_log import NetworkLog
+from psync.engine.directory.registers.nfs import NetworkRegister
+from psync.engine.directory.registers.register import DirectoryRegister
+from psync.engine.system import fork_hooks
+
+_NOTHING = b"\x80\x05N."  # a pickled None: what rests in a directory can be read by every pickle reader
+
+
+class ShapeEngine(CellEngine):
+    """What an engine hands out."""
+
+    can: Abilities
+    _together: Together
+    _owners: Owners
+    _kept: Kept
+    _first: ShapeEngine | None
+    """The engine of the same directory that has all that has no level."""
+    _mutexes: dict[str, DirectoryMutex]
+
+    def _without_handles(self) -> None:
+        """None was handed out so far."""
+        self._buckets: dict[str, DirectoryBucket] = {}
+        self._logs: dict[str, DirectoryLog] = {}
+        self._registers: dict[str, DirectoryRegister] = {}
+        self._lock = threading.Lock()
+
+    def bucket(self, name: str) -> DirectoryBucket:
+        kept = self._buckets.get(name)
+        if kept is None:
+            slot = slot_of(name)
+            kept = DirectoryBucket(
+                name,
+                self.layout,
+                self._whole,
+                changed=lambda: self._wake.notify_slot(slot),
+                damaged=self._damaged,
+                together=self._together,
+                kept=self._kept,
+            )
+            kept = self._buckets.setdefault(name, kept)
+        return kept
+
+    def append_all(self, ops: Mapping[str, bytes]) -> None:
+        buckets = {name: self.bucket(name) for name in ops}
+        for name, bucket in buckets.items():
+            tail = bucket.tail()
+            if tail is not None and tail.foreign:
+                raise ValueError(f"{name!r} is a foreign pickle, which can't be extended: replace it")
+        try:
+            self._together.append_all(buckets, ops)
+        except OSError as error:
+            first, *others = sorted(ops)
+            named = f"{first} and {len(others)} more" if others else first
+            raise refused(error, named, self.layout.path(first)) from error
+
+    def log(self, name: str) -> Log:
+        with self._lock:
+            log = self._logs.get(name)
+            if log is None:
+                slot, final = slot_of(name), slot_of(name + "/final")
+                kind = NetworkLog if self.can.network else DirectoryLog
+                log = self._logs[name] = kind(
+                    name,
+                    self.layout,
+                    whole=self._whole,
+                    owners=self._owners,
+                    changed=functools.partial(self._wake.notify_takers, slot),
+                    finished=functools.partial(self._wake.notify_slot, final),
+                    kept=self._kept,
+                )
+            return log
+
+    def register(self, name: str) -> Register:
+        with self._lock:
+            register = self._registers.get(name)
+            if register is None:
+                slot = slot_of(name)
+                kind = NetworkRegister if self.can.network else DirectoryRegister
+                register = self._registers[name] = kind(
+                    name,
+                    self.layout.path(name),
+                    self._whole,
+                    changed=lambda: self._wake.notify_slot(slot),
+                    kept=self._kept,
+                    mends=self.can.writable,
+                    seated=self.can.ordered,
+                )
+            return register
+
+    def mutex(self, name: str) -> Mutex:
+        if self._first is not None:
+            return self._first.mutex(name)
+        watched = ".psync/locks/" + name
+        with self._lock:
+            mutex = self._mutexes.get(name)
+            if mutex is None:
+                slot = slot_of(watched)
+                mutex = self._mutexes[name] = DirectoryMutex(
+                    self.layout.lock(name),
+                    whole=self._whole,
+                    me=self.owner,
+                    alive=self.alive,
+                    watch=lambda: self.watch([watched]),
+                    changed=lambda: self._wake.notify_slot(slot),
+                    kept=self._kept,
+                )
+            return mutex
+
+    @contextlib.contextmanager
+    def guard(self, name: str) -> Iterator[None]:
+        import filelock  # 50 ms to import: only who compacts pays for it
+
+        path = self.layout.guard(name)
+        try:
+            fd = open_made(path, self.layout.trust.access)
+            try:
+                filelock.lock_descriptor(fd, poll_interval=0.05 if self.can.network else 0.005)
+                lock(fd)  # which it has; from here on it counts as held
+                if not os.fstat(fd).st_size:
+                    os.pwrite(fd, _NOTHING, 0)
+            except BaseException:
+                let_go(fd)
+                raise
+        except OSError as error:
+            raise refused(error, name, path) from error
+        try:
+            yield
+        finally:
+            let_go(fd)
+
+    def _handles(self) -> tuple[fork_hooks.Forked, ...]:
+        """All that were handed out."""
+        return (
+            *self._buckets.values(),
+            *self._logs.values(),
+            *self._registers.values(),
+            *self._mutexes.values(),
+        )

@@ -1,0 +1,1 @@
+"""Liveness: one locked file per process tells which owners live."""

@@ -1,0 +1,1 @@
+"""Mutexes: exclusion that ends with its holder."""

@@ -1,0 +1,91 @@
+"""A register where other hosts write, too: the same file, of which nothing is mapped into memory.
+
+Its first page is read from the server each time it is looked at, and, while it is locked, before it is changed. The
+file is never removed or replaced, so no name matters, and nothing that this host remembers. On NFS half of that page is
+for seats.
+
+read: READ. update: LOCK, READ, WRITE, LOCKU.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from psync.engine.directory.fs.errors import refused
+from psync.engine.directory.registers.register import PAGE, DirectoryRegister, Page
+from psync.engine.directory.registers.slots import SIZE, PageSeats
+from psync.engine.encoding.framing import Unreadable
+from psync.engine.seats import Seats
+
+T = TypeVar("T")
+
+
+class NetworkRegister(DirectoryRegister):
+    def _make_seats(self) -> Seats:
+        return PageSeats(self, PAGE - SIZE)
+
+    def read(self) -> bytes | None:
+        if self._map is None and self._opened(create=False) is None:
+            return None
+        for _ in range(100):
+            try:
+                return super()._value(self._page())
+            except Unreadable:
+                continue  # a writer was in the middle of it
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise refused(error, self._name, self._path) from error
+                return self.read()  # it was closed meanwhile, to make room for others
+        return self.update(lambda value: value)  # nobody writes while that has the lock
+
+    def sign(self) -> bytes | None:
+        """READ: something that differs once the payload or a seat has changed."""
+        return None if self._map is None and self._opened(create=False) is None else self.at_hand(self._page_of)
+
+    def at_hand(self, use: Callable[[int], T]) -> T:
+        """What `use` makes of the open file. If it writes: only in `apart`, or in `update`."""
+        while True:
+            if self._map is None:
+                self._opened(create=True)
+            try:
+                return use(self._fd)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise refused(error, self._name, self._path) from error
+
+    def apart(self, write: Callable[[], object]) -> None:
+        """Meanwhile no thread closes the file, which is open to be written."""
+        try:
+            with self._threads:
+                if self._map is None or not self._writable:
+                    self._open(create=True)
+                write()
+        except OSError as error:
+            raise refused(error, self._name, self._path) from error
+
+    def _page(self) -> bytes:
+        return self._page_of(self._fd)
+
+    @staticmethod
+    def _page_of(fd: int) -> bytes:
+        page = os.pread(fd, PAGE, 0)
+        if len(page) < PAGE:
+            raise Unreadable("it is shorter than a page")
+        return page
+
+    _locked_page = b""
+    """The page, as it was read while it was locked."""
+
+    def _value(self, page: Page) -> bytes | None:
+        """While locked."""
+        self._locked_page = self._page()
+        return super()._value(self._locked_page)
+
+    def _put(self, page: Page, new: bytes) -> None:
+        super()._put(self._locked_page, new)
+
+    def _show(self, fd: int) -> Page:
+        return b"it is open, and looked at by `_page`"

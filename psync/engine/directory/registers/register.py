@@ -1,0 +1,334 @@
+"""A register is a small value in a file that stays open: looked at in memory, changed under its lock by one `pwrite`.
+
+On disk, ``.psync/...``: a head (which change this is, where the value lies and how long it is, a checksum of all that)
+and, if both fit into a page, the value. A larger one goes to a part of the file that the last one did not take, before
+the head says so. The fact that decides: the one `pwrite` of the first page (whole or not at all under SIGKILL).
+
+The page is mapped into memory, so that who looks costs no system call: a head that was not seen before is checked
+against the value, and looked at again if a writer is in the middle of it. That sees what this host writes. Where
+other hosts write too (a network file system), the page is read from the server each time (`network_register`).
+
+read: no system call. update: flock, pwrite, flock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Callable
+from fcntl import LOCK_EX, LOCK_UN, flock
+from zlib import crc32
+
+from psync.engine.contract import Register, Update
+from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.errors import refused
+from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.fs.syscalls import CHANGE, READ, read_all, write_all
+from psync.engine.directory.registers.slots import SIZE, MappedSeats
+from psync.engine.encoding.framing import Unreadable
+from psync.engine.seats import Seats
+from psync.engine.system import fork_hooks
+from psync.errors import CorruptValue
+
+PAGE = 4096
+MAGIC = b"psync=1\n"
+_HEAD = struct.Struct("<8sQIII")
+"""Magic, number of the change, where the value begins, how long it is, the checksum."""
+_FACTS = struct.Struct("<QII")
+HEAD = _HEAD.size
+ROOM = PAGE - SIZE - HEAD
+"""Bytes of a value that has its place in the first page. Half of that is for seats."""
+_unpack = _HEAD.unpack_from
+Page = mmap.mmap | bytes
+Head = tuple[bytes, int, int, int, int]
+_Seen = tuple["Head | None", "bytes | None"]
+
+
+def _encode(number: int, offset: int, value: bytes | None) -> bytes:
+    """The head, and the value if it belongs behind it. No value at all: length 0 and offset 0."""
+    size = len(value or b"")
+    check = crc32(value or b"", crc32(_FACTS.pack(number, offset, size)))
+    head = _HEAD.pack(MAGIC, number, offset, size, check)
+    return head + value if value is not None and offset == HEAD else head
+
+
+_BLANK = _encode(0, 0, None).ljust(PAGE, b"\0")
+
+
+LARGEST = 1 << 26
+"""Bytes of a damaged one that are kept."""
+
+
+def _is_sound(data: bytes) -> bool:
+    magic, number, offset, size, check = _unpack(data)
+    value = data[offset : offset + size] if offset else b""
+    fits: bool = crc32(value, crc32(_FACTS.pack(number, offset, size))) == check
+    return magic == MAGIC and len(value) == size and fits
+
+
+class DirectoryRegister(Register):
+    """One register of a directory. Threads may share it; a forked child opens the file anew."""
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        whole: Whole,
+        *,
+        changed: Callable[[], None],
+        kept: Kept,
+        mends: bool = True,
+        seated: bool = False,
+    ) -> None:
+        self._mends = mends
+        self._name = name
+        self._path = path
+        self._whole = whole
+        self._changed = changed
+        self._kept = kept
+        self._threads = threading.Lock()
+        self._fd = -1
+        self._map: Page | None = None
+        self._writable = True
+        self._seen: _Seen = None, None
+        """A head, and the value that it belongs to. One tuple: threads share it."""
+        self._numbers: memoryview | None = None
+        """The seats, in memory."""
+        self.seats = self._make_seats() if seated else None
+
+    # -- looking -----------------------------------------------------------------------------------------
+
+    def read(self) -> bytes | None:
+        page = self._map or self._opened(create=False)
+        if page is None:
+            return None
+        for _ in range(100):
+            try:
+                return self._value(page)
+            except Unreadable:
+                continue  # a writer was in the middle of it
+            except ValueError:
+                return self.read()  # it was closed meanwhile, to make room for others
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    return self.read()
+                raise refused(error, self._name, self._path) from error
+        return self.update(lambda value: value)  # nobody writes while that has the lock
+
+    def _value(self, page: Page) -> bytes | None:
+        """What the head in `page` stands for. Raises `Unreadable` if the two don't fit."""
+        head = _unpack(page)
+        seen, value = self._seen
+        if head == seen:
+            return value
+        magic, number, offset, size, check = head
+        if magic != MAGIC:
+            raise Unreadable("it does not begin as a register does")
+        found: bytes | None = None
+        if offset == HEAD:
+            found = page[HEAD : HEAD + size]
+        elif offset:
+            if offset + size > self._whole.size(self._fd):  # or a damaged size would ask for gigabytes
+                raise Unreadable("the value ends too early")
+            found = read_all(self._fd, size, offset)
+        if crc32(found or b"", crc32(_FACTS.pack(number, offset, size))) != check:
+            raise Unreadable("the checksum does not fit the value")
+        self._seen = head, found
+        return found
+
+    def _damaged(self, error: Unreadable) -> CorruptValue:
+        """What to say of it. Its bytes go to quarantine, and it begins anew, as if it had never been set."""
+        refuge = None
+        with contextlib.suppress(OSError):
+            refuge = self._begin_anew(str(error))
+        kept = f"its bytes are kept at {refuge}, and it begins anew" if refuge else f"it is still at {self._path}"
+        return CorruptValue(
+            f"the register {self._name!r} is damaged ({error}); {kept}",
+            key=self._name,
+            path=self._path,
+            quarantine=refuge,
+            reason=str(error),
+        )
+
+    def _begin_anew(self, reason: str) -> str | None:
+        """In the same file, which others have open and see it in; unless somebody was faster."""
+        if not self._mends:
+            return None
+        fd = self._whole.trust.kept(os.open(self._path, CHANGE), self._path)
+        try:
+            flock(fd, LOCK_EX)
+            size = os.fstat(fd).st_size
+            data = read_all(fd, min(size, LARGEST))
+            if size >= PAGE and _is_sound(data):
+                return None
+            refuge = self._whole.keep(self._name, data, reason)
+            if refuge is not None:
+                write_all(fd, _BLANK, 0)
+            return refuge
+        finally:
+            os.close(fd)
+
+    # -- changing ----------------------------------------------------------------------------------------
+
+    def update(self, function: Update) -> bytes | None:
+        callers = False
+        """True while the caller's function runs: what it raises is none of ours."""
+        try:
+            with self._threads:
+                page = self._map if self._map is not None and self._writable else self._open(create=True)
+                assert page is not None
+                try:
+                    flock(self._fd, LOCK_EX)
+                    old = self._value(page)
+                    callers = True
+                    new = function(old)
+                    callers = False
+                    if new is None or new is old:
+                        return old
+                    self._put(page, new)
+                finally:
+                    try:  # here, and not in a function, into which a signal's handler could come
+                        flock(self._fd, LOCK_UN)
+                    except OSError:
+                        self._close()  # which unlocks it too
+                    except BaseException:  # it came by an audit hook, before the kernel was asked
+                        flock(self._fd, LOCK_UN)
+                        raise
+        except OSError as error:
+            if callers:
+                raise
+            raise refused(error, self._name, self._path) from error
+        except Unreadable as error:
+            raise self._damaged(error) from error
+        self._changed()
+        return new
+
+    def _put(self, page: Page, new: bytes) -> None:
+        """While locked."""
+        _, number, offset, size, _ = _unpack(page)
+        if len(new) <= ROOM:
+            at = HEAD
+        else:
+            behind = -(-(offset + size) // PAGE) * PAGE
+            at = PAGE if offset < PAGE or offset >= PAGE + len(new) else behind
+            write_all(self._fd, new, at)
+            if self._whole.sync_file:
+                os.fdatasync(self._fd)
+        data = _encode(number + 1, at, new)
+        if not self._whole.sync_file:
+            written = os.pwrite(self._fd, data, 0)
+            if written != len(data):
+                write_all(self._fd, data[written:], written)
+            return
+        before = page[: HEAD + ROOM]
+        write_all(self._fd, data, 0)
+        try:
+            os.fdatasync(self._fd)
+        except BaseException:
+            # written once more, because the kernel has given up what it could not write
+            write_all(self._fd, before, 0)
+            raise
+
+    # -- the file ----------------------------------------------------------------------------------------
+
+    def _opened(self, *, create: bool) -> Page | None:
+        try:
+            with self._threads:
+                return self._map or self._open(create=create)
+        except OSError as error:
+            raise refused(error, self._name, self._path) from error
+
+    def _open(self, *, create: bool) -> Page | None:
+        """The first page of the file, which is made if there is none; without `create` None then, and being allowed to
+        read is enough."""
+        self._close()
+        with fork_hooks.put_off:
+            while True:
+                try:
+                    fd = self._whole.open(self._path, CHANGE)
+                except FileNotFoundError:
+                    if not create:
+                        return None
+                    self._whole.make(self._path, _BLANK)
+                    continue
+                except OSError:
+                    if create:
+                        raise
+                    try:
+                        fd = self._whole.open(self._path, READ)
+                    except FileNotFoundError:
+                        return None
+                    self._writable = False
+                self._whole.trust.kept(fd, self._path)
+                try:
+                    self._map = self._show(fd)
+                except BaseException as error:
+                    os.close(fd)
+                    if isinstance(error, ValueError):
+                        raise self._damaged(Unreadable("it is shorter than a page")) from error
+                    raise
+                self._fd = fd
+                self._kept.opened(self)
+                return self._map
+
+    def _show(self, fd: int) -> Page:
+        return mmap.mmap(fd, PAGE, access=mmap.ACCESS_WRITE if self._writable and self.seats else mmap.ACCESS_READ)
+
+    # -- the seats ---------------------------------------------------------------------------------------
+
+    def _make_seats(self) -> Seats:
+        return MappedSeats(self)
+
+    def numbers(self) -> memoryview:
+        """The seats, two numbers each, in memory. To be changed only in `update`, or by `store`."""
+        while (numbers := self._numbers) is None:
+            page = self._map or self._opened(create=True)
+            if isinstance(page, mmap.mmap):
+                numbers = self._numbers = memoryview(page)[PAGE - SIZE :].cast("Q")
+        return numbers
+
+    def store(self, at: int, number: int) -> None:
+        """No system call. What this thread looks at afterwards, it looks at after that."""
+        try:
+            with self._threads:  # to let go of it is the fence
+                if self._map is None or not self._writable:
+                    self._open(create=True)
+                self.numbers()[at] = number
+        except OSError as error:
+            raise refused(error, self._name, self._path) from error
+
+    def make_room(self) -> None:
+        """While locked: a store that finds no room on the disk for the page would kill the process."""
+        try:
+            os.posix_fallocate(self._fd, 0, PAGE)
+        except OSError as error:
+            raise refused(error, self._name, self._path) from error
+
+    def close_if_idle(self) -> bool:
+        if not self._threads.acquire(blocking=False):
+            return False
+        self._close()
+        self._threads.release()
+        return True
+
+    def _close(self) -> None:
+        self._numbers = None
+        if isinstance(self._map, mmap.mmap):
+            with contextlib.suppress(BufferError):  # a thread looks at the seats, or puts a word: it ends after that
+                self._map.close()
+        self._map = None
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1  # before it is closed, so that nobody closes another file of this number
+            os.close(fd)
+        self._writable = True
+
+    def after_fork(self) -> None:
+        """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
+        self._threads = threading.Lock()
+        self._close()
+        if self.seats is not None:
+            self.seats.after_fork()

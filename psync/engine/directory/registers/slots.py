@@ -1,0 +1,105 @@
+"""The seats of a register: the second half of its first page.
+
+A seat is two numbers, its owner and its word. A word is written all at once, and nothing else is written there, whoever
+changes the register, so no lock is needed. What closes lies behind the words, and is read last.
+
+Where that page is in memory that all processes share, to put a word is a store, and a look some loads. That needs a
+processor on which stores are seen in the order in which they were made, and a fence between one's own store and the
+loads that follow: of those that run here, that is x86, where a lock that is taken or let go is such a fence.
+
+On a network file system all is done by the server, one after the other, as the file is open with O_DIRECT; a reply is
+filled from its beginning on, so that what closes is no older than the words. look, words: READ. put, give, close:
+WRITE.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from psync.engine.seats import Looked, Seat, Seats
+
+if TYPE_CHECKING:
+    from psync.engine.directory.registers.nfs import NetworkRegister
+    from psync.engine.directory.registers.register import DirectoryRegister
+
+SIZE = 2048
+"""Bytes of the page that are for seats."""
+_SEAT = struct.Struct("<QQ")
+COUNT = SIZE // _SEAT.size - 1
+_ALL = struct.Struct(f"<{2 * COUNT + 2}Q")
+_WORD = struct.Struct("<Q")
+
+
+def _looked(numbers: Sequence[int]) -> Looked:
+    return Looked([*map(Seat, numbers[:-2:2], numbers[1:-2:2])], numbers[-1])
+
+
+class PageSeats(Seats):
+    """By system calls."""
+
+    count = COUNT
+
+    def __init__(self, register: NetworkRegister, begin: int) -> None:
+        super().__init__()
+        self._register = register
+        self._begin = begin
+
+    def _numbers(self) -> tuple[int, ...]:
+        data = self._register.at_hand(lambda fd: os.pread(fd, SIZE, self._begin))
+        return _ALL.unpack(data.ljust(SIZE, b"\0"))
+
+    def look(self) -> Looked:
+        return _looked(self._numbers())
+
+    def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+        numbers = self._numbers()
+        return [numbers[2 * seat + 1] for seat in seats], numbers[-1]
+
+    def put(self, seat: int, word: int) -> None:
+        self._register.apart(lambda: self._write(_WORD.pack(word), seat * _SEAT.size + _WORD.size))
+
+    def give(self, seat: int, owner: int) -> None:
+        self._write(_SEAT.pack(owner, 0), seat * _SEAT.size)
+
+    def close(self, number: int) -> None:
+        self._write(_SEAT.pack(0, number), COUNT * _SEAT.size)
+
+    def _write(self, data: bytes, at: int) -> None:
+        self._register.at_hand(lambda fd: os.pwrite(fd, data, self._begin + at))
+
+
+class MappedSeats(Seats):
+    """By loads and stores of words that lie in memory. No system calls, but one to give a seat."""
+
+    count = COUNT
+
+    def __init__(self, register: DirectoryRegister) -> None:
+        super().__init__()
+        self._register = register
+        self._fence = threading.Lock()
+
+    def look(self) -> Looked:
+        return _looked(self._register.numbers())
+
+    def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+        numbers = self._register.numbers()
+        words = [numbers[2 * seat + 1] for seat in seats]
+        return words, numbers[2 * COUNT + 1]
+
+    def put(self, seat: int, word: int) -> None:
+        self._register.store(2 * seat + 1, word)
+
+    def give(self, seat: int, owner: int) -> None:
+        self._register.make_room()
+        numbers = self._register.numbers()
+        numbers[2 * seat + 1] = 0
+        numbers[2 * seat] = owner
+
+    def close(self, number: int) -> None:
+        self._register.numbers()[2 * COUNT + 1] = number
+        with self._fence:
+            pass

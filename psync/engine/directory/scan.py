@@ -1,0 +1,103 @@
+"""A walk through all that a directory holds: what stands in it, known by its name, or by how its file begins."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+from psync.engine.contract import Alive
+from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.nfs_replace import read_end
+from psync.engine.directory.fs.syscalls import READ
+from psync.engine.directory.layout import OWN, OWN_FOLDERS, Layout, held_by, is_successor, number_in
+from psync.engine.directory.liveness.registry import Owners
+from psync.engine.directory.registers.register import MAGIC
+from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
+from psync.engine.looks import Facts, Process, Shape
+from psync.engine.system.process_identity import usage
+
+_PLUMBING = {*OWN_FOLDERS, "pair"}
+"""Of psync's own folders those that hold nothing that was stored."""
+
+
+def walk(layout: Layout, whole: Whole, folder: str) -> Iterator[tuple[Shape, str]]:
+    """See `Engine.walk`. A folder at a time: its entries are looked at as the kernel lists them."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        below = f"{folder}/" if folder else ""
+        inside = f"{below}/".startswith(f"{OWN}/")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), whole.scan(layout.path(folder)) as found:
+            for entry in found:
+                name = entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if folder == OWN and name in _PLUMBING:
+                        continue
+                    if inside and name == "log" and os.path.exists(f"{layout.path(below)}log/tail"):
+                        yield Shape.LOG, folder
+                    else:
+                        waiting.append(below + name)
+                elif (
+                    entry.is_file(follow_symlinks=False)
+                    and (held := held_by(layout.path(below + name), read_end)) is not None
+                ):
+                    if held != name and os.path.lexists(layout.path(below + held)):
+                        continue  # it has its turn
+                    looked_at = inside or (below and len(held) == 2)
+                    yield (_shape_of(layout.path(below + name)) if looked_at else Shape.CELL), below + held
+
+
+def successors(layout: Layout, whole: Whole) -> Iterator[str]:
+    """The paths of all files that will replace others, or should have, for their writers may be dead."""
+    waiting = [layout.root]
+    while waiting:
+        folder = waiting.pop()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), whole.scan(folder) as found:
+            for entry in found:
+                path = f"{folder.rstrip('/')}/{entry.name}"
+                if entry.name[0] == "." and is_successor(entry.name):
+                    yield path
+                elif entry.is_dir(follow_symlinks=False) and not (folder == layout.own and entry.name in _PLUMBING):
+                    waiting.append(path)
+
+
+def _shape_of(path: str) -> Shape:
+    """By how the file begins; what is none of the others is a cell, or damaged."""
+    try:
+        fd = os.open(path, READ)
+    except OSError:
+        return Shape.CELL
+    try:
+        head = os.read(fd, max(len(MAGIC), BUCKET_HEAD))
+    finally:
+        os.close(fd)
+    return Shape.REGISTER if head.startswith(MAGIC) else Shape.BUCKET if is_bucket(head) else Shape.CELL
+
+
+def facts(layout: Layout, name: str) -> Facts | None:
+    """stat."""
+    try:
+        status = os.stat(layout.path(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Facts(status.st_size, status.st_mtime)
+
+
+def mutexes(layout: Layout, whole: Whole) -> list[str]:
+    """All that were ever used; a long name is not what it was."""
+    with contextlib.suppress(FileNotFoundError):
+        return [unquote(file, errors="surrogateescape") for file in whole.listing(layout.locks)]
+    return []
+
+
+def processes(layout: Layout, whole: Whole, owners: Owners) -> list[Process]:
+    """All that registered here and did not leave in order."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for owner in sorted(filter(None, map(number_in, whole.listing(layout.owners)))):
+            identity, alive = owners.identity(owner), owners.alive(owner)
+            used = usage(identity) if identity is not None and alive is not Alive.NO else None
+            found.append(Process(owner, identity, alive, used))
+    return found

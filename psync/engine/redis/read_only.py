@@ -1,0 +1,39 @@
+"""An engine for who only looks at what a server keeps: it writes nothing, is nobody, moves nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any, NoReturn
+
+from psync.engine.redis.client import Server
+from psync.engine.redis.engine import RedisEngine
+from psync.engine.redis.lua import Script
+from psync.errors import StoreFailed
+
+
+class _LookedAt(Server):
+    def run(self, script: Script, *arguments: Any) -> list[Any]:
+        if script.changes:
+            raise refused(self.address.shown)
+        return super().run(script, *arguments)
+
+
+class LookingEngine(RedisEngine):
+    """The reading verbs. Every verb that would change something raises `StoreFailed`."""
+
+    serving = _LookedAt
+
+    def set_aside(self, name: str, reason: str, seen: object = None) -> None:
+        """Damaged bytes stay where they are."""
+
+    def _refuse(self, *args: Any, **options: Any) -> NoReturn:
+        raise refused(self.root)
+
+    guard = owner = sweep = announce = _refuse
+
+
+def refused(place: str) -> StoreFailed:
+    return StoreFailed(
+        "this engine only looks", key="", errno=errno.EROFS, strerror=os.strerror(errno.EROFS), filename=place
+    )

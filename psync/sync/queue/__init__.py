@@ -1,0 +1,1 @@
+"""The work queue: put, claim, answer, retry; task ids, priorities, delays, results and dead letters."""

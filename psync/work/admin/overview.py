@@ -1,0 +1,184 @@
+"""All that is in a store at a glance: queues, locks, barriers and the like, and the processes at them.
+
+Nothing is changed by it, not even a file made: it goes through an engine that only looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from psync.engine.admin import looking_engine
+from psync.engine.contract import Alive
+from psync.engine.looks import Process
+from psync.errors import PsyncError
+from psync.sync.barrier.barrier import Barrier, BarrierStatistics
+from psync.sync.condition import Condition
+from psync.sync.counter import Counter
+from psync.sync.double_barrier import DoubleBarrier
+from psync.sync.event import Event
+from psync.sync.group import Group, GroupStatistics
+from psync.sync.latch import Latch
+from psync.sync.primitive import given_name, own_name
+from psync.sync.queue.claims import owners_in
+from psync.sync.queue.work_queue import QueueStatistics, WorkQueue
+from psync.sync.read_write_lock import ReadWriteLock
+from psync.sync.semaphore import BoundedSemaphore, Semaphore, SemaphoreStatistics
+
+OWN = ".psync"
+
+
+class Claim(NamedTuple):
+    """A task that somebody has."""
+
+    id: str
+    attempt: int
+    begun: bool
+    """False if it is only reserved."""
+    who: str
+    owner: int
+
+
+class Queue(NamedTuple):
+    name: str
+    counts: QueueStatistics
+    claims: tuple[Claim, ...]
+
+
+class Held(NamedTuple):
+    """A lock that is held, or an election that was won."""
+
+    kind: str
+    name: str
+    who: str
+
+
+class Named(NamedTuple):
+    """A primitive of some kind, and what its `statistics` saw."""
+
+    kind: str
+    name: str
+    seen: Any
+
+
+class Trouble(NamedTuple):
+    """What can't be read."""
+
+    name: str
+    why: str
+
+
+class Overview(NamedTuple):
+    root: str
+    queues: tuple[Queue, ...]
+    barriers: tuple[tuple[str, BarrierStatistics], ...]
+    """By name; double barriers too."""
+    held: tuple[Held, ...]
+    semaphores: tuple[tuple[str, SemaphoreStatistics], ...]
+    groups: tuple[tuple[str, GroupStatistics], ...]
+    others: tuple[Named, ...]
+    processes: tuple[Process, ...]
+    troubles: tuple[Trouble, ...]
+
+
+class Observer:
+    """Looks at one store, again and again."""
+
+    def __init__(self, root: str, *, trust_group: bool = False) -> None:
+        self._engine = looking_engine(root, trust_group=trust_group)
+        self._root = str(getattr(self._engine, "root", root))
+        self._own: dict[str, list[str]] = {}
+        """What stands in psync's own folder when it is looked at, by the kind of primitive that it belongs to."""
+        self._troubles: list[Trouble] = []
+
+    def look(self) -> Overview:
+        self._troubles = []
+        self._own = self._gathered()
+        return Overview(
+            self._root,
+            tuple(self._queues()),
+            (*self._each("barrier", lambda name: Barrier(self._engine, name, 1).statistics()), *self._double()),
+            tuple(self._held()),
+            (
+                *self._each("semaphore", lambda name: Semaphore(self._engine, name).statistics()),
+                *self._each("bounded", lambda name: BoundedSemaphore(self._engine, name).statistics()),
+            ),
+            tuple(self._each("group", lambda name: Group(self._engine, name).statistics())),
+            tuple(self._others()),
+            tuple(self._engine.processes()),
+            tuple(self._troubles),
+        )
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _gathered(self) -> dict[str, list[str]]:
+        """The names, each once, as `own_name` made them."""
+        found: dict[str, dict[str, None]] = {}
+        for _, where in self._engine.walk(OWN):
+            kind, _, rest = where.removeprefix(f"{OWN}/").partition("/")
+            if rest:
+                found.setdefault(kind, {})[rest.partition("/")[0]] = None
+        return {kind: sorted(names) for kind, names in found.items()}
+
+    def _each(self, kind: str, look: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
+        """(name, what `look` finds) for all of a kind whose state is a register."""
+        for segment in self._own.get(kind, ()):
+            name = given_name(segment)
+            found = self._tried(f"{kind} {name}", lambda: look(name))  # noqa: B023
+            if found is not None:
+                yield name, found
+
+    def _tried(self, what: str, look: Callable[[], Any]) -> Any:
+        """What `look` finds; None if that fails: what is damaged must not hide the rest."""
+        try:
+            return look()
+        except (PsyncError, OSError) as error:
+            self._troubles.append(Trouble(what, str(error)))
+        except Exception as error:  # unpickling runs what the value asks for; a missing class is the usual one
+            self._troubles.append(Trouble(what, f"can't be unpickled here: {type(error).__name__}: {error}"))
+        return None
+
+    # -- kinds -------------------------------------------------------------------------------------------
+
+    def _double(self) -> Iterator[tuple[str, BarrierStatistics]]:
+        yield from self._each("double", lambda name: DoubleBarrier(self._engine, name, 1).statistics())
+
+    def _others(self) -> Iterator[Named]:
+        kinds: dict[str, Callable[[str], Any]] = {
+            "rwlock": lambda name: ReadWriteLock(self._engine, name),
+            "condition": lambda name: Condition(self._engine, name),
+            "event": lambda name: Event(self._engine, name),
+            "latch": lambda name: Latch(self._engine, name, 0),
+            "counter": lambda name: Counter(self._engine, name),
+        }
+        for kind, make in kinds.items():
+            for name, seen in self._each(kind, lambda name: make(name).statistics()):  # noqa: B023
+                yield Named(kind, name, seen)
+
+    def _held(self) -> Iterator[Held]:
+        for mutex in sorted(self._engine.mutexes()):
+            kind, _, name = mutex.partition("/")
+            owner = self._engine.mutex(f"{kind}/{name}").holder()
+            if owner:
+                yield Held(kind, name, self._engine.describe(owner))
+
+    def _queues(self) -> Iterator[Queue]:
+        for name in map(given_name, self._own.get("queue", ())):
+            found = self._tried(f"queue {name}", lambda: self._queue(name))  # noqa: B023
+            if found is not None:
+                yield found
+
+    def _queue(self, name: str) -> Queue:
+        queue = WorkQueue(self._engine, name)
+        holders = self._engine.entries(f"{own_name('queue', name)}/holders")[0]
+        living = sum(self._engine.alive(owner) is not Alive.NO for owner in owners_in(holders))
+        claims = []
+        for level in queue._levels.all():
+            for record in level.log.claims():
+                id, tried = queue._ledger.id_in(record.payload, level, record.position)
+                mark = record.mark
+                who = self._engine.describe(mark.owner)
+                who += " (dead)" * (self._engine.alive(mark.owner) is Alive.NO)
+                claims.append(Claim(id, tried + mark.attempt, mark.beat > 0, who, mark.owner))
+        return Queue(name, queue.statistics()._replace(workers=living), tuple(claims))

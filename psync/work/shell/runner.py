@@ -1,0 +1,197 @@
+"""Runs the commands of a queue's tasks, so many at a time, until nothing is left to do; any number of runners share it.
+
+A task's value is a command and the line it was made for (see `commands`); its result, a dict: line, command, code,
+stdout, stderr, seconds, attempt, who. The result of an attempt that failed is a letter in the mailbox
+``<queue>/failed``, for (id, attempt); a task that failed for good is dead.
+
+A runner that is killed costs the tasks whose commands ran one attempt; what it had claimed beyond that costs nothing.
+"""
+
+from __future__ import annotations
+
+import queue as stdlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from psync.errors import QueueClosed, StaleClaim
+from psync.sync.mailbox import Mailbox
+from psync.sync.queue.task import Task
+from psync.sync.queue.work_queue import WorkQueue
+from psync.work.shell.child_group import Children, Ended
+
+BRIEF, AHEAD = 0.02, 4
+"""Seconds: after a command that took no longer, so many times as many as run at once are claimed ahead."""
+SLOW = 0.1
+"""Seconds without the end of a command, after which what was claimed ahead goes back to those who may have a hand
+free."""
+LOOK = 0.05, 0.25
+"""Seconds between two looks for tasks to take: beside running commands, and with nothing else to do."""
+LONG = 60.0
+
+
+class Outcome(NamedTuple):
+    """How a command ended that ran here, for the last time."""
+
+    id: str
+    result: dict[str, Any]
+
+
+class Runner:
+    """One process's part in running the commands of `queue`: `slots` at once, each again up to `retries` times."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        command_of: Callable[[str], Sequence[str]],
+        *,
+        slots: int,
+        retries: int = 0,
+        limit: float | None = None,
+    ) -> None:
+        self.done = self.failed = self.given_back = 0
+        """How many commands ended well here, failed for good, and were interrupted."""
+        self.interrupted = False
+        self._queue = queue
+        self._command_of = command_of
+        """For a task of which only the line was put."""
+        self._slots = slots
+        self._retries = retries
+        self._limit = limit
+        self._failures = Mailbox(queue.engine, f"{queue.name}/failed")
+        self._who = queue.engine.describe(queue.engine.owner())
+        self._hand: deque[Task] = deque()
+        self._at: dict[int, tuple[Task, str, list[str]]] = {}
+        """What runs, by the number of its start."""
+        self._started = 0
+        self._ahead = AHEAD * slots
+        self._next_look = 0.0
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Run all there is to run. Whoever stops iterating kills what runs."""
+        told = 0
+        with Children(self._limit) as children:
+            try:
+                while True:
+                    if not told:
+                        self._fill(children)
+                    if not children and (told or self._is_over()):
+                        return
+                    for ended in children.ended(self._patience(children)):
+                        outcome = self._settle(ended, told > 0)
+                        if outcome is not None:
+                            yield outcome
+                    if children.told > told:
+                        self._stop(children, again=told > 0)
+                        told = children.told
+                        if told > 1:
+                            return
+            finally:
+                self._give_back_hand()
+
+    # -- taking and starting -----------------------------------------------------------------------------
+
+    def _fill(self, children: Children) -> None:
+        while len(children) < self._slots and (task := self._next(children)) is not None:
+            try:
+                value = task.value
+            except StaleClaim:
+                continue
+            try:
+                command, line = ([*self._command_of(value)], value) if isinstance(value, str) else value
+                self._started += 1
+                children.start(command, self._started)
+            except (TypeError, ValueError, IndexError) as error:
+                task.fail(f"this is no command: {value!r} ({error})")
+                self.failed += 1
+            else:
+                self._at[self._started] = task, line, command
+
+    def _next(self, children: Children) -> Task | None:
+        if not self._hand:
+            now = self._queue.engine.now()
+            if now < self._next_look:
+                return None
+            idle = not len(children)
+            try:
+                if self._queue.empty() and (not idle or self._is_over()):
+                    raise stdlib.Empty
+                self._hand.extend(self._queue.get_many(self._share(children), timeout=LOOK[1] if idle else 0.0))
+            except (stdlib.Empty, QueueClosed):
+                self._next_look = 0.0 if idle else now + LOOK[0]
+                return None
+        return self._hand.popleft()
+
+    def _share(self, children: Children) -> int:
+        free = self._slots - len(children)
+        fair = self._queue.qsize() // self._queue._claims.workers
+        return max(1, min(free + self._ahead, fair))
+
+    def _patience(self, children: Children) -> float:
+        if not children:
+            return 0.0
+        return SLOW if self._hand else LOOK[0] if len(children) < self._slots else LONG
+
+    def _is_over(self) -> bool:
+        return not self._hand and self._queue._levels.finished()
+
+    def _give_back_hand(self) -> None:
+        if self._hand:
+            self._hand.clear()
+            self._queue._in_hand.give_back()
+
+    # -- ending ------------------------------------------------------------------------------------------
+
+    def _settle(self, ended: Ended, told: bool) -> Outcome | None:
+        """Say how a command ended; None if that is not the last word."""
+        self._ahead = AHEAD * self._slots if ended.seconds <= BRIEF else 0
+        task, line, command = self._at.pop(ended.key)
+        try:
+            if ended.code and told:
+                task.retry("interrupted")
+                self.given_back += 1
+                return None
+            result = {
+                "line": line,
+                "command": command,
+                "code": ended.code,
+                "stdout": text_of(ended.out),
+                "stderr": text_of(ended.err),
+                "seconds": round(ended.seconds, 6),
+                "attempt": task.attempt,
+                "who": self._who,
+            }
+            return self._ended_well(task, result) if not ended.code else self._ended_badly(task, result)
+        except StaleClaim:
+            return None  # it was given to another runner meanwhile, whose answer counts
+
+    def _ended_well(self, task: Task, result: dict[str, Any]) -> Outcome:
+        task.done(result)
+        self.done += 1
+        return Outcome(task.id, result)
+
+    def _ended_badly(self, task: Task, result: dict[str, Any]) -> Outcome | None:
+        self._failures.post((task.id, task.attempt), result)
+        said = f"exit code {result['code']}: {result['stderr'].strip()}".rstrip(": ")
+        if task.attempt - task._tried <= self._retries:
+            task.retry(said)
+            return None
+        task.fail(said)
+        self.failed += 1
+        return Outcome(task.id, result)
+
+    def _stop(self, children: Children, *, again: bool) -> None:
+        """Tell what runs to end; the second time it is killed, by whoever closes `children`."""
+        self.interrupted = True
+        self._give_back_hand()
+        if not again:
+            children.tell()
+            return
+        for task, _, _ in self._at.values():
+            task.retry("interrupted")
+            self.given_back += 1
+
+
+def text_of(data: bytes) -> str:
+    """What a program printed, as text; bytes that are no UTF-8 become lone surrogates, as in the names of files."""
+    return data.decode("utf-8", "surrogateescape")
