@@ -12,7 +12,7 @@ from psync.cli import Failure, WrongUse, arguments
 from psync.engine.admin import diagnosed, is_address, paired, put_back
 
 if TYPE_CHECKING:
-    from psync.engine.looks import Finding
+    from psync.engine.contract.report import Finding
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from psync.engine.contract import Engine
+from psync.engine.contract.engine import Engine
 from psync.engine.directory import DirectoryEngine
 from psync.engine.factory import (
     Allow,

@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from psync.engine.contract import Engine
-    from psync.engine.looks import Finding
+    from psync.engine.contract.engine import Engine
+    from psync.engine.contract.report import Finding
 
 Root = str | os.PathLike[str]
 _looks_like_a_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match

@@ -8,11 +8,12 @@ import weakref
 from collections.abc import Hashable
 
 from psync.engine.admin import checked
-from psync.engine.contract import Durability, Engine
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.values import Durability, Serializer
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
 from psync.engine.redis.url import is_address
-from psync.engine.serialization import ALLOW, SERIALIZER, Allow, Serializer, agree
+from psync.engine.serialization import ALLOW, SERIALIZER, Allow, agree
 from psync.engine.signed import SealedEngine, opened
 from psync.engine.signed.keys import FILE as KEY_FILE
 from psync.engine.signed.keys import Key, keys_for

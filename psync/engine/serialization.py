@@ -11,25 +11,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
+
+from psync.engine.contract.values import Format, Serializer
 
 if TYPE_CHECKING:
-    from psync.engine.contract import Engine
+    from psync.engine.contract.engine import Engine
 
-Serializer = Literal["pickle", "json"]
 Allow = Iterable["type | str"]
 SERIALIZER, ALLOW = "PSYNC_SERIALIZER", "PSYNC_ALLOW"
 """The variables that say for every store that is opened what its opener does not."""
 MARKER = ".psync/serializer"
 _MARK = b"psync serializer 1\n"
-
-
-class Format(NamedTuple):
-    """What the bytes of values are."""
-
-    serializer: Serializer = "pickle"
-    allowed: frozenset[str] | None = None
-    """Names that unpickling may look up: ``module.name``, or ``module`` for every class made there. None: all."""
 
 
 def agree(engine: Engine, serializer: Serializer | None, allow: Allow | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from psync.engine.contract import Engine
+from psync.engine.contract.engine import Engine
 from psync.engine.signed.engine import MARKER, SealedEngine
 from psync.engine.signed.keys import TAG, Keys
 from psync.errors import UnsafeStore

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from psync.engine.contract import Cell
+from psync.engine.contract.values import Cell
 
 LARGEST = 1 << 20
 """Bytes: larger values are read again each time, which costs little beside unpickling them."""

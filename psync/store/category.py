@@ -21,7 +21,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from psync.engine.contract import Bucket, Engine, HeldBucket, Position, Tail
+from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
+from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, StoreFailed, kept_at
 from psync.store.codec import codec_of

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from psync.engine.serialization import Format
+from psync.engine.contract.values import Format
 from psync.store.allowed import Allowed
 
 _LENGTH = struct.Struct("<I")

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from psync.engine import Allow, Durability, Engine, Key, Root, Serializer, Sharing, Wakeups, is_address, open_engine
-from psync.engine.contract import Cell
+from psync.engine.contract.values import Cell
 from psync.errors import ClassRefused, CorruptValue, kept_at
 from psync.store.cache import Cache
 from psync.store.category import MISSING, Category

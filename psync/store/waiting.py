@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from psync.engine.contract import Engine
+from psync.engine.contract.engine import Engine
 from psync.errors import WaitTimeout
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from psync.engine.contract import Engine
-from psync.engine.seats import Seats
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.register import Seats
 from psync.errors import CorruptValue
 from psync.store.codec import Codec, codec_of
 

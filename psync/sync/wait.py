@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from psync.engine.contract import Alive, Engine
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.values import Alive
 from psync.store.waiting import NOT_YET
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Log
+from psync.engine.contract.log import Log
 from tests.contract.marks import LOG
 from tests.contract.stands import DirectoryStand, MemoryStand, RedisStand, Stand
 from tests.redis_server import SERVERS, RedisServer

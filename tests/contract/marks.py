@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from psync.engine.contract import Log, Mark, Record, State
+from psync.engine.contract.log import Log, Mark, Record, State
 
 LOG = ".psync/queue/jobs"
 ME, OTHER = 7, 8

@@ -6,7 +6,8 @@ import pickle
 import random
 from typing import Any
 
-from psync.engine.contract import Bucket, Engine, HeldBucket, Position, Tail
+from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
+from psync.engine.contract.engine import Engine
 
 AROUND_A_PAGE = [*range(4060, 4090, 7), 4095, 4096, 4097]
 SIZES = [4, 8, 9, 100, 1000, *AROUND_A_PAGE, 8191, 8192, 8193, 65_535, 65_536, 300_000, 1 << 20]

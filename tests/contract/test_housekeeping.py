@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Alive, Mark, State
+from psync.engine.contract.log import Mark, State
+from psync.engine.contract.values import Alive
 from psync.errors import CorruptValue
 from tests.contract.payloads import bucket_dict, item, pickle_of, pickled
 from tests.contract.stands import DirectoryStand, Stand, threads

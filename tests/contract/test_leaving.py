@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from psync.engine import DirectoryEngine, Engine
-from psync.engine.contract import Alive
+from psync.engine.contract.values import Alive
 from tests.contract.payloads import pickled
 from tests.contract.stands import DirectoryStand, Stand, threads
 

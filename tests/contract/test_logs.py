@@ -8,7 +8,7 @@ import time
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Log, Mark, Record, State
+from psync.engine.contract.log import Log, Mark, Record, State
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
 from tests.contract.payloads import pickle_of
 from tests.contract.stands import Job, Stand, threads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from psync.engine.contract import Log, Mark, State
+from psync.engine.contract.log import Log, Mark, State
 from tests.contract.marks import LOG, ME, counts, done, give_back
 from tests.contract.stands import Stand
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import LONGEST_LEASE, Log, Mark, Sealed, State, as_lease
+from psync.engine.contract.log import LONGEST_LEASE, Log, Mark, Sealed, State, as_lease
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
 from tests.contract.payloads import pickle_of
 from tests.contract.stands import DirectoryStand, Stand

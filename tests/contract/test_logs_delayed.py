@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from psync.engine.contract import Log, Mark, State
+from psync.engine.contract.log import Log, Mark, State
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
 from tests.contract.stands import Stand
 from tests.support import scaled

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Change, Log, Mark, State
+from psync.engine.contract.log import Change, Log, Mark, State
 from psync.engine.directory.buckets.bucket import DirectoryBucket
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
 from tests.contract.payloads import bucket_dict, item, pickled

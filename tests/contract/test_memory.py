@@ -9,7 +9,8 @@ import time
 import pytest
 
 from psync.engine import MemoryEngine
-from psync.engine.contract import Alive, Mark, State
+from psync.engine.contract.log import Mark, State
+from psync.engine.contract.values import Alive
 from psync.engine.memory import Died, ManualClock
 from tests.contract.payloads import item, pickled
 from tests.contract.stands import threads

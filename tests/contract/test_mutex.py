@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Alive, Mutex
+from psync.engine.contract.engine import Mutex
+from psync.engine.contract.values import Alive
 from tests.contract.payloads import loaded, pickled
 from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import scaled

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Mutex
+from psync.engine.contract.engine import Mutex
 from tests.contract.payloads import loaded, pickled
 from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import scaled

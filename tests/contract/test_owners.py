@@ -9,7 +9,8 @@ import time
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Alive, Mark, Record, State
+from psync.engine.contract.log import Mark, Record, State
+from psync.engine.contract.values import Alive
 from tests.contract.stands import DirectoryStand, Stand, threads
 
 LOG = ".psync/queue/q"

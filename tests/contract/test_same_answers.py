@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psync.engine import DirectoryEngine, Engine, MemoryEngine
-from psync.engine.contract import Cell, Mark, Record, State
+from psync.engine.contract.log import Mark, Record, State
+from psync.engine.contract.values import Cell
 from psync.errors import PsyncError
 from tests.contract.conftest import SHM
 from tests.contract.payloads import Follower, items, loaded, pickled

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from psync.engine import Engine, MemoryEngine
+from psync.engine.contract.register import Seat, Seats
 from psync.engine.directory.registers.register import HEAD, PAGE, ROOM
-from psync.engine.seats import Seat, Seats
 from psync.errors import PsyncError
 from tests.contract.conftest import build
 from tests.contract.stands import DirectoryStand, Stand, threads

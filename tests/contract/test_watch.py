@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Mark, State
+from psync.engine.contract.log import Mark, State
 from tests.contract.payloads import item, loaded, pickle_of, pickled
 from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import SLACK, scaled

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from psync.engine import Engine
-from psync.engine.contract import Alive
-from psync.engine.looks import Facts, Shape
+from psync.engine.contract.report import Facts, Shape
+from psync.engine.contract.values import Alive
 from tests.contract.marks import LOG
 from tests.contract.payloads import pickle_of
 from tests.contract.stands import Stand

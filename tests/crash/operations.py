@@ -14,7 +14,7 @@ import filelock  # noqa: F401  so that nobody is struck while a compaction impor
 import pickleshare
 
 from psync import Mailbox, PickleShareDB, WorkQueue, gethashfile
-from psync.engine.contract import State
+from psync.engine.contract.log import State
 from psync.errors import QueueClosed
 from tests.crash.children import in_child
 from tests.crash.harness import PROBE, Operation

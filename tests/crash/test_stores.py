@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from psync.engine.contract import Mark, State
+from psync.engine.contract.log import Mark, State
 from psync.engine.directory.log.double_buffer import ReadCopies, ShownCopies, StoredCopies
 from psync.engine.directory.log.status_file import MappedMarkFile, MarkFile, at_position, mark_of, words_of
 from psync.engine.encoding.framing import Unreadable

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from psync import WorkQueue
-from psync.engine.contract import WAITING
+from psync.engine.contract.log import WAITING
 from psync.engine.directory.log.group_commit import Commit
 from psync.errors import QueueClosed, StoreFailed
 from tests.concurrency.crew import SharedNumbers

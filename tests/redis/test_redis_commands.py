@@ -13,7 +13,7 @@ import pytest
 from psync import Counter, Lock, PickleShareDB, WorkQueue
 from psync.cli import main
 from psync.engine import admin
-from psync.engine.contract import Alive
+from psync.engine.contract.values import Alive
 from psync.engine.redis import doctor
 from psync.engine.redis.server_info import Premises, told
 from psync.errors import StoreFailed

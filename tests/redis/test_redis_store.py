@@ -14,7 +14,7 @@ import pytest
 
 from psync import Barrier, Counter, Executor, Group, Lock, PickleShareDB, pickleshare
 from psync.engine import open_engine, shared_engine
-from psync.engine.contract import Alive
+from psync.engine.contract.values import Alive
 from psync.engine.redis.engine import RedisEngine
 from psync.engine.redis.url import parse
 from psync.errors import StoreFailed

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from psync import Counter, Lock, PickleShareDB, RLock
-from psync.engine.contract import Alive
+from psync.engine.contract.values import Alive
 from psync.engine.redis import lua
 from psync.engine.redis.client import Line
 from psync.engine.redis.engine import RedisEngine

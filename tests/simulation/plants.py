@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from psync.engine.contract import Mark, Update
+from psync.engine.contract.log import Mark
+from psync.engine.contract.values import Update
 from psync.engine.memory.locks import MemoryWatch
 from psync.engine.memory.log import MemoryLog
 from tests.simulation.actor import SteppedEngine

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from psync.engine import MemoryEngine
-from psync.engine.contract import State
+from psync.engine.contract.log import State
 from psync.engine.memory.log import MemoryLog
 from psync.errors import QueueClosed, StaleClaim
 from psync.sync import Task, WorkQueue

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from psync.engine import MemoryEngine
-from psync.engine.contract import Alive
+from psync.engine.contract.values import Alive
 from tests.contract.payloads import pickled
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import SCHEDULES, explore, first_failure, replay

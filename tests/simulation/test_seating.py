@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from psync.engine import MemoryEngine
+from psync.engine.contract.register import Looked
 from psync.engine.memory.register import MemorySeats
-from psync.engine.seats import Looked
 from psync.errors import BrokenBarrierError
 from psync.sync import Barrier
 from psync.sync.barrier import fast_path

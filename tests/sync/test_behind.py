@@ -13,7 +13,7 @@ import pytest
 
 from psync import PickleShareDB, WorkQueue
 from psync.engine import DirectoryEngine, MemoryEngine
-from psync.engine.contract import Change
+from psync.engine.contract.log import Change
 from psync.engine.directory.log.log import DirectoryLog
 from psync.engine.memory import Died, ManualClock
 from psync.errors import StaleClaim, StoreFull, WaitTimeout

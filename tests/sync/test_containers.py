@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from psync import Barrier, Lock
-from psync.engine.contract import Alive
+from psync.engine.contract.values import Alive
 from psync.engine.system.process_identity import examine, myself
 from tests.support import ENGINE
 from tests.sync.containers import Container, way

@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
-from psync.engine.contract import Alive, Durability, Register, Watch
+from psync.engine.contract.engine import Watch
+from psync.engine.contract.register import Register
+from psync.engine.contract.report import Facts, Process, Shape
+from psync.engine.contract.values import Alive, Durability, Format
 from psync.engine.directory import scan
 from psync.engine.directory.buckets.transaction import Together
 from psync.engine.directory.cells.local import Cells
@@ -33,8 +36,6 @@ from psync.engine.directory.log.nfs_log import NetworkLog
 from psync.engine.directory.notify.nfs_poll import Sign
 from psync.engine.directory.notify.wakeup import GRACE, Wake
 from psync.engine.directory.registers.nfs import NetworkRegister
-from psync.engine.looks import Facts, Process, Shape
-from psync.engine.serialization import Format
 from psync.engine.system import boot_time, clock, exit_hooks, fork_hooks
 
 Wakeups = Literal["auto", "inotify", "poll"]

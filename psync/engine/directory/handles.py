@@ -8,7 +8,9 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 
-from psync.engine.contract import Log, Mutex, Register
+from psync.engine.contract.engine import Mutex
+from psync.engine.contract.log import Log
+from psync.engine.contract.register import Register
 from psync.engine.directory.buckets.bucket import DirectoryBucket
 from psync.engine.directory.buckets.transaction import Together
 from psync.engine.directory.cells.verbs import CellEngine

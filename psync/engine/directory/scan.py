@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from psync.engine.contract import Alive
+from psync.engine.contract.report import Facts, Process, Shape
+from psync.engine.contract.values import Alive
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.nfs_replace import read_end
 from psync.engine.directory.fs.syscalls import READ
@@ -15,7 +16,6 @@ from psync.engine.directory.layout import OWN, OWN_FOLDERS, Layout, held_by, is_
 from psync.engine.directory.liveness.registry import Owners
 from psync.engine.directory.registers.register import MAGIC
 from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
-from psync.engine.looks import Facts, Process, Shape
 from psync.engine.system.process_identity import usage
 
 _PLUMBING = {*OWN_FOLDERS, "pair"}

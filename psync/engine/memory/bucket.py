@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import Bucket, HeldBucket, Position, Tail
+from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
 from psync.engine.memory.namespace import Slot
 
 if TYPE_CHECKING:

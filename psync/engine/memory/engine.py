@@ -9,8 +9,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from psync.engine.contract import Alive, Bucket, Cell, Engine, Log, Mutex, Register, Update, Version
-from psync.engine.looks import Facts, Process, Shape
+from psync.engine.contract.bucket import Bucket
+from psync.engine.contract.engine import Engine, Mutex
+from psync.engine.contract.log import Log
+from psync.engine.contract.register import Register
+from psync.engine.contract.report import Facts, Process, Shape
+from psync.engine.contract.values import Alive, Cell, Update, Version
 from psync.engine.memory.bucket import MemoryBucket
 from psync.engine.memory.clock import Clock, MonotonicClock
 from psync.engine.memory.locks import MemoryMutex, MemoryWatch

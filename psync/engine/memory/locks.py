@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import Mutex, Watch
+from psync.engine.contract.engine import Mutex, Watch
 
 if TYPE_CHECKING:
     from psync.engine.memory.engine import MemoryEngine

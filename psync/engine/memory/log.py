@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import FINAL, WAITING, Counts, Log, Mark, Record, Sealed, State
-from psync.engine.marks import check_change
+from psync.engine.contract.log import FINAL, WAITING, Counts, Log, Mark, Record, Sealed, State, check_change
 
 if TYPE_CHECKING:
     from psync.engine.memory.engine import MemoryEngine

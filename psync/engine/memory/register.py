@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import Register, Update
-from psync.engine.seats import Looked, Seat, Seats
+from psync.engine.contract.register import Looked, Register, Seat, Seats
+from psync.engine.contract.values import Update
 
 if TYPE_CHECKING:
     from psync.engine.memory.engine import MemoryEngine

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from psync.engine.looks import Shape
+from psync.engine.contract.register import Seat
+from psync.engine.contract.report import Shape
 from psync.engine.memory.clock import Clock
 from psync.engine.memory.namespace import Slot, Tree
-from psync.engine.seats import Seat
 
 if TYPE_CHECKING:
     from psync.engine.memory.locks import MemoryWatch

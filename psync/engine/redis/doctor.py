@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from psync.engine.contract import Alive
-from psync.engine.looks import NOTE, OK, WRONG, Finding, some_of
+from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
+from psync.engine.contract.values import Alive
 from psync.engine.redis import lua
 from psync.engine.redis.engine import HIDDEN
 from psync.engine.redis.read_only import LookingEngine

@@ -9,21 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from psync.engine.contract import (
-    Alive,
-    Bucket,
-    Cell,
-    Durability,
-    Engine,
-    Log,
-    Mutex,
-    Position,
-    Register,
-    Tail,
-    Update,
-    Version,
-)
-from psync.engine.looks import Facts, Process, Shape
+from psync.engine.contract.bucket import Bucket, Position, Tail
+from psync.engine.contract.engine import Engine, Mutex
+from psync.engine.contract.log import Log
+from psync.engine.contract.register import Register
+from psync.engine.contract.report import Facts, Process, Shape
+from psync.engine.contract.values import Alive, Cell, Durability, Format, Update, Version
 from psync.engine.redis import encoding, lua, scan
 from psync.engine.redis.bucket import RedisBucket, tails
 from psync.engine.redis.client import Server
@@ -36,7 +27,6 @@ from psync.engine.redis.register import RedisRegister
 from psync.engine.redis.server_info import Premises
 from psync.engine.redis.sessions import Owners
 from psync.engine.redis.url import parse
-from psync.engine.serialization import Format
 from psync.engine.system import clock, exit_hooks, fork_hooks
 from psync.errors import CorruptValue, InvalidKey
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from psync.engine.contract import WAITING, Bucket, Change, Counts, Log, Mark, Record, Sealed, State
-from psync.engine.marks import check_change
+from psync.engine.contract.bucket import Bucket
+from psync.engine.contract.log import WAITING, Change, Counts, Log, Mark, Record, Sealed, State, check_change
 from psync.engine.redis import encoding, lua
 from psync.engine.redis.bucket import RedisBucket
 from psync.engine.redis.lua import Script

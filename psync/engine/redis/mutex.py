@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import Mutex
+from psync.engine.contract.engine import Mutex
 from psync.engine.redis import lua
 from psync.engine.redis.locks import Hold
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from psync.engine.contract import Watch
+from psync.engine.contract.engine import Watch
 from psync.engine.redis.client import Server
 from psync.engine.redis.connections import lost
 from psync.engine.system import fork_hooks

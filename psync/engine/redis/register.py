@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import Register, Update
+from psync.engine.contract.register import Register
+from psync.engine.contract.values import Update
 from psync.engine.redis import encoding, lua
 from psync.errors import CorruptValue, PsyncError
 

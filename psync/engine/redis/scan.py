@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from psync.engine.contract import Alive
-from psync.engine.looks import Facts, Process, Shape
+from psync.engine.contract.report import Facts, Process, Shape
+from psync.engine.contract.values import Alive
 from psync.engine.redis.client import Server
 from psync.engine.redis.encoding import BUCKET
 from psync.engine.redis.sessions import Owners

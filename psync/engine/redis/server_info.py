@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from psync.engine.contract import Durability
+from psync.engine.contract.values import Durability
 from psync.errors import StoreFailed
 
 OLDEST = (6, 0)

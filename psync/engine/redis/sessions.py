@@ -17,11 +17,11 @@ import queue
 import threading
 import weakref
 
-from psync.engine.contract import Alive
+from psync.engine.contract.values import Alive, Identity
 from psync.engine.redis import lua
 from psync.engine.redis.client import Server
 from psync.engine.system import clock, fork_hooks
-from psync.engine.system.process_identity import Identity, examine, myself
+from psync.engine.system.process_identity import examine, myself
 from psync.errors import StoreFailed
 
 RENEWALS = 4

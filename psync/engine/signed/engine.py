@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from psync.engine.contract import Alive, Cell, Durability, Engine, Mutex, Position, Tail, Update, Version, Watch
-from psync.engine.looks import Facts, Process, Shape
-from psync.engine.serialization import Format
+from psync.engine.contract.bucket import Position, Tail
+from psync.engine.contract.engine import Engine, Mutex, Watch
+from psync.engine.contract.report import Facts, Process, Shape
+from psync.engine.contract.values import Alive, Cell, Durability, Format, Update, Version
 from psync.engine.signed.keys import Keys
 from psync.engine.signed.shapes import SealedBucket, SealedLog, SealedRegister
 from psync.engine.signed.signature import CELL, Broken, Sealer, encoded, items_of

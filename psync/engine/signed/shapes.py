@@ -8,21 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import (
-    WAITING,
-    Bucket,
-    Change,
-    Counts,
-    HeldBucket,
-    Log,
-    Mark,
-    Position,
-    Record,
-    Register,
-    State,
-    Tail,
-    Update,
-)
+from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
+from psync.engine.contract.log import WAITING, Change, Counts, Log, Mark, Record, State
+from psync.engine.contract.register import Register
+from psync.engine.contract.values import Update
 from psync.engine.signed.signature import RECORD, REGISTER, Broken, encoded
 from psync.engine.system import clock
 from psync.errors import CorruptValue

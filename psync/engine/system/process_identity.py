@@ -10,25 +10,8 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import NamedTuple
 
-from psync.engine.contract import Alive
-
-
-class Identity(NamedTuple):
-    """What identifies a process; host and `since` (seconds since 1970) are for people only."""
-
-    boot: str
-    namespace: int
-    pid: int
-    ticks: int
-    host: str
-    since: float
-
-    def __str__(self) -> str:
-        import time
-
-        return f"pid {self.pid} on {self.host}, since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.since))}"
+from psync.engine.contract.values import Alive, Identity, Usage
 
 
 @functools.cache
@@ -60,17 +43,6 @@ def start_ticks(pid: int) -> int | None:
 def myself(since: float) -> Identity:
     pid = os.getpid()
     return Identity(boot_id(), pid_namespace(), pid, start_ticks(pid) or 0, os.uname().nodename, since)
-
-
-class Usage(NamedTuple):
-    """What a process has used."""
-
-    cpu: float
-    """Seconds of processor time."""
-    memory: int
-    """Bytes that are in memory now."""
-    seconds: float
-    """How long it runs."""
 
 
 def usage(identity: Identity) -> Usage | None:

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from psync.engine.contract import Engine
-from psync.engine.seats import Seat, Seats
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.register import Seat, Seats
 from psync.sync.barrier.state import LAST, OFTEN, Owners, Round, come_on, times_of, word_of
 from psync.sync.shared_state import Shared
 from psync.sync.wait import dead_of

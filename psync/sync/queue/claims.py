@@ -17,7 +17,9 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from psync.engine.contract import Alive, Change, Engine, Mark, Record, State
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.log import Change, Mark, Record, State
+from psync.engine.contract.values import Alive
 from psync.errors import PsyncError, StaleClaim
 from psync.store.category import MISSING
 from psync.store.codec import codec_of

@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from psync.engine.contract import Engine, Mark, Record, State, Watch
+from psync.engine.contract.engine import Engine, Watch
+from psync.engine.contract.log import Mark, Record, State
 from psync.sync.queue.claims import Claims
 from psync.sync.queue.delays import Delays
 from psync.sync.queue.prefetch import Hand, InHand, Pace

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 
-from psync.engine.contract import LONGEST_LEASE, Engine, Mark, State, as_lease
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.log import LONGEST_LEASE, Mark, State, as_lease
 from psync.sync.queue.priorities import Levels
 
 LONGEST = 1e9

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from typing import NamedTuple
 
-from psync.engine.contract import WAITING, Engine, Record, State
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.log import WAITING, Record, State
 from psync.store.category import MISSING
 from psync.sync.primitive import own_name
 from psync.sync.queue.delays import remaining, until_later

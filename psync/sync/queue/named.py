@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from psync.engine.contract import Sealed
+from psync.engine.contract.log import Sealed
 from psync.errors import QueueClosed
 from psync.sync.queue.priorities import Location
 from psync.sync.queue.work_queue import WorkQueue

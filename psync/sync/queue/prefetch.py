@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from psync.engine.contract import Record
+from psync.engine.contract.log import Record
 from psync.engine.system import fork_hooks
 from psync.sync.queue.ack_buffer import PATIENCE, Behind
 from psync.sync.queue.claims import Claims

@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from psync.engine.contract import FINAL, WAITING, Bucket, Change, Engine, Log, Mark, Record, State
+from psync.engine.contract.bucket import Bucket
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.log import FINAL, WAITING, Change, Log, Mark, Record, State
 from psync.store.codec import codec_of
 from psync.store.keys import gethashfile
 from psync.sync.shared_state import recalled

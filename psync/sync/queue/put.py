@@ -9,7 +9,8 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 
-from psync.engine.contract import WAITING, Engine, Mark, Sealed
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.log import WAITING, Mark, Sealed
 from psync.errors import QueueClosed
 from psync.sync.queue.delays import until_later
 from psync.sync.queue.priorities import BOUNDED, Level, Levels, Location

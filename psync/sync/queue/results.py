@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from psync.engine.contract import Bucket, State
+from psync.engine.contract.bucket import Bucket
+from psync.engine.contract.log import State
 from psync.errors import CorruptValue, TaskFailed
 from psync.store.category import MISSING, Append, Category
 from psync.store.waiting import NOT_YET

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psync.engine.contract import Record
+from psync.engine.contract.log import Record
 
 if TYPE_CHECKING:
     from psync.sync.queue.priorities import Level

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from psync.engine.contract import Engine
+from psync.engine.contract.engine import Engine
 from psync.store.category import MISSING, Category
 from psync.store.codec import codec_of, first_of
 from psync.sync.queue.priorities import Level, Levels, Location, location_of, place_of_answer

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, rejoined
-from psync.engine.contract import Mark, Record, Sealed, State, as_lease
+from psync.engine.contract.log import Mark, Record, Sealed, State, as_lease
 from psync.errors import WaitTimeout
 from psync.store.codec import codec_of
 from psync.sync.primitive import Place, Primitive

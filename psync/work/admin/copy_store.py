@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from psync.engine import Engine, Serializer, open_engine
 from psync.engine.admin import is_there, looking_engine
-from psync.engine.contract import Alive
-from psync.engine.looks import Shape
+from psync.engine.contract.report import Shape
+from psync.engine.contract.values import Alive
 from psync.engine.serialization import MARKER as SERIALIZER
 from psync.engine.serialization import agree
 from psync.errors import CorruptValue, InvalidKey, StoreFailed

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine.admin import looking_engine
-from psync.engine.contract import Alive
-from psync.engine.looks import Process
+from psync.engine.contract.report import Process
+from psync.engine.contract.values import Alive
 from psync.errors import PsyncError
 from psync.sync.barrier.barrier import Barrier, BarrierStatistics
 from psync.sync.condition import Condition

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
 from psync.engine.directory.admin.environment import examine
 from psync.engine.directory.admin.leftovers import remains
 from psync.engine.directory.layout import is_used
-from psync.engine.looks import NOTE, OK, WRONG, Finding, some_of
 from psync.errors import UnsafeStore
 
 

@@ -9,11 +9,11 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from psync.engine.contract.report import NOTE, OK, WRONG, Finding
 from psync.engine.directory.admin.trials import tried
 from psync.engine.directory.fs.capabilities import is_network
 from psync.engine.directory.fs.permissions import Trust
 from psync.engine.directory.layout import OWN_FOLDERS
-from psync.engine.looks import NOTE, OK, WRONG, Finding
 
 ROOMY = 64 << 20
 """Bytes that should be free."""

@@ -7,7 +7,7 @@ import fcntl
 import os
 from typing import NamedTuple
 
-from psync.engine.contract import Alive
+from psync.engine.contract.values import Alive
 from psync.engine.directory.admin.read_only import LookingEngine
 from psync.engine.directory.cells.local import examine
 from psync.engine.directory.fs.syscalls import READ, read_small, remove_quietly, rename_to_free, with_folder

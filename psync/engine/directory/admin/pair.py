@@ -11,10 +11,10 @@ import os
 import statistics
 from collections.abc import Callable, Iterator
 
-from psync.engine.contract import Alive
+from psync.engine.contract.report import NOTE, OK, WRONG, Finding
+from psync.engine.contract.values import Alive
 from psync.engine.directory.engine import DirectoryEngine
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, open_made
-from psync.engine.looks import NOTE, OK, WRONG, Finding
 from psync.engine.system import clock
 
 WHERE = ".psync/pair"

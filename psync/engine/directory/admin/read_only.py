@@ -11,7 +11,8 @@ import errno
 import os
 from typing import Any, NoReturn
 
-from psync.engine.contract import Durability, Mark, State
+from psync.engine.contract.log import Mark, State
+from psync.engine.contract.values import Durability
 from psync.engine.directory.buckets.bucket import DirectoryBucket
 from psync.engine.directory.buckets.file import OpenBucket
 from psync.engine.directory.engine import KEPT, DirectoryEngine

@@ -16,11 +16,11 @@ import statistics
 import struct
 from collections.abc import Callable, Iterator
 
+from psync.engine.contract.report import NOTE, OK, WRONG, Finding
 from psync.engine.directory.fs.permissions import PRIVATE
 from psync.engine.directory.fs.syscalls import link, link_unnamed
 from psync.engine.directory.layout import OWN
 from psync.engine.directory.notify.inotify import Inotify
-from psync.engine.looks import NOTE, OK, WRONG, Finding
 from psync.engine.system import clock
 
 WAKES = 20

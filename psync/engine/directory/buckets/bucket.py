@@ -16,7 +16,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from psync.engine.contract import HeldBucket, Position, Tail
+from psync.engine.contract.bucket import HeldBucket, Position, Tail
 from psync.engine.directory.buckets.file import MUCH, PICKLE, BucketFile, Foreign, OpenBucket
 from psync.engine.directory.buckets.held import Held, HeldUnreadable
 from psync.engine.directory.fs.errors import refused

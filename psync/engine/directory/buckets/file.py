@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 
-from psync.engine.contract import Bucket
+from psync.engine.contract.bucket import Bucket
 from psync.engine.directory.buckets.transaction import Together
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.fd_cache import Kept

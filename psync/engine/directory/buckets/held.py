@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from psync.engine.contract import HeldBucket, Position, Tail
+from psync.engine.contract.bucket import HeldBucket, Position, Tail
 from psync.engine.directory.buckets.file import OpenBucket
 from psync.engine.encoding.framing import Unreadable, whole_bucket
 

@@ -20,7 +20,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from psync.engine.contract import Cell, Update, Version
+from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.capabilities import Abilities
 from psync.engine.directory.fs.permissions import CHECKED, PLAIN, no_file

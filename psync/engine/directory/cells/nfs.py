@@ -25,7 +25,7 @@ import os
 import stat
 from zlib import crc32
 
-from psync.engine.contract import Cell, Version
+from psync.engine.contract.values import Cell, Version
 from psync.engine.directory.cells.local import SMALL, Cells, examine
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.capabilities import Abilities

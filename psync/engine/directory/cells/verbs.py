@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from psync.engine.contract import Cell, Engine, Update, Version
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.errors import blocked, refused

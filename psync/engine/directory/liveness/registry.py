@@ -14,13 +14,13 @@ import json
 import os
 import threading
 
-from psync.engine.contract import Alive
+from psync.engine.contract.values import Alive, Identity
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.syscalls import READ, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.encoding.framing import Unreadable, seal_text, unseal_text
 from psync.engine.system import clock, fork_hooks
-from psync.engine.system.process_identity import Identity, examine, myself
+from psync.engine.system.process_identity import examine, myself
 
 LATEST = 253402300800.0
 """Seconds since 1970: the year 10000."""

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
-from psync.engine.contract import Alive, Mutex, Watch
+from psync.engine.contract.engine import Mutex, Watch
+from psync.engine.contract.values import Alive
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.errors import refused
 from psync.engine.directory.fs.fd_cache import Kept

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from psync.engine.contract import WAITING, Mark, Sealed, State
+from psync.engine.contract.log import WAITING, Mark, Sealed, State
 from psync.engine.directory.layout import SEATS
 from psync.engine.directory.log.group_commit import (
     APPENDED,

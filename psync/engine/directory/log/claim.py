@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from psync.engine.contract import FINAL, Mark, Record, State
+from psync.engine.contract.log import FINAL, Mark, Record, State
 from psync.engine.directory.log.append import LogAppends
 from psync.engine.directory.log.group_commit import APPENDED, END, LATER
 from psync.engine.directory.log.segment_files import SEGMENT

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from psync.engine.contract import FINAL, Counts, Mark, Record, State
+from psync.engine.contract.log import FINAL, Counts, Mark, Record, State
 from psync.engine.directory.log.group_commit import APPENDED, END, LATER, SEALED
 from psync.engine.directory.log.repair import Repair
 from psync.engine.directory.log.segment_files import SEGMENT

@@ -27,7 +27,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
-from psync.engine.contract import FINAL, Bucket, Change, Mark, State
+from psync.engine.contract.bucket import Bucket
+from psync.engine.contract.log import FINAL, Change, Mark, State
 from psync.engine.directory.log.claim import LogTakes
 from psync.engine.directory.log.segment_files import SEGMENT
 from psync.engine.directory.log.segments import Segments

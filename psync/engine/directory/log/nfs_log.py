@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterator
 
-from psync.engine.contract import Counts, Mark, Record
+from psync.engine.contract.log import Counts, Mark, Record
 from psync.engine.directory.log.group_commit import END
 from psync.engine.directory.log.log import DirectoryLog
 from psync.engine.directory.log.state import DELAYED, FRONT, NOTE, RETAKEN, RETURNED, in_words

@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from psync.engine.contract import Mark, Record
+from psync.engine.contract.log import Mark, Record
 from psync.engine.directory.log.segment_recovery import Salvage
 from psync.engine.directory.log.status_batch import MarkRuns
 

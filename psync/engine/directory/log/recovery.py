@@ -14,7 +14,7 @@ Everything is written before `BOOT` says that it was: killed in the middle, the 
 
 from __future__ import annotations
 
-from psync.engine.contract import WAITING, Mark, State
+from psync.engine.contract.log import WAITING, Mark, State
 from psync.engine.directory.log.group_commit import APPENDED, BASE, BOOT, END, LATER, MARKED, PENDING, PREPARED
 from psync.engine.directory.log.record_format import HEAD
 from psync.engine.directory.log.state import (

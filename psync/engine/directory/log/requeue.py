@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from psync.engine.contract import State
+from psync.engine.contract.log import State
 from psync.engine.directory.log.inspect import LogLooks
 from psync.engine.directory.log.state import (
     DELAYED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import os
 
-from psync.engine.contract import Mark, State
+from psync.engine.contract.log import Mark, State
 from psync.engine.directory.fs.syscalls import read_all
 from psync.engine.directory.layout import number_in
 from psync.engine.directory.log.record_format import ALIGN, HEAD, encode, head_at, length_at, size_of

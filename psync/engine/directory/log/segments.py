@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
-from psync.engine.contract import Mark, Record, State
+from psync.engine.contract.log import Mark, Record, State
 from psync.engine.directory.log.record_format import ALIGN, HEAD, fits, head_at, length_at, size_of
 from psync.engine.directory.log.segment_files import NOTHING_AHEAD, SegmentFiles
 from psync.engine.directory.log.status_batch import MarkRuns

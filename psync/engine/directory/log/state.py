@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
-from psync.engine.contract import Log, Mark
+from psync.engine.contract.log import Log, Mark
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.errors import refused
 from psync.engine.directory.fs.fd_cache import Kept

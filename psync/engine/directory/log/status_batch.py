@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from psync.engine.contract import Mark
+from psync.engine.contract.log import Mark
 from psync.engine.directory.log.status_file import SIZE, MarkFile, at_position, mark_of, words_at, words_of
 
 NEAR = 1 << 15

@@ -21,7 +21,7 @@ import os
 import struct
 from binascii import crc_hqx
 
-from psync.engine.contract import Mark, State
+from psync.engine.contract.log import Mark, State
 from psync.engine.directory.fs.syscalls import write_all
 from psync.engine.encoding.framing import Unreadable
 

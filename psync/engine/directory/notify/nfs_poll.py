@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
-from psync.engine.contract import Watch
+from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.nfs_lookup import SETTLED
 from psync.engine.system import clock, fork_hooks
 

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from psync.engine.contract import Watch
+from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.layout import SEATS, SLOTS, Layout, slot_of

@@ -14,11 +14,11 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
+from psync.engine.contract.register import Seats
 from psync.engine.directory.fs.errors import refused
 from psync.engine.directory.registers.register import PAGE, DirectoryRegister, Page
 from psync.engine.directory.registers.slots import SIZE, PageSeats
 from psync.engine.encoding.framing import Unreadable
-from psync.engine.seats import Seats
 
 T = TypeVar("T")
 

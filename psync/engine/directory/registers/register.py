@@ -23,14 +23,14 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 from zlib import crc32
 
-from psync.engine.contract import Register, Update
+from psync.engine.contract.register import Register, Seats
+from psync.engine.contract.values import Update
 from psync.engine.directory.fs.atomic import Whole
 from psync.engine.directory.fs.errors import refused
 from psync.engine.directory.fs.fd_cache import Kept
 from psync.engine.directory.fs.syscalls import CHANGE, READ, read_all, write_all
 from psync.engine.directory.registers.slots import SIZE, MappedSeats
 from psync.engine.encoding.framing import Unreadable
-from psync.engine.seats import Seats
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue
 

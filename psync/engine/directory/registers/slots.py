@@ -20,7 +20,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from psync.engine.seats import Looked, Seat, Seats
+from psync.engine.contract.register import Looked, Seat, Seats
 
 if TYPE_CHECKING:
     from psync.engine.directory.registers.nfs import NetworkRegister

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from psync.engine.contract.values import Update
+
 
 class Seat(NamedTuple):
     owner: int
@@ -62,3 +64,26 @@ class Seats(ABC):
     @abstractmethod
     def close(self, number: int) -> None:
         """`Looked.closed` is `number` from now on."""
+
+
+class Register(ABC):
+    """A small value that many look at and change, all the time: what a cell is, but kept at hand. Handles may be kept.
+
+    Its name is no cell's: the verbs on cells must not be used on it. Its payload is any bytes, mostly a few hundred.
+    """
+
+    seats: Seats | None = None
+    """Words beside the payload, each of one owner; None where they are not to be had."""
+
+    @abstractmethod
+    def read(self) -> bytes | None:
+        """The payload, never torn or stale; None if it was never set. Raises `CorruptValue`."""
+
+    @abstractmethod
+    def update(self, function: Update) -> bytes | None:
+        """The payload becomes ``function(payload)``, which is returned; nobody else changes it in between.
+
+        `function` gets None if it was never set. Returning None, or the very object it was given, leaves it. Others
+        who change it wait, so it must be short, and must not use this register; or they don't wait, and it is called
+        again if they were first: what it did counts when this returns.
+        """

@@ -6,8 +6,7 @@ import enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from psync.engine.contract import Alive
-    from psync.engine.system.process_identity import Identity, Usage
+    from psync.engine.contract.values import Alive, Identity, Usage
 
 
 class Shape(enum.Enum):

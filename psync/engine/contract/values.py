@@ -1,0 +1,70 @@
+"""Types of the contract that every engine and every floor above it shares."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+Durability = Literal["process", "file", "power"]
+
+
+Version = tuple[int, ...]
+"""Says whether a cell changed. Only equality means anything."""
+
+
+Update = Callable[["bytes | None"], "bytes | None"]
+
+
+class Cell(NamedTuple):
+    """A value as read: one pickle, checked, and the version it had."""
+
+    payload: bytes
+    version: Version
+    sealed: bool = True
+    """False for a file that carries no checksum (an old plain pickle): it can't be told from a damaged one."""
+
+
+class Alive(enum.Enum):
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+    """Nothing proves either; treat it as alive."""
+
+
+class Identity(NamedTuple):
+    """What identifies a process; host and `since` (seconds since 1970) are for people only."""
+
+    boot: str
+    namespace: int
+    pid: int
+    ticks: int
+    host: str
+    since: float
+
+    def __str__(self) -> str:
+        import time
+
+        return f"pid {self.pid} on {self.host}, since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.since))}"
+
+
+class Usage(NamedTuple):
+    """What a process has used."""
+
+    cpu: float
+    """Seconds of processor time."""
+    memory: int
+    """Bytes that are in memory now."""
+    seconds: float
+    """How long it runs."""
+
+
+Serializer = Literal["pickle", "json"]
+
+
+class Format(NamedTuple):
+    """What the bytes of values are."""
+
+    serializer: Serializer = "pickle"
+    allowed: frozenset[str] | None = None
+    """Names that unpickling may look up: ``module.name``, or ``module`` for every class made there. None: all."""
