@@ -57,9 +57,9 @@ def is_there(root: Root) -> bool:
 def is_used(root: Root) -> bool:
     """Whether psync ever did anything there."""
     if is_address(root):
-        from psync.engine.redis.read_only import LookingEngine
+        from psync.engine.redis.read_only import ReadOnlyEngine
 
-        engine = LookingEngine(str(root))
+        engine = ReadOnlyEngine(str(root))
         try:
             return engine.is_used()
         finally:
@@ -76,13 +76,13 @@ def looking_engine(root: Root, *, key: Key | None = None, trust_group: bool = Fa
 
     engine: Engine
     if is_address(root):
-        from psync.engine.redis.read_only import LookingEngine as LookingRedisEngine
+        from psync.engine.redis.read_only import ReadOnlyEngine as LookingRedisEngine
 
         engine = LookingRedisEngine(str(root))
     else:
-        from psync.engine.directory.admin.read_only import LookingEngine
+        from psync.engine.directory.admin.read_only import ReadOnlyEngine
 
-        engine = LookingEngine(root, trust_group=trust_group)
+        engine = ReadOnlyEngine(root, trust_group=trust_group)
     return opened(engine, keys_for(key, engine.root))
 
 

@@ -14,7 +14,7 @@ from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
 from psync.engine.redis.url import is_address
 from psync.engine.serialization import ALLOW, SERIALIZER, Allow, agree
-from psync.engine.signed import SealedEngine, opened
+from psync.engine.signed import SignedEngine, opened
 from psync.engine.signed.keys import FILE as KEY_FILE
 from psync.engine.signed.keys import Key, keys_for
 from psync.engine.system import fork_hooks
@@ -86,7 +86,7 @@ def _sealed(
     root: Root | Engine, durability: Durability, wakeups: Wakeups, key: Key | None, trust_group: bool, sharing: Sharing
 ) -> Engine:
     """`open_engine`, as far as the bytes of values don't matter."""
-    if isinstance(root, SealedEngine):
+    if isinstance(root, SignedEngine):
         return root if key is None else opened(root, keys_for(key))
     if isinstance(root, Engine):
         keys = keys_for(key, getattr(root, "root", None))

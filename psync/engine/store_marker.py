@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from psync.engine.contract.engine import Engine
-from psync.engine.signed.engine import MARKER, SealedEngine
+from psync.engine.signed.engine import MARKER, SignedEngine
 from psync.engine.signed.keys import TAG, Keys
 from psync.errors import UnsafeStore
 
@@ -24,7 +24,7 @@ def opened(engine: Engine, keys: Keys | None) -> Engine:
     Raises `UnsafeStore`, with nothing changed, if the store is sealed with other keys, or is and there are no keys, or
     is not and there are.
     """
-    if isinstance(engine, SealedEngine):
+    if isinstance(engine, SignedEngine):
         if keys is not None and keys != engine.keys:
             raise ValueError("this engine is sealed with other keys")
         return engine
@@ -44,7 +44,7 @@ def opened(engine: Engine, keys: Keys | None) -> Engine:
         store = os.urandom(_ID)
         engine.create(MARKER, as_pickle(_MARK + store + _entry(keys, store, keys.names[0])))
         marker = _marker(engine) or b""
-    return SealedEngine(engine, keys, _store_id(engine, keys, marker))
+    return SignedEngine(engine, keys, _store_id(engine, keys, marker))
 
 
 def _marker(engine: Engine) -> bytes | None:

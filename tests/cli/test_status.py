@@ -25,7 +25,7 @@ from psync import (
     Semaphore,
     WorkQueue,
 )
-from psync.engine.directory.admin.read_only import LookingEngine
+from psync.engine.directory.admin.read_only import ReadOnlyEngine
 from psync.errors import StoreFailed
 from psync.work.admin.overview import Observer
 from tests.cli.shell import ENVIRON, psync
@@ -200,7 +200,7 @@ def test_a_directory_without_psync_is_said_to_be_one_and_left_alone(root: Path, 
 @files
 def test_who_only_looks_can_not_change_anything(root: Path) -> None:
     PickleShareDB(root)["a"] = 1
-    engine = LookingEngine(root)
+    engine = ReadOnlyEngine(root)
     db = PickleShareDB(engine)
     assert db["a"] == 1
     for change in (

@@ -222,10 +222,10 @@ def _checked(
     if look_first and not operation.looking_changes:
         with unharmed(where), operation.store(path) as db:
             first = operation.look(db)
-        _whole(first, reference, f"{where}: found")
+        _fs(first, reference, f"{where}: found")
     with unharmed(where):
         end, files = finish(operation, path)
-    _whole(end, reference, f"{where}, then recovered: found")
+    _fs(end, reference, f"{where}, then recovered: found")
     if first is not None and first != end:
         raise Lost(f"{where}: recovery turned {shown(first)} into {shown(end)}")
     no_litter(files, reference, where)
@@ -233,7 +233,7 @@ def _checked(
     seen.after += end == reference.after
 
 
-def _whole(found: Any, reference: Reference, where: str) -> None:
+def _fs(found: Any, reference: Reference, where: str) -> None:
     if found not in (reference.before, reference.after):
         raise Lost(f"{where} {shown(found)}, which is neither {shown(reference.before)} nor {shown(reference.after)}")
 

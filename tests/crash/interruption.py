@@ -47,7 +47,7 @@ def interrupt_everywhere(operation: Operation, folder: object, *, stride: int = 
                 where = place(operation, fault, hit)
                 assert hit.error is None or isinstance(hit.error, KeyboardInterrupt), f"{where}: raised {hit.error!r}"
                 seen.refused += hit.error is not None
-                _whole(operation, path, hit, reference, seen, where)
+                _fs(operation, path, hit, reference, seen, where)
         if not reached:
             return seen
     raise AssertionError("a count has no end")
@@ -73,7 +73,7 @@ def _go_on(
     return state, None
 
 
-def _whole(operation: Operation, path: str, hit: Run, reference: Reference, seen: Seen, where: str) -> None:
+def _fs(operation: Operation, path: str, hit: Run, reference: Reference, seen: Seen, where: str) -> None:
     state, second = hit.report
     if state is not None and state not in (reference.before, reference.after):
         raise Lost(f"{where}: found {shown(state)}, neither {shown(reference.before)} nor {shown(reference.after)}")

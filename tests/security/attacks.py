@@ -16,7 +16,7 @@ from zlib import crc32
 from psync.engine.directory.log.record_format import encode, size_of
 from psync.engine.encoding.framing import End, extension, follow, seal, seal_text, start, whole_bucket
 from psync.engine.signed.keys import Keys
-from psync.engine.signed.signature import CELL, PIECE, RECORD, REGISTER, Sealer
+from psync.engine.signed.signature import CELL, PIECE, RECORD, REGISTER, Signer
 
 KEY, MALLORYS = b"the key of the honest ones", b"the key of the attacker's"
 Attack = Callable[[Path], None]
@@ -108,12 +108,12 @@ def _(root: Path) -> None:
 
 @attack("a pickle in a seal of the attacker's key")
 def _(root: Path) -> None:
-    put(root / "key", seal(Sealer(Keys(MALLORYS), b"\0" * 16).seal(CELL, b"key", evil(root))))
+    put(root / "key", seal(Signer(Keys(MALLORYS), b"\0" * 16).seal(CELL, b"key", evil(root))))
 
 
 @attack("a pickle in a seal that names the honest key")
 def _(root: Path) -> None:
-    made = Sealer(Keys(MALLORYS), b"\0" * 16).seal(CELL, b"key", evil(root))
+    made = Signer(Keys(MALLORYS), b"\0" * 16).seal(CELL, b"key", evil(root))
     put(root / "key", seal(made.replace(Keys(MALLORYS).names[0], Keys(KEY).names[0])))
 
 
@@ -146,7 +146,7 @@ def _(root: Path) -> None:
 
 @attack("a piece of the attacker's key in a bucket")
 def _(root: Path) -> None:
-    append(bucket_of(root, "category"), Sealer(Keys(MALLORYS), b"\0" * 16).piece(b"category", evil_item(root)))
+    append(bucket_of(root, "category"), Signer(Keys(MALLORYS), b"\0" * 16).piece(b"category", evil_item(root)))
 
 
 def append(path: Path, ops: bytes) -> None:
@@ -164,7 +164,7 @@ def _(root: Path) -> None:
 @attack("a task in a seal of the attacker's key")
 def _(root: Path) -> None:
     payload = pickle.dumps((None, Evil(str(owned(root)))), 5)
-    append_record(root, Sealer(Keys(MALLORYS), b"\0" * 16).seal(RECORD, b".psync/queue/jobs", payload))
+    append_record(root, Signer(Keys(MALLORYS), b"\0" * 16).seal(RECORD, b".psync/queue/jobs", payload))
 
 
 @attack("a task in place of an honest one")
@@ -201,7 +201,7 @@ def _(root: Path) -> None:
 
 @attack("the state of an event, in a seal of the attacker's key")
 def _(root: Path) -> None:
-    sealer = Sealer(Keys(MALLORYS), b"\0" * 16)
+    sealer = Signer(Keys(MALLORYS), b"\0" * 16)
     put(root / ".psync/event/ready", register(sealer.seal(REGISTER, b".psync/event/ready", evil(root), 1 << 62)))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from psync import Barrier, PickleShareDB, UnsafeStore, WorkQueue
-from psync.engine.directory.admin.read_only import LookingEngine
+from psync.engine.directory.admin.read_only import ReadOnlyEngine
 from psync.engine.directory.fs import permissions
 
 NOBODY = 65534
@@ -26,7 +26,7 @@ def refused(root: Path, **options: Any) -> UnsafeStore:
     with pytest.raises(UnsafeStore) as caught:
         PickleShareDB(root, **options)
     with pytest.raises(UnsafeStore):
-        LookingEngine(root, **options)
+        ReadOnlyEngine(root, **options)
     assert isinstance(caught.value, PermissionError)
     assert "Remedy: " in str(caught.value) and str(caught.value.path) in str(caught.value)
     again = pickle.loads(pickle.dumps(caught.value))

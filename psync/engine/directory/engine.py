@@ -17,24 +17,24 @@ from psync.engine.contract.register import Register
 from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Alive, Durability, Format
 from psync.engine.directory import scan
-from psync.engine.directory.buckets.transaction import Together
+from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.cells.nfs import NetworkCells
-from psync.engine.directory.fs.atomic import Whole
-from psync.engine.directory.fs.capabilities import Abilities, look
-from psync.engine.directory.fs.errors import refused
-from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.capabilities import Capabilities, look
+from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.nfs_lookup import Lookups
 from psync.engine.directory.fs.nfs_replace import Replacements
-from psync.engine.directory.fs.permissions import Trust
+from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.fs.syscalls import CHANGE, Shared, let_go, make_folder, remove_quietly
 from psync.engine.directory.handles import ShapeEngine
 from psync.engine.directory.layout import OWN, OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.liveness.registry import Owners
 from psync.engine.directory.locks.mutex import DirectoryMutex
 from psync.engine.directory.log.nfs_log import NetworkLog
-from psync.engine.directory.notify.nfs_poll import Sign
-from psync.engine.directory.notify.wakeup import GRACE, Wake
+from psync.engine.directory.notify.nfs_poll import ChangeToken
+from psync.engine.directory.notify.wakeup import GRACE, Wakeup
 from psync.engine.directory.registers.nfs import NetworkRegister
 from psync.engine.system import boot_time, clock, exit_hooks, fork_hooks
 
@@ -82,24 +82,24 @@ class DirectoryEngine(ShapeEngine):
         self.wakeups: Wakeups = wakeups
         self.trust_group = trust_group
         self.sharing: Sharing = sharing
-        self.layout = Layout(self.root, Trust(self.root, team=trust_group, own=OWN_FOLDERS))
+        self.layout = Layout(self.root, Permissions(self.root, team=trust_group, own=OWN_FOLDERS))
         try:
             if not self.layout.trust.look():
                 make_folder(self.root, self.layout.trust.access)
                 self.layout.trust.look()
             self.can = look(self.layout, network=None if sharing == "auto" else sharing == "network")
         except OSError as error:
-            raise refused(error, str(root), self.root) from error
+            raise translate_os_error(error, str(root), self.root) from error
         self.layout.trust.unnamed = self.can.unnamed
         if self.can.network:
             self.spin, self.remote = 0.0, True
         self._set_level(durability)
-        self._owners = Owners(self.layout, self._whole)
+        self._owners = Owners(self.layout, self._fs)
         inotify = wakeups == "inotify" or (wakeups == "auto" and not self.can.network)
-        self._wake = Wake(self.layout, self._whole, announce=inotify or not self.can.network, inotify=inotify)
-        self._kept = Kept(KEPT)
+        self._wake = Wakeup(self.layout, self._fs, announce=inotify or not self.can.network, inotify=inotify)
+        self._kept = DescriptorCache(KEPT)
         self._mutexes: dict[str, DirectoryMutex] = {}
-        self._farewells = exit_hooks.Farewells()
+        self._farewells = exit_hooks.CloseCallbacks()
         self._first: DirectoryEngine | None = None
         self._others: weakref.WeakValueDictionary[Durability, DirectoryEngine] = weakref.WeakValueDictionary()
         """The engines at other levels: they keep this one, their `_first`, and use all of it that has no level."""
@@ -111,9 +111,11 @@ class DirectoryEngine(ShapeEngine):
     def _set_level(self, durability: Durability) -> None:
         """What of an engine has a level, and its handles."""
         self.durability = durability
-        self._whole = Whole(self.layout, self.can, sync_file=durability != "process", sync_name=durability == "power")
-        self._cells = cells_of(self.can, self._whole)
-        self._together = Together(self.layout, self._whole)
+        self._fs = AtomicFiles(
+            self.layout, self.can, sync_file=durability != "process", sync_name=durability == "power"
+        )
+        self._cells = cells_of(self.can, self._fs)
+        self._together = MultiAppend(self.layout, self._fs)
         self._without_handles()
 
     def at(self, durability: Durability | None) -> DirectoryEngine:
@@ -150,27 +152,27 @@ class DirectoryEngine(ShapeEngine):
     def watch(self, names: Sequence[str], taking: str | None = None) -> AbstractContextManager[Watch]:
         return self._wake.watch(names, taking, self._signs)
 
-    def _signs(self, name: str) -> Iterator[Sign]:
+    def _signs(self, name: str) -> Iterator[ChangeToken]:
         """By which a change of `name` shows on a network file system; none if it does not. What is only announced shows
         in the log or the register whose name it begins with, and what belongs to a log in what stands below its name.
         """
-        shared = self._whole.shared
+        shared = self._fs.shared
         if shared is None:
             return
         if name in self._buckets or not name.startswith(f"{OWN}/"):
             path = self.layout.path(name)
-            yield Sign(name, lambda asked: shared.lookups.status(path, asked), exact=False)
+            yield ChangeToken(name, lambda asked: shared.lookups.status(path, asked), exact=False)
             return
         known = name in self._logs or name in self._registers
         owner, part = (name, "") if known else name.rpartition("/")[::2]
         if (register := self._registers.get(owner)) is not None:
-            yield Sign(owner, functools.partial(_read, register))
+            yield ChangeToken(owner, functools.partial(_read, register))
         if owner in self._logs:
             with self._lock:
                 logs, registers = list(self._logs.items()), list(self._registers.items())
             for each, below in registers:
                 if each.startswith(f"{owner}/"):
-                    yield Sign(each, functools.partial(_read, below))
+                    yield ChangeToken(each, functools.partial(_read, below))
             for each, log in logs:
                 if isinstance(log, NetworkLog) and f"{each}/".startswith(f"{owner}/"):
                     yield from log.signs(final=part == "final")
@@ -196,7 +198,7 @@ class DirectoryEngine(ShapeEngine):
         try:
             number = self._owners.mine()
         except OSError as error:
-            raise refused(error, "this process", self.layout.owners) from error
+            raise translate_os_error(error, "this process", self.layout.owners) from error
         exit_hooks.remember(self._first or self)
         return number
 
@@ -207,7 +209,7 @@ class DirectoryEngine(ShapeEngine):
         try:
             return self._owners.alive(owner)
         except OSError as error:
-            raise refused(error, "an owner", self.layout.owner(owner)) from error
+            raise translate_os_error(error, "an owner", self.layout.owner(owner)) from error
 
     def describe(self, owner: int) -> str:
         return self._owners.describe(owner)
@@ -218,25 +220,25 @@ class DirectoryEngine(ShapeEngine):
         return is_used(self.root)
 
     def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
-        return scan.walk(self.layout, self._whole, folder)
+        return scan.walk(self.layout, self._fs, folder)
 
     def facts(self, name: str) -> Facts | None:
         return scan.facts(self.layout, name)
 
     def mutexes(self) -> Sequence[str]:
-        return scan.mutexes(self.layout, self._whole)
+        return scan.mutexes(self.layout, self._fs)
 
     def processes(self) -> Sequence[Process]:
-        return scan.processes(self.layout, self._whole, self._owners)
+        return scan.processes(self.layout, self._fs, self._owners)
 
     # -- housekeeping --------------------------------------------------------------------------------
 
     def sweep(self) -> int:
         removed, pending = 0, False
-        replacements = self._whole.replacements or Replacements(  # other hosts may have worked here before
+        replacements = self._fs.replacements or Replacements(  # other hosts may have worked here before
             Shared(Lookups(self.root, coarse=False), direct=0), self.layout.trust.access
         )
-        for path in scan.successors(self.layout, self._whole):
+        for path in scan.successors(self.layout, self._fs):
             with contextlib.suppress(OSError):
                 try:
                     removed += replacements.sweep(path)
@@ -283,8 +285,8 @@ def check_level(durability: str) -> None:
         raise ValueError(f"durability must be 'process', 'file' or 'power', not {durability!r}")
 
 
-def cells_of(can: Abilities, whole: Whole) -> Cells:
-    return Cells(can, whole) if whole.shared is None else NetworkCells(can, whole, whole.shared)
+def cells_of(can: Capabilities, fs: AtomicFiles) -> Cells:
+    return Cells(can, fs) if fs.shared is None else NetworkCells(can, fs, fs.shared)
 
 
 def _read(register: Register, asked: dict[str, bool]) -> bytes | None:

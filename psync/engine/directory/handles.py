@@ -12,11 +12,11 @@ from psync.engine.contract.engine import Mutex
 from psync.engine.contract.log import Log
 from psync.engine.contract.register import Register
 from psync.engine.directory.buckets.bucket import DirectoryBucket
-from psync.engine.directory.buckets.transaction import Together
+from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.cells.verbs import CellEngine
-from psync.engine.directory.fs.capabilities import Abilities
-from psync.engine.directory.fs.errors import refused
-from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.fs.capabilities import Capabilities
+from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import let_go, lock, open_made
 from psync.engine.directory.layout import slot_of
 from psync.engine.directory.liveness.registry import Owners
@@ -33,10 +33,10 @@ _NOTHING = b"\x80\x05N."  # a pickled None: what rests in a directory can be rea
 class ShapeEngine(CellEngine):
     """What an engine hands out."""
 
-    can: Abilities
-    _together: Together
+    can: Capabilities
+    _together: MultiAppend
     _owners: Owners
-    _kept: Kept
+    _kept: DescriptorCache
     _first: ShapeEngine | None
     """The engine of the same directory that has all that has no level."""
     _mutexes: dict[str, DirectoryMutex]
@@ -55,7 +55,7 @@ class ShapeEngine(CellEngine):
             kept = DirectoryBucket(
                 name,
                 self.layout,
-                self._whole,
+                self._fs,
                 changed=lambda: self._wake.notify_slot(slot),
                 damaged=self._damaged,
                 together=self._together,
@@ -75,7 +75,7 @@ class ShapeEngine(CellEngine):
         except OSError as error:
             first, *others = sorted(ops)
             named = f"{first} and {len(others)} more" if others else first
-            raise refused(error, named, self.layout.path(first)) from error
+            raise translate_os_error(error, named, self.layout.path(first)) from error
 
     def log(self, name: str) -> Log:
         with self._lock:
@@ -86,7 +86,7 @@ class ShapeEngine(CellEngine):
                 log = self._logs[name] = kind(
                     name,
                     self.layout,
-                    whole=self._whole,
+                    fs=self._fs,
                     owners=self._owners,
                     changed=functools.partial(self._wake.notify_takers, slot),
                     finished=functools.partial(self._wake.notify_slot, final),
@@ -103,7 +103,7 @@ class ShapeEngine(CellEngine):
                 register = self._registers[name] = kind(
                     name,
                     self.layout.path(name),
-                    self._whole,
+                    self._fs,
                     changed=lambda: self._wake.notify_slot(slot),
                     kept=self._kept,
                     mends=self.can.writable,
@@ -121,7 +121,7 @@ class ShapeEngine(CellEngine):
                 slot = slot_of(watched)
                 mutex = self._mutexes[name] = DirectoryMutex(
                     self.layout.lock(name),
-                    whole=self._whole,
+                    fs=self._fs,
                     me=self.owner,
                     alive=self.alive,
                     watch=lambda: self.watch([watched]),
@@ -146,7 +146,7 @@ class ShapeEngine(CellEngine):
                 let_go(fd)
                 raise
         except OSError as error:
-            raise refused(error, name, path) from error
+            raise translate_os_error(error, name, path) from error
         try:
             yield
         finally:

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 from zlib import crc32
 
-from psync.engine.directory.fs.permissions import Trust
+from psync.engine.directory.fs.permissions import Permissions
 
 OWN = ".psync"
 OWN_FOLDERS = "tmp", "owners", "guards", "locks", "wake", "pending", "quarantine"
@@ -121,9 +121,9 @@ def flat(name: str) -> str:
 class Layout:
     """The paths of one root, as strings: `pathlib` costs more than the system calls; and who is trusted there."""
 
-    def __init__(self, root: str, trust: Trust | None = None) -> None:
+    def __init__(self, root: str, trust: Permissions | None = None) -> None:
         self.root = root
-        self.trust = trust or Trust(root, own=OWN_FOLDERS)
+        self.trust = trust or Permissions(root, own=OWN_FOLDERS)
         self.prefix = root if root.endswith("/") else root + "/"
         self.own = self.prefix + OWN
         self.tmp = self.own + "/tmp"

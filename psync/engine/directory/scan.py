@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Alive
-from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.nfs_replace import read_end
 from psync.engine.directory.fs.syscalls import READ
 from psync.engine.directory.layout import OWN, OWN_FOLDERS, Layout, held_by, is_successor, number_in
@@ -22,14 +22,14 @@ _PLUMBING = {*OWN_FOLDERS, "pair"}
 """Of psync's own folders those that hold nothing that was stored."""
 
 
-def walk(layout: Layout, whole: Whole, folder: str) -> Iterator[tuple[Shape, str]]:
+def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, str]]:
     """See `Engine.walk`. A folder at a time: its entries are looked at as the kernel lists them."""
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
         below = f"{folder}/" if folder else ""
         inside = f"{below}/".startswith(f"{OWN}/")
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), whole.scan(layout.path(folder)) as found:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), fs.scan(layout.path(folder)) as found:
             for entry in found:
                 name = entry.name
                 if entry.is_dir(follow_symlinks=False):
@@ -49,12 +49,12 @@ def walk(layout: Layout, whole: Whole, folder: str) -> Iterator[tuple[Shape, str
                     yield (_shape_of(layout.path(below + name)) if looked_at else Shape.CELL), below + held
 
 
-def successors(layout: Layout, whole: Whole) -> Iterator[str]:
+def successors(layout: Layout, fs: AtomicFiles) -> Iterator[str]:
     """The paths of all files that will replace others, or should have, for their writers may be dead."""
     waiting = [layout.root]
     while waiting:
         folder = waiting.pop()
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), whole.scan(folder) as found:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), fs.scan(folder) as found:
             for entry in found:
                 path = f"{folder.rstrip('/')}/{entry.name}"
                 if entry.name[0] == "." and is_successor(entry.name):
@@ -85,18 +85,18 @@ def facts(layout: Layout, name: str) -> Facts | None:
     return Facts(status.st_size, status.st_mtime)
 
 
-def mutexes(layout: Layout, whole: Whole) -> list[str]:
+def mutexes(layout: Layout, fs: AtomicFiles) -> list[str]:
     """All that were ever used; a long name is not what it was."""
     with contextlib.suppress(FileNotFoundError):
-        return [unquote(file, errors="surrogateescape") for file in whole.listing(layout.locks)]
+        return [unquote(file, errors="surrogateescape") for file in fs.listing(layout.locks)]
     return []
 
 
-def processes(layout: Layout, whole: Whole, owners: Owners) -> list[Process]:
+def processes(layout: Layout, fs: AtomicFiles, owners: Owners) -> list[Process]:
     """All that registered here and did not leave in order."""
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for owner in sorted(filter(None, map(number_in, whole.listing(layout.owners)))):
+        for owner in sorted(filter(None, map(number_in, fs.listing(layout.owners)))):
             identity, alive = owners.identity(owner), owners.alive(owner)
             used = usage(identity) if identity is not None and alive is not Alive.NO else None
             found.append(Process(owner, identity, alive, used))

@@ -44,7 +44,7 @@ class MemoryEngine(Engine):
         self._space = Space(clock or MonotonicClock())
         self.helpers = clock is None
         self._me = self._pid = 0
-        self._farewells = exit_hooks.Farewells()
+        self._farewells = exit_hooks.CloseCallbacks()
         self._seats: dict[str, MemorySeats] = {}
 
     def __repr__(self) -> str:
@@ -288,7 +288,7 @@ class MemoryEngine(Engine):
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         other._me = other._pid = 0
-        other._farewells = exit_hooks.Farewells()
+        other._farewells = exit_hooks.CloseCallbacks()
         other._seats = {}
         return other
 

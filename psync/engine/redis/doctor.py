@@ -11,7 +11,7 @@ from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
 from psync.engine.contract.values import Alive
 from psync.engine.redis import lua
 from psync.engine.redis.engine import HIDDEN
-from psync.engine.redis.read_only import LookingEngine
+from psync.engine.redis.read_only import ReadOnlyEngine
 from psync.engine.redis.server_info import OLDEST, Premises, fields, settings
 from psync.engine.redis.url import parse
 from psync.engine.system import clock
@@ -28,7 +28,7 @@ Facts = Mapping[str, str]
 def diagnosed(url: str) -> Iterator[Finding]:
     """All of it, for people. Changes nothing."""
     address = parse(url)
-    engine = LookingEngine(address._replace(patience=min(address.patience, IMPATIENT)).whole)
+    engine = ReadOnlyEngine(address._replace(patience=min(address.patience, IMPATIENT)).whole)
     try:
         yield from _of_server(engine)
         yield from _of_store(engine)
@@ -38,7 +38,7 @@ def diagnosed(url: str) -> Iterator[Finding]:
         engine.close()
 
 
-def _of_server(engine: LookingEngine) -> Iterator[Finding]:
+def _of_server(engine: ReadOnlyEngine) -> Iterator[Finding]:
     speed = _speed(engine)  # which waits until it answers at all
     premises, facts, configured = engine.server.premises(), _facts(engine), _configured(engine)
     yield version(premises, facts)
@@ -51,14 +51,14 @@ def _of_server(engine: LookingEngine) -> Iterator[Finding]:
     yield from replication(facts)
 
 
-def _facts(engine: LookingEngine) -> Facts:
+def _facts(engine: ReadOnlyEngine) -> Facts:
     """What the server tells of itself, by name; nothing, if it does not let us ask."""
     with contextlib.suppress(StoreFailed):
         return fields(engine.server.ask("INFO"))
     return {}
 
 
-def _configured(engine: LookingEngine) -> Facts:
+def _configured(engine: ReadOnlyEngine) -> Facts:
     """Who may log in and from where, as far as it may be asked."""
     found: dict[str, str] = {}
     for name in ("bind", "protected-mode", "requirepass"):
@@ -77,7 +77,7 @@ def version(premises: Premises, facts: Facts) -> Finding:
     return Finding("server", OK, says)
 
 
-def _speed(engine: LookingEngine) -> Finding:
+def _speed(engine: ReadOnlyEngine) -> Finding:
     taken = []
     for _ in range(20):
         begun = clock.monotonic()
@@ -110,7 +110,7 @@ def access(configured: Facts, url: str) -> Iterator[Finding]:
         yield Finding("access", WRONG, says, "set requirepass or an ACL, bind it to this host, or seal with a key")
 
 
-def _scripts(engine: LookingEngine) -> Finding:
+def _scripts(engine: ReadOnlyEngine) -> Finding:
     try:
         engine.server.run(lua.PLACE, b"any")
     except StoreFailed as error:
@@ -158,7 +158,7 @@ def replication(facts: Facts) -> Iterator[Finding]:
         yield Finding("replication", NOTE, says)
 
 
-def _of_store(engine: LookingEngine) -> Iterator[Finding]:
+def _of_store(engine: ReadOnlyEngine) -> Iterator[Finding]:
     lease = engine.address.lease
     says = f"who is not heard of for {lease:g} s counts as dead elsewhere; on its own host it is proven dead at once"
     yield Finding("lease", OK, says)

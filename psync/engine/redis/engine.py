@@ -61,7 +61,7 @@ class RedisEngine(Engine):
         self.held_mutexes: dict[bytes, Hold] = {}
         self.sound: set[bytes] = set()
         """Buckets that this process has read since they were begun: their chunks are sound."""
-        self._farewells = exit_hooks.Farewells()
+        self._farewells = exit_hooks.CloseCallbacks()
         self._offset = self._asked = -math.inf
         fork_hooks.remember(self)
 

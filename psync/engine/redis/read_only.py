@@ -19,7 +19,7 @@ class _LookedAt(Server):
         return super().run(script, *arguments)
 
 
-class LookingEngine(RedisEngine):
+class ReadOnlyEngine(RedisEngine):
     """The reading verbs. Every verb that would change something raises `StoreFailed`."""
 
     serving = _LookedAt

@@ -6,7 +6,7 @@ around it, `marker` knows whether a store is sealed, and with which keys. Nothin
 
 from __future__ import annotations
 
-from psync.engine.signed.engine import SealedEngine
+from psync.engine.signed.engine import SignedEngine
 from psync.engine.store_marker import opened
 
-__all__ = ["SealedEngine", "opened"]
+__all__ = ["SignedEngine", "opened"]

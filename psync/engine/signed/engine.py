@@ -12,15 +12,15 @@ from psync.engine.contract.engine import Engine, Mutex, Watch
 from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Alive, Cell, Durability, Format, Update, Version
 from psync.engine.signed.keys import Keys
-from psync.engine.signed.shapes import SealedBucket, SealedLog, SealedRegister
-from psync.engine.signed.signature import CELL, Broken, Sealer, encoded, items_of
+from psync.engine.signed.shapes import SignedBucket, SignedLog, SignedRegister
+from psync.engine.signed.signature import CELL, Broken, Signer, encoded, items_of
 from psync.errors import CorruptValue
 
 MARKER = ".psync/seal"
 """The cell that says that a store is sealed (see `marker`)."""
 
 
-class SealedEngine(Engine):
+class SignedEngine(Engine):
     """`engine`, with everything in it sealed with `keys`. Made by `opened`, which finds out the store's id."""
 
     def __init__(self, engine: Engine, keys: Keys, store: bytes) -> None:
@@ -29,8 +29,8 @@ class SealedEngine(Engine):
         self.store = store
         self.spin, self.grace, self.helpers = engine.spin, engine.grace, engine.helpers
         self.remote = engine.remote
-        self._sealer = Sealer(keys, store)
-        self._registers: dict[str, SealedRegister] = {}
+        self._sealer = Signer(keys, store)
+        self._registers: dict[str, SignedRegister] = {}
 
     def __repr__(self) -> str:
         return f"<SealedEngine {self.keys.seal_name.hex()} around {self.inner!r}>"
@@ -61,9 +61,9 @@ class SealedEngine(Engine):
     def format(self, format: Format | None) -> None:
         self.inner.format = format
 
-    def at(self, durability: Durability | None) -> SealedEngine:
+    def at(self, durability: Durability | None) -> SignedEngine:
         inner = self.inner.at(durability)
-        return self if inner is self.inner else SealedEngine(inner, self.keys, self.store)
+        return self if inner is self.inner else SignedEngine(inner, self.keys, self.store)
 
     # -- cells -----------------------------------------------------------------------------------------
 
@@ -157,8 +157,8 @@ class SealedEngine(Engine):
 
     # -- the other shapes ------------------------------------------------------------------------------
 
-    def bucket(self, name: str) -> SealedBucket:
-        return SealedBucket(self, name, self.inner.bucket(name))
+    def bucket(self, name: str) -> SignedBucket:
+        return SignedBucket(self, name, self.inner.bucket(name))
 
     def tails(self, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
         for name, tail in self.inner.tails(since):
@@ -167,13 +167,13 @@ class SealedEngine(Engine):
     def append_all(self, ops: Mapping[str, bytes]) -> None:
         self.inner.append_all({name: self._sealer.piece(encoded(name), each) for name, each in ops.items()})
 
-    def log(self, name: str) -> SealedLog:
-        return SealedLog(self, name, self.inner.log(name))
+    def log(self, name: str) -> SignedLog:
+        return SignedLog(self, name, self.inner.log(name))
 
-    def register(self, name: str) -> SealedRegister:
+    def register(self, name: str) -> SignedRegister:
         register = self._registers.get(name)
         if register is None:
-            made = SealedRegister(self, name, self.inner.register(name))
+            made = SignedRegister(self, name, self.inner.register(name))
             register = self._registers.setdefault(name, made)
         return register
 

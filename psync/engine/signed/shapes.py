@@ -17,11 +17,11 @@ from psync.engine.system import clock
 from psync.errors import CorruptValue
 
 if TYPE_CHECKING:
-    from psync.engine.signed.engine import SealedEngine
+    from psync.engine.signed.engine import SignedEngine
 
 
-class SealedBucket(Bucket):
-    def __init__(self, engine: SealedEngine, name: str, inner: Bucket) -> None:
+class SignedBucket(Bucket):
+    def __init__(self, engine: SignedEngine, name: str, inner: Bucket) -> None:
         self._engine = engine
         self._name = name
         self._inner = inner
@@ -61,13 +61,13 @@ class SealedBucket(Bucket):
 class _HeldBroken(Exception):
     """A held bucket can't be trusted; reported when it is let go, because setting it aside takes its lock."""
 
-    def __init__(self, bucket: SealedBucket, reason: str) -> None:
+    def __init__(self, bucket: SignedBucket, reason: str) -> None:
         super().__init__(reason)
         self.bucket = bucket
 
 
 class _SealedHeld(HeldBucket):
-    def __init__(self, bucket: SealedBucket, inner: HeldBucket) -> None:
+    def __init__(self, bucket: SignedBucket, inner: HeldBucket) -> None:
         self._bucket = bucket
         self._inner = inner
 
@@ -91,10 +91,10 @@ class _SealedHeld(HeldBucket):
         self._inner.drop()
 
 
-class SealedLog(Log):
+class SignedLog(Log):
     """A record that can't be trusted is never taken: it is DEAD, its bytes are kept, and a RuntimeWarning says so."""
 
-    def __init__(self, engine: SealedEngine, name: str, inner: Log) -> None:
+    def __init__(self, engine: SignedEngine, name: str, inner: Log) -> None:
         self._engine = engine
         self._name = name
         self._inner = inner
@@ -103,7 +103,7 @@ class SealedLog(Log):
         self.settle = inner.settle  # type: ignore[method-assign]
 
     def answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
-        assert isinstance(bucket, SealedBucket)
+        assert isinstance(bucket, SignedBucket)
         return self._inner.answer(position, held, new, bucket._inner, self._sealer.piece(bucket._encoded, ops))
 
     def settle_all(self, changes: Sequence[Change]) -> list[int | None]:
@@ -113,7 +113,7 @@ class SealedLog(Log):
         bucket = change.bucket
         if bucket is None:
             return change
-        assert isinstance(bucket, SealedBucket)
+        assert isinstance(bucket, SignedBucket)
         return change._replace(bucket=bucket._inner, ops=self._sealer.piece(bucket._encoded, change.ops))
 
     def _opened(self, record: Record) -> Record:
@@ -214,10 +214,10 @@ class SealedLog(Log):
         return self._inner.held()
 
 
-class SealedRegister(Register):
+class SignedRegister(Register):
     """Its generation grows with each change. One register a name in an engine: all handles know the last one."""
 
-    def __init__(self, engine: SealedEngine, name: str, inner: Register) -> None:
+    def __init__(self, engine: SignedEngine, name: str, inner: Register) -> None:
         self._name = name
         self._inner = inner
         self._sealer = engine._sealer

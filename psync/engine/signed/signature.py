@@ -35,7 +35,7 @@ class Broken(Exception):
     """The seal does not fit. Internal: becomes `CorruptValue` where the name is known."""
 
 
-class Sealer:
+class Signer:
     """Seals and opens payloads of one store. What each shape needs beside that is in the classes below."""
 
     def __init__(self, keys: Keys, store: bytes) -> None:

@@ -52,7 +52,7 @@ def remember(engine: Leaving) -> None:
             ways.Finalize(None, _present.leave, exitpriority=0)
 
 
-class Farewells:
+class CloseCallbacks:
     """The methods to call before one engine is closed. They are kept as long as their objects live."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from psync.engine.contract.report import NOTE, OK, WRONG, Finding
 from psync.engine.directory.admin.trials import tried
 from psync.engine.directory.fs.capabilities import is_network
-from psync.engine.directory.fs.permissions import Trust
+from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.layout import OWN_FOLDERS
 
 ROOMY = 64 << 20
@@ -112,7 +112,7 @@ def _people(root: str, team: bool) -> Iterator[Finding]:
     if here != root:
         yield Finding("links", NOTE, f"{root} is {here}")
     status = os.stat(here)
-    doubts = list(Trust(root, team=team, own=OWN_FOLDERS).doubts())
+    doubts = list(Permissions(root, team=team, own=OWN_FOLDERS).doubts())
     for doubt in doubts:
         what = "directory" if doubt.path == here or doubt.path.startswith(f"{here}/") else "parents"
         yield Finding(what, WRONG, f"{doubt.path} {doubt.reason}; what is read there runs as you", doubt.remedy)

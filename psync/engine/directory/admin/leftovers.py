@@ -8,7 +8,7 @@ import os
 from typing import NamedTuple
 
 from psync.engine.contract.values import Alive
-from psync.engine.directory.admin.read_only import LookingEngine
+from psync.engine.directory.admin.read_only import ReadOnlyEngine
 from psync.engine.directory.cells.local import examine
 from psync.engine.directory.fs.syscalls import READ, read_small, remove_quietly, rename_to_free, with_folder
 from psync.engine.directory.layout import OWN, Layout, is_below
@@ -44,7 +44,7 @@ class Remains(NamedTuple):
 
 
 def remains(root: str, *, team: bool = False) -> Remains:
-    engine = LookingEngine(root, trust_group=team)
+    engine = ReadOnlyEngine(root, trust_group=team)
     by_state: dict[Alive, list[str]] = {Alive.YES: [], Alive.NO: [], Alive.UNKNOWN: []}
     for process in engine.processes():
         by_state[process.alive].append(str(process.identity or f"{process.owner:016x}"))
@@ -97,7 +97,7 @@ def put_back(root: str, what: str, *, team: bool = False) -> str:
     Raises LookupError if there is no such thing, ValueError (with the reason) if it is still damaged, was part of
     something, or its name is taken.
     """
-    engine = LookingEngine(root, trust_group=team)
+    engine = ReadOnlyEngine(root, trust_group=team)
     layout = engine.layout
     entries = [entry for entry in _quarantined(layout) if what in (entry.name, os.path.basename(entry.path))]
     if not entries:

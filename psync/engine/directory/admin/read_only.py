@@ -16,51 +16,51 @@ from psync.engine.contract.values import Durability
 from psync.engine.directory.buckets.bucket import DirectoryBucket
 from psync.engine.directory.buckets.file import OpenBucket
 from psync.engine.directory.engine import KEPT, DirectoryEngine
-from psync.engine.directory.fs.atomic import Whole
-from psync.engine.directory.fs.capabilities import NFS, Abilities, file_system_type, is_network
-from psync.engine.directory.fs.errors import refused
-from psync.engine.directory.fs.fd_cache import Kept
-from psync.engine.directory.fs.permissions import Trust
+from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.capabilities import NFS, Capabilities, file_system_type, is_network
+from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.fd_cache import DescriptorCache
+from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.fs.syscalls import READ
 from psync.engine.directory.layout import OWN_FOLDERS, Layout
 from psync.engine.directory.liveness.registry import Owners
 from psync.engine.directory.log.double_buffer import ReadCopies
 from psync.engine.directory.log.header import Block
 from psync.engine.directory.log.log import DirectoryLog
-from psync.engine.directory.log.position_file import Entries
+from psync.engine.directory.log.position_file import PositionFile
 from psync.engine.directory.log.segment_recovery import Salvage
 from psync.engine.directory.log.state import DELAYED
 from psync.engine.directory.log.status_file import MarkFile
-from psync.engine.directory.notify.wakeup import Wake
+from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import exit_hooks
 from psync.errors import StoreFailed
 
 
-class LookingEngine(DirectoryEngine):
+class ReadOnlyEngine(DirectoryEngine):
     """The reading verbs on a directory that psync works in (see `names.is_used`)."""
 
     def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
         self.wakeups, self.trust_group, self.sharing = "poll", trust_group, "auto"
-        self.layout = Layout(self.root, Trust(self.root, team=trust_group, own=OWN_FOLDERS))
+        self.layout = Layout(self.root, Permissions(self.root, team=trust_group, own=OWN_FOLDERS))
         try:
             self.layout.trust.look()
             kind = file_system_type(self.root)
         except OSError as error:
-            raise refused(error, str(root), self.root) from error
+            raise translate_os_error(error, str(root), self.root) from error
         network = is_network(kind)
         direct = os.O_DIRECT if kind in NFS else 0
-        self.can = Abilities(kind, network, unnamed=False, fine_times=False, writable=False, direct=direct)
+        self.can = Capabilities(kind, network, unnamed=False, fine_times=False, writable=False, direct=direct)
         self._set_level("process")
-        self._owners = Owners(self.layout, self._whole)
-        self._wake = Wake(self.layout, self._whole, announce=False, inotify=False)
-        self._kept = Kept(KEPT)
+        self._owners = Owners(self.layout, self._fs)
+        self._wake = Wakeup(self.layout, self._fs, announce=False, inotify=False)
+        self._kept = DescriptorCache(KEPT)
         self._mutexes = {}
         self._first = None
-        self._farewells = exit_hooks.Farewells()
+        self._farewells = exit_hooks.CloseCallbacks()
 
-    def at(self, durability: Durability | None) -> LookingEngine:
+    def at(self, durability: Durability | None) -> ReadOnlyEngine:
         return self
 
     def bucket(self, name: str) -> DirectoryBucket:
@@ -69,7 +69,7 @@ class LookingEngine(DirectoryEngine):
             kept = self._buckets[name] = _SeenBucket(
                 name,
                 self.layout,
-                self._whole,
+                self._fs,
                 changed=_nothing,
                 damaged=self._damaged,
                 together=self._together,
@@ -83,7 +83,7 @@ class LookingEngine(DirectoryEngine):
             log = self._logs[name] = _SeenLog(
                 name,
                 self.layout,
-                whole=self._whole,
+                fs=self._fs,
                 owners=self._owners,
                 changed=_nothing,
                 finished=_nothing,
@@ -116,7 +116,7 @@ class _SeenBucket(DirectoryBucket):
                 return file, status
             self._close()
         try:
-            attached = self._whole.attach(self._path, READ)
+            attached = self._fs.attach(self._path, READ)
         except NotADirectoryError:
             return None
         if attached is None:
@@ -138,7 +138,7 @@ class _SeenBlock(Block):
 
     def peek(self) -> list[int]:
         try:
-            fd = self._whole.open(self.path, READ)
+            fd = self._fs.open(self.path, READ)
         except FileNotFoundError:
             return [0] * len(self.values)
         try:
@@ -161,8 +161,8 @@ class _SeenBlock(Block):
 
 
 class _SeenSegments(Salvage):
-    def __init__(self, layout: Layout, log: str, whole: Whole) -> None:
-        super().__init__(layout, log, whole)
+    def __init__(self, layout: Layout, log: str, fs: AtomicFiles) -> None:
+        super().__init__(layout, log, fs)
         self._unmarked: set[int] = set()
         """Segments that had no file of marks yet."""
 
@@ -174,7 +174,7 @@ class _SeenSegments(Salvage):
     def _file(self, base: int, *, create: bool = False) -> int:
         fd = self._files.get(base)
         if fd is None:
-            fd = self._whole.open(self._layout.segment(self._log, base), READ)
+            fd = self._fs.open(self._layout.segment(self._log, base), READ)
             self._make_room(self._files)
             self._files[base] = fd
             if base not in self._bases:
@@ -185,7 +185,7 @@ class _SeenSegments(Salvage):
         marks = self._marks.get(base)
         if marks is None:
             try:
-                fd = self._whole.open(self._layout.marks(self._log, base), READ)
+                fd = self._fs.open(self._layout.marks(self._log, base), READ)
             except FileNotFoundError:
                 fd = os.open(os.devnull, READ)  # nothing is marked: nothing is in there
                 self._unmarked.add(base)
@@ -194,7 +194,7 @@ class _SeenSegments(Salvage):
         return marks
 
 
-class _SeenEntries(Entries):
+class _SeenEntries(PositionFile):
     _absent = False
 
     def _file(self) -> int:
@@ -215,8 +215,8 @@ class _SeenLog(DirectoryLog):
         super().__init__(name, layout, **options)
         self._tail = _SeenBlock(self._tail)
         self._front = _SeenBlock(self._front)
-        self._taken = _SeenSegments(layout, name, options["whole"])
-        self._later = _SeenEntries(layout.log(name, "delayed"), options["whole"])
+        self._taken = _SeenSegments(layout, name, options["fs"])
+        self._later = _SeenEntries(layout.log(name, "delayed"), options["fs"])
         options["kept"].opened(self)
 
     def _examine(self) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from psync.engine.contract.bucket import HeldBucket, Position, Tail
 from psync.engine.directory.buckets.file import MUCH, PICKLE, BucketFile, Foreign, OpenBucket
 from psync.engine.directory.buckets.held import Held, HeldUnreadable
-from psync.engine.directory.fs.errors import refused
+from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import read_all, remove_empty, write_all
 from psync.engine.encoding import pickle_scan
 from psync.engine.encoding.framing import End, Unreadable, committed, extension, is_bucket, unseal, whole_bucket
@@ -51,7 +51,7 @@ class DirectoryBucket(BucketFile):
         except IsADirectoryError:
             return None
         except OSError as error:
-            raise refused(error, self._name, self._path) from error
+            raise translate_os_error(error, self._name, self._path) from error
         except Unreadable as error:
             raise self._damaged(self._name, str(error)) from error
 
@@ -117,7 +117,7 @@ class DirectoryBucket(BucketFile):
                 done = self._append(ops)
         except OSError as error:
             if not remove_empty(self._path):
-                raise refused(error, self._name, self._path) from error
+                raise translate_os_error(error, self._name, self._path) from error
             return self.append(ops)
         except Unreadable as error:
             raise self._damaged(self._name, str(error)) from error
@@ -139,7 +139,7 @@ class DirectoryBucket(BucketFile):
                 self._unlock(file)
 
     def _make(self, ops: bytes) -> bool:
-        return self._whole.make(self._path, whole_bucket(ops, 0)[0], replaced=True)
+        return self._fs.make(self._path, whole_bucket(ops, 0)[0], replaced=True)
 
     def _extend(self, file: OpenBucket, size: int, ops: bytes) -> bool:
         """While locked: the dict grows by `ops`. False if the file is not a bucket."""
@@ -154,15 +154,15 @@ class DirectoryBucket(BucketFile):
         tail, end = extension(ops, known)
         at = known.end - 1
         try:
-            if at % PAGE + len(tail) <= PAGE and not self._whole.sync_file:
+            if at % PAGE + len(tail) <= PAGE and not self._fs.sync_file:
                 if os.pwrite(file.fd, tail, at) != len(tail):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             else:
                 write_all(file.fd, tail[1:], known.end)
-                if self._whole.sync_file:
+                if self._fs.sync_file:
                     self._sync(file)
                 os.pwrite(file.fd, tail[:1], at)
-                if self._whole.sync_name:
+                if self._fs.sync_name:
                     self._sync(file)
         except BaseException:
             self._undo(file, known)
@@ -178,7 +178,7 @@ class DirectoryBucket(BucketFile):
             raise
 
     def secure(self) -> None:
-        self._whole.secure(self._path)
+        self._fs.secure(self._path)
 
     def _undo(self, file: OpenBucket, known: End) -> None:
         """After a failed write: the old end is the end again."""
@@ -214,7 +214,7 @@ class DirectoryBucket(BucketFile):
         tail, _ = extension(ops, known)
         try:
             write_all(file.fd, tail[1:], known.end)
-            if self._whole.sync_file:
+            if self._fs.sync_file:
                 self._sync(file)
         except BaseException:
             self._undo(file, known)
@@ -225,7 +225,7 @@ class DirectoryBucket(BucketFile):
         file = self._open
         assert file is not None
         os.pwrite(file.fd, bytes((prepared[2],)), prepared[0] - 1)
-        if self._whole.sync_file:
+        if self._fs.sync_file:
             self._sync(file)
 
     def abandon(self) -> None:
@@ -248,7 +248,7 @@ class DirectoryBucket(BucketFile):
                     if self._open is not None:
                         self._unlock(self._open)
         except OSError as error:
-            raise refused(error, self._name, self._path) from error
+            raise translate_os_error(error, self._name, self._path) from error
         except HeldUnreadable as error:
             if error.bucket is not self:
                 raise  # another bucket that is held too: let go of this one, its own block reports it

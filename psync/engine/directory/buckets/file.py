@@ -13,9 +13,9 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 
 from psync.engine.contract.bucket import Bucket
-from psync.engine.directory.buckets.transaction import Together
-from psync.engine.directory.fs.atomic import Whole
-from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.buckets.transaction import MultiAppend
+from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import CHANGE, READ, let_go, read_all
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
@@ -66,17 +66,17 @@ class BucketFile(Bucket):
         self,
         name: str,
         layout: Layout,
-        whole: Whole,
+        fs: AtomicFiles,
         *,
         changed: Callable[[], None],
         damaged: Callable[[str, str], CorruptValue],
-        together: Together,
-        kept: Kept,
+        together: MultiAppend,
+        kept: DescriptorCache,
     ) -> None:
         self._name = name
         self._path = layout.path(name)
         self._damaged = damaged
-        self._whole = whole
+        self._fs = fs
         self._changed = changed
         self._together = together
         self._kept = kept
@@ -115,14 +115,14 @@ class BucketFile(Bucket):
             self._close()
         refusal = None
         try:
-            attached = self._whole.attach(self._path, CHANGE)
+            attached = self._fs.attach(self._path, CHANGE)
         except NotADirectoryError:
             return None
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EROFS):
                 raise
             try:
-                attached = self._whole.attach(self._path, READ)  # enough for who only reads
+                attached = self._fs.attach(self._path, READ)  # enough for who only reads
             except OSError:
                 raise error from None
             refusal = error
@@ -130,7 +130,7 @@ class BucketFile(Bucket):
             return None
         fd, status = attached
         try:
-            self._whole.trust.check_kept(self._path, status)
+            self._fs.trust.check_kept(self._path, status)
         except BaseException:
             os.close(fd)
             raise
@@ -141,7 +141,7 @@ class BucketFile(Bucket):
     def _status(self, fd: int) -> os.stat_result | None:
         """The status of an open file; None if it is not the bucket any more. fstat; on a network file system GETATTR
         of the file and of its folder."""
-        shared = self._whole.shared
+        shared = self._fs.shared
         if shared is not None:
             return shared.lookups.is_live(self._path, fd)
         status = os.fstat(fd)
@@ -181,12 +181,12 @@ class BucketFile(Bucket):
                 raise
             self._unlock(file)
             self._close()
-            if status is None and self._whole.replacements is not None:
-                self._whole.replacements.finish(self._path)
+            if status is None and self._fs.replacements is not None:
+                self._fs.replacements.finish(self._path)
 
     def _is_replaced(self, status: os.stat_result) -> bool:
         """Whether a replacement of the locked file was under way, whose last steps are made now."""
-        replacements = self._whole.replacements
+        replacements = self._fs.replacements
         if replacements is None or (status.st_size and status.st_nlink == 1):
             return False
         return replacements.finish(self._path)
@@ -210,7 +210,7 @@ class BucketFile(Bucket):
 
     def _replace(self, file: OpenBucket, data: bytes, durable: bool) -> OpenBucket:
         """While locked: the name goes to a new file, which is locked too; who waited for the old one finds it dead."""
-        new = self._whole.replace(self._path, file.fd, data, durable=durable)
+        new = self._fs.replace(self._path, file.fd, data, durable=durable)
         # first, because a signal's handler may raise when the old one is closed
         self._open = opened = OpenBucket(new.keep())
         let_go(file.fd)

@@ -65,7 +65,7 @@ class Held(HeldBucket):
         self._bucket.secure()
 
     def drop(self) -> None:
-        whole = self._bucket._whole
-        if whole.remove(self._bucket._path, self.file.fd):
-            whole.bury(self.file.fd)
+        fs = self._bucket._fs
+        if fs.remove(self._bucket._path, self.file.fd):
+            fs.bury(self.file.fd)
         self.changed = True

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import (
     CHANGE,
     Temporary,
@@ -38,12 +38,12 @@ LONGEST = 1 << 24
 """Bytes of a note that is read."""
 
 
-class Together:
+class MultiAppend:
     """The notes of one directory about appends to several buckets."""
 
-    def __init__(self, layout: Layout, whole: Whole) -> None:
+    def __init__(self, layout: Layout, fs: AtomicFiles) -> None:
         self._layout = layout
-        self._whole = whole
+        self._fs = fs
 
     def append_all(self, buckets: Mapping[str, DirectoryBucket], ops: Mapping[str, bytes]) -> None:
         """A lock, fstat and two writes a bucket, and one small file for all."""
@@ -71,16 +71,16 @@ class Together:
 
     def _decide(self, note: Note) -> tuple[str, Temporary]:
         make_folder(self._layout.pending, self._layout.trust.access)
-        temp = self._whole.temporary(seal_text(json.dumps(note).encode()), sync=self._whole.sync_file)
+        temp = self._fs.temporary(seal_text(json.dumps(note).encode()), sync=self._fs.sync_file)
         path = f"{self._layout.pending}/{os.path.basename(temp.path)}"
         try:
             temp.rename(path)
         except BaseException:
             temp.discard()
             raise
-        if self._whole.sync_file:
+        if self._fs.sync_file:
             try:
-                self._whole.secure(path)  # or a power cut could keep some of the flips, and not the note
+                self._fs.secure(path)  # or a power cut could keep some of the flips, and not the note
             except BaseException:
                 remove_quietly(path)
                 let_go(temp.fd)
@@ -101,7 +101,7 @@ class Together:
 
     def _notes(self) -> Iterator[tuple[str, Note]]:
         with contextlib.suppress(FileNotFoundError):
-            for filename in self._whole.listing(self._layout.pending):
+            for filename in self._fs.listing(self._layout.pending):
                 path = f"{self._layout.pending}/{filename}"
                 with contextlib.suppress(OSError, ValueError, RecursionError, Unreadable):
                     note = read_note(path)
@@ -113,7 +113,7 @@ class Together:
         found = []
         for path, note in self._notes():
             with contextlib.suppress(OSError):
-                fd = self._whole.open(path, CHANGE)  # NFS locks exclusively only what is open for writing
+                fd = self._fs.open(path, CHANGE)  # NFS locks exclusively only what is open for writing
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if read_all(fd, 1):

@@ -21,8 +21,8 @@ import stat
 from collections.abc import Callable
 
 from psync.engine.contract.values import Cell, Update, Version
-from psync.engine.directory.fs.atomic import Whole
-from psync.engine.directory.fs.capabilities import Abilities
+from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.permissions import CHECKED, PLAIN, no_file
 from psync.engine.directory.fs.syscalls import (
     CHANGE,
@@ -59,12 +59,12 @@ _never_again = itertools.count(1)
 class Cells:
     """The files of one directory. Paths, not names; errors are `OSError`, `Unreadable`, or none."""
 
-    def __init__(self, can: Abilities, whole: Whole) -> None:
+    def __init__(self, can: Capabilities, fs: AtomicFiles) -> None:
         self._can = can
-        self._whole = whole
-        self._trust = whole.trust
-        self._me = whole.trust.me
-        self._in_place = not whole.sync_file
+        self._fs = fs
+        self._trust = fs.trust
+        self._me = fs.trust.me
+        self._in_place = not fs.sync_file
         self._recent = False
         """Whether what was read last was RECENT: a guess about what is read next. Threads share it."""
 
@@ -148,7 +148,7 @@ class Cells:
             try:
                 fd = os.open(path, CHANGE)
             except FileNotFoundError:
-                if self._whole.make(path, data, replaced=True):
+                if self._fs.make(path, data, replaced=True):
                     return
                 continue
             try:  # `open_locked` written out: this is the hot path
@@ -181,7 +181,7 @@ class Cells:
         while True:
             old = self._held(path)
             if old is None:
-                if self._whole.make(path, data, replaced=True):
+                if self._fs.make(path, data, replaced=True):
                     return
                 continue
             try:
@@ -203,13 +203,13 @@ class Cells:
 
     def _replace(self, path: str, data: Parts, old: int) -> None:
         """While `old`, which is at `path`, is locked."""
-        let_go(self._whole.replace(path, old, data).fd)
+        let_go(self._fs.replace(path, old, data).fd)
 
     def create(self, path: str, payload: bytes) -> bool:
         try:
             status = os.stat(path, follow_symlinks=False)
         except FileNotFoundError:
-            return self._whole.make(path, seal(payload), replaced=True)
+            return self._fs.make(path, seal(payload), replaced=True)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not is_regular(status):
@@ -235,14 +235,14 @@ class Cells:
                 self._trust.check_file(path, status)
                 cell = examine(_content(fd, status.st_size), ())
                 before(cell)
-            alone = self._whole.remove(path, fd)
+            alone = self._fs.remove(path, fd)
             try:
-                self._whole.renamed(path)
+                self._fs.renamed(path)
             except BaseException:
-                self._whole.bring_back(path, fd)
+                self._fs.bring_back(path, fd)
                 raise
             if alone:
-                self._whole.bury(fd)
+                self._fs.bury(fd)
         finally:
             let_go(fd)
         return cell
@@ -255,7 +255,7 @@ class Cells:
             found = self._held(path)
             if found is None:
                 new = function(None)
-                if new is None or self._whole.make(path, seal(new), replaced=True):
+                if new is None or self._fs.make(path, seal(new), replaced=True):
                     return new
                 continue
             fd, status = found
@@ -281,7 +281,7 @@ class Cells:
         try:
             self._trust.check_file(path, status)
             # on the disk at every level, because the file that it is a copy of is lost
-            copy = self._whole.temporary(read_all(fd, status.st_size), sync=True)
+            copy = self._fs.temporary(read_all(fd, status.st_size), sync=True)
             try:
                 with_folder(new, lambda: rename_to_free(path, new), self._trust.access)
             except BaseException:
@@ -291,8 +291,8 @@ class Cells:
             copy.replace(new)
         finally:
             let_go(fd)
-        self._whole.renamed(new)
-        self._whole.renamed(path)
+        self._fs.renamed(new)
+        self._fs.renamed(path)
         return True
 
     def set_aside(self, path: str, refuge: str, seen: Version | None) -> bool:
@@ -308,7 +308,7 @@ class Cells:
             elif seen and not self._may_be(seen, fd, status):
                 return False
             # a copy, because who waits for the lock of this file must find it dead
-            copy = self._whole.temporary(b"", sync=False)
+            copy = self._fs.temporary(b"", sync=False)
             try:
                 copy_data(fd, copy.fd, status.st_size)
                 os.fsync(copy.fd)
@@ -316,9 +316,9 @@ class Cells:
                 copy.discard()
                 raise
             copy.link(refuge)
-            self._whole.secure(refuge)
-            if self._whole.remove(path, fd):
-                self._whole.bury(fd)
+            self._fs.secure(refuge)
+            if self._fs.remove(path, fd):
+                self._fs.bury(fd)
             return True
         finally:
             let_go(fd)

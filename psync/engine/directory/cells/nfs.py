@@ -27,8 +27,8 @@ from zlib import crc32
 
 from psync.engine.contract.values import Cell, Version
 from psync.engine.directory.cells.local import SMALL, Cells, examine
-from psync.engine.directory.fs.atomic import Whole
-from psync.engine.directory.fs.capabilities import Abilities
+from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.nfs_lookup import status_now
 from psync.engine.directory.fs.permissions import no_file
 from psync.engine.directory.fs.syscalls import (
@@ -53,10 +53,10 @@ TRIES = 100
 
 
 class NetworkCells(Cells):
-    def __init__(self, can: Abilities, whole: Whole, shared: Shared) -> None:
-        super().__init__(can, whole)
-        assert whole.replacements is not None
-        self._replacements = whole.replacements
+    def __init__(self, can: Capabilities, fs: AtomicFiles, shared: Shared) -> None:
+        super().__init__(can, fs)
+        assert fs.replacements is not None
+        self._replacements = fs.replacements
         self._lookups, direct = shared
         self._read, self._change = READ | direct, CHANGE | direct
 
@@ -178,7 +178,7 @@ class NetworkCells(Cells):
         while True:
             found = self._held(path)
             if found is None:
-                if self._whole.make(path, data, replaced=True):
+                if self._fs.make(path, data, replaced=True):
                     return
                 continue
             fd, status = found
@@ -210,7 +210,7 @@ class NetworkCells(Cells):
             if os.path.lexists(decided_path(path)) and self._replacements.finish(path):
                 return False
             data = data or seal(payload)
-            if self._whole.make(path, data, replaced=True):
+            if self._fs.make(path, data, replaced=True):
                 return True
 
     def move(self, path: str, new: str) -> bool:
@@ -225,14 +225,14 @@ class NetworkCells(Cells):
             with_folder(new, lambda: self._link_to_free(path, new, fd), self._trust.access)
             os.unlink(path)
             # who waits for the lock of the old file must find it dead, not at its new name
-            let_go(self._whole.replace(new, fd, data).fd)
+            let_go(self._fs.replace(new, fd, data).fd)
         finally:
             let_go(fd)
-        self._whole.renamed(path)
+        self._fs.renamed(path)
         return True
 
     def _link_to_free(self, path: str, new: str, old: int) -> None:
-        self._whole.prove(old)
+        self._fs.prove(old)
         # a link that is in the way of itself: the reply to the first request was lost
         if not link(path, new) and (path == new or not self._lookups.leads_to(new, os.fstat(old), sure=True)):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)

@@ -10,12 +10,12 @@ from typing import TypeVar
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.cells.local import Cells
-from psync.engine.directory.fs.atomic import Whole
-from psync.engine.directory.fs.errors import blocked, refused
+from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.errors import blocked, translate_os_error
 from psync.engine.directory.fs.nfs_replace import read_end
 from psync.engine.directory.fs.syscalls import remove_empty
 from psync.engine.directory.layout import OWN, Layout, held_by
-from psync.engine.directory.notify.wakeup import Wake
+from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import clock
 from psync.errors import CorruptValue, StoreFailed
@@ -29,16 +29,16 @@ class CellEngine(Engine):
 
     root: str
     layout: Layout
-    _whole: Whole
+    _fs: AtomicFiles
     _cells: Cells
-    _wake: Wake
+    _wake: Wakeup
 
     def read(self, name: str, known: Cell | None = None) -> Cell | None:
         path = self.layout.prefix + name
         try:
             return self._cells.read(path, known)
         except OSError as error:
-            raise refused(error, name, path) from error
+            raise translate_os_error(error, name, path) from error
         except Unreadable as error:
             raise self._damaged(name, str(error)) from error
 
@@ -48,7 +48,7 @@ class CellEngine(Engine):
             self._cells.write(path, payload)
         except OSError as error:
             if not remove_empty(path):
-                raise refused(error, name, path) from error
+                raise translate_os_error(error, name, path) from error
             self.write(name, payload)
         else:
             self._wake.notify(name)
@@ -59,7 +59,7 @@ class CellEngine(Engine):
             made = self._cells.create(path, payload)
         except OSError as error:
             if not remove_empty(path):
-                raise refused(error, name, path) from error
+                raise translate_os_error(error, name, path) from error
             return self.create(name, payload)
         if made:
             self._wake.notify(name)
@@ -98,7 +98,7 @@ class CellEngine(Engine):
             result = verb(path)
         except OSError as error:
             if not isinstance(error, IsADirectoryError) or not remove_empty(path):
-                raise refused(error, name, path) from error
+                raise translate_os_error(error, name, path) from error
             return self._change(name, verb)
         except Unreadable as error:
             raise self._damaged(name, str(error)) from error
@@ -111,7 +111,7 @@ class CellEngine(Engine):
         twice = False
         path = self.layout.prefix + folder if folder else self.root
         try:
-            with self._whole.scan(path) as found:
+            with self._fs.scan(path) as found:
                 for entry in found:
                     if entry.is_file(follow_symlinks=False):
                         name = entry.name
@@ -127,7 +127,7 @@ class CellEngine(Engine):
         except (FileNotFoundError, NotADirectoryError):
             return [], []
         except OSError as error:
-            raise refused(error, folder, path) from error
+            raise translate_os_error(error, folder, path) from error
         return list(dict.fromkeys(names)) if twice else names, folders
 
     def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
@@ -163,14 +163,14 @@ class CellEngine(Engine):
         try:
             if not self._cells.set_aside(self.layout.path(name), refuge, seen):
                 return None
-            self._whole.say_why(refuge, name, reason)
+            self._fs.say_why(refuge, name, reason)
         except OSError:
             return None  # nowhere to put it: it stays where it is
         self._wake.notify(name)
         return refuge
 
     def keep(self, name: str, data: bytes, reason: str) -> str | None:
-        return self._whole.keep(name, data, reason)
+        return self._fs.keep(name, data, reason)
 
 
 class _CallersOwn:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
-from psync.engine.directory.fs.capabilities import Abilities
+from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.nfs_lookup import Lookups, bury, status_now
 from psync.engine.directory.fs.nfs_replace import Replacements
 from psync.engine.directory.fs.syscalls import Shared, Temporary, close, link_unnamed, read_all, sync_folder
@@ -16,10 +16,10 @@ from psync.engine.encoding.framing import Parts
 from psync.engine.system import clock
 
 
-class Whole:
+class AtomicFiles:
     """How this directory makes files: `sync_file` before they become visible, `sync_name` (the folder) after."""
 
-    def __init__(self, layout: Layout, can: Abilities, *, sync_file: bool, sync_name: bool) -> None:
+    def __init__(self, layout: Layout, can: Capabilities, *, sync_file: bool, sync_name: bool) -> None:
         self._tmp = layout.tmp
         self._root = layout.root
         self.trust = layout.trust

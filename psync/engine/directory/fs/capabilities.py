@@ -38,7 +38,7 @@ NFS = {"nfs", "nfs4"}
 _NO_ROOM = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
 
-class Abilities(NamedTuple):
+class Capabilities(NamedTuple):
     """What was found; strategies are chosen from this and from nothing else."""
 
     kind: str
@@ -76,7 +76,7 @@ def is_network(kind: str) -> bool:
     return kind in NETWORK or kind.startswith("fuse")
 
 
-def look(layout: Layout, *, network: bool | None = None) -> Abilities:
+def look(layout: Layout, *, network: bool | None = None) -> Capabilities:
     """`network` says whether it is one, if that is to be believed rather than the kind of file system."""
     kind = file_system_type(layout.root)
     if network is None:
@@ -86,13 +86,15 @@ def look(layout: Layout, *, network: bool | None = None) -> Abilities:
     try:
         make_folder(layout.tmp, layout.trust.access)
         if network:
-            return Abilities(kind, network, unnamed=False, fine_times=False, writable=_can_make(trial), direct=direct)
-        return Abilities(kind, network, _can_link_unnamed(trial), _has_fine_times(layout.tmp), True)
+            return Capabilities(
+                kind, network, unnamed=False, fine_times=False, writable=_can_make(trial), direct=direct
+            )
+        return Capabilities(kind, network, _can_link_unnamed(trial), _has_fine_times(layout.tmp), True)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         # good enough to read from, and what is not known yet is taken for the worse
-        return Abilities(kind, network, unnamed=not network, fine_times=False, writable=False, direct=direct)
+        return Capabilities(kind, network, unnamed=not network, fine_times=False, writable=False, direct=direct)
 
 
 def file_system_type(path: str) -> str:

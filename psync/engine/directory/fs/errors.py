@@ -23,7 +23,7 @@ _REMEDY = {
 }
 
 
-def refused(error: OSError, name: str, path: str) -> PsyncError:
+def translate_os_error(error: OSError, name: str, path: str) -> PsyncError:
     """The error to raise for an `OSError` of the file system: it names key, path, errno and remedy."""
     if isinstance(error, PsyncError):
         return error  # already in words

@@ -15,7 +15,7 @@ class Closable(Protocol):
         """Give the descriptors back, unless somebody is using them; they are opened again when needed."""
 
 
-class Kept:
+class DescriptorCache:
     """Those handles of one directory that have descriptors open."""
 
     def __init__(self, limit: int) -> None:

@@ -42,7 +42,7 @@ PRIVATE = Access()
 TEAM = Access(0o660, 0o2770)
 
 
-class Doubt(NamedTuple):
+class PermissionProblem(NamedTuple):
     """Why a file or folder can't be trusted, and what to do about it."""
 
     path: str
@@ -57,7 +57,7 @@ class Doubt(NamedTuple):
         )
 
 
-class Trust:
+class Permissions:
     """Whom one directory trusts, once it was looked at (see `look`)."""
 
     def __init__(self, root: str, *, team: bool = False, own: tuple[str, ...] = ()) -> None:
@@ -90,7 +90,7 @@ class Trust:
         self.closed = not status.st_mode & (stat.S_IXGRP | stat.S_IXOTH)
         return True
 
-    def doubts(self) -> Iterator[Doubt]:
+    def doubts(self) -> Iterator[PermissionProblem]:
         """All that is wrong with the directory and the way to it."""
         here = os.path.realpath(self.root)
         if self.team:
@@ -106,43 +106,49 @@ class Trust:
             if doubt is not None:
                 yield doubt
 
-    def _on_the_way(self, path: str, end: str) -> Iterator[Doubt]:
+    def _on_the_way(self, path: str, end: str) -> Iterator[PermissionProblem]:
         for each, status in steps(path):
             link = stat.S_ISLNK(status.st_mode)
             doubt = self._link(each, status) if link else self.folder(each, status, parent=each != end)
             if doubt is not None:
                 yield doubt
 
-    def _team(self, here: str) -> Iterator[Doubt]:
+    def _team(self, here: str) -> Iterator[PermissionProblem]:
         try:
             status = os.stat(here)
         except _NOT_FOUND:
             return
         if not status.st_mode & stat.S_ISGID:
             remedy = f"chgrp TEAM '{here}' && chmod 2770 '{here}', or open it without trust_group=True"
-            yield Doubt(here, "is no team's folder: it has no setgid bit, so files in it don't get its group", remedy)
+            yield PermissionProblem(
+                here, "is no team's folder: it has no setgid bit, so files in it don't get its group", remedy
+            )
         else:
             self._group = status.st_gid
 
-    def folder(self, path: str, status: os.stat_result, parent: bool = False) -> Doubt | None:
+    def folder(self, path: str, status: os.stat_result, parent: bool = False) -> PermissionProblem | None:
         """What is wrong with a folder, if anything; `parent`: it is only on the way to what is read."""
         mode, sticky = status.st_mode, parent and status.st_mode & stat.S_ISVTX
         if not self._is_trusted(status) and not (parent and _is_unmapped_root(status.st_uid)):
             remedy = "use a directory of your own" + ("" if self.team else "; or, a team's folder, trust_group=True")
-            return Doubt(path, f"belongs to {_user(status.st_uid)}, who could put anything there", remedy)
+            return PermissionProblem(path, f"belongs to {_user(status.st_uid)}, who could put anything there", remedy)
         if mode & stat.S_IWOTH and not sticky:
-            return Doubt(path, f"can be written to by everybody (mode {stat.S_IMODE(mode):04o})", f"chmod o-w '{path}'")
+            return PermissionProblem(
+                path, f"can be written to by everybody (mode {stat.S_IMODE(mode):04o})", f"chmod o-w '{path}'"
+            )
         if mode & stat.S_IWGRP and not sticky and not self._is_own_group(status):
             remedy = f"chmod g-w '{path}'"
             remedy += "" if self.team else "; or, if all of them may act as you, trust_group=True"
             reason = f"can be written to by {_group(status.st_gid)} (mode {stat.S_IMODE(mode):04o})"
-            return Doubt(path, reason, remedy)
+            return PermissionProblem(path, reason, remedy)
         return None
 
-    def _link(self, path: str, status: os.stat_result) -> Doubt | None:
+    def _link(self, path: str, status: os.stat_result) -> PermissionProblem | None:
         if self._is_trusted(status) or _is_unmapped_root(status.st_uid):
             return None
-        return Doubt(path, f"is a link of {_user(status.st_uid)}, who could let it lead elsewhere", "use another path")
+        return PermissionProblem(
+            path, f"is a link of {_user(status.st_uid)}, who could let it lead elsewhere", "use another path"
+        )
 
     def _is_trusted(self, status: os.stat_result) -> bool:
         return status.st_uid in self._users or (self._group is not None and status.st_gid == self._group)
@@ -168,16 +174,16 @@ class Trust:
         if doubt is not None and not (self.closed and os.path.realpath(path).startswith(os.path.realpath(self.root))):
             raise doubt.error()
 
-    def _file(self, path: str, status: os.stat_result) -> Doubt | None:
+    def _file(self, path: str, status: os.stat_result) -> PermissionProblem | None:
         """What is wrong with a file, if others can get at it."""
         if not self._is_trusted(status):
             reason = f"belongs to {_user(status.st_uid)}, who could have put anything there"
-            return Doubt(path, reason, "remove it, or, if you know what is in it, chown it")
+            return PermissionProblem(path, reason, "remove it, or, if you know what is in it, chown it")
         mode = status.st_mode
         if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not self._is_own_group(status)):
             who = "everybody" if mode & stat.S_IWOTH else _group(status.st_gid)
             reason = f"can be written to by {who} (mode {stat.S_IMODE(mode):04o})"
-            return Doubt(path, reason, f"chmod go-w '{path}', if you know what is in it")
+            return PermissionProblem(path, reason, f"chmod go-w '{path}', if you know what is in it")
         return None
 
     def check_kept(self, path: str, status: os.stat_result) -> None:
@@ -187,7 +193,7 @@ class Trust:
         if status.st_nlink > 1 and self.unnamed:
             reason = "has another name elsewhere (a hard link), under which it would change, too"
             remedy = f"cp -p '{path}' '{path}.new' && mv '{path}.new' '{path}', while nobody uses it"
-            raise Doubt(path, reason, remedy).error()
+            raise PermissionProblem(path, reason, remedy).error()
 
     def kept(self, fd: int, path: str) -> int:
         """`fd`, a file just opened to be kept, after `check_kept`; it is closed if that raises."""
@@ -248,7 +254,7 @@ def steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
             here = "/"
 
 
-def no_file(path: str, status: os.stat_result) -> Doubt:
+def no_file(path: str, status: os.stat_result) -> PermissionProblem:
     kinds = {
         stat.S_IFIFO: "a FIFO",
         stat.S_IFLNK: "a symbolic link",
@@ -257,11 +263,13 @@ def no_file(path: str, status: os.stat_result) -> Doubt:
         stat.S_IFBLK: "a device",
     }
     kind = kinds.get(stat.S_IFMT(status.st_mode), "something else")
-    return Doubt(path, f"is {kind} where a plain file should be", f"rm '{path}'")
+    return PermissionProblem(path, f"is {kind} where a plain file should be", f"rm '{path}'")
 
 
-def _no_folder(path: str) -> Doubt:
-    return Doubt(path, "is not a folder (or a link to one), and psync keeps its own files there", f"rm '{path}'")
+def _no_folder(path: str) -> PermissionProblem:
+    return PermissionProblem(
+        path, "is not a folder (or a link to one), and psync keeps its own files there", f"rm '{path}'"
+    )
 
 
 # -- people --------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ class Shared(NamedTuple):
 
     lookups: Lookups
     direct: int
-    """See `probe.Abilities`."""
+    """See `probe.Capabilities`."""
 
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -136,7 +136,7 @@ def let_go(fd: int) -> None:
 def close(fd: int) -> None:
     """Close a descriptor after what mattered: whether that went well was known before.
 
-    Only a network file system says at a close that it could not write; there, `Whole` asks before.
+    Only a network file system says at a close that it could not write; there, `AtomicFiles` asks before.
     """
     try:
         os.close(fd)

@@ -15,7 +15,7 @@ import os
 import threading
 
 from psync.engine.contract.values import Alive, Identity
-from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import READ, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.encoding.framing import Unreadable, seal_text, unseal_text
@@ -31,9 +31,9 @@ LONGEST = 4096
 class Owners:
     """The processes that work in one directory."""
 
-    def __init__(self, layout: Layout, whole: Whole) -> None:
+    def __init__(self, layout: Layout, fs: AtomicFiles) -> None:
         self._layout = layout
-        self._whole = whole
+        self._fs = fs
         self.number = 0
         """This process's number here; 0 as long as it has none."""
         self._fd = -1
@@ -49,7 +49,7 @@ class Owners:
                 return self.number
             who = seal_text(json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode())
             make_folder(self._layout.owners, self._layout.trust.access)
-            new = self._whole.temporary(who, sync=False)
+            new = self._fs.temporary(who, sync=False)
             number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
             try:
                 new.rename(self._layout.owner(number))
@@ -64,7 +64,7 @@ class Owners:
         if owner == self.number and owner:
             return Alive.YES
         try:
-            fd = self._whole.open(self._layout.owner(owner), READ)
+            fd = self._fs.open(self._layout.owner(owner), READ)
         except FileNotFoundError:
             return Alive.NO
         try:
@@ -102,7 +102,7 @@ class Owners:
         """Remove the files of dead owners; what they claimed counts as a dead owner's all the same."""
         removed = 0
         with contextlib.suppress(FileNotFoundError):
-            for owner in filter(None, map(number_in, self._whole.listing(self._layout.owners))):
+            for owner in filter(None, map(number_in, self._fs.listing(self._layout.owners))):
                 if owner != self.number and self.alive(owner) is Alive.NO:
                     with contextlib.suppress(OSError):
                         os.unlink(self._layout.owner(owner))

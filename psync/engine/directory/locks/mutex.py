@@ -23,9 +23,9 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from psync.engine.contract.engine import Mutex, Watch
 from psync.engine.contract.values import Alive
-from psync.engine.directory.fs.atomic import Whole
-from psync.engine.directory.fs.errors import refused
-from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import CHANGE, READ, let_go
 from psync.engine.system import clock, fork_hooks
 
@@ -117,16 +117,16 @@ class DirectoryMutex(Mutex):
         self,
         path: str,
         *,
-        whole: Whole,
+        fs: AtomicFiles,
         me: Callable[[], int],
         alive: Callable[[int], Alive],
         watch: Callable[[], AbstractContextManager[Watch]],
         changed: Callable[[], None],
-        kept: Kept,
+        kept: DescriptorCache,
     ) -> None:
         self._path = path
-        self._whole = whole
-        self._mapped = whole.shared is None
+        self._fs = fs
+        self._mapped = fs.shared is None
         self._tries = TRIES if self._mapped else 0  # where a server is asked each time, once is enough
         self._me = me
         self._alive = alive
@@ -165,7 +165,7 @@ class DirectoryMutex(Mutex):
                 flock(self._fd, LOCK_UN)
             self._threads.release()
             if isinstance(error, OSError):
-                raise refused(error, os.path.basename(self._path), self._path) from error
+                raise translate_os_error(error, os.path.basename(self._path), self._path) from error
             raise
         if not had:
             self._threads.release()
@@ -175,11 +175,11 @@ class DirectoryMutex(Mutex):
         with fork_hooks.put_off:
             while True:
                 try:
-                    fd = self._whole.open(self._path, CHANGE)
+                    fd = self._fs.open(self._path, CHANGE)
                 except FileNotFoundError:
-                    self._whole.make(self._path, _BLANK)
+                    self._fs.make(self._path, _BLANK)
                     continue
-                self._whole.trust.kept(fd, self._path)
+                self._fs.trust.kept(fd, self._path)
                 try:
                     raw = os.pread(fd, len(_BLANK) + 1, 0)
                     if len(raw) != len(_BLANK) or raw[:_TOKEN] != _HEAD:  # a power cut, a full disk, or damage
@@ -226,7 +226,7 @@ class DirectoryMutex(Mutex):
         try:
             self._numbers.give_back()
         except OSError as error:  # who holds it is written for those who look; it is free all the same
-            failure = refused(error, os.path.basename(self._path), self._path)
+            failure = translate_os_error(error, os.path.basename(self._path), self._path)
         except BaseException as error:  # a signal's handler raised, before that was written or after it
             failure = error
             with contextlib.suppress(OSError):
@@ -250,11 +250,11 @@ class DirectoryMutex(Mutex):
         try:
             return self._holder()
         except OSError as error:
-            raise refused(error, os.path.basename(self._path), self._path) from error
+            raise translate_os_error(error, os.path.basename(self._path), self._path) from error
 
     def _holder(self) -> int:
         try:
-            fd = self._whole.open(self._path, READ)
+            fd = self._fs.open(self._path, READ)
         except FileNotFoundError:
             return 0
         try:

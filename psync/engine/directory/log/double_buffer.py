@@ -3,7 +3,7 @@ change that made it. An odd change lies in the second copy, an even one in the f
 
 The fact that decides: the store of that word, after the copy that does not count yet was written. No kill can tear it;
 who looks without a lock finds a copy that belongs to its number and fits its checksum, or looks again. Where no stores
-can be made (see `Abilities.in_place`), all of it is one `pwrite` of less than a page (whole or not at all under
+can be made (see `Capabilities.in_place`), all of it is one `pwrite` of less than a page (whole or not at all under
 SIGKILL), and where other hosts write too, each look is a `pread`.
 """
 

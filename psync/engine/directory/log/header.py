@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
 
-from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.log.double_buffer import ReadCopies, ShownCopies, StoredCopies
 from psync.engine.encoding.framing import Unreadable
@@ -24,21 +24,21 @@ class Block:
         self,
         path: str,
         count: int,
-        whole: Whole,
+        fs: AtomicFiles,
         opened: Callable[[], None],
         *,
         blank: bool = True,
     ) -> None:
         self.path = path
         self._blank = blank
-        self._trust = whole.trust
+        self._trust = fs.trust
         self.values = [0] * count
         """As they are while the block is entered; change them and `save`."""
         self.depth = 0
-        self._whole = whole
+        self._fs = fs
         self._opened = opened
-        shown = StoredCopies if whole.in_place else ShownCopies
-        self._kind = shown if whole.shared is None else ReadCopies
+        shown = StoredCopies if fs.in_place else ShownCopies
+        self._kind = shown if fs.shared is None else ReadCopies
         self._threads = threading.RLock()
         self._fd = -1
         # to look takes a descriptor of its own, so that nobody who only looks waits for a thread that waits for others
@@ -180,9 +180,9 @@ class Block:
     def _open(self) -> int:
         while True:
             try:
-                fd = self._whole.open(self.path, CHANGE)
+                fd = self._fs.open(self.path, CHANGE)
             except FileNotFoundError:
-                self._whole.make(self.path, self._kind.zeros(len(self.values)))
+                self._fs.make(self.path, self._kind.zeros(len(self.values)))
                 continue
             self._trust.kept(fd, self.path)
             self._opened()

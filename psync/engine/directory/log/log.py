@@ -17,9 +17,9 @@ can be locked. (On a network file system a server can lose my lock; there the ma
 append: flock, pwrite, unlock. take: flock, unlock; one pread more, of many that lie in a row too, when the records were
 not read ahead; of many at once a pread and a pwrite of their marks. settle of one's own: no system call; of what has a
 lease: flock, unlock; of many at once a pread and a pwrite of their marks. Where marks and numbers are not changed by
-stores into memory (see `Abilities.in_place`), a pread and a pwrite for each mark that is read and changed, and a pwrite
-of the numbers before each unlock; where marks have to reach the disk, those of marks. On a network file system a pread
-more after each flock, and before each settle of one's own. Inodes are made and freed once in a segment.
+stores into memory (see `Capabilities.in_place`), a pread and a pwrite for each mark that is read and changed, and a
+pwrite of the numbers before each unlock; where marks have to reach the disk, those of marks. On a network file system a
+pread more after each flock, and before each settle of one's own. Inodes are made and freed once in a segment.
 """
 
 from __future__ import annotations

@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import os
 
-from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import close, open_made
 from psync.engine.directory.layout import Layout, hole_in
 
 
-class Holes:
+class LostRanges:
     """The stretches of one log."""
 
-    def __init__(self, layout: Layout, log: str, whole: Whole) -> None:
+    def __init__(self, layout: Layout, log: str, fs: AtomicFiles) -> None:
         self._layout = layout
         self._log = log
-        self._whole = whole
+        self._fs = fs
 
     def add(self, begin: int, end: int) -> None:
         """What was from position `begin` up to `end` is lost. Raises OSError if that can't be kept."""
         path = self._layout.hole(self._log, begin, end)
-        close(open_made(path, self._whole.trust.access))
-        self._whole.secure(path)
+        close(open_made(path, self._fs.trust.access))
+        self._fs.secure(path)
 
     def has(self, position: int) -> bool:
         """Whether what was at `position` is lost. Lists the log's folder."""
         folder = os.path.dirname(self._layout.hole(self._log, 0, 0))
-        stretches = filter(None, map(hole_in, self._whole.listing(folder)))
+        stretches = filter(None, map(hole_in, self._fs.listing(folder)))
         return any(begin <= position < end for begin, end in stretches)

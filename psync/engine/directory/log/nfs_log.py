@@ -16,7 +16,7 @@ from psync.engine.contract.log import Counts, Mark, Record
 from psync.engine.directory.log.group_commit import END
 from psync.engine.directory.log.log import DirectoryLog
 from psync.engine.directory.log.state import DELAYED, FRONT, NOTE, RETAKEN, RETURNED, in_words
-from psync.engine.directory.notify.nfs_poll import Sign
+from psync.engine.directory.notify.nfs_poll import ChangeToken
 
 
 class NetworkLog(DirectoryLog):
@@ -57,18 +57,18 @@ class NetworkLog(DirectoryLog):
         """READ, if there are none."""
         return super().delayed() if self._front_now()[DELAYED] else []
 
-    def signs(self, *, final: bool) -> Iterator[Sign]:
+    def signs(self, *, final: bool) -> Iterator[ChangeToken]:
         """READ, READ. Where records become final, which only their marks show, two GETATTRs for each file of marks, of
         which there is mostly one, and a listing when the log has grown."""
-        yield Sign(f"{self._name}/log", self._numbers)
+        yield ChangeToken(f"{self._name}/log", self._numbers)
         if final:
-            yield Sign(f"{self._name}/log/marks", self._marked, exact=False)
+            yield ChangeToken(f"{self._name}/log/marks", self._marked, exact=False)
 
     def _numbers(self, asked: dict[str, bool]) -> Hashable:
         return tuple(self._front.peek()), tuple(self._tail.peek())
 
     def _marked(self, asked: dict[str, bool]) -> Hashable:
-        shared = self._whole.shared
+        shared = self._fs.shared
         assert shared is not None
         folder = os.path.dirname(self._tail.path)
         end = self._tail.peek()[END]

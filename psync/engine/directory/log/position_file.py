@@ -8,7 +8,7 @@ import struct
 from binascii import crc_hqx
 from collections.abc import Sequence
 
-from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE, open_made, read_all, write_all
 from psync.engine.encoding.framing import Unreadable
 
@@ -21,13 +21,13 @@ def _check(position: int) -> int:
     return crc_hqx(position.to_bytes(6, "little"), 0xA5A5)
 
 
-class Entries:
+class PositionFile:
     """The file, which is kept open."""
 
-    def __init__(self, path: str, whole: Whole) -> None:
+    def __init__(self, path: str, fs: AtomicFiles) -> None:
         self._path = path
-        self._trust = whole.trust
-        self._flags = CHANGE | whole.direct
+        self._trust = fs.trust
+        self._flags = CHANGE | fs.direct
         self._fd = -1
 
     def _file(self) -> int:

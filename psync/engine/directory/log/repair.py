@@ -100,5 +100,5 @@ class Repair(Mending):
         return found
 
     def _keep(self, part: str, data: bytes, reason: str) -> str:
-        refuge = self._whole.keep(f"{self._name}#{part}", data, reason)
+        refuge = self._fs.keep(f"{self._name}#{part}", data, reason)
         return f"{reason}; its bytes are kept at {refuge}"

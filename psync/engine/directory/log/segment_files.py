@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE, open_made, read_all, write_all
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.directory.log.record_format import HEAD, fits, head_at, length_at
@@ -31,15 +31,15 @@ NOTHING_AHEAD = 0, b"", MarkFile(-1), 0
 class SegmentFiles:
     """The segment files of one log. Not locked: the log does that."""
 
-    def __init__(self, layout: Layout, log: str, whole: Whole) -> None:
+    def __init__(self, layout: Layout, log: str, fs: AtomicFiles) -> None:
         self._layout = layout
-        self._whole = whole
-        self._trust = whole.trust
-        self._change = CHANGE | whole.direct
+        self._fs = fs
+        self._trust = fs.trust
+        self._change = CHANGE | fs.direct
         self._log = log
-        self._lasting = whole.renamed
+        self._lasting = fs.renamed
         """Told of each file that is used, if names are to last."""
-        self._kind = MappedMarkFile if whole.in_place and not whole.sync_file else MarkFile
+        self._kind = MappedMarkFile if fs.in_place and not fs.sync_file else MarkFile
         self._folder = os.path.dirname(layout.segment(log, 0))
         self._bases: list[int] = []
         self._complete = 0
@@ -58,7 +58,7 @@ class SegmentFiles:
         fd = self._files.get(base)
         if fd is None:
             path = self._layout.segment(self._log, base)
-            fd = open_made(path, self._trust.access, self._change) if create else self._whole.open(path, CHANGE)
+            fd = open_made(path, self._trust.access, self._change) if create else self._fs.open(path, CHANGE)
             self._trust.kept(fd, path)
             self._lasting(path)
             self._make_room(self._files)
@@ -108,7 +108,7 @@ class SegmentFiles:
         return self._bases[at] if at < len(self._bases) else tail
 
     def _list(self) -> None:
-        names = self._whole.listing(self._folder)
+        names = self._fs.listing(self._folder)
         self._bases = sorted(base for name in names if (base := number_in(name)) is not None)
         self._complete = self._bases[-1] if self._bases else 0
 
@@ -136,7 +136,7 @@ class SegmentFiles:
         if length <= _GLANCE - HEAD:
             payload = data[HEAD : HEAD + length]
         else:
-            room = self._whole.size(fd) - offset - HEAD  # a damaged length must not ask for gigabytes
+            room = self._fs.size(fd) - offset - HEAD  # a damaged length must not ask for gigabytes
             payload = read_all(fd, min(length, max(room, 0)), offset + HEAD)
         if len(payload) != length or not fits(payload, checksum, position):
             raise Unreadable(f"the record at {position} does not fit its checksum")
@@ -184,7 +184,7 @@ class SegmentFiles:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._layout.segment(self._log, base))
         # the marks last: a segment without marks would look as if nobody had ever taken its records
-        for name in self._whole.listing(self._folder):
+        for name in self._fs.listing(self._folder):
             base_of_marks = number_in(name.removesuffix(".marks"))
             if base_of_marks is not None and base_of_marks < min(self._bases[0], low):
                 with contextlib.suppress(FileNotFoundError):

@@ -41,7 +41,7 @@ class Salvage(Segments):
     def drop_behind(self, end: int) -> int:
         """Nothing lies behind `end`, and nothing is marked there; where the last segment begins now."""
         kept = [base for base in self._bases if base <= end]
-        for name in self._whole.listing(self._folder):
+        for name in self._fs.listing(self._folder):
             base = number_in(name.removesuffix(".marks"))
             if base is not None and base > end:
                 os.unlink(f"{self._folder}/{name}")

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from psync.engine.contract.log import Log, Mark
-from psync.engine.directory.fs.atomic import Whole
-from psync.engine.directory.fs.errors import refused
-from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.layout import Layout
 from psync.engine.directory.liveness.registry import Owners
 from psync.engine.directory.log.group_commit import BASE, END, LATER, SEALED, Commit
 from psync.engine.directory.log.header import Block
-from psync.engine.directory.log.lost_ranges import Holes
+from psync.engine.directory.log.lost_ranges import LostRanges
 from psync.engine.directory.log.nfs_segments import NetworkSegments
-from psync.engine.directory.log.position_file import Entries
+from psync.engine.directory.log.position_file import PositionFile
 from psync.engine.directory.log.segment_recovery import Salvage
 from psync.engine.encoding.framing import Unreadable
 from psync.errors import CorruptValue, PsyncError
@@ -61,39 +61,39 @@ class LogFiles(Log):
         name: str,
         layout: Layout,
         *,
-        whole: Whole,
+        fs: AtomicFiles,
         owners: Owners,
         changed: Callable[[int], None],
         finished: Callable[[], None],
-        kept: Kept,
+        kept: DescriptorCache,
     ) -> None:
         self._name = name
         self._layout = layout
-        self._whole = whole
+        self._fs = fs
         self._owners = owners
         self._changed = changed
         """To be told how many records can be taken since."""
         self._finished = finished
         opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 9, whole, opened, blank=False)
-        self._front = Block(layout.log(name, "front"), 9, whole, opened, blank=False)
+        self._tail = Block(layout.log(name, "tail"), 9, fs, opened, blank=False)
+        self._front = Block(layout.log(name, "front"), 9, fs, opened, blank=False)
         # appending and taking go on beside each other, so each has descriptors of its own
-        segments = Salvage if whole.shared is None else NetworkSegments
-        self._written = segments(layout, name, whole)
-        self._taken = segments(layout, name, whole)
+        segments = Salvage if fs.shared is None else NetworkSegments
+        self._written = segments(layout, name, fs)
+        self._taken = segments(layout, name, fs)
         self._settling = threading.Lock()
-        self._own = segments(layout, name, whole)
+        self._own = segments(layout, name, fs)
         self._commit: Commit | None = None
         """None if records and marks need not be on the disk."""
-        if whole.sync_file:
-            sync = Block(layout.log(name, "sync"), 3, whole, opened)
-            self._commit = Commit(sync, self._tail, segments(layout, name, whole))
+        if fs.sync_file:
+            sync = Block(layout.log(name, "sync"), 3, fs, opened)
+            self._commit = Commit(sync, self._tail, segments(layout, name, fs))
         self._fails = 0
         self._examined = False
-        self._returned = Entries(layout.log(name, "returned"), whole)
-        self._later = Entries(layout.log(name, "delayed"), whole)
-        self._holes = Holes(layout, name, whole)
-        self._mapped = whole.shared is None
+        self._returned = PositionFile(layout.log(name, "returned"), fs)
+        self._later = PositionFile(layout.log(name, "delayed"), fs)
+        self._holes = LostRanges(layout, name, fs)
+        self._mapped = fs.shared is None
         self._claimed: dict[int, Mark] = {}
         """The marks without a lease that this process made and has not changed since, by position: as long as it lives
         nobody else touches them, and so they need not be read. Kept only where no server can lose our locks."""
@@ -112,7 +112,7 @@ class LogFiles(Log):
     def _words(self, error: OSError | Unreadable) -> PsyncError:
         path = os.path.dirname(self._tail.path)
         if isinstance(error, OSError):
-            return refused(error, self._name, path)
+            return translate_os_error(error, self._name, path)
         return CorruptValue(
             f"the log {self._name!r} is damaged ({error}); it is still at {path}",
             key=self._name,

@@ -35,7 +35,7 @@ LATEST = 10.0
 """Seconds after which who sleeps looks by itself, whatever the signs say."""
 
 
-class Sign(NamedTuple):
+class ChangeToken(NamedTuple):
     key: str
     """The same for the same sign."""
     read: Callable[[dict[str, bool]], Hashable]
@@ -45,10 +45,10 @@ class Sign(NamedTuple):
     """Whether every change shows."""
 
 
-SignsOf = Callable[[str], Iterable[Sign]]
+SignsOf = Callable[[str], Iterable[ChangeToken]]
 
 
-class Rounds:
+class PollCoordinator:
     """The waits of this process in one directory."""
 
     def __init__(self) -> None:
@@ -57,8 +57,8 @@ class Rounds:
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._sleeping: list[FarWatch] = []
-        self._leader: FarWatch | None = None
+        self._sleeping: list[PollingWatch] = []
+        self._leader: PollingWatch | None = None
         self._ended = 0.0
         """When the last round was over,"""
         self._took = 0.0
@@ -70,7 +70,7 @@ class Rounds:
 
     # -- sleeping ----------------------------------------------------------------------------------------
 
-    def sleep(self, me: FarWatch, seconds: float) -> None:
+    def sleep(self, me: PollingWatch, seconds: float) -> None:
         """Until there is something new for `me`, or `me` waits alone and should look by itself."""
         end = clock.monotonic() + min(seconds, LATEST)
         try:
@@ -93,7 +93,7 @@ class Rounds:
                 self._leave(me)
                 raise
 
-    def _leave(self, me: FarWatch) -> None:
+    def _leave(self, me: PollingWatch) -> None:
         with self._lock:
             self._sleeping = [one for one in self._sleeping if one is not me]
             if self._leader is me:
@@ -101,7 +101,7 @@ class Rounds:
                 if self._leader is not None:
                     self._leader.bell.set()
 
-    def _lead(self, me: FarWatch, end: float) -> None:
+    def _lead(self, me: PollingWatch, end: float) -> None:
         while not me.woken:
             with self._lock:
                 alone = len(self._sleeping) == 1
@@ -134,7 +134,7 @@ class Rounds:
         begun = clock.monotonic()
         with self._lock:
             self._credit -= 1
-            signs: dict[str, Sign] = {}
+            signs: dict[str, ChangeToken] = {}
             for one in self._sleeping:
                 signs.update(one.signs or {})
         asked: dict[str, bool] = {}
@@ -158,10 +158,10 @@ class Rounds:
         self._credit = float(ROUNDS)
 
 
-class FarWatch(Watch):
+class PollingWatch(Watch):
     """`signs_of` gives the signs of a name; none for what shows nowhere: who waits for that looks in each round."""
 
-    def __init__(self, rounds: Rounds, names: Sequence[str], signs_of: SignsOf) -> None:
+    def __init__(self, rounds: PollCoordinator, names: Sequence[str], signs_of: SignsOf) -> None:
         self._rounds = rounds
         self._names = names
         self._signs_of = signs_of
@@ -170,7 +170,7 @@ class FarWatch(Watch):
         self.since = 0.0
         self.bell = threading.Event()
         self.woken = False
-        self.signs: dict[str, Sign] | None = None
+        self.signs: dict[str, ChangeToken] | None = None
 
     def __enter__(self) -> Watch:
         self.since = clock.monotonic()
@@ -188,9 +188,9 @@ class FarWatch(Watch):
         self.signs = self._signs()
         self._rounds.sleep(self, LATEST if timeout is None else timeout)
 
-    def _signs(self) -> dict[str, Sign] | None:
+    def _signs(self) -> dict[str, ChangeToken] | None:
         """None if one of the names shows nowhere."""
-        signs: dict[str, Sign] = {}
+        signs: dict[str, ChangeToken] = {}
         for name in self._names:
             found = {sign.key: sign for sign in self._signs_of(name)}
             if not found:
@@ -214,7 +214,7 @@ class FarWatch(Watch):
 _never = object()
 
 
-def _said(sign: Sign, asked: dict[str, bool]) -> Hashable:
+def _said(sign: ChangeToken, asked: dict[str, bool]) -> Hashable:
     try:
         return sign.read(asked)
     except Exception:  # whatever it is: who looks finds it, and knows what it means

@@ -30,11 +30,11 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from psync.engine.contract.engine import Watch
-from psync.engine.directory.fs.atomic import Whole
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.layout import SEATS, SLOTS, Layout, slot_of
 from psync.engine.directory.notify.inotify import Inotify
-from psync.engine.directory.notify.nfs_poll import FarWatch, Rounds, SignsOf
+from psync.engine.directory.notify.nfs_poll import PollCoordinator, PollingWatch, SignsOf
 from psync.engine.system import clock, fork_hooks
 
 GRACE = 2.0
@@ -51,13 +51,13 @@ _NOTHING = b"\x80\x05N."  # a pickled None
 _BLANK = _HEAD + bytes(_ALL) + b"."
 
 
-class Wake:
+class Wakeup:
     """The flags of one directory: `notify` for those who change, `watch` for those who wait."""
 
-    def __init__(self, layout: Layout, whole: Whole, *, announce: bool, inotify: bool) -> None:
+    def __init__(self, layout: Layout, fs: AtomicFiles, *, announce: bool, inotify: bool) -> None:
         self._layout = layout
-        self._rounds = None if whole.shared is None else Rounds()
-        self._whole = whole
+        self._rounds = None if fs.shared is None else PollCoordinator()
+        self._fs = fs
         self._inotify = inotify
         self._announce = announce
         self._mapped: mmap.mmap | None = None
@@ -75,8 +75,8 @@ class Wake:
     def _map(self) -> mmap.mmap:
         path = self._layout.armed
         if not os.path.exists(path):
-            self._whole.make(path, _BLANK)
-        fd = self._whole.trust.kept(os.open(path, CHANGE), path)
+            self._fs.make(path, _BLANK)
+        fd = self._fs.trust.kept(os.open(path, CHANGE), path)
         try:
             if (size := os.fstat(fd).st_size) < len(_BLANK):
                 os.pwrite(fd, _BLANK[size:], size)  # only hints stand there: nobody misses what was damaged
@@ -134,7 +134,7 @@ class Wake:
         flags = self._mapped or self._flags()
         if flags is None or not self._inotify:
             names = names if taking is None else [*names, taking]
-            return _Polling() if self._rounds is None else FarWatch(self._rounds, names, signs_of)
+            return _Polling() if self._rounds is None else PollingWatch(self._rounds, names, signs_of)
         slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
         seat = None
         if taking is not None:
@@ -149,7 +149,7 @@ class Wake:
             try:
                 instance.watch(path)
             except FileNotFoundError:
-                self._whole.make(path, _NOTHING)
+                self._fs.make(path, _NOTHING)
                 instance.watch(path)
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class Wake:
 class _Woken(Watch):
     """Its own context manager, and without a system call at its beginning: many waits are short."""
 
-    def __init__(self, wake: Wake, flags: mmap.mmap, slots: list[int], seat: int | None) -> None:
+    def __init__(self, wake: Wakeup, flags: mmap.mmap, slots: list[int], seat: int | None) -> None:
         self._wake = wake
         self._all = flags
         self._slots = slots

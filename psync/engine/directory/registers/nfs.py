@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from psync.engine.contract.register import Seats
-from psync.engine.directory.fs.errors import refused
+from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.registers.register import PAGE, DirectoryRegister, Page
 from psync.engine.directory.registers.slots import SIZE, PageSeats
 from psync.engine.encoding.framing import Unreadable
@@ -37,7 +37,7 @@ class NetworkRegister(DirectoryRegister):
                 continue  # a writer was in the middle of it
             except OSError as error:
                 if error.errno != errno.EBADF:
-                    raise refused(error, self._name, self._path) from error
+                    raise translate_os_error(error, self._name, self._path) from error
                 return self.read()  # it was closed meanwhile, to make room for others
         return self.update(lambda value: value)  # nobody writes while that has the lock
 
@@ -54,7 +54,7 @@ class NetworkRegister(DirectoryRegister):
                 return use(self._fd)
             except OSError as error:
                 if error.errno != errno.EBADF:
-                    raise refused(error, self._name, self._path) from error
+                    raise translate_os_error(error, self._name, self._path) from error
 
     def apart(self, write: Callable[[], object]) -> None:
         """Meanwhile no thread closes the file, which is open to be written."""
@@ -64,7 +64,7 @@ class NetworkRegister(DirectoryRegister):
                     self._open(create=True)
                 write()
         except OSError as error:
-            raise refused(error, self._name, self._path) from error
+            raise translate_os_error(error, self._name, self._path) from error
 
     def _page(self) -> bytes:
         return self._page_of(self._fd)

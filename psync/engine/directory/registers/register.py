@@ -25,9 +25,9 @@ from zlib import crc32
 
 from psync.engine.contract.register import Register, Seats
 from psync.engine.contract.values import Update
-from psync.engine.directory.fs.atomic import Whole
-from psync.engine.directory.fs.errors import refused
-from psync.engine.directory.fs.fd_cache import Kept
+from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import CHANGE, READ, read_all, write_all
 from psync.engine.directory.registers.slots import SIZE, MappedSeats
 from psync.engine.encoding.framing import Unreadable
@@ -77,17 +77,17 @@ class DirectoryRegister(Register):
         self,
         name: str,
         path: str,
-        whole: Whole,
+        fs: AtomicFiles,
         *,
         changed: Callable[[], None],
-        kept: Kept,
+        kept: DescriptorCache,
         mends: bool = True,
         seated: bool = False,
     ) -> None:
         self._mends = mends
         self._name = name
         self._path = path
-        self._whole = whole
+        self._fs = fs
         self._changed = changed
         self._kept = kept
         self._threads = threading.Lock()
@@ -116,7 +116,7 @@ class DirectoryRegister(Register):
             except OSError as error:
                 if error.errno == errno.EBADF:
                     return self.read()
-                raise refused(error, self._name, self._path) from error
+                raise translate_os_error(error, self._name, self._path) from error
         return self.update(lambda value: value)  # nobody writes while that has the lock
 
     def _value(self, page: Page) -> bytes | None:
@@ -132,7 +132,7 @@ class DirectoryRegister(Register):
         if offset == HEAD:
             found = page[HEAD : HEAD + size]
         elif offset:
-            if offset + size > self._whole.size(self._fd):  # or a damaged size would ask for gigabytes
+            if offset + size > self._fs.size(self._fd):  # or a damaged size would ask for gigabytes
                 raise Unreadable("the value ends too early")
             found = read_all(self._fd, size, offset)
         if crc32(found or b"", crc32(_FACTS.pack(number, offset, size))) != check:
@@ -158,14 +158,14 @@ class DirectoryRegister(Register):
         """In the same file, which others have open and see it in; unless somebody was faster."""
         if not self._mends:
             return None
-        fd = self._whole.trust.kept(os.open(self._path, CHANGE), self._path)
+        fd = self._fs.trust.kept(os.open(self._path, CHANGE), self._path)
         try:
             flock(fd, LOCK_EX)
             size = os.fstat(fd).st_size
             data = read_all(fd, min(size, LARGEST))
             if size >= PAGE and _is_sound(data):
                 return None
-            refuge = self._whole.keep(self._name, data, reason)
+            refuge = self._fs.keep(self._name, data, reason)
             if refuge is not None:
                 write_all(fd, _BLANK, 0)
             return refuge
@@ -201,7 +201,7 @@ class DirectoryRegister(Register):
         except OSError as error:
             if callers:
                 raise
-            raise refused(error, self._name, self._path) from error
+            raise translate_os_error(error, self._name, self._path) from error
         except Unreadable as error:
             raise self._damaged(error) from error
         self._changed()
@@ -216,10 +216,10 @@ class DirectoryRegister(Register):
             behind = -(-(offset + size) // PAGE) * PAGE
             at = PAGE if offset < PAGE or offset >= PAGE + len(new) else behind
             write_all(self._fd, new, at)
-            if self._whole.sync_file:
+            if self._fs.sync_file:
                 os.fdatasync(self._fd)
         data = _encode(number + 1, at, new)
-        if not self._whole.sync_file:
+        if not self._fs.sync_file:
             written = os.pwrite(self._fd, data, 0)
             if written != len(data):
                 write_all(self._fd, data[written:], written)
@@ -240,7 +240,7 @@ class DirectoryRegister(Register):
             with self._threads:
                 return self._map or self._open(create=create)
         except OSError as error:
-            raise refused(error, self._name, self._path) from error
+            raise translate_os_error(error, self._name, self._path) from error
 
     def _open(self, *, create: bool) -> Page | None:
         """The first page of the file, which is made if there is none; without `create` None then, and being allowed to
@@ -249,21 +249,21 @@ class DirectoryRegister(Register):
         with fork_hooks.put_off:
             while True:
                 try:
-                    fd = self._whole.open(self._path, CHANGE)
+                    fd = self._fs.open(self._path, CHANGE)
                 except FileNotFoundError:
                     if not create:
                         return None
-                    self._whole.make(self._path, _BLANK)
+                    self._fs.make(self._path, _BLANK)
                     continue
                 except OSError:
                     if create:
                         raise
                     try:
-                        fd = self._whole.open(self._path, READ)
+                        fd = self._fs.open(self._path, READ)
                     except FileNotFoundError:
                         return None
                     self._writable = False
-                self._whole.trust.kept(fd, self._path)
+                self._fs.trust.kept(fd, self._path)
                 try:
                     self._map = self._show(fd)
                 except BaseException as error:
@@ -299,14 +299,14 @@ class DirectoryRegister(Register):
                     self._open(create=True)
                 self.numbers()[at] = number
         except OSError as error:
-            raise refused(error, self._name, self._path) from error
+            raise translate_os_error(error, self._name, self._path) from error
 
     def make_room(self) -> None:
         """While locked: a store that finds no room on the disk for the page would kill the process."""
         try:
             os.posix_fallocate(self._fd, 0, PAGE)
         except OSError as error:
-            raise refused(error, self._name, self._path) from error
+            raise translate_os_error(error, self._name, self._path) from error
 
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
