@@ -209,7 +209,7 @@ def test_the_key_file_is_used_for_every_directory_that_is_named(root: Path, key_
     assert Event(str(store), "ready").is_set()
     with PickleShareDB(store, key=KEY) as db:
         check(db)
-    assert type(barrier.engine).__name__ == "SealedEngine"
+    assert type(barrier.engine).__name__ == "SignedEngine"
     barrier.engine.close()
 
 
