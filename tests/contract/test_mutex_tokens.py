@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from psync.engine import Engine
 from psync.engine.contract.engine import Mutex
+from psync.engine.directory.locks import mutex as mutex_module
 from tests.contract.payloads import loaded, pickled
 from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import scaled
@@ -181,6 +183,27 @@ def test_who_looks_never_keeps_out_who_would_take_a_dead_holders_mutex(disk: Dir
             stop.append(1)
 
     assert threads([take, look, look], patience=60)[0] == 0
+
+
+def test_a_dead_holder_s_lock_is_tried_once_by_who_looks(disk: DirectoryStand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try keeps out, for a moment, a process that wants the mutex."""
+
+    def hold(engine: Engine) -> bool:
+        return engine.mutex("m").acquire()
+
+    tried: list[int] = []
+    lock = mutex_module.flock
+    monkeypatch.setattr(mutex_module, "flock", lambda fd, how: (tried.append(how), lock(fd, how))[1])
+    looking = disk.other().mutex("m")
+    for deaths in (1, 2):
+        assert disk.killed(hold)
+        tried.clear()
+        assert [looking.holder() for _ in range(5)] == [0] * 5, f"after {deaths} deaths"
+        assert sum(how & fcntl.LOCK_SH for how in tried) == 1
+    mine = disk.engine.mutex("m")
+    assert mine.acquire(0)
+    assert looking.holder() == disk.engine.owner()
+    mine.release()
 
 
 def test_a_forked_child_has_no_token_and_its_parent_is_the_holder(disk: DirectoryStand) -> None:

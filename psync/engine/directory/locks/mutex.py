@@ -137,6 +137,8 @@ class DirectoryMutex(Mutex):
         self._threads = threading.Lock()
         self._fd = -1
         self._numbers: Numbers | None = None
+        self._gone = 0
+        """The last owner that was found dead, and without the lock."""
 
     def acquire(self, timeout: float | None = None) -> bool:
         """flock when it is free."""
@@ -260,12 +262,17 @@ class DirectoryMutex(Mutex):
         try:
             raw = os.pread(fd, _NUMBER.size, _HOLDER)
             holder = int(_NUMBER.unpack(raw)[0]) if len(raw) == _NUMBER.size else 0
+            if holder and holder == self._gone:
+                return 0
             if holder and self._alive(holder) is Alive.NO:
                 # killed, or its engine was closed while it held the mutex: only the lock knows
                 try:
                     flock(fd, LOCK_SH | LOCK_NB)
                 except BlockingIOError:
                     return holder
+                # once is enough: an owner that is dead takes nothing any more, and a reader that tries the lock again
+                # and again would keep it from a process that wants it
+                self._gone = holder
                 return 0
             return holder
         finally:
