@@ -3,6 +3,7 @@ that goes on leading to one dead file is not."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from psync import DirectoryEngine, StoreFailed
 from psync.engine.directory.cells import nfs
+from psync.engine.directory.fs import nfs_lookup, nfs_replace
 from tests.contract.payloads import loaded, pickled
 
 BEFORE = b"." * 5000
@@ -79,3 +81,27 @@ def test_a_name_that_leads_to_one_dead_file_is_an_error(
     with pytest.raises(StoreFailed, match="Stale file handle"):
         engine.update("n", lambda old: old)
     assert looked == [os.path.join(engine.root, "n")] * 8
+
+
+def test_a_bucket_that_goes_stale_while_it_is_opened_is_looked_for_again(
+    engine: DirectoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server forgot the file between two requests: another host replaced it."""
+    engine.bucket("cat/0a").append(b"K\x01K\x02s")
+    stale = iter([True, True])
+
+    class Os:
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+        @staticmethod
+        def fstat(fd: int) -> os.stat_result:
+            if next(stale, False):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return os.fstat(fd)
+
+    monkeypatch.setattr(nfs_lookup, "os", Os())
+    monkeypatch.setattr(nfs_replace, "os", Os())
+    tail = DirectoryEngine(tmp_path / "store", sharing="network").bucket("cat/0a").tail()
+    assert next(stale, None) is None
+    assert tail is not None and tail.ops == b"K\x01K\x02s"

@@ -16,14 +16,17 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from queue import Empty
 from typing import Any
 
 from psync import Counter, Mailbox, PickleShareDB, WaitTimeout, WorkQueue
 
 VALUES, ITEMS, MESSAGES = 5, 10, 5
 """Of each host."""
-SIZES = (10, 600, 5000, 20_000)
+SIZES = (10, 5000, 8000, 20_000)
 """Bytes: up to a page a value is changed in place, beyond it is replaced."""
+READERS = 3
+"""Bystanders of a host."""
 State = dict[str, str | None]
 """What is at each key: a token, or None for nothing."""
 
@@ -80,7 +83,8 @@ class Victim:
         self._count = 0
 
     def go_on(self) -> None:
-        kinds = [self.value, self.value, self.item, self.item, self.fold, self.message, self.count, self.work]
+        often = [self.value, self.fold] * 4  # these replace files
+        kinds = [*often, self.item, self.item, self.message, self.count, self.work]
         while True:
             self.random.choice(kinds)()
 
@@ -159,7 +163,8 @@ class Victim:
             with self.doing("put", token):
                 queue.put(token, id=token)
             return
-        for task in queue.get_many(1, block=False):
+        with contextlib.suppress(Empty):
+            task = queue.get(block=False)
             with self.doing("done", task.id, token):
                 task.done(value_of(token))
 
@@ -206,12 +211,12 @@ def drive(root: str, who: str, others: list[str], kills: int, beside: bool, seed
     """Kill so many victims; what was acknowledged in the end."""
     chance = random.Random(f"{who}{seed}")
     oracle = Oracle(in_child(lambda: begin(root, who)))
-    bystander = started(lambda say: stand_by(root, [who, *others])) if beside else None
+    readers = [started(lambda say: stand_by(root, [who, *others])) for _ in range(READERS if beside else 0)]
     try:
         for number in range(kills):
             victim = started(lambda say, name=f"{who}{seed}-{number}": Victim(Things(root, who), name, say).go_on())
             victim.wait_for_a_word()
-            time.sleep(0.5 * chance.random())
+            time.sleep(0.4 * chance.random())
             if chance.random() < 0.2:
                 os.kill(victim.pid, signal.SIGSTOP)
                 time.sleep(0.2 * chance.random())
@@ -222,11 +227,11 @@ def drive(root: str, who: str, others: list[str], kills: int, beside: bool, seed
             where = f"{who}, kill {number}, after {said[-1:]}"
             oracle.hear(said)
             oracle.check(in_child(lambda: Things(root, who).seen()), where)
-            if bystander is not None and bystander.is_over():
+            if any(reader.is_over() for reader in readers):
                 break  # something went wrong there
     finally:
-        if bystander is not None:
-            bystander.ended()
+        for reader in readers:
+            reader.ended()
     return {"sure": oracle.sure, "doubtful": oracle.doubtful, "put": oracle.put, "results": oracle.results}
 
 

@@ -82,8 +82,11 @@ class Replacements:
                     raise
                 successor = decided_path(path)
                 if os.path.lexists(successor):
-                    with contextlib.suppress(FileNotFoundError):
+                    try:
                         return os.open(successor, flags)
+                    except OSError as error:
+                        if error.errno not in (errno.ENOENT, errno.ESTALE):
+                            raise  # else it has come to its name meanwhile
                 elif not os.path.lexists(path):
                     if stamp is not None and stamp == self._settled_stamp(folder):
                         if len(self._absent) >= MAX_REMEMBERED:
@@ -145,9 +148,10 @@ class Replacements:
                     close(fd)
                     fd = successor
                     return fd, status_now(fd)
-            except BaseException:
+            except BaseException as error:
                 close(fd)
-                raise
+                if not isinstance(error, OSError) or error.errno != errno.ESTALE:
+                    raise  # else it was replaced on another host meanwhile
             if not self._lookups.renew(path):
                 return None
 
