@@ -74,6 +74,8 @@ class Replacements:
                 return self._lookups.open(path, flags, sure=sure)
             except FileNotFoundError:
                 folder = os.path.dirname(path)
+                if not os.path.lexists(folder):
+                    raise
                 stamp = self._settled_stamp(folder)
                 if stamp is not None and self._absent.get(path) == stamp:
                     raise  # nothing was renamed in the folder since both names were looked for
