@@ -21,12 +21,14 @@ from typing import Any
 
 from psync import Counter, Mailbox, PickleShareDB, WaitTimeout, WorkQueue
 
-VALUES, ITEMS, MESSAGES = 5, 10, 5
-"""Of each host."""
+VALUES, ITEMS, MESSAGES = 2, 10, 5
+"""Of each host. So few values that a reader mostly has the one open that is being replaced."""
 SIZES = (10, 5000, 8000, 20_000)
 """Bytes: up to a page a value is changed in place, beyond it is replaced."""
 READERS = 3
 """Bystanders of a host."""
+REPLACING = ["next", "replaces a file"]
+"""A victim's word: a moment later it is in the middle of that, and a kill does the most harm."""
 State = dict[str, str | None]
 """What is at each key: a token, or None for nothing."""
 
@@ -99,6 +101,7 @@ class Victim:
         return f"{self.seed}.{self._count}"
 
     def value(self) -> None:
+        self._say(REPLACING)
         db, number, token = self.things.db, self.random.randrange(VALUES), self.token()
         key = f"{self.things.who}/{number}"
         match self.random.randrange(5):
@@ -131,6 +134,7 @@ class Victim:
                     db.hset("cat", key, value_of(token))
 
     def fold(self) -> None:
+        self._say(REPLACING)
         with self.doing("set", {}):
             if self.random.random() < 0.7:
                 self.things.db.hcompress("cat")
@@ -216,7 +220,9 @@ def drive(root: str, who: str, others: list[str], kills: int, beside: bool, seed
         for number in range(kills):
             victim = started(lambda say, name=f"{who}{seed}-{number}": Victim(Things(root, who), name, say).go_on())
             victim.wait_for_a_word()
-            time.sleep(0.4 * chance.random())
+            time.sleep(0.2 * chance.random())
+            victim.wait_for(REPLACING)
+            time.sleep(0.03 * chance.random())
             if chance.random() < 0.2:
                 os.kill(victim.pid, signal.SIGSTOP)
                 time.sleep(0.2 * chance.random())
@@ -246,6 +252,9 @@ def stand_by(root: str, all_hosts: list[str]) -> None:
     things = [Things(root, who) for who in all_hosts]
     begun = set()
     while True:
+        for number in range(20):
+            for each in things:
+                token_of(each.db.get(f"{each.who}/{number % VALUES}"))
         for each in things:
             if each.seen()["steady"] is not None:
                 begun.add(each.who)
@@ -308,6 +317,7 @@ class started:
                 say(["failed", traceback.format_exc()])
             os._exit(0)
         os.close(write)
+        self._heard = b""
 
     def is_over(self) -> bool:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -315,13 +325,20 @@ class started:
     def wait_for_a_word(self) -> None:
         select.select([self._pipe], [], [])
 
+    def wait_for(self, word: Any) -> None:
+        """Until it says this again, or nothing more."""
+        line = json.dumps(word).encode() + b"\n"
+        heard = len(self._heard)
+        while line not in self._heard[heard:] and (data := os.read(self._pipe, 65536)):
+            self._heard += data
+
     def ended(self, how: int = signal.SIGKILL) -> list[Any]:
         """Kill it, and all that it said. Raises `Wrong` if something went wrong there."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, how)
         os.waitpid(self.pid, 0)
         with open(self._pipe, "rb") as pipe:
-            said = [json.loads(line) for line in pipe.read().split(b"\n") if line.endswith(b"]")]
+            said = [json.loads(line) for line in (self._heard + pipe.read()).split(b"\n") if line.endswith(b"]")]
         if said and said[-1][0] == "failed":
             raise Wrong(said[-1][1])
         return said

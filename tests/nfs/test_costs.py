@@ -9,11 +9,13 @@ from tests.nfs.conftest import Place
 from tests.support import SCALE
 
 COSTS = {
-    "a new value": (15, 15),
+    "a new value": (18, 22),
     "a value that is there, set": (8, 5),
     "a value, read": (4, 4),
     "a value, modified": (9, 5),
     "a look for a value that is not there": (1, 1),
+    "a large value, replaced": (27, 21),
+    "an item, removed": (33, 27),
     "a value, deleted": (14, 9),
     "an item, set": (8, 5),
     "a lock, taken and freed": (6, 3),
