@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from psync.engine.redis.connections import Connections, client, is_refusal, lost
+from psync.engine.redis.connections import Connections, client, is_refusal, lost, socket_of
 from psync.engine.redis.encoding import fresh
 from psync.engine.redis.lua import Script
 from psync.engine.redis.server_info import Premises, fields, settings, told
@@ -49,13 +49,16 @@ class Line:
         return b"%016d" % self._number
 
     def ask(self, *command: Any) -> Any:
-        if self.connection._sock is None:
+        if socket_of(self.connection) is None:
             self._connections.aim(self.connection)
         self.connection.send_command(*command)
         return self.connection.read_response()
 
 
 class Server:
+    read_only = False
+    """Whether every change is refused."""
+
     def __init__(self, address: Address) -> None:
         self.address = address
         self.prefix = b"{%s}:" % address.prefix.encode()

@@ -45,7 +45,7 @@ class Connections:
         """Let a connection that is not open lead to where the server is now. Raises redis-py's ConnectionError if no
         sentinel knows."""
         hosts = self.address.hosts
-        if connection._sock is not None or not hosts:
+        if socket_of(connection) is not None or not hosts:
             return
         place = self._place or self._go_to(self._named_by_sentinels() if self.address.sentinel else hosts[0])
         connection.host, connection.port = place
@@ -111,6 +111,12 @@ def _options() -> dict[str, Any]:
     never = client().retry.Retry(client().backoff.NoBackoff(), 0)
     waits = {"socket_timeout": ANSWER, "socket_connect_timeout": ANSWER}
     return {**waits, "protocol": 2, "retry": never, "command_packer": Packer()}
+
+
+def socket_of(connection: Any) -> Any:
+    """Return the socket of a connection of redis-py, None while that is not open. The oldest redis-py that will do has
+    no public name for it, and no version has one that gives a descriptor to poll."""
+    return connection._sock
 
 
 def client() -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
 from psync.engine.contract.values import Alive
 from psync.engine.redis import lua
-from psync.engine.redis.engine import HIDDEN
 from psync.engine.redis.read_only import ReadOnlyEngine
 from psync.engine.redis.server_info import OLDEST, Premises, fields, settings
+from psync.engine.redis.store import HIDDEN
 from psync.engine.redis.url import parse
 from psync.engine.system import clock
 from psync.errors import StoreFailed

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psync.engine.contract.bucket import Bucket
 from psync.engine.contract.log import WAITING, Change, Counts, Log, Mark, Record, Sealed, State, check_change
 from psync.engine.redis import encoding, lua
 from psync.engine.redis.bucket import RedisBucket
 from psync.engine.redis.lua import Script
-
-if TYPE_CHECKING:
-    from psync.engine.redis.engine import RedisEngine
-
+from psync.engine.redis.store import RedisStore
 
 AT_ONCE = 500
 """Records that the server is asked for at a time, where all are gone through."""
@@ -30,8 +27,8 @@ NO_BUCKET = b"", b"", b"", 0
 class RedisLog(Log):
     """A record that is final is cleared away at once: nobody who reads it needs more than that."""
 
-    def __init__(self, engine: RedisEngine, name: str) -> None:
-        self._engine = engine
+    def __init__(self, store: RedisStore, name: str) -> None:
+        self._store = store
         self._name = name
         self._key = name.encode()
         self._what = b"l:" + self._key
@@ -40,23 +37,23 @@ class RedisLog(Log):
         return f"<RedisLog {self._name!r}>"
 
     def _change(self, script: Script, *arguments: Any) -> list[Any]:
-        engine = self._engine
-        proof = engine.holds.proof(self._what)
-        answer = engine.server.run(script, self._key, proof, *arguments)
+        store = self._store
+        proof = store.locks.proof(self._what)
+        answer = store.server.run(script, self._key, proof, *arguments)
         if answer[0] == lua.BUSY:
-            run = engine.server.run
-            answer = engine.holds.until_free(self._what, lambda: run(script, self._key, proof, *arguments))
+            run = store.server.run
+            answer = store.locks.until_free(self._what, lambda: run(script, self._key, proof, *arguments))
         return self._checked(answer, self._what) if answer[0] else answer
 
     def _checked(self, answer: list[Any], what: bytes) -> list[Any]:
         if answer[0] == lua.SEALED:
             raise Sealed(self._name)
         if answer[0] == lua.LOST:
-            raise self._engine.holds.lost(self._what)
-        return self._engine.checked(what, answer)
+            raise self._store.locks.lost(self._what)
+        return self._store.checked(what, answer)
 
     def _look(self, script: Script, *arguments: Any) -> list[Any]:
-        return self._engine.server.run(script, self._key, *arguments)[1:]
+        return self._store.server.run(script, self._key, *arguments)[1:]
 
     # -- the verbs -----------------------------------------------------------------------------------
 
@@ -73,7 +70,7 @@ class RedisLog(Log):
             raise ValueError("owner 0 is nobody; take with Engine.owner()")
         if limit <= 0:
             return []
-        server = self._engine.server
+        server = self._store.server
         era = server.era
         answer = self._change(lua.LOG_TAKE, limit, f"{owner} {beat} {lease!r}")
         if era != server.era:
@@ -115,7 +112,7 @@ class RedisLog(Log):
 
     def _settle(self, changes: Sequence[Change]) -> list[int]:
         """What the script says of each."""
-        engine = self._engine
+        store = self._store
         buckets = dict.fromkeys(_key(change) for change in changes if change.bucket is not None)
         script = lua.LOG_ANSWER if buckets else lua.LOG_SETTLE
         arguments: list[Any] = []
@@ -123,24 +120,24 @@ class RedisLog(Log):
             arguments += change.position, text_of(change.held), text_of(change.new)
             if change.bucket is not None:
                 key = _key(change)
-                arguments += key, encoding.bucket_head(), encoding.chunk(change.ops), int(key in engine.sound)
+                arguments += key, encoding.bucket_head(), encoding.chunk(change.ops), int(key in store.sound)
             elif buckets:
                 arguments += NO_BUCKET
         whats = self._what, *(b"n:" + key for key in buckets)
         while True:
-            proof = engine.holds.proof(self._what)
-            answer = engine.server.run(script, self._key, proof, *arguments)
+            proof = store.locks.proof(self._what)
+            answer = store.server.run(script, self._key, proof, *arguments)
             if answer[0] != lua.BUSY:
                 what = b"n:" + answer[2] if answer[0] == lua.NO_PLACE else self._what
                 sizes = [int(size) for size in self._checked(answer, what)[1:]]
-                engine.sound.update(
+                store.sound.update(
                     _key(change)
                     for change, size in zip(changes, sizes, strict=True)
                     if change.bucket is not None and size > 0
                 )
                 return sizes
             for what in whats:
-                engine.until_let_go(what)
+                store.until_let_go(what)
 
     def read(self, position: int) -> Record | None:
         found = records_of(self._look(lua.LOG_READ, position))
@@ -187,7 +184,7 @@ class RedisLog(Log):
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        with self._engine.holds.held(self._what):
+        with self._store.locks.held(self._what):
             yield
 
 

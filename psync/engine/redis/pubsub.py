@@ -14,7 +14,7 @@ from typing import Any
 
 from psync.engine.contract.engine import Watch
 from psync.engine.redis.client import Server
-from psync.engine.redis.connections import lost
+from psync.engine.redis.connections import lost, socket_of
 from psync.engine.system import fork_hooks
 
 KEPT = 8
@@ -97,7 +97,7 @@ def ready(connection: Any, timeout: float) -> bool:
         return True
     if timeout <= 0:
         return False
-    socket = connection._sock
+    socket = socket_of(connection)
     return bool(select.select([socket], [], [], timeout)[0]) if socket.fileno() < 1024 else _poll(socket, timeout)
 
 

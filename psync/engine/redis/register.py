@@ -5,23 +5,19 @@ The fact that decides: whether its version is the one that the change was made f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from psync.engine.contract.register import Register
 from psync.engine.contract.values import Update
 from psync.engine.redis import encoding, lua
+from psync.engine.redis.client import Server
 from psync.errors import CorruptValue, PsyncError
-
-if TYPE_CHECKING:
-    from psync.engine.redis.engine import RedisEngine
 
 REFUSALS = PsyncError, ValueError, TypeError, RuntimeError
 """How those above refuse a change; all else that is raised meanwhile, by a signal's handler, say, goes on its way."""
 
 
 class RedisRegister(Register):
-    def __init__(self, engine: RedisEngine, name: str) -> None:
-        self._engine = engine
+    def __init__(self, server: Server, name: str) -> None:
+        self._server = server
         self._name = name
         self._key = name.encode()
         self._known: bytes | None = None
@@ -34,7 +30,7 @@ class RedisRegister(Register):
         return self._payload(self._fetch())
 
     def _fetch(self) -> bytes | None:
-        data = self._known = self._engine.server.get(b"r:", self._key)
+        data = self._known = self._server.get(b"r:", self._key)
         return data
 
     def update(self, function: Update) -> bytes | None:
@@ -53,7 +49,7 @@ class RedisRegister(Register):
                 old = new = None  # of what does not stand there any more, perhaps
             if new is not None and new is not old:
                 fresh = encoding.cell(bytes(new))
-                _, won, *now = self._engine.server.run(lua.SWAP, self._key, (data or b"")[: encoding.VERSION], fresh)
+                _, won, *now = self._server.run(lua.SWAP, self._key, (data or b"")[: encoding.VERSION], fresh)
                 if won:
                     self._known = fresh
                     return new

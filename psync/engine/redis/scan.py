@@ -8,7 +8,7 @@ from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Alive
 from psync.engine.redis.client import Server
 from psync.engine.redis.encoding import BUCKET
-from psync.engine.redis.sessions import Owners
+from psync.engine.redis.sessions import Sessions
 from psync.engine.system.process_identity import usage
 
 HIDDEN = ".psync"
@@ -61,10 +61,10 @@ def mutexes(server: Server) -> list[str]:
     return [key.decode() for key in server.keys(b"h:m:")]
 
 
-def processes(server: Server, owners: Owners) -> list[Process]:
+def processes(server: Server, sessions: Sessions) -> list[Process]:
     found = []
     for number in sorted({int(key) for key in server.keys(b"o:")}):
-        identity, alive = owners.identity(number), owners.alive(number)
+        identity, alive = sessions.identity(number), sessions.alive(number)
         if alive is not Alive.NO or identity is not None:
             used = usage(identity) if identity is not None and alive is not Alive.NO else None
             found.append(Process(number, identity, alive, used))

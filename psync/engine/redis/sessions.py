@@ -30,7 +30,7 @@ KNOWN = 1000
 """Identities that are remembered, at most."""
 
 
-class Owners:
+class Sessions:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.number = 0
@@ -117,13 +117,13 @@ class Owners:
             if not self._leases:
                 self._awake.put(None)
 
-    def hold(self, number: int, proof: bytes) -> None:
+    def add(self, number: int, proof: bytes) -> None:
         """Something is held under `number`, which is kept alive as long as there is anything."""
         with self._lock:
             if number in self._leases:
                 self._leases[number].add(proof)
 
-    def drop(self, number: int, proof: bytes) -> None:
+    def remove(self, number: int, proof: bytes) -> None:
         """It is not held any more."""
         with self._lock:
             if number not in self._leases:
@@ -137,7 +137,7 @@ class Owners:
         if over:
             self._server.run(lua.LEAVE, number, 1)
 
-    def let_go(self, what: bytes, number: int, proof: bytes) -> bool:
+    def release(self, what: bytes, number: int, proof: bytes) -> bool:
         """Whether it was still held. If this is interrupted, or the server is away, it is let go of later."""
         try:
             return self._free(what, number, proof)
@@ -147,7 +147,7 @@ class Owners:
 
     def _free(self, what: bytes, number: int, proof: bytes) -> bool:
         _, was = self._server.run(lua.RELEASE, what, proof)
-        self.drop(number, proof)
+        self.remove(number, proof)
         return bool(was)
 
     def undo(self, what: bytes, number: int, proof: bytes, *, later: bool) -> None:
@@ -160,9 +160,9 @@ class Owners:
     def _let_strays_go(self) -> None:
         with contextlib.suppress(IndexError):  # another thread may be at it
             while True:
-                self.let_go(*self._strays.pop())
+                self.release(*self._strays.pop())
 
-    def holds(self, number: int) -> bool:
+    def is_ours(self, number: int) -> bool:
         """Whether the lease of `number` is still ours."""
         return number in self._leases
 
@@ -201,20 +201,20 @@ class Owners:
         here = owner == self.number or examine(Identity(**json.loads(data))) is not Alive.NO
         return Alive.YES if here else Alive.NO
 
-    def judge(self, session: int) -> None:
+    def end_if_dead(self, session: int) -> None:
         """Free what `session` holds if it is proved dead."""
         known = self._known.get(session) or self.identity(session)
         if known is not None and examine(known) is Alive.NO:
-            self.bury(session)
+            self.end(session)
 
-    def held_by(self, session: int) -> int:
+    def living(self, session: int) -> int:
         """`session`, or 0 if it is proved dead. Changes nothing."""
         if not session or session in self._leases:
             return session
         known = self.identity(session)
         return 0 if known is None or examine(known) is Alive.NO else session
 
-    def bury(self, owner: int) -> None:
+    def end(self, owner: int) -> None:
         self._known.pop(owner, None)
         self._server.run(lua.LEAVE, owner, 1)
 
@@ -229,12 +229,12 @@ class Owners:
         for owner in {int(key) for key in self._server.keys(b"s:")}:
             found = self.identity(owner) if owner not in self._leases else None
             if found is not None and examine(found) is Alive.NO:
-                self.bury(owner)
+                self.end(owner)
                 buried += 1
         return buried
 
 
-def _keep_alive(owners: weakref.ref[Owners], awake: queue.SimpleQueue[None]) -> None:
+def _keep_alive(owners: weakref.ref[Sessions], awake: queue.SimpleQueue[None]) -> None:
     """Renew until there is nothing left to renew, or nobody who wants it."""
     while True:
         one = owners()
