@@ -72,7 +72,7 @@ def is_used(root: Root) -> bool:
 def looking_engine(root: Root, *, key: Key | None = None, trust_group: bool = False) -> Engine:
     """An engine for who only looks: all that would change something raises `StoreFailed`, damaged bytes stay where they
     are. Raises as `open_engine` does."""
-    from psync.engine.signed import opened
+    from psync.engine.signed.engine import opened
 
     engine: Engine
     if is_address(root):

@@ -14,7 +14,7 @@ from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
 from psync.engine.redis.url import is_address
 from psync.engine.serialization import ALLOW, SERIALIZER, Allow, agree
-from psync.engine.signed import SignedEngine, opened
+from psync.engine.signed.engine import SignedEngine, opened
 from psync.engine.signed.keys import FILE as KEY_FILE
 from psync.engine.signed.keys import Key, keys_for
 from psync.engine.system import fork_hooks

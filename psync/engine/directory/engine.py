@@ -62,6 +62,7 @@ class DirectoryEngine(ShapeEngine):
 
     spin = SPIN
     grace = GRACE
+    own_folders = OWN_FOLDERS
 
     def __init__(
         self,
