@@ -108,7 +108,7 @@ class Sessions:
         return bool(self._leases)
 
     def expired(self, number: int) -> None:
-        """Forget `number`, which counts as dead, as the server did not hear of it: this process is another owner now."""
+        """Forget `number`, which counts as dead: the server did not hear of it. This process is another owner now."""
         with self._lock:
             if self._leases.pop(number, None) is not None:
                 self.lost += 1
