@@ -1,35 +1,31 @@
-"""How values become bytes: chosen when a store is opened, kept with its engine, known to all who use that.
+"""Serializer choice: decides, when a store is opened, how values become bytes, and keeps that with the engine.
 
-The engine itself does not care. It keeps the choice so that the primitives made from it, the other levels of
-durability, and who gets it sent in another process read and write alike.
+The engine itself does not use it. It keeps the choice so that all read and write alike: the primitives made from the
+engine, its other levels of durability, and a process that the engine is sent to.
 
-A store that was begun with JSON says so in ``.psync/serializer``. That is against mistakes, not against attackers: who
-can write to the store can remove it. Who does not trust the writers says ``serializer="json"`` each time.
+The marker ``.psync/serializer`` says that a store was begun with JSON. It prevents mistakes, not attacks, because every
+writer of the store can remove it. A reader that does not trust the writers gives ``serializer="json"`` each time.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Format, Serializer
-
-if TYPE_CHECKING:
-    from psync.engine.contract.engine import Engine
+from psync.engine.environment import ALLOW, SERIALIZER
+from psync.engine.store_marker import SERIALIZER_MARKER, as_pickle, is_empty, wrong
 
 Allow = Iterable["type | str"]
-SERIALIZER, ALLOW = "PSYNC_SERIALIZER", "PSYNC_ALLOW"
-"""The variables that say for every store that is opened what its opener does not."""
-MARKER = ".psync/serializer"
-_MARK = b"psync serializer 1\n"
+_MAGIC = b"psync serializer 1\n"
 
 
 def agree(engine: Engine, serializer: Serializer | None, allow: Allow | None) -> None:
-    """Give `engine` its format: what is asked for, else what the environment asks for, else what the store was begun
-    with. An engine that has one keeps it.
+    """Give `engine` its format: the one asked for, else that of the environment, else the one the store was begun with.
+    An engine that has one keeps it.
 
-    Raises ValueError for what can't be asked for; `UnsafeStore`, with nothing changed, if the store was begun with
+    Raises ValueError for a choice that is impossible; `UnsafeStore`, with nothing changed, if the store was begun with
     another serializer.
     """
     if serializer not in (None, "pickle", "json"):
@@ -51,7 +47,7 @@ def agree(engine: Engine, serializer: Serializer | None, allow: Allow | None) ->
 
 
 def names_of(allow: Allow) -> frozenset[str]:
-    """What `Format.allowed` says of these. Raises TypeError."""
+    """Return `allow` as names, as `Format.allowed` has them. Raises TypeError."""
     if isinstance(allow, str):
         raise TypeError(f"allow= is a list of classes and names, so [{allow!r}], not {allow!r}")
     names = set()
@@ -78,18 +74,16 @@ def _allowed_by_environment() -> frozenset[str] | None:
 
 
 def check_environment() -> None:
-    """Raises ValueError or TypeError for a variable that says what can't be asked for."""
+    """Raises ValueError or TypeError for an environment variable with an impossible choice."""
     _from_environment()
     _allowed_by_environment()
 
 
 def _begun_with(engine: Engine) -> Serializer:
-    return "pickle" if engine.read(MARKER) is None else "json"
+    return "pickle" if engine.read(SERIALIZER_MARKER) is None else "json"
 
 
 def _begin(engine: Engine, wanted: Serializer, begun: Serializer) -> None:
-    from psync.engine.store_marker import as_pickle, is_empty, wrong
-
     if begun == "json":
         raise wrong(engine, "was begun with serializer='json'", "open it without a serializer, or with that one")
     if not is_empty(engine):
@@ -99,4 +93,4 @@ def _begin(engine: Engine, wanted: Serializer, begun: Serializer) -> None:
             "if you trust it, copy what is in it to a new directory: psync dump OLD > FILE, then, with "
             f"{SERIALIZER}={wanted}, psync load NEW < FILE",
         )
-    engine.create(MARKER, as_pickle(_MARK + wanted.encode()))
+    engine.create(SERIALIZER_MARKER, as_pickle(_MAGIC + wanted.encode()))

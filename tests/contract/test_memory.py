@@ -128,7 +128,7 @@ def test_what_is_dead_goes_no_further() -> None:
     ):
         with pytest.raises(Died):
             verb()
-    assert list(engine.list()) == [] and log._name not in engine._space.logs
+    assert list(engine.list()) == [] and log._name not in engine.turns.state.logs
     assert engine.alive(owner) is Alive.NO and engine.mutex("m").acquire(0)
 
 
@@ -196,9 +196,10 @@ class Recording(MemoryEngine):
         super().__init__()
         self.steps: list[tuple[int, str, str]] = []
         self.refuse = ""
+        self.turns.step = self.step  # type: ignore[method-assign]
 
-    def _step(self, verb: str, name: str) -> None:
-        assert not self._space.turn._is_owned()
+    def step(self, verb: str, name: str) -> None:
+        assert not self.turns.state.condition._is_owned()
         self.steps.append((threading.get_ident(), verb, name))
         if verb == self.refuse:
             raise OSError("no room")

@@ -108,12 +108,12 @@ def _(root: Path) -> None:
 
 @attack("a pickle in a seal of the attacker's key")
 def _(root: Path) -> None:
-    put(root / "key", seal(Signer(Keys(MALLORYS), b"\0" * 16).seal(CELL, b"key", evil(root))))
+    put(root / "key", seal(Signer(Keys(MALLORYS), b"\0" * 16).sign(CELL, b"key", evil(root))))
 
 
 @attack("a pickle in a seal that names the honest key")
 def _(root: Path) -> None:
-    made = Signer(Keys(MALLORYS), b"\0" * 16).seal(CELL, b"key", evil(root))
+    made = Signer(Keys(MALLORYS), b"\0" * 16).sign(CELL, b"key", evil(root))
     put(root / "key", seal(made.replace(Keys(MALLORYS).names[0], Keys(KEY).names[0])))
 
 
@@ -164,7 +164,7 @@ def _(root: Path) -> None:
 @attack("a task in a seal of the attacker's key")
 def _(root: Path) -> None:
     payload = pickle.dumps((None, Evil(str(owned(root)))), 5)
-    append_record(root, Signer(Keys(MALLORYS), b"\0" * 16).seal(RECORD, b".psync/queue/jobs", payload))
+    append_record(root, Signer(Keys(MALLORYS), b"\0" * 16).sign(RECORD, b".psync/queue/jobs", payload))
 
 
 @attack("a task in place of an honest one")
@@ -201,8 +201,8 @@ def _(root: Path) -> None:
 
 @attack("the state of an event, in a seal of the attacker's key")
 def _(root: Path) -> None:
-    sealer = Signer(Keys(MALLORYS), b"\0" * 16)
-    put(root / ".psync/event/ready", register(sealer.seal(REGISTER, b".psync/event/ready", evil(root), 1 << 62)))
+    signer = Signer(Keys(MALLORYS), b"\0" * 16)
+    put(root / ".psync/event/ready", register(signer.sign(REGISTER, b".psync/event/ready", evil(root), 1 << 62)))
 
 
 @attack("a letter")

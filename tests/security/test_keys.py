@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from psync import Barrier, Event, Executor, Lock, Mailbox, MemoryEngine, PickleShareDB, UnsafeStore, WorkQueue
-from psync.engine.signed.keys import FILE, Keys
+from psync.engine.admin import paired
+from psync.engine.environment import KEY_FILE as FILE
+from psync.engine.signed.keys import Keys
 from tests.security.test_directories import as_root
 from tests.store.test_corruption import quarantined
 
@@ -69,6 +71,17 @@ def test_all_that_was_sealed_is_read_with_the_key(root: Path) -> None:
         assert db.pop("small") == 1 and db.modify("none", lambda old: [old]) == [None]
         assert sorted(key for key, _ in db.items()) == sorted(db.keys())
     assert quarantined(root) == []
+
+
+@pytest.mark.parametrize("options", [{"key": KEY}, {"serializer": "json"}], ids=["key", "json"])
+def test_a_directory_that_was_only_tried_out_by_hosts_may_become_any_store(root: Path, options: Any) -> None:
+    with pytest.raises(TimeoutError):
+        list(paired(root, 0.1))  # nobody else comes, and it leaves its files
+    assert any((root / ".psync/pair").iterdir())
+    with PickleShareDB(root, **options) as db:
+        db["a"] = 1
+    with PickleShareDB(root, **options) as db:
+        assert db["a"] == 1
 
 
 def test_no_file_of_a_sealed_store_says_what_is_in_it_to_an_unpickler(root: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from psync.engine import MemoryEngine
 from psync.engine.memory.clock import Clock
+from psync.engine.memory.state import State
+from psync.engine.memory.turns import Turns
 
 
 class Stuck(AssertionError):
@@ -89,6 +91,19 @@ class Stepper(Clock, Protocol):
     def pass_time(self, seconds: float) -> None: ...
 
 
+class SteppedTurns(Turns):
+    """Turns that ask before each step, and tell for what they wait."""
+
+    def __init__(self, state: State, stepper: Stepper) -> None:
+        super().__init__(state)
+        self._stepper = stepper
+        self.step = stepper.step  # type: ignore[method-assign]
+
+    def until(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+        self._stepper.awaits(ready)
+        return super().until(ready, timeout)
+
+
 class SteppedEngine(MemoryEngine):
     """A memory that asks before each verb, and whose pauses last until they are ended."""
 
@@ -98,12 +113,8 @@ class SteppedEngine(MemoryEngine):
         super().__init__(clock=stepper)
         self.spin = spin
         self._stepper = stepper
-        self._space.turn = turn  # type: ignore[assignment]
-        self._step = stepper.step  # type: ignore[method-assign]
-
-    def _until(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
-        self._stepper.awaits(ready)
-        return super()._until(ready, timeout)
+        self.turns.state.condition = turn  # type: ignore[assignment]
+        self.turns = SteppedTurns(self.turns.state, stepper)
 
     def give_way(self) -> None:
         self._stepper.pass_time(self.spin / 2)

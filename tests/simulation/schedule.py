@@ -1,7 +1,7 @@
 """Who goes on, verb by verb, is drawn from a seed: the same seed makes the same history.
 
 Actors are functions of an engine, each an owner of its own. They run in threads, but one at a time: before each verb
-(`MemoryEngine._step`) and at each wait (`Clock.wait`) the schedule says who goes on. Time stands still until all wait,
+(`Turns.step`) and at each wait (`Clock.wait`) the schedule says who goes on. Time stands still until all wait,
 and then jumps to the first moment that somebody waits for. If there is none, or it lies behind `limit`, that is
 `Stuck`: so a waiter that nobody woke is found, and not saved by its own looking now and then.
 
@@ -132,7 +132,7 @@ class Schedule:
         self._over.release()
         if self._failure is not None:
             for actor in self.actors:
-                actor.engine._me = 0  # a dead engine makes no verb, not even for the repr of what is on it
+                actor.engine.turns.number = 0  # a dead engine makes no verb, not even for the repr of what is on it
             raise self._failure
 
     def _perform(self, actor: Actor) -> None:

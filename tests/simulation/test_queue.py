@@ -291,7 +291,7 @@ def test_a_task_that_is_looked_at_before_it_is_claimed_is_found(monkeypatch: pyt
     right = MemoryLog.take
 
     def take(self: MemoryLog, owner: int, limit: int = 1, *lease: Any) -> Any:
-        with self._looking("look") as records:
+        with self._reading("look") as records:
             waiting = [record for record in records.kept.values() if record.mark.state is State.WAITING]
         if not waiting:
             return []

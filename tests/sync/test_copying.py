@@ -115,7 +115,7 @@ def killed_after(steps: int, engine: MemoryEngine, monkeypatch: pytest.MonkeyPat
         if next(left, None) is None:
             raise Killed
 
-    monkeypatch.setattr(engine, "_step", step)
+    monkeypatch.setattr(engine.turns, "step", step)
 
 
 def test_killed_again_and_again_it_goes_on_and_doubles_nothing(

@@ -44,7 +44,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from psync.engine.contract.bucket import Bucket, Position, Tail
@@ -91,6 +91,13 @@ class Engine(ABC):
 
     format: Format | None = None
     """How those above write values, kept for them; None as long as that was not agreed on."""
+
+    signed: bool = False
+    """Whether what is stored through this engine is signed with a key."""
+
+    own_folders: Collection[str] = ("quarantine",)
+    """The folders below ``.psync/`` that hold nothing that was stored: the engine's own files, and what was set
+    aside."""
 
     def at(self, durability: Durability | None) -> Engine:
         """The same names, changed at another level of durability (None: this one); where there are no levels, itself.

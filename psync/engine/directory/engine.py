@@ -62,6 +62,7 @@ class DirectoryEngine(ShapeEngine):
 
     spin = SPIN
     grace = GRACE
+    own_folders = OWN_FOLDERS
 
     def __init__(
         self,
@@ -261,7 +262,7 @@ class DirectoryEngine(ShapeEngine):
         return removed
 
     def close(self) -> None:
-        self._farewells.say()
+        self._farewells.run()
         self._kept.close()
         self._owners.close()
         self._wake.close()

@@ -30,7 +30,8 @@ from zlib import crc32
 from psync.engine.directory.fs.permissions import Permissions
 
 OWN = ".psync"
-OWN_FOLDERS = "tmp", "owners", "guards", "locks", "wake", "pending", "quarantine"
+OWN_FOLDERS = "tmp", "owners", "guards", "locks", "wake", "pending", "pair", "quarantine"
+"""The folders below ``.psync/`` that hold nothing that was stored."""
 SLOTS, SEATS = 1024, 64
 """Of names; and of each, seats for those who wait for something to take."""
 

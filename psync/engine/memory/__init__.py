@@ -1,11 +1,12 @@
-"""The engine that keeps everything in this process's memory: the contract with no disk under it.
+"""Memory engine: keeps the contract in the memory of one process, with no disk under it.
 
-For tests, doctests and seeded simulation. Threads share it; several *owners* can (`MemoryEngine.as_owner`
-gives another look at the same memory, which can `die`); processes can't. Nothing here touches files, and
-time comes from a clock that tests may own (`ManualClock`).
+It is for tests, doctests and seeded simulation. Threads share a memory, and so do several *owners*:
+`MemoryEngine.as_owner` gives another owner of the same memory, which can `die`. Processes can't share one. Nothing
+here touches files, and time comes from a clock that tests may own (`ManualClock`).
 
-``space`` is what all looks at one memory share, and the one lock that makes each verb one step; ``tree``
-holds the names; ``engine``, ``bucket``, ``log`` and ``waiting`` are the verbs.
+``state`` is all that the owners of one memory share, with ``namespace`` (the values by name) and ``records`` (those
+of the logs). ``turns`` makes each verb of an owner one step, and lets it wait for locks. ``bucket``, ``log``,
+``register`` and ``locks`` (mutexes and watches) are the verbs, made of turns; ``engine`` composes them.
 """
 
 from __future__ import annotations

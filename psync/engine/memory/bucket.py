@@ -1,49 +1,46 @@
-"""A bucket in memory: the items as they were appended, one after the other."""
+"""Buckets in memory: each append extends one string of items."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
 from psync.engine.memory.namespace import Slot
-
-if TYPE_CHECKING:
-    from psync.engine.memory.engine import MemoryEngine
+from psync.engine.memory.turns import Turns
 
 
 class MemoryBucket(Bucket):
-    def __init__(self, engine: MemoryEngine, name: str) -> None:
-        self._engine = engine
+    def __init__(self, turns: Turns, name: str) -> None:
+        self._turns = turns
         self._name = name
 
     def __repr__(self) -> str:
         return f"<MemoryBucket {self._name!r}>"
 
     def tail(self, since: Position | None = None) -> Tail | None:
-        with self._engine._turn("tail", self._name) as space:
-            slot = space.tree.get(self._name)
-            self._engine._check_whole(self._name, slot)
+        with self._turns.turn("tail", self._name) as state:
+            slot = state.namespace.get(self._name)
+            state.check_whole(self._name, slot)
             return None if slot is None else _tail(slot, since)
 
     def append(self, ops: bytes) -> int:
-        with self._engine._changing("append", self._name) as space:
-            slot = space.tree.get(self._name)
-            self._engine._check_whole(self._name, slot)
+        with self._turns.changing("append", self._name) as state:
+            slot = state.namespace.get(self._name)
+            state.check_whole(self._name, slot)
             if slot is not None and slot.ops is None:
                 return 0
-            space.extend(self._name, ops)
+            state.extend(self._name, ops)
             return 1 + len(ops) + (len(slot.ops) if slot is not None and slot.ops is not None else 0)
 
     @contextmanager
     def held(self) -> Iterator[HeldBucket | None]:
-        self._engine._step("held", self._name)
-        with self._engine._holding(("name", self._name)):
-            with self._engine._space.turn:
-                there = self._engine._space.tree.get(self._name) is not None
+        self._turns.step("held", self._name)
+        with self._turns.holding(("name", self._name)):
+            with self._turns.state.condition:
+                there = self._turns.state.namespace.get(self._name) is not None
             if there:
-                held = _Held(self._engine, self._name)
+                held = _Held(self._turns, self._name)
                 try:
                     yield held
                 finally:
@@ -53,43 +50,43 @@ class MemoryBucket(Bucket):
 
 
 class _Held(HeldBucket):
-    def __init__(self, engine: MemoryEngine, name: str) -> None:
-        self._engine = engine
+    def __init__(self, turns: Turns, name: str) -> None:
+        self._turns = turns
         self._name = name
         self.over = False
 
     def _slot(self) -> Slot:
-        """What is held. Call it with the turn."""
-        slot = self._engine._space.tree.get(self._name)
+        """Return the held value. Call this with the turn."""
+        slot = self._turns.state.namespace.get(self._name)
         if self.over or slot is None:
             raise RuntimeError(f"the bucket {self._name!r} is not held any more")
-        self._engine._check_whole(self._name, slot)
+        self._turns.state.check_whole(self._name, slot)
         return slot
 
     def tail(self, since: Position | None = None) -> Tail:
-        with self._engine._turn("tail", self._name):
+        with self._turns.turn("tail", self._name):
             return _tail(self._slot(), since)
 
     def append(self, ops: bytes) -> Position:
-        with self._engine._turn("append", self._name) as space:
+        with self._turns.turn("append", self._name) as state:
             slot = self._slot()
             if slot.ops is None:
                 raise ValueError(f"{self._name!r} is one pickle of something else's; replace it first")
-            space.extend(self._name, ops)
+            state.extend(self._name, ops)
             return _tail(self._slot(), None).position
 
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
-        with self._engine._turn("replace", self._name) as space:
+        with self._turns.turn("replace", self._name) as state:
             self._slot()
-            space.put_bucket(self._name, ops, flags)
+            state.put_bucket(self._name, ops, flags)
 
     def secure(self) -> None:
-        """A memory has nothing that outlives a power cut."""
+        """Do nothing: no memory outlives a power cut."""
 
     def drop(self) -> None:
-        with self._engine._turn("drop", self._name) as space:
+        with self._turns.turn("drop", self._name) as state:
             self._slot()
-            space.remove(self._name)
+            state.remove(self._name)
 
 
 def _tail(slot: Slot, since: Position | None) -> Tail:

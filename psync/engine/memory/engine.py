@@ -1,13 +1,11 @@
-"""The engine in memory: cells, owners and housekeeping; every verb is one step that a scheduler can see coming."""
+"""Memory engine: does each verb as one step, before which a scheduler is called; composes the parts of the memory."""
 
 from __future__ import annotations
 
 import builtins
 import math
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 from psync.engine.contract.bucket import Bucket
 from psync.engine.contract.engine import Engine, Mutex
@@ -21,9 +19,9 @@ from psync.engine.memory.locks import MemoryMutex, MemoryWatch
 from psync.engine.memory.log import MemoryLog
 from psync.engine.memory.namespace import Slot
 from psync.engine.memory.register import MemoryRegister, MemorySeats
-from psync.engine.memory.state import Died, Hold, Key, Space
+from psync.engine.memory.state import State
+from psync.engine.memory.turns import Turns
 from psync.engine.system import exit_hooks
-from psync.errors import CorruptValue
 
 
 class MemoryEngine(Engine):
@@ -36,220 +34,147 @@ class MemoryEngine(Engine):
 
     spin = 0.0
     grace = 60.0
-    """Nothing goes unannounced in one memory, not even a death; a pause returns all the same, as the contract says."""
+    """Every change is announced in one memory, even a death; a pause returns all the same, as the contract says."""
     seats = 0
-    """Of each register: none, as a change of it costs no more here. Tests want some."""
+    """The number of slots of each register: none, as they save nothing here. Tests set it."""
 
     def __init__(self, *, clock: Clock | None = None) -> None:
-        self._space = Space(clock or MonotonicClock())
+        self.turns = Turns(State(clock or MonotonicClock()))
         self.helpers = clock is None
-        self._me = self._pid = 0
         self._farewells = exit_hooks.CloseCallbacks()
         self._seats: dict[str, MemorySeats] = {}
 
     def __repr__(self) -> str:
-        return f"<MemoryEngine at {id(self._space):#x}>"
+        return f"<MemoryEngine at {id(self.turns.state):#x}>"
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("a MemoryEngine can't travel to another process; use a directory for that")
 
-    # -- steps --------------------------------------------------------------------------------------
-
-    def _step(self, verb: str, name: str) -> None:
-        """Called before each verb, with no lock held. A scheduler overrides this: it may block, raise, or kill."""
-
-    @contextmanager
-    def _turn(self, verb: str, name: str, key: Key | None = None) -> Iterator[Space]:
-        """One step, alone in the memory. With a `key`: once nobody else holds that."""
-        self._step(verb, name)
-        with self._space.turn:
-            if key is not None:
-                self._until(lambda: self._is_free(key))
-            self._check_alive()
-            yield self._space
-
-    def _changing(self, verb: str, name: str) -> AbstractContextManager[Space]:
-        return self._turn(verb, name, ("name", name))
-
-    def _is_free(self, key: Key) -> bool:
-        hold = self._space.holds.get(key)
-        if hold is None:
-            return True
-        if hold.thread != threading.get_ident():
-            return False
-        if key[0] == "log" and hold.owner == self.owner():
-            return True
-        raise RuntimeError(f"{key[1]!r} is held by this very thread, which would wait for itself for ever")
-
-    def _until(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait, giving up the turn, until `ready()`; False if that is not so after `timeout` seconds."""
-        clock = self._space.clock
-        until = None if timeout is None else clock.now() + timeout
-        while not ready():
-            if until is not None and clock.now() >= until:
-                return False
-            clock.wait(self._space.turn, until)
-            self._check_alive()
-        return True
-
-    @contextmanager
-    def _holding(self, key: Key) -> Iterator[None]:
-        """Nobody else holds or changes `key` during the block. Begin it with the turn, let the block run without."""
-        space = self._space
-        with space.turn:
-            self._until(lambda: self._is_free(key))
-            hold = space.holds.setdefault(key, Hold(self.owner(), depth=0))
-            hold.depth += 1
-        try:
-            yield
-        finally:
-            with space.turn:
-                hold.depth -= 1
-                if not hold.depth and space.holds.get(key) is hold:
-                    del space.holds[key]
-                    space.turn.notify_all()
-
     # -- cells --------------------------------------------------------------------------------------
 
     def read(self, name: str, known: Cell | None = None) -> Cell | None:
-        with self._turn("read", name) as space:
-            return self._cell(name, space.tree.get(name), known)
+        with self.turns.turn("read", name) as state:
+            return self._cell(name, state.namespace.get(name), known)
 
     def _cell(self, name: str, slot: Slot | None, known: Cell | None = None) -> Cell | None:
         if slot is None:
             return None
-        self._check_whole(name, slot)
+        self.turns.state.check_whole(name, slot)
         if known is not None and known.version == (slot.version,):
             return known
         return Cell(slot.pickle(), (slot.version,))
 
-    def _check_whole(self, name: str, slot: Slot | None) -> None:
-        """What fails its check goes to quarantine; raises `CorruptValue` then. Call it with the turn."""
-        if slot is not None and slot.spoilt is not None:
-            reason = slot.spoilt
-            refuge = self._quarantine(name, slot, reason)
-            text = f"the value of {name!r} is damaged ({reason}); its bytes are kept at {refuge}. Set the key again"
-            raise CorruptValue(text, key=name, path=name, quarantine=refuge, reason=reason)
-
-    def _quarantine(self, name: str, slot: Slot, reason: str) -> str:
-        space = self._space
-        refuge = f".psync/quarantine/{next(space.versions)}-{name.replace('/', '%2F')}"
-        space.remove(name)
-        slot.spoilt = reason
-        space.tree.put(refuge, slot)
-        return refuge
-
     def write(self, name: str, payload: bytes) -> None:
-        with self._changing("write", name) as space:
-            space.put(name, bytes(payload))
+        with self.turns.changing("write", name) as state:
+            state.put(name, bytes(payload))
 
     def create(self, name: str, payload: bytes) -> bool:
-        with self._changing("create", name) as space:
-            if space.tree.get(name) is not None:
+        with self.turns.changing("create", name) as state:
+            if state.namespace.get(name) is not None:
                 return False
-            space.put(name, bytes(payload))
+            state.put(name, bytes(payload))
             return True
 
     def delete(self, name: str) -> bool:
-        with self._changing("delete", name) as space:
-            return space.remove(name) is not None
+        with self.turns.changing("delete", name) as state:
+            return state.remove(name) is not None
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
-        with self._changing("pop", name) as space:
-            cell = self._cell(name, space.tree.get(name))
+        with self.turns.changing("pop", name) as state:
+            cell = self._cell(name, state.namespace.get(name))
             if cell is not None and before is not None:
                 before(cell)
-            space.remove(name)
+            state.remove(name)
             return cell
 
     def move(self, name: str, new: str) -> bool:
-        with self._changing("move", name) as space:
-            self._until(lambda: self._is_free(("name", name)) and self._is_free(("name", new)))
-            slot = space.tree.get(name)
-            if slot is None or space.tree.get(new) is not None:
+        with self.turns.changing("move", name) as state:
+            self.turns.until(lambda: self.turns.is_free(("name", name)) and self.turns.is_free(("name", new)))
+            slot = state.namespace.get(name)
+            if slot is None or state.namespace.get(new) is not None:
                 return False
-            space.tree.check(new)
-            space.remove(name)
-            space.tree.put(new, slot)
-            space.announce(new)
+            state.namespace.check(new)
+            state.remove(name)
+            state.namespace.put(new, slot)
+            state.announce(new)
             return True
 
     def update(self, name: str, function: Update) -> bytes | None:
-        self._step("update", name)
-        with self._holding(("name", name)):
-            with self._space.turn:
-                self._check_alive()
-                cell = self._cell(name, self._space.tree.get(name))
+        self.turns.step("update", name)
+        with self.turns.holding(("name", name)):
+            with self.turns.state.condition:
+                self.turns.check_alive()
+                cell = self._cell(name, self.turns.state.namespace.get(name))
                 if cell is None:
-                    self._space.tree.check(name)
+                    self.turns.state.namespace.check(name)
             old = cell.payload if cell else None
             new = function(old)  # without the turn: it may be slow, and look at other names
             if new is None or new is old:
                 return old
-            with self._space.turn:
-                self._check_alive()
-                self._space.put(name, bytes(new))
+            with self.turns.state.condition:
+                self.turns.check_alive()
+                self.turns.state.put(name, bytes(new))
             return new
 
     def entries(self, folder: str = "") -> tuple[builtins.list[str], builtins.list[str]]:
-        with self._turn("entries", folder) as space:
-            found = space.tree.folder(folder)
+        with self.turns.turn("entries", folder) as state:
+            found = state.namespace.folder(folder)
             names = [name for name, inner in found.items() if isinstance(inner, Slot)]
             return names, [name for name, inner in found.items() if not isinstance(inner, Slot)]
 
     def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
-        with self._turn("list", folder) as space:
-            return iter(tuple(space.tree.names(folder, hidden=hidden)))
+        with self.turns.turn("list", folder) as state:
+            return iter(tuple(state.namespace.names(folder, hidden=hidden)))
 
     # -- the other shapes, waiting and time ---------------------------------------------------------
 
     def bucket(self, name: str) -> Bucket:
-        return MemoryBucket(self, name)
+        return MemoryBucket(self.turns, name)
 
     def append_all(self, ops: Mapping[str, bytes]) -> None:
-        with self._turn("append_all", " ".join(sorted(ops))) as space:
-            self._until(lambda: all(self._is_free(("name", name)) for name in ops))
+        with self.turns.turn("append_all", " ".join(sorted(ops))) as state:
+            self.turns.until(lambda: all(self.turns.is_free(("name", name)) for name in ops))
             for name in ops:
-                slot = space.tree.get(name)
-                self._check_whole(name, slot)
+                slot = state.namespace.get(name)
+                state.check_whole(name, slot)
                 if slot is None:
-                    space.tree.check(name)
+                    state.namespace.check(name)
                 elif slot.ops is None:
                     raise ValueError(f"{name!r} is one pickle of something else's; replace it first")
             for name, more in ops.items():
-                space.extend(name, more)
+                state.extend(name, more)
 
     def log(self, name: str) -> Log:
-        return MemoryLog(self, name)
+        return MemoryLog(self.turns, name)
 
     def register(self, name: str) -> Register:
-        self._space.registers.add(name)
+        self.turns.state.registers.add(name)
         seats = self._seats.get(name)
         if seats is None and self.seats:
-            seats = self._seats.setdefault(name, MemorySeats(self, name, self.seats))
-        return MemoryRegister(self, name, seats)
+            seats = self._seats.setdefault(name, MemorySeats(self.turns, name, self.seats))
+        return MemoryRegister(name, self.read, self.update, seats)
 
     def mutex(self, name: str) -> Mutex:
-        return MemoryMutex(self, name)
+        return MemoryMutex(self.turns, name)
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
-        self._step("guard", name)
-        with self._holding(("guard", name)):
+        self.turns.step("guard", name)
+        with self.turns.holding(("guard", name)):
             yield
 
     def watch(self, names: Sequence[str], taking: str | None = None) -> MemoryWatch:
-        return MemoryWatch(self, names if taking is None else [*names, taking])
+        return MemoryWatch(self.turns, names if taking is None else [*names, taking], self.grace)
 
     def announce(self, name: str) -> None:
-        with self._turn("announce", name) as space:
-            space.announce(name)
+        with self.turns.turn("announce", name) as state:
+            state.announce(name)
 
     def give_way(self) -> None:
-        """Nothing: who waits here sleeps."""
+        """Do nothing: every waiter here sleeps."""
 
     def now(self) -> float:
-        return self._space.clock.now()
+        return self.turns.state.clock.now()
 
     def due(self, seconds: float) -> int:
         return math.ceil((self.now() + seconds) * 1000)
@@ -260,104 +185,92 @@ class MemoryEngine(Engine):
     # -- owners -------------------------------------------------------------------------------------
 
     def owner(self) -> int:
-        with self._space.turn:
-            if self._pid != os.getpid():
-                self._pid = os.getpid()
-                self._me = self._space.new_owner(self._pid)
-            return self._me
+        return self.turns.owner()
 
     def at_leaving(self, farewell: Callable[[], object]) -> None:
         self._farewells.add(farewell)
 
     def alive(self, owner: int) -> Alive:
-        with self._turn("alive", str(owner)) as space:
-            facts = space.owners.get(owner)
+        with self.turns.turn("alive", str(owner)) as state:
+            facts = state.owners.get(owner)
             if facts is None:
                 return Alive.UNKNOWN
             return Alive.YES if facts.alive else Alive.NO
 
     def describe(self, owner: int) -> str:
-        with self._turn("describe", str(owner)) as space:
-            facts = space.owners.get(owner)
+        with self.turns.turn("describe", str(owner)) as state:
+            facts = state.owners.get(owner)
         if facts is None:
             return f"owner {owner}, of whom nothing is known"
         return f"owner {owner} in pid {facts.pid} since {facts.since:.3f}{'' if facts.alive else ', dead'}"
 
     def as_owner(self) -> MemoryEngine:
-        """The same memory as another owner sees it: what a second process would be to a directory."""
+        """Return an engine of another owner of the same memory, as a second process is one of a directory."""
         other = object.__new__(type(self))
         vars(other).update(vars(self))
-        other._me = other._pid = 0
+        other.turns = self.turns.as_owner()
         other._farewells = exit_hooks.CloseCallbacks()
         other._seats = {}
         return other
 
     def die(self) -> None:
-        """This owner ends like a killed process: proved dead, its mutexes free.
+        """End this owner like a killed process: it is proved dead, and its mutexes are free.
 
         Its further verbs, and those that wait already, raise `Died`.
         """
-        with self._space.turn:
-            self._space.bury(self.owner())
-
-    def _check_alive(self) -> None:
-        if self._me and not self._space.owners[self._me].alive:
-            raise Died(f"owner {self._me} has died")
+        self.turns.die()
 
     # -- looking at the whole -----------------------------------------------------------------------
 
     def is_used(self) -> bool:
-        with self._turn("is_used", "") as space:
-            return bool(space.tree.root or space.logs or space.owners)
+        with self.turns.turn("is_used", "") as state:
+            return bool(state.namespace.root or state.logs or state.owners)
 
     def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
-        with self._turn("walk", folder) as space:
+        with self.turns.turn("walk", folder) as state:
             below = f"{folder}/" if folder else ""
-            names = space.tree.names(folder, hidden=True)
-            found = [(space.shape(name), name) for name in names]
-            found += [(Shape.LOG, name) for name in space.logs if name.startswith(below)]
+            names = state.namespace.names(folder, hidden=True)
+            found = [(state.shape(name), name) for name in names]
+            found += [(Shape.LOG, name) for name in state.logs if name.startswith(below)]
         return (each for each in found if not each[1].startswith(".psync/quarantine/"))
 
     def facts(self, name: str) -> Facts | None:
-        with self._turn("facts", name) as space:
-            slot = space.tree.get(name)
+        with self.turns.turn("facts", name) as state:
+            slot = state.namespace.get(name)
             return None if slot is None else Facts(len(slot.pickle()), None)
 
     def mutexes(self) -> Sequence[str]:
-        with self._turn("mutexes", "") as space:
-            return [*space.mutexes]
+        with self.turns.turn("mutexes", "") as state:
+            return [*state.mutexes]
 
     def processes(self) -> Sequence[Process]:
-        with self._turn("processes", "") as space:
-            return [Process(number, None, Alive.YES, None) for number, facts in space.owners.items() if facts.alive]
+        with self.turns.turn("processes", "") as state:
+            return [Process(number, None, Alive.YES, None) for number, facts in state.owners.items() if facts.alive]
 
     # -- housekeeping -------------------------------------------------------------------------------
 
     def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
-        with self._changing("set_aside", name) as space:
-            slot = space.tree.get(name)
-            if slot is None or (slot.spoilt is None if seen is None else seen not in ((), (slot.version,))):
+        with self.turns.changing("set_aside", name) as state:
+            slot = state.namespace.get(name)
+            if slot is None or (slot.damage is None if seen is None else seen not in ((), (slot.version,))):
                 return None  # () is whatever stands there
-            return self._quarantine(name, slot, reason)
+            return state.quarantine(name, slot, reason)
 
     def spoil(self, name: str, reason: str = "damaged by a test") -> None:
-        """Damage what stands at `name`, as a broken disk would: from now on it fails its check."""
-        with self._changing("spoil", name) as space:
-            slot = space.tree.get(name)
+        """Damage the value at `name`, as a broken disk would: from now on it fails its check."""
+        with self.turns.changing("spoil", name) as state:
+            slot = state.namespace.get(name)
             if slot is None:
                 raise KeyError(name)
-            slot.spoilt = reason
-            slot.version = next(space.versions)
-            space.announce(name)
+            slot.damage = reason
+            slot.version = next(state.versions)
+            state.announce(name)
 
     def sweep(self) -> int:
-        with self._turn("sweep", ""):
+        with self.turns.turn("sweep", ""):
             return 0  # verbs are steps here, so the dead leave nothing half done
 
     def close(self) -> None:
-        """Nothing to give back but the owner: used again, this is another one. A mutex that is held stays so."""
-        self._farewells.say()
-        with self._space.turn:
-            if self._me and self._pid == os.getpid():
-                self._space.retire(self._me)
-            self._me = self._pid = 0
+        """End the owner; a later verb is done as another one. A held mutex stays held."""
+        self._farewells.run()
+        self.turns.leave()

@@ -1,57 +1,55 @@
-"""A mutex and a watch in memory: both sleep on the engine's one condition, by the engine's clock."""
+"""Mutexes and watches in memory: both sleep on the one condition of the memory, by its clock."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from psync.engine.contract.engine import Mutex, Watch
-
-if TYPE_CHECKING:
-    from psync.engine.memory.engine import MemoryEngine
+from psync.engine.memory.turns import Turns
 
 
 class MemoryMutex(Mutex):
-    def __init__(self, engine: MemoryEngine, name: str) -> None:
-        self._engine = engine
+    def __init__(self, turns: Turns, name: str) -> None:
+        self._turns = turns
         self._name = name
         self._holder = self._token = 0
 
     def __repr__(self) -> str:
-        holder = self._engine._space.mutexes.get(self._name)
+        holder = self._turns.state.mutexes.get(self._name)
         return f"<MemoryMutex {self._name!r} {f'held by owner {holder}' if holder else 'free'}>"
 
     def acquire(self, timeout: float | None = None) -> bool:
-        engine = self._engine
-        with engine._turn("acquire", self._name) as space:
-            if not engine._until(lambda: self._name not in space.mutexes, timeout):
+        turns = self._turns
+        with turns.turn("acquire", self._name) as state:
+            if not turns.until(lambda: self._name not in state.mutexes, timeout):
                 return False
-            self._holder = space.mutexes[self._name] = engine.owner()
-            self._token = space.tokens[self._name] = space.tokens.get(self._name, 0) + 1
+            self._holder = state.mutexes[self._name] = turns.owner()
+            self._token = state.tokens[self._name] = state.tokens.get(self._name, 0) + 1
             return True
 
     @property
     def token(self) -> int:  # type: ignore[override]
-        return self._token if self._engine._space.mutexes.get(self._name, -1) == self._holder else 0
+        return self._token if self._turns.state.mutexes.get(self._name, -1) == self._holder else 0
 
     def release(self) -> None:
-        with self._engine._turn("release", self._name) as space:
-            if space.mutexes.get(self._name, -1) not in (self._engine.owner(), self._holder):
+        with self._turns.turn("release", self._name) as state:
+            if state.mutexes.get(self._name, -1) not in (self._turns.owner(), self._holder):
                 raise RuntimeError("a mutex that is not held can't be released")
-            del space.mutexes[self._name]
-            space.turn.notify_all()
+            del state.mutexes[self._name]
+            state.condition.notify_all()
 
     def holder(self) -> int:
-        with self._engine._turn("holder", self._name) as space:
-            return space.mutexes.get(self._name, 0)
+        with self._turns.turn("holder", self._name) as state:
+            return state.mutexes.get(self._name, 0)
 
 
 class MemoryWatch(Watch):
-    """Its own context manager, so that it is there from the moment of entering on."""
+    """Its own context manager, so that it is registered from the moment of entering on."""
 
-    def __init__(self, engine: MemoryEngine, names: Sequence[str]) -> None:
-        self._engine = engine
+    def __init__(self, turns: Turns, names: Sequence[str], grace: float) -> None:
+        self._turns = turns
+        self._grace = grace
         self._names = frozenset(names)
         self.fired = False
 
@@ -59,25 +57,24 @@ class MemoryWatch(Watch):
         return f"<MemoryWatch of {', '.join(sorted(self._names)) or 'nothing'}>"
 
     def __enter__(self) -> MemoryWatch:
-        with self._engine._turn("watch", " ".join(sorted(self._names))) as space:
+        with self._turns.turn("watch", " ".join(sorted(self._names))) as state:
             self.fired = False
             for name in self._names:
-                space.watching.setdefault(name, set()).add(self)
+                state.watching.setdefault(name, set()).add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        space = self._engine._space
-        with space.turn:
+        state = self._turns.state
+        with state.condition:
             for name in self._names:
-                watches = space.watching.get(name, set())
+                watches = state.watching.get(name, set())
                 watches.discard(self)
                 if not watches:
-                    space.watching.pop(name, None)
+                    state.watching.pop(name, None)
 
     def pause(self, timeout: float | None) -> None:
-        grace = self._engine.grace
-        with self._engine._turn("pause", " ".join(sorted(self._names))):
-            self._engine._until(lambda: self.fired, grace if timeout is None else min(timeout, grace))
+        with self._turns.turn("pause", " ".join(sorted(self._names))):
+            self._turns.until(lambda: self.fired, self._grace if timeout is None else min(timeout, self._grace))
             self.fired = False

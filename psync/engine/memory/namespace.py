@@ -1,4 +1,4 @@
-"""Names with slashes as a tree: folders are there as long as something is in them."""
+"""Namespace: keeps names with slashes as a tree. A folder exists as long as something is in it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ HIDDEN = ".psync"
 
 @dataclass(slots=True)
 class Slot:
-    """What stands at a name: a cell, or (when `ops` is there) a bucket."""
+    """The value at a name: a cell, or, if it has `ops`, a bucket."""
 
     version: int
-    """Never used twice in one memory, so equal versions are the same bytes."""
+    """Grows with each change in one memory, so equal versions are the same bytes."""
     payload: bytes = b""
     ops: bytearray | None = None
     flags: int = 0
     identity: int = 0
-    """Of a bucket: the version it had when it was begun or last replaced."""
-    spoilt: str | None = None
-    """Why it can't be read; only tests damage a memory."""
+    """For a bucket: the version it had when it was created or last replaced."""
+    damage: str | None = None
+    """Why the value can't be read; only tests damage a memory."""
 
     def pickle(self) -> bytes:
-        """The one complete pickle that any reader sees."""
+        """The value as one complete pickle."""
         return self.payload if self.ops is None else b"\x80\x05}" + self.ops + b"."
 
 
@@ -34,7 +34,9 @@ Folder = dict[str, Union[Slot, "Folder"]]
 
 
 @dataclass(slots=True)
-class Tree:
+class Namespace:
+    """The tree of all names in one memory."""
+
     root: Folder = field(default_factory=dict)
 
     def get(self, name: str) -> Slot | None:
@@ -44,7 +46,7 @@ class Tree:
         return found if isinstance(found, Slot) else None
 
     def put(self, name: str, slot: Slot) -> None:
-        """`slot` stands at `name`. Raises `InvalidKey`, and changes nothing, where a folder meets a value."""
+        """Put `slot` at `name`. Raises `InvalidKey`, and changes nothing, where a folder meets a value."""
         *folders, last = name.split("/")
         self.check(name)
         folder = self.root
@@ -77,14 +79,14 @@ class Tree:
             del folder[parts[0]]
 
     def folder(self, name: str) -> Folder:
-        """What is directly in the folder; empty when there is none."""
+        """Return the entries directly in the folder; empty if there is no such folder."""
         found: Slot | Folder | None = self.root
         for part in name.split("/") if name else ():
             found = found.get(part) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
 
     def names(self, folder: str, *, hidden: bool) -> Iterator[str]:
-        """The full name of everything below `folder`."""
+        """List the full names of all values below `folder`."""
         if not hidden and f"{folder}/".startswith(f"{HIDDEN}/"):
             return
         prefix = f"{folder}/" if folder else ""

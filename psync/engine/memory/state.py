@@ -1,32 +1,30 @@
-"""What all looks at one memory share: names, logs, mutexes, owners, and the one lock that makes a verb one step."""
+"""State: keeps what all owners of one memory share, and the one lock that makes each verb atomic."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from psync.engine.contract.register import Seat
 from psync.engine.contract.report import Shape
 from psync.engine.memory.clock import Clock
-from psync.engine.memory.namespace import Slot, Tree
-
-if TYPE_CHECKING:
-    from psync.engine.memory.locks import MemoryWatch
-    from psync.engine.memory.log import Records
+from psync.engine.memory.namespace import Namespace, Slot
+from psync.engine.memory.records import Records
+from psync.errors import CorruptValue
 
 
 class Died(SystemExit):
-    """A verb was called for an owner that has died: like a killed process, its code goes no further.
+    """Raised by every verb of an owner that has died: like a killed process, its code goes no further.
 
-    No error that a caller could handle, hence no `Exception`; a thread that ends with it ends silently.
+    No caller should handle it, so it is no `Exception`; a thread that ends with it ends silently.
     """
 
 
 @dataclass(slots=True, eq=False)
-class Hold:
-    """Somebody keeps the others out of a name for the length of a block. Belongs to a thread of an owner."""
+class ThreadLock:
+    """A lock on a name for the length of a block. It belongs to one thread of one owner."""
 
     owner: int
     thread: int = field(default_factory=threading.get_ident)
@@ -40,48 +38,59 @@ class OwnerFacts(NamedTuple):
 
 
 Key = tuple[str, str]
-"""Shape and name of what is held: cells and buckets share their names, logs and mutexes have their own."""
+"""Kind and name of a lock: cells and buckets share their names, logs and guards have their own."""
 
 
-class Space:
+class Waiter(Protocol):
+    """A watch that is to be told of changes."""
+
+    fired: bool
+    """Set, with the turn, as soon as a watched name has changed."""
+
+
+class State:
+    """One memory. Only its clock may be used without the turn, which is the lock of `condition`."""
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.turn = threading.Condition(threading.RLock())
-        """Held for the length of each step; notified when something that somebody may wait for has changed."""
-        self.tree = Tree()
+        self.condition = threading.Condition(threading.RLock())
+        """Held for the length of each step; notified after each change that an owner may wait for."""
+        self.namespace = Namespace()
         self.logs: dict[str, Records] = {}
         self.registers: set[str] = set()
-        """Names that were used as registers, whose values are cells here,"""
+        """Names that were used as registers; their values are cells here."""
         self.seats: dict[str, tuple[Seat, ...]] = {}
-        """and the seats of those that were ever taken."""
-        self.holds: dict[Key, Hold] = {}
+        """The slots of registers, by name, once one of them was taken."""
+        self.locks: dict[Key, ThreadLock] = {}
         self.mutexes: dict[str, int] = {}
+        """The owners of held mutexes."""
         self.tokens: dict[str, int] = {}
-        self.watching: dict[str, set[MemoryWatch]] = {}
+        """The last fencing token of each mutex."""
+        self.watching: dict[str, set[Waiter]] = {}
         self.owners: dict[int, OwnerFacts] = {}
         self.versions = count(1)
 
-    # -- what stands at a name: call these only while `turn` is held --------------------------------
+    # -- values: call these only with the turn -------------------------------------------------------
 
     def put(self, name: str, payload: bytes) -> None:
-        self.tree.put(name, Slot(next(self.versions), payload))
+        self.namespace.put(name, Slot(next(self.versions), payload))
         self.announce(name)
 
     def shape(self, name: str) -> Shape:
-        """Of what stands at `name`."""
+        """Return the shape of the value at `name`."""
         if name in self.registers:
             return Shape.REGISTER
-        slot = self.tree.get(name)
+        slot = self.namespace.get(name)
         return Shape.CELL if slot is None or slot.ops is None else Shape.BUCKET
 
     def put_bucket(self, name: str, ops: bytes, flags: int) -> None:
         version = next(self.versions)
-        self.tree.put(name, Slot(version, ops=bytearray(ops), flags=flags, identity=version))
+        self.namespace.put(name, Slot(version, ops=bytearray(ops), flags=flags, identity=version))
         self.announce(name)
 
     def extend(self, name: str, ops: bytes) -> None:
-        """The bucket at `name` grows by `ops`; it begins if there is none."""
-        slot = self.tree.get(name)
+        """Append `ops` to the bucket at `name`, which is created if there is none."""
+        slot = self.namespace.get(name)
         if slot is None:
             self.put_bucket(name, ops, 0)
             return
@@ -91,18 +100,34 @@ class Space:
         self.announce(name)
 
     def remove(self, name: str) -> Slot | None:
-        slot = self.tree.remove(name)
+        slot = self.namespace.remove(name)
         if slot is not None:
             self.announce(name)
         return slot
 
+    def check_whole(self, name: str, slot: Slot | None) -> None:
+        """Move `slot`, which was read at `name`, to quarantine if it is damaged. Raises `CorruptValue` then."""
+        if slot is not None and slot.damage is not None:
+            reason = slot.damage
+            refuge = self.quarantine(name, slot, reason)
+            text = f"the value of {name!r} is damaged ({reason}); its bytes are kept at {refuge}. Set the key again"
+            raise CorruptValue(text, key=name, path=name, quarantine=refuge, reason=reason)
+
+    def quarantine(self, name: str, slot: Slot, reason: str) -> str:
+        """Move `slot` from `name` to quarantine; returns its name there."""
+        refuge = f".psync/quarantine/{next(self.versions)}-{name.replace('/', '%2F')}"
+        self.remove(name)
+        slot.damage = reason
+        self.namespace.put(refuge, slot)
+        return refuge
+
     def announce(self, name: str) -> None:
-        """`name` has changed: whoever watches it looks again."""
+        """Wake every watch of `name`, which has changed."""
         watches = self.watching.get(name)
         if watches:
             for watch in watches:
                 watch.fired = True
-            self.turn.notify_all()
+            self.condition.notify_all()
 
     # -- owners -------------------------------------------------------------------------------------
 
@@ -112,15 +137,15 @@ class Space:
         return number
 
     def retire(self, owner: int) -> None:
-        """`owner` is nobody any more."""
+        """End `owner`, and wake every watch."""
         self.owners[owner] = self.owners[owner]._replace(alive=False)
-        for watches in self.watching.values():  # a death is what many a waiter waits for
+        for watches in self.watching.values():  # many waiters wait for a death
             for watch in watches:
                 watch.fired = True
-        self.turn.notify_all()
+        self.condition.notify_all()
 
-    def bury(self, owner: int) -> None:
-        """`owner` was killed: what it kept others out of is free again."""
+    def free_all_of(self, owner: int) -> None:
+        """End `owner`, which was killed, and free its mutexes and locks."""
         self.mutexes = {name: holder for name, holder in self.mutexes.items() if holder != owner}
-        self.holds = {key: hold for key, hold in self.holds.items() if hold.owner != owner}
+        self.locks = {key: lock for key, lock in self.locks.items() if lock.owner != owner}
         self.retire(owner)

@@ -1,26 +1,22 @@
-"""A bucket on the server: a string that grows by APPEND; who follows it reads what came behind where it was."""
+"""Buckets on the server: a string that grows by APPEND; a reader gets what came behind its position."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
 from psync.engine.redis import encoding, lua
-
-if TYPE_CHECKING:
-    from psync.engine.redis.engine import RedisEngine
-
+from psync.engine.redis.store import RedisStore
 
 NOTHING_KNOWN = Position((0,), 0, 0)
 WHOLE = 2
-"""What the server says of a bucket of which it gives all: it is new to who asks, or was replaced."""
+"""The server's answer for a bucket that it returns whole, as it is new to the reader, or was replaced."""
 
 
 class RedisBucket(Bucket):
-    def __init__(self, engine: RedisEngine, name: str) -> None:
-        self._engine = engine
+    def __init__(self, store: RedisStore, name: str) -> None:
+        self._store = store
         self._name = name
         self.key = name.encode()
 
@@ -28,25 +24,25 @@ class RedisBucket(Bucket):
         return f"<RedisBucket {self._name!r}>"
 
     def tail(self, since: Position | None = None) -> Tail | None:
-        ((_, found),) = tails(self._engine, {self._name: since})
+        ((_, found),) = tails(self._store, {self._name: since})
         return found
 
     def look_first(self) -> None:
-        """Before the first append of this process: what damaged bytes were extended by would be lost with them."""
-        if self.key not in self._engine.sound:
+        """Read the bucket before the first append of this process: items appended to damaged bytes would be lost."""
+        if self.key not in self._store.sound:
             self.tail()
 
     def append(self, ops: bytes) -> int:
-        """One round trip; the first of a process looks first."""
+        """One round trip; the first append of a process reads first."""
         self.look_first()
-        return self._engine.append([(self.key, ops)], self._name)
+        return self._store.append([(self.key, ops)], self._name)
 
     @contextmanager
     def held(self) -> Iterator[HeldBucket | None]:
         what = b"n:" + self.key
-        with self._engine.holds.held(what, what) as hold:
-            if hold.value is not None:
-                held = _Held(self, self._engine, hold.proof)
+        with self._store.locks.held(what, what) as lock:
+            if lock.value is not None:
+                held = _Held(self, self._name, self._store, lock.proof)
                 try:
                     yield held
                 finally:
@@ -56,52 +52,53 @@ class RedisBucket(Bucket):
 
 
 class _Held(HeldBucket):
-    def __init__(self, bucket: RedisBucket, engine: RedisEngine, proof: bytes) -> None:
+    def __init__(self, bucket: RedisBucket, name: str, store: RedisStore, proof: bytes) -> None:
         self._bucket = bucket
-        self._engine = engine
+        self._store = store
         self._proof = proof
-        self._name = bucket.key
+        self._key = bucket.key
+        self._name = name
         self.over = False
 
     def _check(self) -> None:
         if self.over:
-            raise RuntimeError(f"the bucket {self._bucket._name!r} is not held any more")
+            raise RuntimeError(f"the bucket {self._name!r} is not held any more")
 
     def tail(self, since: Position | None = None) -> Tail:
         self._check()
         tail = self._bucket.tail(since)
         if tail is None:
-            raise RuntimeError(f"the bucket {self._bucket._name!r} is not held any more: it was dropped")
+            raise RuntimeError(f"the bucket {self._name!r} is not held any more: it was dropped")
         return tail
 
     def append(self, ops: bytes) -> Position:
         self._check()
-        size = self._engine.append([(self._name, ops)], self._bucket._name, self._proof)
+        size = self._store.append([(self._key, ops)], self._name, self._proof)
         if not size:
-            raise ValueError(f"{self._bucket._name!r} is one pickle of something else's; replace it first")
+            raise ValueError(f"{self._name!r} is one pickle of something else's; replace it first")
 
-        server = self._engine.server
-        head = server.ask("GETRANGE", server.prefix + b"n:" + self._name, 1, 8)
+        server = self._store.server
+        head = server.ask("GETRANGE", server.prefix + b"n:" + self._key, 1, 8)
         return Position((int.from_bytes(head, "little"), server.era), size, 0)
 
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
         self._check()
         data = encoding.bucket_head(flags) + encoding.chunk(ops)
-        self._engine.put(lua.WRITE, self._name, data, self._proof)
+        self._store.put(lua.WRITE, self._key, data, self._proof)
 
     def secure(self) -> None:
-        """Nothing: the server writes its commands to its disk in their order, so what follows never outlives this."""
+        """Do nothing: the server writes commands to its disk in their order, so no later one outlives this."""
 
     def drop(self) -> None:
         self._check()
-        self._engine.put(lua.REMOVE, self._name, self._proof, b"")
+        self._store.put(lua.REMOVE, self._key, self._proof, b"")
 
 
-def tails(engine: RedisEngine, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
+def tails(store: RedisStore, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
     """See `Engine.tails`."""
     if not since:
         return
-    server = engine.server
+    server = store.server
     while True:
         era = server.era
         asked: list[object] = []
@@ -117,9 +114,9 @@ def tails(engine: RedisEngine, since: Mapping[str, Position | None]) -> Iterator
         try:
             found = _tail(head, size, data, era, whole=kind == WHOLE) if kind else None
         except encoding.Unreadable as error:
-            raise engine.damaged(name, str(error)) from error
+            raise store.damaged(name, str(error)) from error
         if found is not None:
-            engine.sound.add(name.encode())
+            store.sound.add(name.encode())
         yield name, found
 
 

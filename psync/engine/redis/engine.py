@@ -1,4 +1,4 @@
-"""The engine on a server: cells, and the doors to the other shapes."""
+"""Engine on a server: does the verbs on cells, and composes the parts for all other verbs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,17 @@ from psync.engine.contract.values import Alive, Cell, Durability, Format, Update
 from psync.engine.redis import encoding, lua, scan
 from psync.engine.redis.bucket import RedisBucket, tails
 from psync.engine.redis.client import Server
-from psync.engine.redis.locks import Hold, Holds
 from psync.engine.redis.log import RedisLog
-from psync.engine.redis.lua import Script
 from psync.engine.redis.mutex import RedisMutex
-from psync.engine.redis.pubsub import Channels, RedisWatch
+from psync.engine.redis.pubsub import RedisWatch
 from psync.engine.redis.register import RedisRegister
-from psync.engine.redis.server_info import Premises
-from psync.engine.redis.sessions import Owners
+from psync.engine.redis.server_info import ServerInfo
+from psync.engine.redis.store import HIDDEN, RedisStore
 from psync.engine.redis.url import parse
 from psync.engine.system import clock, exit_hooks, fork_hooks
-from psync.errors import CorruptValue, InvalidKey
 
-HIDDEN = ".psync"
-SET_CLOCK = 10.0
-"""Seconds after which the server is asked again what time it is."""
+CLOCK_CHECK_S = 10.0
+"""The interval at which the server is asked for its time."""
 
 
 class RedisEngine(Engine):
@@ -55,12 +51,7 @@ class RedisEngine(Engine):
         self.address = parse(url)
         self.durability = durability
         self.server = self.serving(self.address)
-        self.owners = Owners(self.server)
-        self.holds = Holds(self)
-        self.channels = Channels(self.server)
-        self.held_mutexes: dict[bytes, Hold] = {}
-        self.sound: set[bytes] = set()
-        """Buckets that this process has read since they were begun: their chunks are sound."""
+        self.store = RedisStore(self.server, self.grace)
         self._farewells = exit_hooks.CloseCallbacks()
         self._offset = self._asked = -math.inf
         fork_hooks.remember(self)
@@ -73,13 +64,13 @@ class RedisEngine(Engine):
 
     @property
     def opened_with(self) -> tuple[str, Durability, Format | None]:
-        """What opens the same store in another process, its password included."""
+        """The arguments that open the same store in another process, its password included."""
         return self.address.whole, self.durability, self.format
 
-    def look(self) -> Premises:
-        """See what the server is like. Raises `StoreFailed` for one that can't keep psync's promises, `ValueError` for
-        one that does not keep what `durability` promises; warns of one that does not tell."""
-        found = self.server.premises()
+    def look(self) -> ServerInfo:
+        """Check what the server is like. Raises `StoreFailed` for one that can't keep psync's promises, `ValueError`
+        for one that does not keep what `durability` promises; warns of one that does not tell."""
+        found = self.server.info()
         found.check(self.root)
         found.check_level(self.durability, self.root)
         if found.policy is None:
@@ -94,17 +85,16 @@ class RedisEngine(Engine):
     def at(self, durability: Durability | None) -> RedisEngine:
         """Itself: what the server keeps is the same for all. Raises `ValueError` if that is less than `durability`."""
         if durability is not None:
-            self.server.premises().check_level(durability, self.root)
+            self.server.info().check_level(durability, self.root)
         return self
 
     @property
     def root(self) -> str:
-        """The URL without the password: what people are told."""
+        """The URL without the password, for people."""
         return self.address.shown
 
     def after_fork(self) -> None:
-        """A child holds nothing, and says nobody else's farewell."""
-        self.held_mutexes = {}
+        """A child does not call the close callbacks of its parent."""
         self._farewells.forget()
 
     # -- cells ---------------------------------------------------------------------------------------
@@ -113,59 +103,28 @@ class RedisEngine(Engine):
         data = self.server.get(b"n:", name.encode())
         if data is None:
             return None
-        cell = self._cell(name, data)
+        cell = self.store.cell(name, data)
         return known if known is not None and known.version == cell.version else cell
 
-    def _cell(self, name: str, data: bytes) -> Cell:
-        try:
-            return Cell(*encoding.uncell(data))
-        except encoding.Unreadable as error:
-            raise self.damaged(name, str(error)) from error
-
-    def damaged(self, name: str, reason: str) -> CorruptValue:
-        """What to raise, once the bytes are in quarantine."""
-        held = bool(self.holds.proof(b"n:" + name.encode()))
-        refuge = self.set_aside(name, reason)
-        text = f"the value of {name!r} is damaged ({reason}); its bytes are kept at {refuge}. Set the key again"
-        return (
-            CorruptValue(text, key=name, path=name, quarantine=refuge, reason=reason)
-            if refuge or held
-            else (CorruptValue(text, key=name, path=name, quarantine=None, reason=reason))
-        )
-
-    def put(self, script: Script, name: bytes, *arguments: Any) -> list[Any]:
-        """Run a script that changes `name` once nobody keeps us out. Raises `InvalidKey` where no value can stand."""
-        what = b"n:" + name
-        return self.checked(what, self.holds.until_free(what, lambda: self.server.run(script, name, *arguments)))
-
-    def checked(self, what: bytes, answer: list[Any]) -> list[Any]:
-        if answer[0] == lua.NO_PLACE:
-            name = what[2:].decode()
-            why = "is a folder of values" if answer[1] == b"folder" else "lies below another value"
-            raise InvalidKey(f"{name!r} can't hold a value: it {why}; use another key", key=name)
-        if answer[0] == lua.LOST:
-            raise self.holds.lost(what)
-        return answer
-
     def write(self, name: str, payload: bytes) -> None:
-        self.put(lua.WRITE, name.encode(), encoding.cell(payload), b"")
+        self.store.put(lua.WRITE, name.encode(), encoding.cell(payload), b"")
 
     def create(self, name: str, payload: bytes) -> bool:
-        return bool(self.put(lua.CREATE, name.encode(), encoding.cell(payload))[1])
+        return bool(self.store.put(lua.CREATE, name.encode(), encoding.cell(payload))[1])
 
     def delete(self, name: str) -> bool:
-        return bool(self.put(lua.REMOVE, name.encode(), b"", b"")[1])
+        return bool(self.store.put(lua.REMOVE, name.encode(), b"", b"")[1])
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
         key = name.encode()
         what = b"n:" + key
-        with self.holds.held(what, what) as hold:
-            if hold.value is None:
+        with self.store.locks.held(what, what) as lock:
+            if lock.value is None:
                 return None
-            cell = self._cell(name, hold.value)
+            cell = self.store.cell(name, lock.value)
             if before is not None:
                 before(cell)
-            self.put(lua.REMOVE, key, hold.proof, b"")
+            self.store.put(lua.REMOVE, key, lock.proof, b"")
             return cell
 
     def move(self, name: str, new: str) -> bool:
@@ -173,35 +132,25 @@ class RedisEngine(Engine):
         while True:
             answer = self.server.run(lua.MOVE, key, target, b"", b"")
             if answer[0] != lua.BUSY:
-                return bool(self.checked(b"n:" + target, answer)[1])
+                return bool(self.store.checked(b"n:" + target, answer)[1])
             for one in (key, target):
-                self.until_let_go(b"n:" + one)
-
-    def until_let_go(self, what: bytes) -> None:
-        """Return once nobody else holds `what`, as far as one look tells."""
-
-        def look() -> list[Any]:
-            session = self.server.run(lua.HOLDER, what)[1]
-            return [lua.OK] if session == b"0" else [lua.BUSY, session]
-
-        if not self.holds.proof(what):
-            self.holds.until_free(what, look)
+                self.store.until_let_go(b"n:" + one)
 
     def update(self, name: str, function: Update) -> bytes | None:
-        """Two round trips: take hold and read; write and let go."""
+        """Two round trips: one locks and reads, one writes and releases."""
         key = name.encode()
         what = b"n:" + key
-        with self.holds.held(what, what) as hold:
-            if hold.value is not None:
-                old: bytes | None = self._cell(name, hold.value).payload
+        with self.store.locks.held(what, what) as lock:
+            if lock.value is not None:
+                old: bytes | None = self.store.cell(name, lock.value).payload
             else:
-                self.checked(what, self.server.run(lua.PLACE, key))
+                self.store.checked(what, self.server.run(lua.PLACE, key))
                 old = None
             new = function(old)
             if new is None or new is old:
                 return old
-            self.checked(what, self.server.run(lua.PUT_HELD, what, hold.proof, key, encoding.cell(bytes(new))))
-            self.holds.is_over(what, hold)
+            self.store.checked(what, self.server.run(lua.PUT_HELD, what, lock.proof, key, encoding.cell(bytes(new))))
+            self.store.locks.ended(what, lock)
             return new
 
     def entries(self, folder: str = "") -> tuple[builtins.list[str], builtins.list[str]]:
@@ -221,50 +170,38 @@ class RedisEngine(Engine):
     # -- the other shapes ----------------------------------------------------------------------------
 
     def bucket(self, name: str) -> Bucket:
-        return RedisBucket(self, name)
+        return RedisBucket(self.store, name)
 
     def tails(self, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
         """All at one instant, in one round trip."""
-        return tails(self, since)
-
-    def append(self, parts: Sequence[tuple[bytes, bytes]], name: str, proof: bytes = b"") -> int:
-        """Append items to buckets at one instant; about how large the last one is now, 0 if one of them is foreign."""
-        arguments = [x for key, ops in parts for x in (key, encoding.bucket_head(), encoding.chunk(ops))]
-        while True:
-            answer = self.server.run(lua.APPEND, proof, *arguments)
-            if answer[0] != lua.BUSY:
-                return int(self.checked(b"n:" + name.encode(), answer)[1])
-            for key, _ in parts:
-                self.until_let_go(b"n:" + key)
+        return tails(self.store, since)
 
     def append_all(self, ops: Mapping[str, bytes]) -> None:
         for name in ops:
-            if name.encode() not in self.sound:
+            if name.encode() not in self.store.sound:
                 self.bucket(name).tail()
-        if ops and not self.append([(name.encode(), more) for name, more in ops.items()], next(iter(ops))):
+        if ops and not self.store.append([(name.encode(), more) for name, more in ops.items()], next(iter(ops))):
             raise ValueError(f"one of {', '.join(ops)} is one pickle of something else's; replace it first")
 
     def log(self, name: str) -> Log:
-        return RedisLog(self, name)
+        return RedisLog(self.store, name)
 
     def register(self, name: str) -> Register:
-        return RedisRegister(self, name)
+        return RedisRegister(self.server, name)
 
     def mutex(self, name: str) -> Mutex:
-        return RedisMutex(self, name)
+        return RedisMutex(self.store.locks, name)
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
-        with self.holds.held(b"g:" + name.encode()):
+        with self.store.locks.held(b"g:" + name.encode()):
             yield
 
     # -- waiting and time ----------------------------------------------------------------------------
 
     def watch(self, names: Sequence[str], taking: str | None = None) -> RedisWatch:
-        return self.watching([name.encode() for name in (names if taking is None else [*names, taking])])
-
-    def watching(self, names: Sequence[bytes]) -> RedisWatch:
-        return RedisWatch(self.channels, names, self.grace)
+        watched = [name.encode() for name in (names if taking is None else [*names, taking])]
+        return RedisWatch(self.store.channels, watched, self.grace)
 
     def announce(self, name: str) -> None:
         self.server.ask("PUBLISH", self.server.prefix + b"!" + name.encode(), b"")
@@ -273,28 +210,28 @@ class RedisEngine(Engine):
         return clock.monotonic()
 
     def due(self, seconds: float) -> int:
-        """In milliseconds of the server's clock: hosts that share nothing else agree on it."""
+        """Return milliseconds of the server's clock, on which all hosts agree."""
         return math.ceil((self._server_time() + min(seconds, 1e9)) * 1000)
 
     def until(self, due: int) -> float | None:
         return due / 1000 - self._server_time()
 
     def _server_time(self) -> float:
-        """Seconds on the server's clock, which is asked every few seconds; in between, on ours."""
+        """Return seconds on the server's clock, which is asked now and then; in between, our own clock counts on."""
         now = clock.monotonic()
-        if now - self._asked > SET_CLOCK:
+        if now - self._asked > CLOCK_CHECK_S:
             seconds, micros = self.server.ask("TIME")
             now = self._asked = clock.monotonic()
             self._offset = int(seconds) + int(micros) / 1e6 - now
         return now + self._offset
 
     def give_way(self) -> None:
-        """Nothing: who waits here sleeps."""
+        """Do nothing: every waiter here sleeps."""
 
     # -- owners --------------------------------------------------------------------------------------
 
     def owner(self) -> int:
-        before, number = self.owners.number, self.owners.mine()
+        before, number = self.store.sessions.number, self.store.sessions.mine()
         if number != before:
             exit_hooks.remember(self)
         return number
@@ -303,10 +240,10 @@ class RedisEngine(Engine):
         self._farewells.add(farewell)
 
     def alive(self, owner: int) -> Alive:
-        return self.owners.alive(owner)
+        return self.store.sessions.alive(owner)
 
     def describe(self, owner: int) -> str:
-        return self.owners.describe(owner)
+        return self.store.sessions.describe(owner)
 
     # -- looking at the whole ------------------------------------------------------------------------
 
@@ -323,43 +260,25 @@ class RedisEngine(Engine):
         return scan.mutexes(self.server)
 
     def processes(self) -> Sequence[Process]:
-        return scan.processes(self.server, self.owners)
+        return scan.processes(self.server, self.store.sessions)
 
     # -- housekeeping --------------------------------------------------------------------------------
 
     def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
-        key = name.encode()
-        data = self.server.get(b"n:", key)
-        if data is None:
-            return None
-        if seen is None:
-            try:
-                encoding.uncell(data)
-                return None
-            except encoding.Unreadable:
-                pass
-        elif seen and int.from_bytes(data[1:9], "little") != seen[0]:
-            return None
-        refuge = f"{HIDDEN}/quarantine/{encoding.fresh().hex()}-{name.replace('/', '%2F')}"
-        what = b"n:" + key
-        proof = self.holds.proof(what)
-        answer = self.holds.until_free(what, lambda: self.server.run(lua.MOVE, key, refuge.encode(), proof, data))
-        return refuge if self.checked(what, answer)[1] else None
+        return self.store.set_aside(name, reason, seen)
 
     def sweep(self) -> int:
-        return self.owners.sweep()
+        return self.store.sessions.sweep()
 
     def remove(self) -> None:
-        """The whole store is gone from the server: for who made it and knows that nobody else uses it."""
+        """Remove the whole store from the server. The caller made it, and knows that nobody else uses it."""
         for key in self.server.keys(b""):
             self.server.ask("UNLINK", self.server.prefix + key)
 
     def close(self) -> None:
-        """Be nobody any more; connections are opened again if the engine is used. A mutex that is held stays so."""
-        self._farewells.say()
-        self.owners.close()
-        self.channels.close()
-        self.server.close()
+        """End the session; a later verb opens the connections again, as a new owner. A held mutex stays held."""
+        self._farewells.run()
+        self.store.close()
 
 
 def _reopen(url: str, durability: Durability, format: Format | None) -> RedisEngine:

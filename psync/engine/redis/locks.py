@@ -1,9 +1,10 @@
-"""To keep others out of something until we let go, or are dead: what mutexes, guards and held names are made of.
+"""Locks with a lease: exclude other sessions until released, or until their session ends. Mutexes, guards and held
+names are made of them.
 
-A hold is a string on the server: the session that has it, and a number that this process drew for it before it asked.
-The fact that decides: whether that string is there and its session's key is, in the very script that wants to change
-something. So who lost its lease changes nothing any more; and who was interrupted while it asked can let go of what it
-perhaps got, though it never heard its token (which grows with every hold of the store).
+A lock is a string on the server: the session that holds it, and a number that the process drew for it before it asked.
+The fact that decides: whether that string and the key of its session are there, in the very script that makes a
+change. So a process that lost its lease changes nothing any more. A process that was interrupted while it asked can
+release the lock that it perhaps got, though it never heard its token (which grows with every lock of the store).
 """
 
 from __future__ import annotations
@@ -12,57 +13,66 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from psync.engine.redis import lua
+from psync.engine.redis.client import Server
+from psync.engine.redis.pubsub import Channels, RedisWatch
+from psync.engine.redis.sessions import Sessions
 from psync.engine.system import clock, fork_hooks
 from psync.errors import StoreFailed
 
-if TYPE_CHECKING:
-    from psync.engine.redis.engine import RedisEngine
-
 K = TypeVar("K")
-AT_ONCE = 3
-"""How often to try again before it is worth while to be woken."""
-LOOK = 0.4
-"""Seconds after which a waiter looks whether who is in its way has died."""
+TRIES_BEFORE_SLEEP = 3
+"""Tries before a waiter subscribes and sleeps: most holders release sooner than that takes."""
+HOLDER_CHECK_S = 0.4
+"""After this time a waiter checks whether the holder has died."""
 
 
-class Hold(NamedTuple):
+class LeaseLock(NamedTuple):
+    """A lock that this process holds."""
+
     session: int
     proof: bytes
-    """What stands on the server as long as it lasts."""
+    """The string on the server, as long as the lock is held."""
     token: int
     value: bytes | None = None
-    """What stood at the name when the hold began."""
+    """The value at the locked name when the lock was acquired."""
 
 
-class Holds:
-    def __init__(self, engine: RedisEngine) -> None:
-        self._engine = engine
-        self._mine: dict[tuple[bytes, int], Hold] = {}
-        """By what is held and the thread."""
+class LeaseLocks:
+    """The locks of this process."""
+
+    def __init__(self, server: Server, sessions: Sessions, channels: Channels, grace: float) -> None:
+        self.server = server
+        self.sessions = sessions
+        self.mutexes: dict[bytes, LeaseLock] = {}
+        """The held mutexes; any thread may release one."""
+        self._channels = channels
+        self._grace = grace
+        self._mine: dict[tuple[bytes, int], LeaseLock] = {}
+        """All other locks, by the locked name and the thread."""
         self._numbers = itertools.count()
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
-        self._mine = {}
+        self._mine, self.mutexes = {}, {}
 
     def proof(self, what: bytes) -> bytes:
-        """What this thread shows to change what it holds itself; empty if it does not hold it."""
+        """Return what this thread shows to change what it has locked itself; empty if it has not."""
         if not self._mine:
             return b""
         found = self._mine.get((what, threading.get_ident()))
         return found.proof if found else b""
 
     def until_free(self, what: bytes, attempt: Callable[[], list[Any]], timeout: float | None = None) -> list[Any]:
-        """What `attempt` answers once nobody keeps it out; the answer BUSY after `timeout` seconds."""
+        """Repeat `attempt` until no lock is in its way; returns its answer, which is BUSY after `timeout` seconds."""
         answer = attempt()
         if answer[0] != lua.BUSY:
             return answer
         if (what, threading.get_ident()) in self._mine and not what.startswith(b"m:"):
             raise RuntimeError(f"{what[2:].decode()!r} is held by this very thread, which would wait for itself")
-        for _ in range(AT_ONCE if timeout is None else 0):
+        for _ in range(TRIES_BEFORE_SLEEP if timeout is None else 0):
             answer = attempt()
             if answer[0] != lua.BUSY:
                 return answer
@@ -70,67 +80,66 @@ class Holds:
 
     def _wait(self, what: bytes, attempt: Callable[[], list[Any]], timeout: float | None, session: int) -> list[Any]:
         end = None if timeout is None else clock.monotonic() + timeout
-        owners = self._engine.owners
-        owners.judge(session)
+        self.sessions.end_if_dead(session)
         if timeout == 0:
             return attempt()
-        with self._engine.watching([b"hold/" + what]) as watch:
+        with RedisWatch(self._channels, [b"hold/" + what], self._grace) as watch:
             while True:
                 answer = attempt()
-                left = LOOK if end is None else min(LOOK, end - clock.monotonic())
+                left = HOLDER_CHECK_S if end is None else min(HOLDER_CHECK_S, end - clock.monotonic())
                 if answer[0] != lua.BUSY or left <= 0:
                     return answer
-                owners.judge(int(answer[1]))
+                self.sessions.end_if_dead(int(answer[1]))
                 watch.pause(left)
 
-    def lay(
-        self, what: bytes, keep: Callable[[Hold], object], read: bytes = b"", timeout: float | None = None
-    ) -> Hold | None:
-        """Nobody else holds or changes `what` from now on; None after `timeout` seconds. `read`: a key to read then.
+    def acquire(
+        self, what: bytes, keep: Callable[[LeaseLock], object], read: bytes = b"", timeout: float | None = None
+    ) -> LeaseLock | None:
+        """Lock `what`: no other session locks or changes it from now on. None after `timeout` seconds. `read`: a key
+        whose value is read in the same script.
 
-        `keep` is told of the hold. If anything raises before it was, a signal's handler perhaps, nothing is held.
+        `keep` is called with the lock. If anything raises before that, as a signal's handler may, nothing is locked.
         """
-        owners = self._engine.owners
+        sessions = self.sessions
         while True:
-            session = owners.mine()
+            session = sessions.mine()
             proof = b"%d %d" % (session, next(self._numbers))
             try:
                 answer = self._ask(what, session, proof, read, timeout)
                 if answer[0] == lua.OK:
-                    owners.hold(session, proof)
-                    hold = Hold(session, proof, int(answer[1]), answer[2])
-                    keep(hold)
-                    return hold
+                    sessions.add(session, proof)
+                    lock = LeaseLock(session, proof, int(answer[1]), answer[2])
+                    keep(lock)
+                    return lock
             except BaseException as error:
-                owners.undo(what, session, proof, later=isinstance(error, StoreFailed))
+                sessions.undo(what, session, proof, later=isinstance(error, StoreFailed))
                 raise
             if answer[0] == lua.BUSY:
                 return None
-            owners.expired(session)
+            sessions.expired(session)
 
     def _ask(self, what: bytes, session: int, proof: bytes, read: bytes, timeout: float | None) -> list[Any]:
-        run = self._engine.server.run
+        run = self.server.run
         return self.until_free(what, lambda: run(lua.HOLD, what, session, proof, read), timeout)
 
-    def let_go(self, what: bytes, kept: dict[K, Hold], key: K) -> bool | None:
-        """`kept` has it no more: whether it was still ours; None if that had it not. It is let go of in any case, also
-        when a signal's handler raises."""
-        hold = kept.get(key)
-        if hold is None:
+    def release(self, what: bytes, kept: dict[K, LeaseLock], key: K) -> bool | None:
+        """Release the lock on `what` that `kept` has for `key`. Returns whether it was still ours; None if there is
+        none. The lock is released in any case, also if a signal's handler raises."""
+        lock = kept.get(key)
+        if lock is None:
             return None
-        owners = self._engine.owners
         try:
             kept.pop(key, None)
-            return owners.let_go(what, hold.session, hold.proof)
+            return self.sessions.release(what, lock.session, lock.proof)
         except StoreFailed:
             raise
         except BaseException:
-            owners.let_go(what, hold.session, hold.proof)
+            self.sessions.release(what, lock.session, lock.proof)
             raise
 
     @contextmanager
-    def held(self, what: bytes, read: bytes = b"") -> Iterator[Hold]:
-        """Keep others out for the length of the block; in it this thread's verbs on `what` work. May be nested."""
+    def held(self, what: bytes, read: bytes = b"") -> Iterator[LeaseLock]:
+        """Lock `what` for the length of the block, in which this thread's own verbs on it work. Logs may be nested."""
         key = what, threading.get_ident()
         found = self._mine.get(key)
         if found is not None:
@@ -139,26 +148,27 @@ class Holds:
             yield found
             return
 
-        def keep(hold: Hold) -> None:
-            self._mine[key] = hold
+        def keep(lock: LeaseLock) -> None:
+            self._mine[key] = lock
 
         try:
-            hold = self.lay(what, keep, read)
-            assert hold is not None
-            yield hold
+            lock = self.acquire(what, keep, read)
+            assert lock is not None
+            yield lock
         finally:
-            self.let_go(what, self._mine, key)  # a forked child holds nothing
+            self.release(what, self._mine, key)  # finds none in a forked child, which holds nothing
 
-    def is_over(self, what: bytes, hold: Hold) -> None:
-        """The server let go of it: there is nothing to give back."""
+    def ended(self, what: bytes, lock: LeaseLock) -> None:
+        """Forget a lock that the server released itself, with the change that it was for."""
         if self._mine.pop((what, threading.get_ident()), None) is not None:
-            self._engine.owners.drop(hold.session, hold.proof)
+            self.sessions.remove(lock.session, lock.proof)
 
     def lost(self, what: bytes) -> StoreFailed:
+        """Return the error for a lock that ended with its lease."""
         name = what[2:].decode(errors="replace")
         return StoreFailed(
             f"{name!r} is not held by this process any more: the server did not hear of it for longer than its lease "
-            f"({self._engine.address.lease:g} s), and nothing was changed. Try again; give a longer lease= in the URL "
+            f"({self.server.address.lease:g} s), and nothing was changed. Try again; give a longer lease= in the URL "
             "where processes are stopped or cut off for so long",
             key=name,
         )

@@ -1,22 +1,17 @@
-"""A mutex on the server: a hold that any thread of its process may let go."""
+"""Mutexes on the server: locks with a lease that any thread of their process may release."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from psync.engine.contract.engine import Mutex
 from psync.engine.redis import lua
-from psync.engine.redis.locks import Hold
-
-if TYPE_CHECKING:
-    from psync.engine.redis.engine import RedisEngine
+from psync.engine.redis.locks import LeaseLock, LeaseLocks
 
 
 class RedisMutex(Mutex):
     """`token` is 0 as soon as this process knows that it lost its lease; a server that is cut off can't tell it."""
 
-    def __init__(self, engine: RedisEngine, name: str) -> None:
-        self._engine = engine
+    def __init__(self, locks: LeaseLocks, name: str) -> None:
+        self._locks = locks
         self._name = name
         self._what = b"m:" + name.encode()
 
@@ -25,17 +20,17 @@ class RedisMutex(Mutex):
 
     @property
     def token(self) -> int:  # type: ignore[override]
-        held = self._engine.held_mutexes.get(self._what)
-        return held.token if held is not None and self._engine.owners.holds(held.session) else 0
+        held = self._locks.mutexes.get(self._what)
+        return held.token if held is not None and self._locks.sessions.is_ours(held.session) else 0
 
     def acquire(self, timeout: float | None = None) -> bool:
-        def keep(hold: Hold) -> None:
-            self._engine.held_mutexes[self._what] = hold
+        def keep(lock: LeaseLock) -> None:
+            self._locks.mutexes[self._what] = lock
 
-        return self._engine.holds.lay(self._what, keep, timeout=timeout) is not None
+        return self._locks.acquire(self._what, keep, timeout=timeout) is not None
 
     def release(self) -> None:
-        was = self._engine.holds.let_go(self._what, self._engine.held_mutexes, self._what)
+        was = self._locks.release(self._what, self._locks.mutexes, self._what)
         if was is None:
             raise RuntimeError("a mutex that is not held can't be released")
         if not was:
@@ -45,4 +40,4 @@ class RedisMutex(Mutex):
             )
 
     def holder(self) -> int:
-        return self._engine.owners.held_by(int(self._engine.server.run(lua.HOLDER, self._what)[1]))
+        return self._locks.sessions.living(int(self._locks.server.run(lua.HOLDER, self._what)[1]))

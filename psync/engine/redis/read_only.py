@@ -1,4 +1,4 @@
-"""An engine for who only looks at what a server keeps: it writes nothing, is nobody, moves nothing."""
+"""Read-only engine: reads a store on a server; it writes and moves nothing, and is no owner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from psync.engine.redis.lua import Script
 from psync.errors import StoreFailed
 
 
-class _LookedAt(Server):
+class _ReadOnlyServer(Server):
+    read_only = True
+
     def run(self, script: Script, *arguments: Any) -> list[Any]:
         if script.changes:
             raise refused(self.address.shown)
@@ -20,12 +22,10 @@ class _LookedAt(Server):
 
 
 class ReadOnlyEngine(RedisEngine):
-    """The reading verbs. Every verb that would change something raises `StoreFailed`."""
+    """The reading verbs. Every verb that would change something raises `StoreFailed`; damaged bytes stay where they
+    are."""
 
-    serving = _LookedAt
-
-    def set_aside(self, name: str, reason: str, seen: object = None) -> None:
-        """Damaged bytes stay where they are."""
+    serving = _ReadOnlyServer
 
     def _refuse(self, *args: Any, **options: Any) -> NoReturn:
         raise refused(self.root)

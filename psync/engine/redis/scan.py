@@ -1,4 +1,4 @@
-"""All that a server keeps of one store: what stands in it, and who is at work."""
+"""Scan: lists all that a server keeps of one store: values, registers, logs, mutexes and processes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Alive
 from psync.engine.redis.client import Server
 from psync.engine.redis.encoding import BUCKET
-from psync.engine.redis.sessions import Owners
+from psync.engine.redis.sessions import Sessions
 from psync.engine.system.process_identity import usage
 
 HIDDEN = ".psync"
 
 
 def is_used(server: Server) -> bool:
-    """Whether anything was ever stored here, or somebody is here."""
+    """Whether anything was ever stored here, or there is an owner."""
     return any(next(server.keys(kind), None) is not None for kind in (b"n:", b"r:", b"l:", b"o:", b"t"))
 
 
@@ -43,7 +43,7 @@ def _names(server: Server, folder: str) -> Iterator[str]:
 
 
 def _is_bucket(server: Server, name: str) -> bool:
-    """One read; none for a name that none has: its last segment has two characters."""
+    """One read; none for a name whose last segment has not two characters, as it is no bucket's."""
     if name[-3:-2] != "/":
         return False
     begin: bytes = server.ask("GETRANGE", server.prefix + b"n:" + name.encode(), 0, 0)
@@ -57,14 +57,14 @@ def facts(server: Server, name: str) -> Facts | None:
 
 
 def mutexes(server: Server) -> list[str]:
-    """Those that are held."""
+    """Return the names of the mutexes that are held."""
     return [key.decode() for key in server.keys(b"h:m:")]
 
 
-def processes(server: Server, owners: Owners) -> list[Process]:
+def processes(server: Server, sessions: Sessions) -> list[Process]:
     found = []
     for number in sorted({int(key) for key in server.keys(b"o:")}):
-        identity, alive = owners.identity(number), owners.alive(number)
+        identity, alive = sessions.identity(number), sessions.alive(number)
         if alive is not Alive.NO or identity is not None:
             used = usage(identity) if identity is not None and alive is not Alive.NO else None
             found.append(Process(number, identity, alive, used))

@@ -1,12 +1,6 @@
-"""An engine whose every payload is sealed with a key: what was not written by who has the key is never handed out.
+"""Signed engine: authenticates every payload of another engine with a key (HMAC); it does not encrypt.
 
-It goes around any other engine. `sealer` says what a seal looks like, `engine` and `shapes` put the contract's verbs
-around it, `marker` knows whether a store is sealed, and with which keys. Nothing here knows a path or a file.
+What was not written by a holder of the key is never handed out. ``signature`` puts a tag before a payload and verifies
+it, ``shapes`` and ``engine`` put the contract's verbs around that, ``keys`` finds the keys. Nothing here knows a path
+or a file of the store.
 """
-
-from __future__ import annotations
-
-from psync.engine.signed.engine import SignedEngine
-from psync.engine.store_marker import opened
-
-__all__ = ["SignedEngine", "opened"]

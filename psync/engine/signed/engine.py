@@ -1,27 +1,36 @@
-"""The contract's verbs around another engine's: sealed on the way down, checked on the way up."""
+"""Signed engine: signs what it hands down to another engine, verifies what comes up, and forwards all other verbs.
+
+A signed store has a marker, ``.psync/seal``. It holds the store's id, which goes into every signature, and for each key
+that ever opened the store a tag of that id. The fact that decides: whether the marker is there, and whether it has the
+tag of a key that was given. It is read before all else.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from psync.engine.contract.bucket import Position, Tail
-from psync.engine.contract.engine import Engine, Mutex, Watch
-from psync.engine.contract.report import Facts, Process, Shape
-from psync.engine.contract.values import Alive, Cell, Durability, Format, Update, Version
-from psync.engine.signed.keys import Keys
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.report import Shape
+from psync.engine.contract.values import Cell, Durability, Format, Update, Version
+from psync.engine.signed.forwarding import forwarded
+from psync.engine.signed.keys import TAG_BYTES, Keys
 from psync.engine.signed.shapes import SignedBucket, SignedLog, SignedRegister
-from psync.engine.signed.signature import CELL, Broken, Signer, encoded, items_of
+from psync.engine.signed.signature import CELL, BadSignature, Signer, encoded, items_of
+from psync.engine.store_marker import SIGNATURE_MARKER, as_pickle, check_unsigned, is_empty, wrong
 from psync.errors import CorruptValue
 
-MARKER = ".psync/seal"
-"""The cell that says that a store is sealed (see `marker`)."""
+_MAGIC = b"psync seal 1\n"
+_ID_BYTES = 16
 
 
 class SignedEngine(Engine):
-    """`engine`, with everything in it sealed with `keys`. Made by `opened`, which finds out the store's id."""
+    """`engine`, with everything in it signed with `keys`. Made by `opened`, which finds out the store's id."""
+
+    signed = True
 
     def __init__(self, engine: Engine, keys: Keys, store: bytes) -> None:
         self.inner = engine
@@ -29,14 +38,14 @@ class SignedEngine(Engine):
         self.store = store
         self.spin, self.grace, self.helpers = engine.spin, engine.grace, engine.helpers
         self.remote = engine.remote
-        self._sealer = Signer(keys, store)
+        self._signer = Signer(keys, store)
         self._registers: dict[str, SignedRegister] = {}
 
     def __repr__(self) -> str:
-        return f"<SealedEngine {self.keys.seal_name.hex()} around {self.inner!r}>"
+        return f"<SignedEngine {self.keys.signing_name.hex()} around {self.inner!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (self.inner, self.keys)
+        return opened, (self.inner, self.keys)
 
     @property
     def root(self) -> str | None:
@@ -49,9 +58,8 @@ class SignedEngine(Engine):
         inner: tuple[Any, ...] | None = getattr(self.inner, "opened_with", None)
         return None if inner is None else (inner, self.keys.names)
 
-    @property
-    def durability(self) -> Durability:  # type: ignore[override]
-        return self.inner.durability
+    durability: Durability = forwarded("inner.durability")
+    own_folders: Collection[str] = forwarded("inner.own_folders")
 
     @property
     def format(self) -> Format | None:
@@ -67,10 +75,10 @@ class SignedEngine(Engine):
 
     # -- cells -----------------------------------------------------------------------------------------
 
-    def _open(self, name: str, cell: Cell) -> Cell:
+    def _verified(self, name: str, cell: Cell) -> Cell:
         try:
-            return Cell(self._sealer.open_cell(encoded(name), cell.payload), cell.version)
-        except Broken as error:
+            return Cell(self._signer.verify_cell(encoded(name), cell.payload), cell.version)
+        except BadSignature as error:
             raise self._damaged(name, str(error), cell.version) from error
 
     def _damaged(self, name: str, reason: str, seen: Version = ()) -> CorruptValue:
@@ -86,34 +94,31 @@ class SignedEngine(Engine):
 
     def read(self, name: str, known: Cell | None = None) -> Cell | None:
         cell = self.inner.read(name, known)
-        return cell if cell is None or cell is known else self._open(name, cell)
+        return cell if cell is None or cell is known else self._verified(name, cell)
 
     def write(self, name: str, payload: bytes) -> None:
-        self.inner.write(name, self._sealer.seal(CELL, encoded(name), payload))
+        self.inner.write(name, self._signer.sign(CELL, encoded(name), payload))
 
     def create(self, name: str, payload: bytes) -> bool:
-        return self.inner.create(name, self._sealer.seal(CELL, encoded(name), payload))
-
-    def delete(self, name: str) -> bool:
-        return self.inner.delete(name)
+        return self.inner.create(name, self._signer.sign(CELL, encoded(name), payload))
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
         seen: list[Cell] = []
 
         def look(cell: Cell) -> None:
-            payload = self._sealer.open_cell(encoded(name), cell.payload)
+            payload = self._signer.verify_cell(encoded(name), cell.payload)
             seen.append(Cell(payload, cell.version))
             if before is not None:
                 before(seen[0])
 
         try:
             popped = self.inner.pop(name, look)
-        except Broken as error:
+        except BadSignature as error:
             raise self._damaged(name, str(error)) from error
         return None if popped is None else seen[0]
 
     def move(self, name: str, new: str) -> bool:
-        """A seal is for one name, so the value is sealed anew. Killed in the middle, it stands under both names."""
+        """Sign the value anew, as a signature is for one name. A crash in the middle leaves it under both names."""
         moved = False
 
         def copy(cell: Cell) -> None:
@@ -135,120 +140,133 @@ class SignedEngine(Engine):
 
         def change(data: bytes | None) -> bytes | None:
             nonlocal result
-            old = None if data is None else self._sealer.open_cell(encoded(name), data)
+            old = None if data is None else self._signer.verify_cell(encoded(name), data)
             new = function(old)
             if new is None or new is old:
                 result = old
                 return data
             result = new
-            return self._sealer.seal(CELL, encoded(name), new)
+            return self._signer.sign(CELL, encoded(name), new)
 
         try:
             self.inner.update(name, change)
-        except Broken as error:
+        except BadSignature as error:
             raise self._damaged(name, str(error)) from error
         return result
-
-    def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
-        return self.inner.entries(folder)
-
-    def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
-        return self.inner.list(folder, hidden=hidden)
 
     # -- the other shapes ------------------------------------------------------------------------------
 
     def bucket(self, name: str) -> SignedBucket:
-        return SignedBucket(self, name, self.inner.bucket(name))
+        return SignedBucket(name, self.inner.bucket(name), self._signer, self._damaged)
 
     def tails(self, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
         for name, tail in self.inner.tails(since):
             yield name, self.bucket(name).checked(tail)
 
     def append_all(self, ops: Mapping[str, bytes]) -> None:
-        self.inner.append_all({name: self._sealer.piece(encoded(name), each) for name, each in ops.items()})
+        self.inner.append_all({name: self._signer.piece(encoded(name), each) for name, each in ops.items()})
 
     def log(self, name: str) -> SignedLog:
-        return SignedLog(self, name, self.inner.log(name))
+        return SignedLog(name, self.inner.log(name), self._signer, self.inner.keep)
 
     def register(self, name: str) -> SignedRegister:
         register = self._registers.get(name)
         if register is None:
-            made = SignedRegister(self, name, self.inner.register(name))
+            made = SignedRegister(name, self.inner.register(name), self._signer)
             register = self._registers.setdefault(name, made)
         return register
 
-    def mutex(self, name: str) -> Mutex:
-        return self.inner.mutex(name)
-
-    def guard(self, name: str) -> AbstractContextManager[None]:
-        return self.inner.guard(name)
-
     # -- all else is the inner engine's ----------------------------------------------------------------
 
-    def watch(self, names: Sequence[str], taking: str | None = None) -> AbstractContextManager[Watch]:
-        return self.inner.watch(names, taking)
-
-    def announce(self, name: str) -> None:
-        self.inner.announce(name)
-
-    def give_way(self) -> None:
-        self.inner.give_way()
-
-    def now(self) -> float:
-        return self.inner.now()
-
-    def due(self, seconds: float) -> int:
-        return self.inner.due(seconds)
-
-    def until(self, due: int) -> float | None:
-        return self.inner.until(due)
-
-    def owner(self) -> int:
-        return self.inner.owner()
-
-    def at_leaving(self, farewell: Callable[[], object]) -> None:
-        self.inner.at_leaving(farewell)
-
-    def alive(self, owner: int) -> Alive:
-        return self.inner.alive(owner)
-
-    def describe(self, owner: int) -> str:
-        return self.inner.describe(owner)
-
-    def is_used(self) -> bool:
-        return self.inner.is_used()
+    delete = forwarded("inner.delete")
+    entries = forwarded("inner.entries")
+    list = forwarded("inner.list")
+    mutex = forwarded("inner.mutex")
+    guard = forwarded("inner.guard")
+    watch = forwarded("inner.watch")
+    announce = forwarded("inner.announce")
+    give_way = forwarded("inner.give_way")
+    now = forwarded("inner.now")
+    due = forwarded("inner.due")
+    until = forwarded("inner.until")
+    owner = forwarded("inner.owner")
+    at_leaving = forwarded("inner.at_leaving")
+    alive = forwarded("inner.alive")
+    describe = forwarded("inner.describe")
+    is_used = forwarded("inner.is_used")
+    facts = forwarded("inner.facts")
+    mutexes = forwarded("inner.mutexes")
+    processes = forwarded("inner.processes")
+    set_aside = forwarded("inner.set_aside")
+    sweep = forwarded("inner.sweep")
+    close = forwarded("inner.close")
+    keep = forwarded("inner.keep")
 
     def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
-        """Without what says that the store is sealed: the values are told as what they are without their seals."""
-        return (each for each in self.inner.walk(folder) if each[1] != MARKER)
-
-    def facts(self, name: str) -> Facts | None:
-        return self.inner.facts(name)
-
-    def mutexes(self) -> Sequence[str]:
-        return self.inner.mutexes()
-
-    def processes(self) -> Sequence[Process]:
-        return self.inner.processes()
-
-    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
-        return self.inner.set_aside(name, reason, seen)
-
-    def sweep(self) -> int:
-        return self.inner.sweep()
-
-    def close(self) -> None:
-        self.inner.close()
-
-    def keep(self, name: str, data: bytes, reason: str) -> str | None:
-        return self.inner.keep(name, data, reason)
+        """Leaves out the marker of the store: the other names are told as in a store that is not signed."""
+        return (each for each in self.inner.walk(folder) if each[1] != SIGNATURE_MARKER)
 
 
 class _Taken(Exception):
     """The new name is taken, so nothing is moved."""
 
 
-def _arrived(engine: Engine, keys: Keys) -> Engine:
-    from psync.engine.store_marker import opened
+def opened(engine: Engine, keys: Keys | None) -> Engine:
+    """Wrap `engine` so that all in it is signed with `keys`. A store in which nothing was ever stored becomes signed.
 
-    return opened(engine, keys)
+    Raises `UnsafeStore`, with nothing changed, if the store is sealed with other keys, or is and there are no keys, or
+    is not and there are.
+    """
+    if isinstance(engine, SignedEngine):
+        if keys is not None and keys != engine.keys:
+            raise ValueError("this engine is sealed with other keys")
+        return engine
+    if keys is None:
+        check_unsigned(engine)
+        return engine
+    marker = _marker(engine)
+    if marker is None:
+        if not is_empty(engine):
+            raise wrong(
+                engine,
+                "was made without a key, so nobody knows who wrote what is in it",
+                "open it without one, or, if you trust it, copy what is in it to a new one: psync dump, psync load",
+            )
+        store = os.urandom(_ID_BYTES)
+        engine.create(SIGNATURE_MARKER, as_pickle(_MAGIC + store + _entry(keys, store, keys.names[0])))
+        marker = _marker(engine) or b""
+    return SignedEngine(engine, keys, _store_id(engine, keys, marker))
+
+
+def _marker(engine: Engine) -> bytes | None:
+    cell = engine.read(SIGNATURE_MARKER)
+    return None if cell is None else cell.payload
+
+
+def _entry(keys: Keys, store: bytes, name: bytes) -> bytes:
+    """Return the tag of a store's id, which shows that the holder of the key of that name opened the store."""
+    import hmac
+
+    key = keys.named(name)
+    assert key is not None
+    return name + hmac.digest(key, b"psync: the store " + store, "sha256")
+
+
+def _store_id(engine: Engine, keys: Keys, marker: bytes) -> bytes:
+    """Return the store's id. If the marker knows one of `keys`, those that it does not know are added to it."""
+    import hmac
+
+    data = marker[7:-1]
+    store, entries = data[len(_MAGIC) : len(_MAGIC) + _ID_BYTES], data[len(_MAGIC) + _ID_BYTES :]
+    size = 4 + TAG_BYTES
+    if not data.startswith(_MAGIC) or len(store) != _ID_BYTES or not entries or len(entries) % size:
+        raise wrong(engine, f"has a damaged {SIGNATURE_MARKER}", "restore that file from a backup")
+    known = {entries[at : at + 4]: entries[at : at + size] for at in range(0, len(entries), size)}
+    ours = {name: _entry(keys, store, name) for name in keys.names}
+    if not any(hmac.compare_digest(known.get(name, b""), entry) for name, entry in ours.items()):
+        names = ", ".join(name.hex() for name in known)
+        raise wrong(engine, f"is sealed with another key ({names}), not with {keys}", "give that one")
+    if not set(ours) <= set(known):
+        merged = b"".join({**known, **ours}.values())
+        engine.update(SIGNATURE_MARKER, lambda old: old if old is None else as_pickle(_MAGIC + store + merged))
+    return store

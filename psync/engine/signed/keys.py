@@ -1,9 +1,9 @@
-"""Keys that seal what is stored: where they come from, and what each can vouch for.
+"""Signing keys: come from the caller or from a file, and are known elsewhere by their names.
 
-A key is at least 16 secret bytes. The first of several seals what is written; what any of them sealed is read: so a key
-is replaced by putting the new one first, and dropping the old one when nothing is left that it sealed. Keys never go
-to the store. They don't travel in pickles, either, but to a process that is being spawned: elsewhere a key is known by
-its name there, a number made of it, and found among those that the process has, or in the file PSYNC_KEY_FILE.
+A key is at least 16 secret bytes. The first of several signs what is written; what any of them signed is read. So a key
+is replaced by putting the new one first, and dropping the old one when nothing is left that it signed. Keys never go
+to the store. A pickle holds only their names, unless it goes to a process that is being spawned. The name of a key is a
+number made of it; the other process finds the key among those that it has, or in the file PSYNC_KEY_FILE.
 """
 
 from __future__ import annotations
@@ -14,35 +14,34 @@ import sys
 import weakref
 from collections.abc import Iterable, Sequence
 
+from psync.engine.contract.values import Key
+from psync.engine.environment import KEY_FILE
 from psync.errors import UnsafeStore
 
-FILE = "PSYNC_KEY_FILE"
-SHORTEST = 16
-"""Bytes."""
-LARGEST_FILE = 1 << 16
-TAG = 32
-"""Bytes of a tag: HMAC-SHA256."""
+MIN_KEY_BYTES = 16
+MAX_FILE_BYTES = 1 << 16
+TAG_BYTES = 32
+"""The size of a tag: HMAC-SHA256."""
 
-Key = bytes | Sequence[bytes]
 NO_KEY: Sequence[bytes] = ()
-"""Given for a key: there is none, whatever PSYNC_KEY_FILE says."""
+"""Given as the key: use none, whatever PSYNC_KEY_FILE says."""
 
 
 class Keys:
-    """One or more keys. Two with the same keys are equal; nothing of a key shows."""
+    """One or more keys. Two with the same keys are equal; no repr shows a key."""
 
     def __init__(self, keys: Key) -> None:
         given = [keys] if isinstance(keys, bytes | bytearray | memoryview) else list(keys)
         if not given or not all(isinstance(key, bytes | bytearray | memoryview) for key in given):
             raise ValueError("key must be bytes, or a list of bytes of which the first one seals")
         self._keys = [bytes(key) for key in given]
-        if any(len(key) < SHORTEST for key in self._keys):
-            raise ValueError(f"a key has at least {SHORTEST} secret bytes: secrets.token_bytes(32) makes one")
+        if any(len(key) < MIN_KEY_BYTES for key in self._keys):
+            raise ValueError(f"a key has at least {MIN_KEY_BYTES} secret bytes: secrets.token_bytes(32) makes one")
         self.names = tuple(name_of(key) for key in self._keys)
-        """Four bytes a key, by which it is known; who has only these can do nothing with them."""
+        """Four bytes a key, by which it is known; nothing can be signed or verified with them."""
         self._by_name = dict(zip(self.names, self._keys, strict=True))
-        self.seal_with = self._keys[0]
-        self.seal_name = self.names[0]
+        self.signing_key = self._keys[0]
+        self.signing_name = self.names[0]
         _known[self.names] = self
 
     def __eq__(self, other: object) -> bool:
@@ -55,7 +54,7 @@ class Keys:
         return f"<Keys {', '.join(name.hex() for name in self.names)}>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        """To a process that is being spawned the keys go along, through a pipe; else only their names."""
+        """Pickle the keys only for a process that is being spawned, through a pipe; else only their names."""
         return _arrived, (self.names, self._keys if _is_spawning() else None)
 
     def named(self, name: bytes) -> bytes | None:
@@ -64,7 +63,7 @@ class Keys:
 
 
 _known: weakref.WeakValueDictionary[tuple[bytes, ...], Keys] = weakref.WeakValueDictionary()
-"""The keys that this process has, for handles that were sent to it."""
+"""The keys of this process by their names, for handles that are sent to it."""
 
 
 def name_of(key: bytes) -> bytes:
@@ -74,22 +73,22 @@ def name_of(key: bytes) -> bytes:
 
 
 def keys_for(key: Key | Keys | None, root: str | None = None) -> Keys | None:
-    """The keys that a caller gave; else those in the file PSYNC_KEY_FILE, if there is a `root`."""
+    """Return the keys that a caller gave; else those in the file PSYNC_KEY_FILE, if there is a `root`."""
     if key is NO_KEY:
         return None
     if key is not None:
         return key if isinstance(key, Keys) else Keys(key)
-    path = os.environ.get(FILE)
+    path = os.environ.get(KEY_FILE)
     return Keys(read_file(path, root)) if path and root is not None else None
 
 
 def read_file(path: str, root: str | None = None) -> list[bytes]:
-    """The keys in a file, one a line. Raises `UnsafeStore` if others can read it, or it lies in the store `root`."""
+    """Read the keys in a file, one a line. Raises `UnsafeStore` if others can read it, or it is in the store `root`."""
     path = os.path.abspath(os.path.expanduser(path))
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _refused(path, f"can't be read ({error.strerror})", f"make it readable, or unset {FILE}") from error
+        raise _refused(path, f"can't be read ({error.strerror})", f"make it readable, or unset {KEY_FILE}") from error
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -102,13 +101,13 @@ def read_file(path: str, root: str | None = None) -> list[bytes]:
         if root is not None and _is_inside(path, root):
             remedy = "move it elsewhere, and change the key"
             raise _refused(path, "lies in the store, where whoever gets the store gets the key", remedy)
-        data = os.read(fd, LARGEST_FILE)
+        data = os.read(fd, MAX_FILE_BYTES)
     finally:
         os.close(fd)
     keys = [line.strip() for line in data.splitlines() if line.strip()]
-    if not keys or min(map(len, keys)) < SHORTEST:
+    if not keys or min(map(len, keys)) < MIN_KEY_BYTES:
         remedy = "write one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
-        raise _refused(path, f"does not hold keys of {SHORTEST} bytes or more, one a line", remedy)
+        raise _refused(path, f"does not hold keys of {MIN_KEY_BYTES} bytes or more, one a line", remedy)
     return keys
 
 
@@ -132,13 +131,13 @@ def _arrived(names: tuple[bytes, ...], keys: Iterable[bytes] | None) -> Keys:
     if keys is not None:
         return Keys(list(keys))
     known = _known.get(names)
-    if known is None and (path := os.environ.get(FILE)):
+    if known is None and (path := os.environ.get(KEY_FILE)):
         found = Keys(read_file(path))
         known = found if set(names) <= set(found.names) else None
     if known is None:
         raise UnsafeStore(
             f"a handle of a sealed store was sent here, but its key ({names[0].hex()}) was not: "
-            f"keys don't travel. Open the store here with key=... first, or set {FILE}",
+            f"keys don't travel. Open the store here with key=... first, or set {KEY_FILE}",
             path=None,
             reason="the key is not known here",
         )

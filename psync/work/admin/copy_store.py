@@ -21,8 +21,8 @@ from psync.engine import Engine, Serializer, open_engine
 from psync.engine.admin import is_there, looking_engine
 from psync.engine.contract.report import Shape
 from psync.engine.contract.values import Alive
-from psync.engine.serialization import MARKER as SERIALIZER
 from psync.engine.serialization import agree
+from psync.engine.store_marker import SERIALIZER_MARKER as SERIALIZER
 from psync.errors import CorruptValue, InvalidKey, StoreFailed
 from psync.store import PickleShareDB
 from psync.store.codec import codec_of
