@@ -18,7 +18,6 @@ from collections.abc import Iterator
 
 from psync.engine.contract.bucket import HeldBucket, Position, Tail
 from psync.engine.directory.buckets.file import MUCH, PICKLE, BucketFile, Foreign, OpenBucket
-from psync.engine.directory.buckets.held import Held, HeldUnreadable
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import read_all, remove_empty, write_all
 from psync.engine.encoding import pickle_scan
@@ -170,6 +169,11 @@ class DirectoryBucket(BucketFile):
         file.known = end
         return True
 
+    def _drop(self, file: OpenBucket) -> None:
+        """While locked: remove the file."""
+        if self._fs.remove(self._path, file.fd):
+            self._fs.bury(file.fd)
+
     def _sync(self, file: OpenBucket) -> None:
         try:
             os.fdatasync(file.fd)
@@ -263,3 +267,61 @@ def _identity_of_foreign(file: OpenBucket) -> tuple[int, ...]:
     """What others write in place shows in the file's times."""
     status = os.fstat(file.fd)
     return *file.identity, status.st_ctime_ns, status.st_size
+
+
+class HeldUnreadable(Exception):
+    """A held bucket fails its check. It is reported when the bucket is released: quarantining it takes its lock."""
+
+    def __init__(self, bucket: DirectoryBucket, reason: str) -> None:
+        super().__init__(reason)
+        self.bucket = bucket
+
+
+class Held(HeldBucket):
+    """A locked bucket: nobody else can change it, so its size is known without a system call."""
+
+    def __init__(self, bucket: DirectoryBucket, file: OpenBucket, status: os.stat_result) -> None:
+        self._bucket = bucket
+        self.file = file
+        self._size: int | None = status.st_size
+        """The size of the file while it is certain; None after a change whose outcome is unknown."""
+        self.changed = False
+
+    def _known_size(self) -> int:
+        size, self._size = self._size, None
+        return os.fstat(self.file.fd).st_size if size is None else size
+
+    def tail(self, since: Position | None = None) -> Tail:
+        size = self._known_size()
+        try:
+            tail = self._bucket._settled_tail(self.file, size, since)
+        except Unreadable as error:
+            raise HeldUnreadable(self._bucket, str(error)) from error
+        if not tail.foreign and tail.position.end == size:
+            self._size = size
+        return tail
+
+    def append(self, ops: bytes) -> Position:
+        try:
+            extended = self._bucket._extend(self.file, self._known_size(), ops)
+        except Unreadable as error:
+            raise HeldUnreadable(self._bucket, str(error)) from error
+        if not extended:
+            raise ValueError("a foreign pickle can't be extended: replace it")
+        self.changed = True
+        known = self.file.known
+        assert known is not None
+        self._size = known.end
+        return Position(self.file.identity, known.end, known.check)
+
+    def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
+        self._size = None
+        self.file = self._bucket._replace(self.file, whole_bucket(ops, flags)[0], durable)
+        self.changed = True
+
+    def secure(self) -> None:
+        self._bucket.secure()
+
+    def drop(self) -> None:
+        self._bucket._drop(self.file)
+        self.changed = True

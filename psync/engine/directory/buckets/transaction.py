@@ -14,7 +14,8 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import (
@@ -29,13 +30,28 @@ from psync.engine.directory.fs.syscalls import (
 from psync.engine.directory.layout import Layout, is_below
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, follow, seal_text, start, unseal_text
 
-if TYPE_CHECKING:
-    from psync.engine.directory.buckets.bucket import DirectoryBucket
-
-Note = dict[str, tuple[int, int, int]]
-"""Bucket name: where it ended, its checksum up to there, and the byte that commits."""
+Prepared = tuple[int, int, int]
+"""Where a bucket ended, its checksum up to there, and the byte that commits what was written behind."""
+Note = dict[str, Prepared]
+"""Bucket name -> what `Preparable.prepare` returned."""
 LONGEST = 1 << 24
 """Bytes of a note that is read."""
+
+
+class Preparable(Protocol):
+    """A bucket, as far as a transaction uses it."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep everybody else out: for the three others."""
+
+    def prepare(self, ops: bytes) -> Prepared:
+        """Append `ops`, but do not write the byte that commits them."""
+
+    def commit(self, prepared: Prepared) -> None:
+        """Write that byte: readers see the append from now on."""
+
+    def abandon(self) -> None:
+        """Cut off what was prepared."""
 
 
 class MultiAppend:
@@ -45,7 +61,7 @@ class MultiAppend:
         self._layout = layout
         self._fs = fs
 
-    def append_all(self, buckets: Mapping[str, DirectoryBucket], ops: Mapping[str, bytes]) -> None:
+    def append_all(self, buckets: Mapping[str, Preparable], ops: Mapping[str, bytes]) -> None:
         """A lock, fstat and two writes a bucket, and one small file for all."""
         names = sorted(ops)  # everybody locks in this order
         with contextlib.ExitStack() as locked:

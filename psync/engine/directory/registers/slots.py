@@ -17,14 +17,12 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from psync.engine.contract.register import Looked, Seat, Seats
 
-if TYPE_CHECKING:
-    from psync.engine.directory.registers.nfs import NetworkRegister
-    from psync.engine.directory.registers.register import DirectoryRegister
+T = TypeVar("T")
 
 SIZE = 2048
 """Bytes of the page that are for seats."""
@@ -38,12 +36,35 @@ def _looked(numbers: Sequence[int]) -> Looked:
     return Looked([*map(Seat, numbers[:-2:2], numbers[1:-2:2])], numbers[-1])
 
 
+class OpenPage(Protocol):
+    """A register's file on a network file system, as far as its slots use it."""
+
+    def at_hand(self, use: Callable[[int], T]) -> T:
+        """``use(descriptor)``, with the file open. `use` may write only within `apart` or `Register.update`."""
+
+    def apart(self, write: Callable[[], object]) -> None:
+        """``write()``, while no thread closes the file, which is open for writing."""
+
+
+class MappedPage(Protocol):
+    """A register's page in shared memory, as far as its slots use it."""
+
+    def numbers(self) -> memoryview:
+        """The slots, two numbers each. They may be changed only within `Register.update`, or by `store`."""
+
+    def store(self, at: int, number: int) -> None:
+        """Store one number. Loads that this thread makes afterwards are made after the store."""
+
+    def make_room(self) -> None:
+        """Allocate the page on the disk: a store that finds no room would kill the process by SIGBUS."""
+
+
 class PageSeats(Seats):
-    """By system calls."""
+    """Slots read by `pread` and written by `pwrite`, where the server does one request after the other."""
 
     count = COUNT
 
-    def __init__(self, register: NetworkRegister, begin: int) -> None:
+    def __init__(self, register: OpenPage, begin: int) -> None:
         super().__init__()
         self._register = register
         self._begin = begin
@@ -73,11 +94,11 @@ class PageSeats(Seats):
 
 
 class MappedSeats(Seats):
-    """By loads and stores of words that lie in memory. No system calls, but one to give a seat."""
+    """Slots read by loads and written by stores of words in shared memory. Only `give` makes a system call."""
 
     count = COUNT
 
-    def __init__(self, register: DirectoryRegister) -> None:
+    def __init__(self, register: MappedPage) -> None:
         super().__init__()
         self._register = register
         self._fence = threading.Lock()
