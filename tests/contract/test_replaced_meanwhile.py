@@ -75,7 +75,7 @@ def test_a_name_that_leads_to_one_dead_file_is_an_error(
     engine.update("n", count)
     looked = []
     monkeypatch.setattr(nfs, "TRIES", 7)
-    monkeypatch.setattr(engine._cells._lookups, "is_live", lambda path, fd: looked.append(path))
+    monkeypatch.setattr(engine._cells._cells._lookups, "is_live", lambda path, fd: looked.append(path))
     with pytest.raises(StoreFailed, match="Stale file handle"):
         engine.update("n", lambda old: old)
     assert looked == [os.path.join(engine.root, "n")] * 8

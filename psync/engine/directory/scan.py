@@ -13,7 +13,7 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.nfs_replace import read_end
 from psync.engine.directory.fs.syscalls import READ
 from psync.engine.directory.layout import OWN, OWN_FOLDERS, Layout, held_by, is_successor, number_in
-from psync.engine.directory.liveness.registry import Owners
+from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.registers.register import MAGIC
 from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
 from psync.engine.system.process_identity import usage
@@ -92,7 +92,7 @@ def mutexes(layout: Layout, fs: AtomicFiles) -> list[str]:
     return []
 
 
-def processes(layout: Layout, fs: AtomicFiles, owners: Owners) -> list[Process]:
+def processes(layout: Layout, fs: AtomicFiles, owners: OwnerRegistry) -> list[Process]:
     """All that registered here and did not leave in order."""
     found = []
     with contextlib.suppress(FileNotFoundError):

@@ -149,6 +149,8 @@ class BucketFile(Bucket):
 
     def _may_change(self) -> bool:
         """Whether what was refused before is allowed by now."""
+        if self._fs.reading:
+            return False
         try:
             os.close(os.open(self._path, CHANGE))
         except OSError:
@@ -156,7 +158,12 @@ class BucketFile(Bucket):
         return True
 
     def _attach_locked(self) -> tuple[OpenBucket, os.stat_result] | None:
-        """The same, locked: nobody can change or remove it until `_unlock`."""
+        """The same, locked: nobody can change or remove it until `_unlock`.
+
+        Not so where files are only read: then the end of the last whole append is looked for instead.
+        """
+        if self._fs.reading:
+            return self._attach()
         while True:
             file = self._open
             if file is None or file.refusal is not None:

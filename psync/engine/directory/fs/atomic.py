@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -19,7 +20,9 @@ from psync.engine.system import clock
 class AtomicFiles:
     """How this directory makes files: `sync_file` before they become visible, `sync_name` (the folder) after."""
 
-    def __init__(self, layout: Layout, can: Capabilities, *, sync_file: bool, sync_name: bool) -> None:
+    def __init__(
+        self, layout: Layout, can: Capabilities, *, sync_file: bool, sync_name: bool, reading: bool = False
+    ) -> None:
         self._tmp = layout.tmp
         self._root = layout.root
         self.trust = layout.trust
@@ -34,6 +37,8 @@ class AtomicFiles:
         self._ask = sync_file or can.network
         """Whether files are asked for before they appear: else a server could say at their close that it lost them."""
         self.sync_name = sync_name
+        self.reading = reading
+        """Nothing is made, changed or locked, whatever the file system would allow: EROFS."""
         self._lasting: set[str] = set()
         """Folders whose own names are known to be on the disk."""
 
@@ -43,6 +48,8 @@ class AtomicFiles:
         `replaced`: files at this name are replaced now and then (`replace`).
         """
         trust = self.trust
+        if self.reading:
+            raise read_only(path)
         if not trust.closed:
             trust.check_folder(path[: path.rindex("/")])
         if self._unnamed:
@@ -106,6 +113,8 @@ class AtomicFiles:
         self.make(f"{refuge}.why", text.encode("utf-8", "backslashreplace"))
 
     def temporary(self, data: bytes | Parts, *, sync: bool) -> Temporary:
+        if self.reading:
+            raise read_only(self._tmp)
         return Temporary(self._tmp, data, sync=sync, access=self.trust.access, shared=self.shared)
 
     def size(self, fd: int) -> int:
@@ -145,6 +154,8 @@ class AtomicFiles:
 
     def attach(self, path: str, flags: int) -> tuple[int, os.stat_result] | None:
         """What `path` holds now, open, and its status; None if there is nothing."""
+        if self.reading and flags & os.O_RDWR:
+            raise read_only(path)
         if self.replacements is not None:
             return self.replacements.attach(path, flags | self.direct)
         while True:
@@ -159,6 +170,8 @@ class AtomicFiles:
 
     def open(self, path: str, flags: int) -> int:
         """`os.open` of what is at `path` now, which is never removed or replaced while anybody may want it."""
+        if self.reading and flags & os.O_RDWR:
+            raise read_only(path)
         if self.shared is None:
             return os.open(path, flags)
         return self.shared.lookups.open(path, flags | self.direct, sure=False)
@@ -177,3 +190,7 @@ class AtomicFiles:
             sync_folder(above)
             self._lasting.add(folder)
             folder = above
+
+
+def read_only(path: str) -> OSError:
+    return OSError(errno.EROFS, os.strerror(errno.EROFS), path)

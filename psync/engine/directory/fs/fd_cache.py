@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from itertools import islice
@@ -41,6 +42,10 @@ class DescriptorCache:
             if one.close_if_idle():
                 with self._lock:
                     self._open.pop(id(one), None)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter is going down
+            self.close()  # the handles, which nobody can reach any more either, do not close by themselves
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()

@@ -13,9 +13,11 @@ import fcntl
 import json
 import os
 import threading
+from collections.abc import Callable
 
 from psync.engine.contract.values import Alive, Identity
 from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import READ, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.encoding.framing import Unreadable, seal_text, unseal_text
@@ -28,20 +30,29 @@ LONGEST = 4096
 """Bytes of an owner's record."""
 
 
-class Owners:
+class OwnerRegistry:
     """The processes that work in one directory."""
 
-    def __init__(self, layout: Layout, fs: AtomicFiles) -> None:
+    def __init__(self, layout: Layout, fs: AtomicFiles, registered: Callable[[], object]) -> None:
+        """`registered` is called when this process has become an owner."""
         self._layout = layout
         self._fs = fs
+        self._registered = registered
         self.number = 0
         """This process's number here; 0 as long as it has none."""
         self._fd = -1
         self._lock = threading.Lock()
 
-    def mine(self) -> int:
+    def owner(self) -> int:
         """The number of this process here; the first call registers it."""
-        return self.number or self._register()
+        if number := self.number:
+            return number
+        try:
+            number = self._register()
+        except OSError as error:
+            raise translate_os_error(error, "this process", self._layout.owners) from error
+        self._registered()
+        return number
 
     def _register(self) -> int:
         with self._lock, fork_hooks.put_off:
@@ -61,6 +72,12 @@ class Owners:
 
     def alive(self, owner: int) -> Alive:
         """open, flock, close."""
+        try:
+            return self._probe(owner)
+        except OSError as error:
+            raise translate_os_error(error, "an owner", self._layout.owner(owner)) from error
+
+    def _probe(self, owner: int) -> Alive:
         if owner == self.number and owner:
             return Alive.YES
         try:
@@ -103,7 +120,7 @@ class Owners:
         removed = 0
         with contextlib.suppress(FileNotFoundError):
             for owner in filter(None, map(number_in, self._fs.listing(self._layout.owners))):
-                if owner != self.number and self.alive(owner) is Alive.NO:
+                if owner != self.number and self._probe(owner) is Alive.NO:
                     with contextlib.suppress(OSError):
                         os.unlink(self._layout.owner(owner))
                         removed += 1
@@ -117,6 +134,10 @@ class Owners:
                     os.unlink(self._layout.owner(self.number))
                 let_go(self._fd)
             self._fd, self.number = -1, 0
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter is going down
+            self.close()  # no engine, log or mutex is left by which this process could hold anything
 
     def after_fork(self) -> None:
         """A child is another owner, and must not keep its parent alive."""
