@@ -19,10 +19,11 @@ class Delegate(Generic[P, R]):
     def __init__(self, part: str, method: Callable[Concatenate[Any, P], R]) -> None:
         self._part = part
         self._method = method
-        self.__doc__ = method.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
+        """A method without a docstring gets the one of the verb that it implements."""
         self._name = name
+        self._method.__doc__ = self._method.__doc__ or getattr(super(owner, owner), name).__doc__
 
     def __get__(self, instance: Any, owner: type | None = None) -> Callable[P, R]:
         bound: Callable[P, R]

@@ -26,10 +26,10 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities, look
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.nfs_lookup import Lookups
-from psync.engine.directory.fs.nfs_replace import Replacements
+from psync.engine.directory.fs.local_files import LocalFiles
+from psync.engine.directory.fs.nfs_files import NfsFiles
 from psync.engine.directory.fs.permissions import Permissions
-from psync.engine.directory.fs.syscalls import CHANGE, Shared, let_go, make_folder, remove_quietly
+from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
 from psync.engine.directory.handles import HandleCache, MutexCache
 from psync.engine.directory.layout import OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
@@ -252,13 +252,10 @@ class DirectoryEngine(Engine):
 
     def sweep(self) -> int:
         removed, pending = 0, False
-        replacements = self._fs.replacements or Replacements(  # other hosts may have worked here before
-            Shared(Lookups(self.root, coarse=False), direct=0), self.layout.trust.access
-        )
         for path in scan.successors(self.layout, self._fs):
             with contextlib.suppress(OSError):
                 try:
-                    removed += replacements.sweep(path)
+                    removed += self._fs.sweep_successor(path)
                 except BlockingIOError:
                     pending = True
         return removed + self._sweep(linked=not pending)
@@ -293,11 +290,12 @@ def layout_of(root: str | os.PathLike[str], trust_group: bool) -> Layout:
 
 
 def files_of(layout: Layout, can: Capabilities, durability: Durability, *, reading: bool = False) -> AtomicFiles:
-    return AtomicFiles(layout, can, sync_file=durability != "process", sync_name=durability == "power", reading=reading)
+    kind = NfsFiles if can.network else LocalFiles
+    return kind(layout, can, sync_file=durability != "process", sync_name=durability == "power", reading=reading)
 
 
 def cells_of(can: Capabilities, fs: AtomicFiles) -> Cells:
-    return Cells(can, fs) if fs.shared is None else NetworkCells(can, fs, fs.shared)
+    return NetworkCells(can, fs) if isinstance(fs, NfsFiles) else Cells(can, fs)
 
 
 def _reopen(

@@ -108,7 +108,7 @@ class BucketFile(Bucket):
         """The file at the path now, kept open; None if there is none."""
         file = self._open
         if file is not None:
-            status = self._status(file.fd)
+            status = self._fs.is_live(self._path, file.fd)
             # one that is empty was emptied, as it is being replaced (see `replacements`)
             if status is not None and status.st_size and (file.refusal is None or not self._may_change()):
                 return file, status
@@ -138,15 +138,6 @@ class BucketFile(Bucket):
         self._kept.opened(self)
         return file, status
 
-    def _status(self, fd: int) -> os.stat_result | None:
-        """The status of an open file; None if it is not the bucket any more. fstat; on a network file system GETATTR
-        of the file and of its folder."""
-        shared = self._fs.shared
-        if shared is not None:
-            return shared.lookups.is_live(self._path, fd)
-        status = os.fstat(fd)
-        return status if status.st_nlink else None
-
     def _may_change(self) -> bool:
         """Whether what was refused before is allowed by now."""
         if self._fs.reading:
@@ -174,8 +165,11 @@ class BucketFile(Bucket):
             fd = file.fd
             try:
                 flock(fd, LOCK_EX)  # in here, because a signal's handler may raise when it is locked
-                status = self._status(fd)
-                if status is not None and not self._is_replaced(status):
+                status = self._fs.is_live(self._path, fd)
+                # emptied, or with another link: a replacement may be under way, whose last steps are made now
+                if status is not None and (
+                    (status.st_size and status.st_nlink == 1) or not self._fs.finish_replacement(self._path)
+                ):
                     if file.failed:
                         file = self._renewed(file, status.st_size)
                         status = os.fstat(file.fd)
@@ -188,15 +182,8 @@ class BucketFile(Bucket):
                 raise
             self._unlock(file)
             self._close()
-            if status is None and self._fs.replacements is not None:
-                self._fs.replacements.finish(self._path)
-
-    def _is_replaced(self, status: os.stat_result) -> bool:
-        """Whether a replacement of the locked file was under way, whose last steps are made now."""
-        replacements = self._fs.replacements
-        if replacements is None or (status.st_size and status.st_nlink == 1):
-            return False
-        return replacements.finish(self._path)
+            if status is None:
+                self._fs.finish_replacement(self._path)
 
     def _unlock(self, file: OpenBucket) -> None:
         try:

@@ -20,13 +20,13 @@ from typing import Protocol
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import (
     CHANGE,
-    Temporary,
     let_go,
     make_folder,
     read_all,
     read_small,
     remove_quietly,
 )
+from psync.engine.directory.fs.temporary import Temporary
 from psync.engine.directory.layout import Layout, is_below
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, follow, seal_text, start, unseal_text
 

@@ -242,7 +242,7 @@ class Cells:
                 self._fs.bring_back(path, fd)
                 raise
             if alone:
-                self._fs.bury(fd)
+                self._fs.invalidate_replaced(fd)
         finally:
             let_go(fd)
         return cell
@@ -318,7 +318,7 @@ class Cells:
             copy.link(refuge)
             self._fs.secure(refuge)
             if self._fs.remove(path, fd):
-                self._fs.bury(fd)
+                self._fs.invalidate_replaced(fd)
             return True
         finally:
             let_go(fd)

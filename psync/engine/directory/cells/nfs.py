@@ -6,7 +6,7 @@ What `cells` says holds here, too; beside it:
   asked of the server (`lookups`). A value read before is current if what is there now is the same, byte for byte: time
   stamps are the server's, and coarse.
 * Who has a file's lock has seen *after* locking that the name still leads to it, by asking. A file that is removed or
-  replaced is emptied while it is locked (`lookups.bury`).
+  replaced is emptied while it is locked (`invalidate_replaced`).
 * Before a name is given away the lock is tried: a host that was cut off for longer than the server's lease (90 s) has
   lost it, its kernel knows, and fails each access through that descriptor (EIO).
 
@@ -27,14 +27,13 @@ from zlib import crc32
 
 from psync.engine.contract.values import Cell, Version
 from psync.engine.directory.cells.local import SMALL, Cells, examine
-from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
+from psync.engine.directory.fs.nfs_files import NfsFiles
 from psync.engine.directory.fs.nfs_lookup import status_now
 from psync.engine.directory.fs.permissions import no_file
 from psync.engine.directory.fs.syscalls import (
     CHANGE,
     READ,
-    Shared,
     close,
     is_regular,
     let_go,
@@ -53,12 +52,11 @@ TRIES = 100
 
 
 class NetworkCells(Cells):
-    def __init__(self, can: Capabilities, fs: AtomicFiles, shared: Shared) -> None:
+    def __init__(self, can: Capabilities, fs: NfsFiles) -> None:
         super().__init__(can, fs)
-        assert fs.replacements is not None
         self._replacements = fs.replacements
-        self._lookups, direct = shared
-        self._read, self._change = READ | direct, CHANGE | direct
+        self._lookups = fs.lookups
+        self._read, self._change = READ | fs.direct, CHANGE | fs.direct
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -232,7 +230,7 @@ class NetworkCells(Cells):
         return True
 
     def _link_to_free(self, path: str, new: str, old: int) -> None:
-        self._fs.prove(old)
+        self._fs.check_lock(old)
         # a link that is in the way of itself: the reply to the first request was lost
         if not link(path, new) and (path == new or not self._lookups.leads_to(new, os.fstat(old), sure=True)):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)

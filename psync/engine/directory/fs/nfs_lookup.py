@@ -11,7 +11,7 @@ measured between two clients with default options (Linux 6.1, `tests/nfs`), NFS 
 
 So who reads a name asks for its folder first: one GETATTR (`statx` with AT_STATX_FORCE_SYNC). On v3 a folder whose time
 stamp is new, and may still be the same after the next change, is listed: READDIRPLUS, which corrects what is remembered
-of its names. What a file *holds* is another matter: see `buried`.
+of its names. What a file *holds* is another matter: see `invalidate_replaced`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from psync.engine.directory.layout import is_leftover
 from psync.engine.system import clock
@@ -96,7 +97,7 @@ class Lookups:
         was another each time.
 
         With `sure` False it may be what was there before, if that was replaced or removed since: for who checks it
-        (`leads_to`), or would see that it is buried.
+        (`leads_to`), or would see that it is emptied.
         """
         if sure and not self.ask(os.path.dirname(path), sure=False):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -154,7 +155,7 @@ class Lookups:
         """The status of an open file that is still at `path`; None if it was removed or replaced.
 
         A link count of 0 is not enough to know it: what an NFS client removes while it is open there goes on under
-        another name. A buried file is empty.
+        another name. A file that was replaced is empty (`invalidate_replaced`).
         """
         try:
             _force("", fd)
@@ -188,13 +189,21 @@ class Lookups:
             os.close(fd)
 
 
+class NfsContext(NamedTuple):
+    """How to reach the files of a directory that other hosts change, too."""
+
+    lookups: Lookups
+    direct: int
+    """See `Capabilities.direct`."""
+
+
 def status_now(fd: int) -> os.stat_result:
     """`os.fstat` as the server knows it now."""
     _force("", fd)
     return os.fstat(fd)
 
 
-def bury(fd: int) -> None:
+def invalidate_replaced(fd: int) -> None:
     """Empty a file that is no more at its name, while it is still locked.
 
     Whoever has it open, waits for its lock, or is led to it by what its host remembers, sees that it is dead, without

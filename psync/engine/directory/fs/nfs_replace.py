@@ -34,9 +34,11 @@ import errno
 import fcntl
 import os
 
-from psync.engine.directory.fs.nfs_lookup import SETTLED, status_now
+from psync.engine.directory.fs.nfs_lookup import SETTLED, NfsContext, status_now
+from psync.engine.directory.fs.nfs_temporary import NfsTemporary
 from psync.engine.directory.fs.permissions import Access
-from psync.engine.directory.fs.syscalls import CHANGE, READ, Shared, Temporary, close, let_go, lock
+from psync.engine.directory.fs.syscalls import CHANGE, READ, close, let_go, lock
+from psync.engine.directory.fs.temporary import Temporary
 from psync.engine.directory.layout import (
     NAME_AT_END,
     decided_path,
@@ -55,9 +57,9 @@ MAX_REMEMBERED = 1000
 class Replacements:
     """Files that come to names, or in the place of others, on a network file system."""
 
-    def __init__(self, shared: Shared, access: Access) -> None:
-        self._shared = shared
-        self._lookups, direct = shared
+    def __init__(self, context: NfsContext, access: Access) -> None:
+        self._context = context
+        self._lookups, direct = context
         self._change = CHANGE | direct
         self._access = access
         self._stamps: dict[str, tuple[tuple[int, int], float]] = {}
@@ -201,7 +203,7 @@ class Replacements:
             data = (data if isinstance(data, bytes) else b"".join(data), name_at_end(path))
         while True:
             try:
-                return Temporary("", data, sync=True, access=self._access, shared=self._shared, at=successor)
+                return NfsTemporary("", data, self._context, sync=True, access=self._access, at=successor)
             except FileExistsError:
                 # an orphan: the name leads to a file that is not empty, and nobody else has its lock
                 with contextlib.suppress(FileNotFoundError):

@@ -9,22 +9,13 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from psync.engine.directory.fs.nfs_lookup import Lookups
 from psync.engine.directory.fs.permissions import PRIVATE, Access
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import fork_hooks
 
 T = TypeVar("T")
-
-
-class Shared(NamedTuple):
-    """What is needed where other hosts change files, too."""
-
-    lookups: Lookups
-    direct: int
-    """See `probe.Capabilities`."""
 
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -94,6 +85,12 @@ def lock(fd: int, how: int = fcntl.LOCK_EX) -> None:
     """Lock `fd`, until `let_go` or the end of this process, whatever it forks meanwhile."""
     _locked.fds.add(fd)
     fcntl.flock(fd, how)
+
+
+def hand_over(fd: int) -> int:
+    """`fd` stays locked, and its new holder gives it up in a forked child."""
+    _locked.fds.discard(fd)
+    return fd
 
 
 def open_locked(path: str) -> tuple[int, os.stat_result] | None:
@@ -229,111 +226,6 @@ def remove_quietly(path: str) -> bool:
         os.unlink(path)
         return True
     return False
-
-
-class Temporary:
-    """A file under a name nobody else uses, with `data` in it, locked as long as its writer lives: so a sweep knows.
-
-    `shared` (lookups of a network file system, and the flag to open files with there): a rename or a link may be done
-    though it is reported to have failed, because the server's reply was lost and the client asked again.
-    `at`: a name to use instead, which others may use, too: FileExistsError if somebody does.
-    """
-
-    def __init__(
-        self,
-        folder: str,
-        data: bytes | Parts,
-        *,
-        sync: bool,
-        access: Access = PRIVATE,
-        shared: Shared | None = None,
-        at: str | None = None,
-    ) -> None:
-        self._access = access
-        self._shared = shared
-        self._at = at
-        self.fd, self.path = self._new(folder)
-        try:
-            if access is not PRIVATE:
-                os.fchmod(self.fd, access.file)
-            fill(self.fd, data, sync=sync)
-        except BaseException:
-            self.discard()
-            raise
-
-    def _new(self, folder: str) -> tuple[int, str]:
-        access, shared = self._access, self._shared
-        while True:
-            path = self._at or f"{folder}/{os.urandom(8).hex()}"
-            fd = with_folder(path, lambda: self._make(path), access)  # noqa: B023
-            try:
-                lock(fd)
-                # a sweep may have come before the lock
-                if os.fstat(fd).st_nlink if shared is None else shared.lookups.is_live(path, fd):
-                    return fd, path
-            except BaseException:
-                let_go(fd)
-                raise
-            let_go(fd)
-
-    def _make(self, path: str) -> int:
-        flags = CHANGE | (0 if self._shared is None else self._shared.direct)
-        try:
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, self._access.file)
-        except FileExistsError:
-            if self._shared is None or self._at is not None:
-                raise
-            # NFS: the first reply was lost, and what is in the way of the second request is what the first one made
-            return os.open(path, flags)
-
-    def replace(self, path: str) -> None:
-        """`path` is this file from now on, whatever it was."""
-        try:
-            self.rename(path)
-        except BaseException:
-            self.discard()
-            raise
-        let_go(self.fd)
-
-    def rename(self, path: str) -> None:
-        """The same, but it stays open and locked, however that ends."""
-        try:
-            os.rename(self.path, path)
-        except FileNotFoundError:
-            # NFS: the first reply was lost, and for the second request there was nothing left to rename
-            if self._shared is None or not self._is_at(path):
-                raise
-
-    def link(self, path: str) -> bool:
-        """`path` is this file from now on, unless there is one already."""
-        try:
-            return self.put(path)
-        finally:
-            self.discard()
-
-    def put(self, path: str) -> bool:
-        """The same, but it stays open and locked under its own name, too, however that ends."""
-        if with_folder(path, lambda: link(self.path, path), self._access):
-            return True
-        # NFS: the first reply was lost, and what the second request found in its way was the file itself
-        return self._shared is not None and self._is_at(path)
-
-    def _is_at(self, path: str) -> bool:
-        assert self._shared is not None
-        return self._shared.lookups.leads_to(path, os.fstat(self.fd), sure=True)
-
-    def keep(self) -> int:
-        """The descriptor, which goes on being locked; whoever gets it answers for it."""
-        _locked.fds.discard(self.fd)
-        return self.fd
-
-    def discard(self) -> None:
-        if self._shared is not None:
-            let_go(self.fd)  # first: what an NFS client removes while it is open, it renames, and removes afterwards
-            remove_quietly(self.path)
-            return
-        remove_quietly(self.path)
-        let_go(self.fd)
 
 
 def rename_to_free(path: str, new: str) -> None:

@@ -126,7 +126,7 @@ class DirectoryMutex(Mutex):
     ) -> None:
         self._path = path
         self._fs = fs
-        self._mapped = fs.shared is None
+        self._mapped = fs.local
         self._tries = TRIES if self._mapped else 0  # where a server is asked each time, once is enough
         self._me = me
         self._alive = alive

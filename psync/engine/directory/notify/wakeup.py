@@ -56,7 +56,7 @@ class Wakeup:
 
     def __init__(self, layout: Layout, fs: AtomicFiles, *, announce: bool, inotify: bool) -> None:
         self._layout = layout
-        self._rounds = None if fs.shared is None else PollCoordinator()
+        self._rounds = None if fs.local else PollCoordinator()
         self._fs = fs
         self._inotify = inotify
         self._announce = announce
