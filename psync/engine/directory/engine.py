@@ -23,7 +23,7 @@ from psync.engine.directory.cells.nfs import NetworkCells
 from psync.engine.directory.cells.verbs import CellVerbs
 from psync.engine.directory.delegate import Delegate
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.capabilities import Capabilities, look
+from psync.engine.directory.fs.capabilities import Capabilities, probe_capabilities
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.local_files import LocalFiles
@@ -35,7 +35,7 @@ from psync.engine.directory.layout import OWN_FOLDERS, SEATS, Layout, is_leftove
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.locks.guard import LOCAL_POLL_S, NFS_POLL_S, guard
 from psync.engine.directory.log.log import DirectoryLog
-from psync.engine.directory.notify.wakeup import GRACE, Wakeup
+from psync.engine.directory.notify.wakeup import GRACE_S, Wakeup
 from psync.engine.system import boot_time, clock, exit_hooks, fork_hooks
 
 Wakeups = Literal["auto", "inotify", "poll"]
@@ -96,7 +96,7 @@ class DirectoryEngine(Engine):
     """
 
     spin = SPIN_S
-    grace = GRACE
+    grace = GRACE_S
 
     def __init__(
         self,
@@ -114,10 +114,10 @@ class DirectoryEngine(Engine):
             raise ValueError(f"sharing must be 'auto', 'host' or 'network', not {sharing!r}")
         layout = layout_of(root, trust_group)
         try:
-            if not layout.trust.look():
+            if not layout.trust.check_root():
                 make_folder(layout.root, layout.trust.access)
-                layout.trust.look()
-            can = look(layout, network=None if sharing == "auto" else sharing == "network")
+                layout.trust.check_root()
+            can = probe_capabilities(layout, network=None if sharing == "auto" else sharing == "network")
         except OSError as error:
             raise translate_os_error(error, str(root), layout.root) from error
         layout.trust.unnamed = can.unnamed
@@ -211,7 +211,7 @@ class DirectoryEngine(Engine):
 
     def announce(self, name: str) -> None:
         self._wake.notify(name)
-        self._wake.call(slot_of(name), SEATS)
+        self._wake.notify_n(slot_of(name), SEATS)
 
     def give_way(self) -> None:
         os.sched_yield()

@@ -69,8 +69,8 @@ class HandleCache:
                 self._fs,
                 changed=functools.partial(self._wake.notify_slot, slot_of(name)),
                 damaged=self._damaged,
-                together=self.transactions,
-                kept=self._descriptors,
+                transactions=self.transactions,
+                descriptors=self._descriptors,
             )
             bucket = self._buckets.setdefault(name, bucket)
         return bucket
@@ -97,7 +97,7 @@ class HandleCache:
                     self._layout,
                     fs=self._fs,
                     owners=self._owners,
-                    changed=functools.partial(self._wake.notify_takers, slot_of(name)),
+                    changed=functools.partial(self._wake.notify_claimers, slot_of(name)),
                     finished=functools.partial(self._wake.notify_slot, slot_of(name + "/final")),
                     kept=self._descriptors,
                 )
@@ -112,9 +112,9 @@ class HandleCache:
                     self._layout.path(name),
                     self._fs,
                     changed=functools.partial(self._wake.notify_slot, slot_of(name)),
-                    kept=self._descriptors,
-                    mends=self._can.writable,
-                    seated=self._can.ordered,
+                    descriptors=self._descriptors,
+                    repairs=self._can.writable,
+                    with_slots=self._can.ordered,
                 )
             return register
 
@@ -134,13 +134,13 @@ class HandleCache:
         known = name in self._logs or name in self._registers
         owner, part = (name, "") if known else name.rpartition("/")[::2]
         if (register := self._registers.get(owner)) is not None:
-            yield ChangeToken(owner, functools.partial(_payload_token, register))
+            yield ChangeToken(owner, functools.partial(_register_token, register))
         if owner in self._logs:
             with self._lock:
                 logs, registers = list(self._logs.items()), list(self._registers.items())
             for each, below in registers:
                 if each.startswith(f"{owner}/"):
-                    yield ChangeToken(each, functools.partial(_payload_token, below))
+                    yield ChangeToken(each, functools.partial(_register_token, below))
             for each, log in logs:
                 if isinstance(log, NetworkLog) and f"{each}/".startswith(f"{owner}/"):
                     yield from log.signs(final=part == "final")
@@ -157,9 +157,9 @@ class HandleCache:
             handle.after_fork()
 
 
-def _payload_token(register: DirectoryRegister, asked: dict[str, bool]) -> Hashable:
+def _register_token(register: DirectoryRegister, asked: dict[str, bool]) -> Hashable:
     assert isinstance(register, NetworkRegister)
-    return register.sign()
+    return register.change_token()
 
 
 class MutexCache:
@@ -189,7 +189,7 @@ class MutexCache:
                     alive=self._owners.alive,
                     watch=lambda: self._wake.watch([watched], None, _no_tokens),
                     changed=functools.partial(self._wake.notify_slot, slot_of(watched)),
-                    kept=self._descriptors,
+                    descriptors=self._descriptors,
                 )
             return mutex
 

@@ -18,7 +18,7 @@ from psync.engine.directory.registers.register import MAGIC
 from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
 from psync.engine.system.process_identity import usage
 
-_PLUMBING = {*OWN_FOLDERS, "pair"}
+_INTERNAL_FOLDERS = {*OWN_FOLDERS, "pair"}
 """Of psync's own folders those that hold nothing that was stored."""
 
 
@@ -33,7 +33,7 @@ def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, 
             for entry in found:
                 name = entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    if folder == OWN and name in _PLUMBING:
+                    if folder == OWN and name in _INTERNAL_FOLDERS:
                         continue
                     if inside and name == "log" and os.path.exists(f"{layout.path(below)}log/tail"):
                         yield Shape.LOG, folder
@@ -59,7 +59,9 @@ def successors(layout: Layout, fs: AtomicFiles) -> Iterator[str]:
                 path = f"{folder.rstrip('/')}/{entry.name}"
                 if entry.name[0] == "." and is_successor(entry.name):
                     yield path
-                elif entry.is_dir(follow_symlinks=False) and not (folder == layout.own and entry.name in _PLUMBING):
+                elif entry.is_dir(follow_symlinks=False) and not (
+                    folder == layout.own and entry.name in _INTERNAL_FOLDERS
+                ):
                     waiting.append(path)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
 from psync.engine.directory.admin.environment import examine
-from psync.engine.directory.admin.leftovers import remains
+from psync.engine.directory.admin.leftovers import leftovers_of
 from psync.engine.directory.layout import is_used
 from psync.errors import UnsafeStore
 
 
-def diagnosed(root: str, *, team: bool = False) -> Iterator[Finding]:
+def diagnose(root: str, *, team: bool = False) -> Iterator[Finding]:
     """All of it, of an absolute path; `team`: its group is trusted. Raises OSError if it can't be looked at."""
     yield from examine(root, team=team)
     if not is_used(root):
@@ -24,7 +24,7 @@ def diagnosed(root: str, *, team: bool = False) -> Iterator[Finding]:
 
 
 def _left_behind(root: str, team: bool) -> Iterator[Finding]:
-    left = remains(root, team=team)
+    left = leftovers_of(root, team=team)
     yield Finding("at work", OK, f"{len(left.living)} processes{some_of(left.living)}")
     if left.unknown:
         says = f"{len(left.unknown)} processes of which nothing is known{some_of(left.unknown)}"

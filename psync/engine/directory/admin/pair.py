@@ -17,43 +17,43 @@ from psync.engine.directory.engine import DirectoryEngine
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, open_made
 from psync.engine.system import clock
 
-WHERE = ".psync/pair"
+FOLDER = ".psync/pair"
 ROUNDS = 10
-PROMPT = 1.0
+MAX_DELAY_S = 1.0
 """Seconds in which each should have seen what the other did."""
 
 
-def paired(root: str, patience: float) -> Iterator[Finding]:
+def pair_hosts(root: str, patience: float) -> Iterator[Finding]:
     """What came of it; `patience` is how many seconds to wait for the other. Both find the same.
 
     Raises TimeoutError if nobody comes, or answers.
     """
     engine = DirectoryEngine(root, sharing="network")
     try:
-        where, leads = _met(engine, patience)
+        where, leads = _find_partner(engine, patience)
         pair = _Pair(engine, where, leads, patience)
-        pair.tell("here")
-        pair.hear("here")
+        pair.send("here")
+        pair.receive("here")
         yield from (pair.lead() if leads else pair.follow())
     finally:
         engine.close()
 
 
-def _met(engine: DirectoryEngine, patience: float) -> tuple[str, bool]:
+def _find_partner(engine: DirectoryEngine, patience: float) -> tuple[str, bool]:
     """Where this pair's cells are, and whether this process leads."""
-    first, mine = f"{WHERE}/first", f"{engine.owner()}"
+    first, mine = f"{FOLDER}/first", f"{engine.owner()}"
     deadline = clock.monotonic() + patience
     while clock.monotonic() < deadline:
         if engine.create(first, _packed(mine)):
-            return f"{WHERE}/{mine}", True
+            return f"{FOLDER}/{mine}", True
         cell = engine.read(first)
         if cell is None:
             continue
         leader = _unpacked(cell.payload)
         if engine.alive(int(leader)) is Alive.NO:
             engine.delete(first)  # it was killed
-        elif engine.create(f"{WHERE}/{leader}/second", _packed(mine)):
-            return f"{WHERE}/{leader}", False
+        elif engine.create(f"{FOLDER}/{leader}/second", _packed(mine)):
+            return f"{FOLDER}/{leader}", False
         else:
             clock.sleep(0.05)  # two others are at it
     raise TimeoutError(f"no other host was there within {patience:g} seconds")
@@ -67,10 +67,10 @@ class _Pair:
         self._patience = patience
         self._path = engine.layout.path(f"{where}/lock")
 
-    def tell(self, what: str, text: str = "") -> None:
+    def send(self, what: str, text: str = "") -> None:
         self._engine.write(f"{self._where}/{what}-{self._mine}", _packed(text))
 
-    def hear(self, what: str) -> str:
+    def receive(self, what: str) -> str:
         name = f"{self._where}/{what}-{self._other}"
         deadline = clock.monotonic() + self._patience
         with self._engine.watch([name]) as watch:
@@ -86,37 +86,37 @@ class _Pair:
         there, ahead = [], []
         for number in range(ROUNDS):
             begun, wall = clock.monotonic(), clock.wall_ns()
-            self.tell(f"question{number}")
-            answered = int(self.hear(f"answer{number}"))
+            self.send(f"question{number}")
+            answered = int(self.receive(f"answer{number}"))
             took = clock.monotonic() - begun
             there.append(took / 2)
             ahead.append((took, (answered - wall) / 1e9 - took / 2))
-        found = [_seen(there), _clocks(min(ahead))]
-        self.tell("report", "\n".join("\t".join(finding) for finding in found))
+        found = [_visibility(there), _clocks(min(ahead))]
+        self.send("report", "\n".join("\t".join(finding) for finding in found))
         yield from found
-        self.hear("bye")
-        for name in [f"{WHERE}/first", *self._engine.list(self._where)]:
+        self.receive("bye")
+        for name in [f"{FOLDER}/first", *self._engine.list(self._where)]:
             self._engine.delete(name)
 
     def follow(self) -> Iterator[Finding]:
         for how in ("flock", "fcntl"):
-            self.hear(f"{how}-held")
+            self.receive(f"{how}-held")
             kept_out = not self._try(how)
-            self.tell(f"{how}-tried", str(int(kept_out)))
+            self.send(f"{how}-tried", str(int(kept_out)))
             yield _excluded(how, kept_out)
         for number in range(ROUNDS):
-            self.hear(f"question{number}")
-            self.tell(f"answer{number}", str(clock.wall_ns()))
-        for line in self.hear("report").split("\n"):
+            self.receive(f"question{number}")
+            self.send(f"answer{number}", str(clock.wall_ns()))
+        for line in self.receive("report").split("\n"):
             yield Finding(*line.split("\t"))
-        self.tell("bye")
+        self.send("bye")
 
     def _lock(self, how: str) -> Finding:
         fd = open_made(self._path, self._engine.layout.trust.access)
         try:
             _LOCKS[how](fd, fcntl.LOCK_EX)
-            self.tell(f"{how}-held")
-            return _excluded(how, self.hear(f"{how}-tried") == "1")
+            self.send(f"{how}-held")
+            return _excluded(how, self.receive(f"{how}-tried") == "1")
         finally:
             let_go(fd)
 
@@ -141,10 +141,10 @@ def _excluded(how: str, right: bool) -> Finding:
     return Finding(what, WRONG, "both hold one lock", "mount it without nolock and local_lock, on both hosts")
 
 
-def _seen(seconds: list[float]) -> Finding:
+def _visibility(seconds: list[float]) -> Finding:
     median, worst = statistics.median(seconds), max(seconds)
     says = f"what one sets the other sees after {median:.3f} s in the median, {worst:.3f} s at worst"
-    if worst < PROMPT:
+    if worst < MAX_DELAY_S:
         return Finding("visibility", OK, says)
     return Finding("visibility", NOTE, says, "see how busy the server and the network are")
 

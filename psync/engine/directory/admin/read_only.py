@@ -15,7 +15,7 @@ from psync.engine.contract.log import Mark, State
 from psync.engine.contract.values import Durability
 from psync.engine.directory.engine import DirectoryEngine, OpenDirectory, files_of, layout_of
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.capabilities import NFS, Capabilities, file_system_type, is_network
+from psync.engine.directory.fs.capabilities import NFS_TYPES, Capabilities, file_system_type, is_network
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import READ
 from psync.engine.directory.layout import Layout
@@ -36,11 +36,11 @@ class ReadOnlyEngine(DirectoryEngine):
     def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
         layout = layout_of(root, trust_group)
         try:
-            layout.trust.look()
+            layout.trust.check_root()
             kind = file_system_type(layout.root)
         except OSError as error:
             raise translate_os_error(error, str(root), layout.root) from error
-        direct = os.O_DIRECT if kind in NFS else 0
+        direct = os.O_DIRECT if kind in NFS_TYPES else 0
         can = Capabilities(kind, is_network(kind), unnamed=False, fine_times=False, writable=False, direct=direct)
         layout.trust.unnamed = can.unnamed
         fs = files_of(layout, can, "process", reading=True)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator
 
 from psync.engine.contract.bucket import HeldBucket, Position, Tail
-from psync.engine.directory.buckets.file import MUCH, PICKLE, BucketFile, Foreign, OpenBucket
+from psync.engine.directory.buckets.file import LARGE_BYTES, PICKLE_START, BucketFile, Foreign, OpenBucket
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import read_all, remove_empty, write_all
 from psync.engine.encoding import pickle_scan
@@ -93,13 +93,13 @@ class DirectoryBucket(BucketFile):
         try:
             return self._tail(file, size, since)
         except Unreadable:
-            if size >= MUCH and os.pread(file.fd, 1, 0) != PICKLE:
+            if size >= LARGE_BYTES and os.pread(file.fd, 1, 0) != PICKLE_START:
                 raise
             data = read_all(file.fd, size)
             if not is_bucket(data):
                 raise
             end = committed(data)
-            flip = self._together.flip_for(self._name, data, end)
+            flip = self._transactions.commit_byte_for(self._name, data, end)
             if flip is None or file.refusal is not None:
                 size = end.end
                 if file.refusal is None:
@@ -190,7 +190,7 @@ class DirectoryBucket(BucketFile):
         os.pwrite(file.fd, b".", known.end - 1)
         os.ftruncate(file.fd, known.end)
 
-    # -- growing together with others (see `together`) -------------------------------------------------
+    # -- growing together with others (see `transactions`) -------------------------------------------------
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

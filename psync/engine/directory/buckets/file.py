@@ -21,7 +21,7 @@ from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
 from psync.errors import CorruptValue
 
-MUCH, PICKLE = 1 << 16, b"\x80"
+LARGE_BYTES, PICKLE_START = 1 << 16, b"\x80"
 """A file of so many bytes is looked at first: does it begin as a pickle?"""
 _opened = itertools.count(1)
 
@@ -50,7 +50,7 @@ class OpenBucket:
         """The items behind `since` (None: all) and where they end. Raises `Unreadable`, or `Foreign`."""
         if since is not None:
             return follow(read_all(self.fd, size - since.end + 1, since.end - 1), since)
-        if size >= MUCH and os.pread(self.fd, 1, 0) != PICKLE:
+        if size >= LARGE_BYTES and os.pread(self.fd, 1, 0) != PICKLE_START:
             raise Unreadable("not a pickle")
         data = read_all(self.fd, size)
         if not is_bucket(data):
@@ -70,16 +70,16 @@ class BucketFile(Bucket):
         *,
         changed: Callable[[], None],
         damaged: Callable[[str, str], CorruptValue],
-        together: MultiAppend,
-        kept: DescriptorCache,
+        transactions: MultiAppend,
+        descriptors: DescriptorCache,
     ) -> None:
         self._name = name
         self._path = layout.path(name)
         self._damaged = damaged
         self._fs = fs
         self._changed = changed
-        self._together = together
-        self._kept = kept
+        self._transactions = transactions
+        self._descriptors = descriptors
         self._open: OpenBucket | None = None
         self._threads = threading.Lock()  # flock does not tell threads apart that share a descriptor
 
@@ -130,12 +130,12 @@ class BucketFile(Bucket):
             return None
         fd, status = attached
         try:
-            self._fs.trust.check_kept(self._path, status)
+            self._fs.trust.check_open(self._path, status)
         except BaseException:
             os.close(fd)
             raise
         self._open = file = OpenBucket(fd, refusal)
-        self._kept.opened(self)
+        self._descriptors.opened(self)
         return file, status
 
     def _may_change(self) -> bool:

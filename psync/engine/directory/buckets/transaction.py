@@ -32,9 +32,9 @@ from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, follow, 
 
 Prepared = tuple[int, int, int]
 """Where a bucket ended, its checksum up to there, and the byte that commits what was written behind."""
-Note = dict[str, Prepared]
+Intent = dict[str, Prepared]
 """Bucket name -> what `Preparable.prepare` returned."""
-LONGEST = 1 << 24
+MAX_INTENT_BYTES = 1 << 24
 """Bytes of a note that is read."""
 
 
@@ -67,11 +67,11 @@ class MultiAppend:
         with contextlib.ExitStack() as locked:
             for name in names:
                 locked.enter_context(buckets[name].locked())
-            note: Note = {}
+            note: Intent = {}
             try:
                 for name in names:
                     note[name] = buckets[name].prepare(ops[name])
-                path, temp = self._decide(note)
+                path, temp = self._write_intent(note)
             except BaseException:
                 for name in note:
                     buckets[name].abandon()
@@ -85,7 +85,7 @@ class MultiAppend:
             finally:
                 let_go(temp.fd)
 
-    def _decide(self, note: Note) -> tuple[str, Temporary]:
+    def _write_intent(self, note: Intent) -> tuple[str, Temporary]:
         make_folder(self._layout.pending, self._layout.trust.access)
         temp = self._fs.temporary(seal_text(json.dumps(note).encode()), sync=self._fs.sync_file)
         path = f"{self._layout.pending}/{os.path.basename(temp.path)}"
@@ -103,9 +103,9 @@ class MultiAppend:
                 raise
         return path, temp
 
-    def flip_for(self, name: str, data: bytes, end: End) -> bytes | None:
+    def commit_byte_for(self, name: str, data: bytes, end: End) -> bytes | None:
         """The byte that commits the tail behind `end` in the bucket `data`, if it was decided that it counts."""
-        for _, note in self._notes():
+        for _, note in self._intents():
             if name in note and tuple(note[name][:2]) == tuple(end):
                 flip = bytes((note[name][2],))
                 try:
@@ -115,19 +115,19 @@ class MultiAppend:
                 return flip
         return None
 
-    def _notes(self) -> Iterator[tuple[str, Note]]:
+    def _intents(self) -> Iterator[tuple[str, Intent]]:
         with contextlib.suppress(FileNotFoundError):
             for filename in self._fs.listing(self._layout.pending):
                 path = f"{self._layout.pending}/{filename}"
                 with contextlib.suppress(OSError, ValueError, RecursionError, Unreadable):
-                    note = read_note(path)
+                    note = read_intent(path)
                     if note is not None:
                         yield path, note
 
     def abandoned(self) -> list[tuple[str, list[str]]]:
         """Notes whose writer is dead, each with the buckets to look at before it may be removed."""
         found = []
-        for path, note in self._notes():
+        for path, note in self._intents():
             with contextlib.suppress(OSError):
                 fd = self._fs.open(path, CHANGE)  # NFS locks exclusively only what is open for writing
                 try:
@@ -139,12 +139,12 @@ class MultiAppend:
         return found
 
 
-def read_note(path: str) -> Note | None:
+def read_intent(path: str) -> Intent | None:
     """The note in a file; None for what is no note, or names what is not below the root.
 
     Raises OSError, ValueError, `Unreadable`.
     """
-    found = json.loads(unseal_text(read_small(path, LONGEST)))
+    found = json.loads(unseal_text(read_small(path, MAX_INTENT_BYTES)))
     if not isinstance(found, dict) or not all(map(is_below, found)):
         return None
     for facts in found.values():

@@ -23,11 +23,11 @@ from collections.abc import Callable
 from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
-from psync.engine.directory.fs.permissions import CHECKED, PLAIN, no_file
+from psync.engine.directory.fs.permissions import CHECKED, PLAIN, not_a_file
 from psync.engine.directory.fs.syscalls import (
+    ATOMIC_WRITE_BYTES,
     CHANGE,
-    IN_PLACE,
-    MEMORY,
+    MEMORY_BYTES,
     READ,
     close,
     copy_data,
@@ -44,13 +44,13 @@ from psync.engine.encoding import pickle_scan
 from psync.engine.encoding.framing import CELL_HEAD, Parts, Unreadable, announced, seal, seal_parts, unseal
 from psync.engine.system import clock
 
-SMALL = IN_PLACE - CELL_HEAD
+MAX_IN_PLACE_BYTES = ATOMIC_WRITE_BYTES - CELL_HEAD
 """Bytes of a pickle that, with its seal, is written in place: a page, which a `pwrite` writes whole or not."""
-MUCH = 1 << 16
+LARGE_BYTES = 1 << 16
 """Bytes of a file whose payload is read where it begins, because to cut off the head is to copy it."""
-PICKLE = b"\x80"
+PICKLE_START = b"\x80"
 """What every pickle that psync reads begins with (PROTO)."""
-RECENT = 2_000_000_000
+RECENT_NS = 2_000_000_000
 """Nanoseconds: of a file that was changed longer ago no writer is still in the middle of its `pwrite`, and no later
 change can get the same time stamp, whatever the clock's tick."""
 _never_again = itertools.count(1)
@@ -104,7 +104,7 @@ class Cells:
             status = os.fstat(fd)
             if status.st_mode & CHECKED != PLAIN or status.st_uid != self._me:
                 self._trust.check_file(path, status)
-            recent = self._recent = status.st_ctime_ns + RECENT > clock.wall_ns()
+            recent = self._recent = status.st_ctime_ns + RECENT_NS > clock.wall_ns()
             if recent and not tried and self._can.fine_times:
                 locked = _lock_shared(fd)
                 status = os.fstat(fd)
@@ -129,7 +129,7 @@ class Cells:
             fcntl.flock(fd, fcntl.LOCK_SH)
             status = os.fstat(fd)
             self._trust.check_file(path, status)
-            known = self._can.fine_times or status.st_ctime_ns + RECENT < clock.wall_ns()
+            known = self._can.fine_times or status.st_ctime_ns + RECENT_NS < clock.wall_ns()
             return examine(_content(fd, status.st_size), self._version(status, known))
         finally:
             let_go(fd)
@@ -138,10 +138,10 @@ class Cells:
 
     def write(self, path: str, payload: bytes) -> None:
         """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
-        if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
+        if not self._in_place or len(payload) > MAX_IN_PLACE_BYTES or may_be_bucket(path):
             self._write_whole(path, seal_parts(payload))
             return
-        if not self._trust.closed:
+        if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
         data = seal(payload)
         while True:
@@ -176,7 +176,7 @@ class Cells:
                 pass  # the value says how long it is; what is left behind it means nothing
 
     def _write_whole(self, path: str, data: Parts) -> None:
-        if not self._trust.closed:
+        if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
         while True:
             old = self._held(path)
@@ -213,7 +213,7 @@ class Cells:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not is_regular(status):
-            raise no_file(path, status).error()
+            raise not_a_file(path, status).error()
         return False
 
     def delete(self, path: str) -> bool:
@@ -249,7 +249,7 @@ class Cells:
 
     def update(self, path: str, function: Update) -> bytes | None:
         """open, flock, fstat, pread, pwrite, close."""
-        if not self._trust.closed:
+        if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
         while True:
             found = self._held(path)
@@ -265,7 +265,7 @@ class Cells:
                 new = function(old)
                 if new is None or new is old:
                     return old
-                if not self._in_place or len(new) > SMALL or may_be_bucket(path) or status.st_nlink > 1:
+                if not self._in_place or len(new) > MAX_IN_PLACE_BYTES or may_be_bucket(path) or status.st_nlink > 1:
                     self._replace(path, seal_parts(new), fd)
                 else:
                     self._put(fd, seal(new), status, path)
@@ -338,15 +338,15 @@ def _is_sound(data: bytes) -> bool:
 
 def _sealed(fd: int, size: int) -> bytes | None:
     """The payload in an open file; None if no seal fits what was read."""
-    if size >= MUCH:
+    if size >= LARGE_BYTES:
         head = os.pread(fd, CELL_HEAD, 0)
         found = announced(head)
         if found is not None and found.length <= size - CELL_HEAD:
             payload = read_all(fd, found.length, CELL_HEAD)
             return payload if found.fits(payload) else None
-        if head[:1] != PICKLE:
+        if head[:1] != PICKLE_START:
             return None
-        if size > MEMORY:
+        if size > MEMORY_BYTES:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     data = os.pread(fd, size, 0)
     if len(data) < size:
@@ -359,8 +359,8 @@ def _sealed(fd: int, size: int) -> bytes | None:
 
 def _content(fd: int, size: int) -> bytes:
     """All of an open file; of a large one that holds no pickle, not even a damaged one, only the beginning."""
-    if size >= MUCH and os.pread(fd, 1, 0) != PICKLE:
-        size = MUCH
+    if size >= LARGE_BYTES and os.pread(fd, 1, 0) != PICKLE_START:
+        size = LARGE_BYTES
     return read_all(fd, size)
 
 

@@ -26,11 +26,11 @@ import stat
 from zlib import crc32
 
 from psync.engine.contract.values import Cell, Version
-from psync.engine.directory.cells.local import SMALL, Cells, examine
+from psync.engine.directory.cells.local import MAX_IN_PLACE_BYTES, Cells, examine
 from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.nfs_files import NfsFiles
 from psync.engine.directory.fs.nfs_lookup import status_now
-from psync.engine.directory.fs.permissions import no_file
+from psync.engine.directory.fs.permissions import not_a_file
 from psync.engine.directory.fs.syscalls import (
     CHANGE,
     READ,
@@ -45,9 +45,9 @@ from psync.engine.directory.fs.syscalls import (
 from psync.engine.directory.layout import decided_path, may_be_bucket
 from psync.engine.encoding.framing import CELL_HEAD, Unreadable, announced, seal, seal_parts, unseal
 
-FIRST = 8192
+FIRST_READ_BYTES = 8192
 """Bytes that are read of a file before it is known how long it is."""
-TRIES = 100
+MAX_DEAD_OPENS = 100
 """How often in a row a name may lead to the same file that is dead, whatever the server was asked."""
 
 
@@ -100,12 +100,12 @@ class NetworkCells(Cells):
     def _bytes(self, fd: int, path: str) -> bytes:
         try:
             self._trust.check_file(path, os.fstat(fd))
-            data = os.pread(fd, FIRST, 0)
+            data = os.pread(fd, FIRST_READ_BYTES, 0)
             head = announced(data)
-            if len(data) == FIRST:
+            if len(data) == FIRST_READ_BYTES:
                 size = status_now(fd).st_size
                 wanted = size if head is None else min(size, CELL_HEAD + head.length)
-                data += read_all(fd, max(wanted - FIRST, 0), FIRST)
+                data += read_all(fd, max(wanted - FIRST_READ_BYTES, 0), FIRST_READ_BYTES)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
@@ -129,7 +129,7 @@ class NetworkCells(Cells):
     def _held(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:
         """Tried for as long as the name leads to another file each time: then it is others who get on."""
         led_to = again = 0
-        while again < TRIES:
+        while again < MAX_DEAD_OPENS:
             try:
                 fd = self._replacements.open(path, flags or self._change, sure=False)
             except FileNotFoundError:
@@ -167,10 +167,10 @@ class NetworkCells(Cells):
 
     def write(self, path: str, payload: bytes) -> None:
         """OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE in place."""
-        if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
+        if not self._in_place or len(payload) > MAX_IN_PLACE_BYTES or may_be_bucket(path):
             self._write_whole(path, seal_parts(payload))
             return
-        if not self._trust.closed:
+        if not self._trust.private:
             self._trust.check_folder(os.path.dirname(path))
         data = seal(payload)
         while True:
@@ -203,7 +203,7 @@ class NetworkCells(Cells):
                 if stat.S_ISDIR(status.st_mode):
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
                 if not is_regular(status):
-                    raise no_file(path, status).error()
+                    raise not_a_file(path, status).error()
                 return False
             if os.path.lexists(decided_path(path)) and self._replacements.finish(path):
                 return False

@@ -13,7 +13,7 @@ from typing import TypeVar
 from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.errors import blocked, translate_os_error
+from psync.engine.directory.fs.errors import not_a_value, translate_os_error
 from psync.engine.directory.fs.nfs_replace import read_end
 from psync.engine.directory.fs.syscalls import remove_empty
 from psync.engine.directory.layout import OWN, Layout, held_by
@@ -83,7 +83,7 @@ class CellVerbs:
             if not os.path.isdir(self._layout.path(new)):
                 return False
             if not remove_empty(self._layout.path(new)):
-                raise blocked(new, self._layout.path(new)) from error
+                raise not_a_value(new, self._layout.path(new)) from error
             return self.move(name, new)
         if moved:
             self._wake.notify(new)

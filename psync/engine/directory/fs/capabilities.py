@@ -12,7 +12,7 @@ from psync.engine.directory.fs.permissions import PRIVATE
 from psync.engine.directory.fs.syscalls import link_unnamed, make_folder, remove_quietly
 from psync.engine.directory.layout import Layout
 
-NETWORK = {
+NETWORK_TYPES = {
     "nfs",
     "nfs4",
     "cifs",
@@ -29,13 +29,13 @@ NETWORK = {
     "gfs2",
 }
 """Types that several hosts may have mounted at once (`fuse.*` counts as one of them)."""
-IN_PLACE = {"tmpfs", "ext2", "ext3", "ext4"}
+IN_PLACE_TYPES = {"tmpfs", "ext2", "ext3", "ext4"}
 """Types where what was once given room is overwritten where it is, so that a store into memory always finds room. (xfs
 and btrfs write elsewhere what was copied by reference; of an overlay, what is below it is not known.)"""
-NFS = {"nfs", "nfs4"}
+NFS_TYPES = {"nfs", "nfs4"}
 """How the kernel names versions 3 and 4."""
 
-_NO_ROOM = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
 
 class Capabilities(NamedTuple):
@@ -69,19 +69,19 @@ class Capabilities(NamedTuple):
     @property
     def in_place(self) -> bool:
         """Numbers in files may be changed by stores into memory, which processes of this host share."""
-        return self.kind in IN_PLACE and not self.network and sys.byteorder == "little"
+        return self.kind in IN_PLACE_TYPES and not self.network and sys.byteorder == "little"
 
 
 def is_network(kind: str) -> bool:
-    return kind in NETWORK or kind.startswith("fuse")
+    return kind in NETWORK_TYPES or kind.startswith("fuse")
 
 
-def look(layout: Layout, *, network: bool | None = None) -> Capabilities:
+def probe_capabilities(layout: Layout, *, network: bool | None = None) -> Capabilities:
     """`network` says whether it is one, if that is to be believed rather than the kind of file system."""
     kind = file_system_type(layout.root)
     if network is None:
         network = is_network(kind)
-    direct = os.O_DIRECT if network and kind in NFS else 0
+    direct = os.O_DIRECT if network and kind in NFS_TYPES else 0
     trial = f"{layout.tmp}/{os.urandom(8).hex()}"
     try:
         make_folder(layout.tmp, layout.trust.access)
@@ -91,7 +91,7 @@ def look(layout: Layout, *, network: bool | None = None) -> Capabilities:
             )
         return Capabilities(kind, network, _can_link_unnamed(trial), _has_fine_times(layout.tmp), True)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _NOT_WRITABLE:
             raise
         # good enough to read from, and what is not known yet is taken for the worse
         return Capabilities(kind, network, unnamed=not network, fine_times=False, writable=False, direct=direct)

@@ -29,7 +29,7 @@ class LocalFiles(AtomicFiles):
         trust = self.trust
         if self.reading:
             raise read_only(path)
-        if not trust.closed:
+        if not trust.private:
             trust.check_folder(path[: path.rindex("/")])
         if self._unnamed:
             made = link_unnamed(path, data, sync=self.sync_file, access=trust.access)

@@ -36,7 +36,7 @@ class NfsFiles(AtomicFiles):
     def make(self, path: str, data: bytes | Parts, *, replaced: bool = False) -> bool:
         if self.reading:
             raise read_only(path)
-        if not self.trust.closed:
+        if not self.trust.private:
             self.trust.check_folder(path[: path.rindex("/")])
         new = self.temporary(data, sync=True)
         made = self.replacements.make(path, new) if replaced else new.link(path)

@@ -29,10 +29,10 @@ from psync.engine.system import clock
 _AT_CWD, _FORCE_SYNC, _EMPTY_PATH = -100, 0x2000, 0x1000
 _BASIC = 0x7FF
 _libc = ctypes.CDLL(None, use_errno=True)
-SETTLED = 0.2
+SETTLED_S = 0.2
 """Seconds after which another change of a folder has another time stamp: servers count in ticks of 4 or 10 ms,
 and a busy one may be late."""
-_ABSENT = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
+_ABSENT_ERRORS = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 
 
 class Lookups:
@@ -52,18 +52,18 @@ class Lookups:
         On v3 with `sure` False only if the folder's time stamp shows the change. GETATTR; on v3 perhaps READDIRPLUS.
         """
         try:
-            _force(folder)
+            _revalidate_attributes(folder)
         except OSError as error:
-            if error.errno not in _ABSENT or len(folder) <= len(self._root):
-                if error.errno in _ABSENT:
+            if error.errno not in _ABSENT_ERRORS or len(folder) <= len(self._root):
+                if error.errno in _ABSENT_ERRORS:
                     return False
                 raise
             if not self.ask(os.path.dirname(folder), sure=sure):
                 return False
             try:
-                _force(folder)
+                _revalidate_attributes(folder)
             except OSError as again:
-                if again.errno in _ABSENT:
+                if again.errno in _ABSENT_ERRORS:
                     return False
                 raise
         if sure and self._coarse:
@@ -79,7 +79,7 @@ class Lookups:
             self.listing(folder)
             if len(self._stamps) > 1000:
                 self._stamps.clear()
-            self._stamps[folder] = stamp, since, now - since > SETTLED
+            self._stamps[folder] = stamp, since, now - since > SETTLED_S
 
     def renew(self, path: str) -> bool:
         """Whether there is something at `path`, whatever is remembered: for who was led to a dead file by that name.
@@ -106,7 +106,7 @@ class Lookups:
         except OSError as error:
             if error.errno == errno.EINVAL and os.path.isdir(path):  # what NFS says of O_DIRECT on a folder
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) from error
-            if error.errno not in _ABSENT or (sure and not self._coarse and error.errno == errno.ENOENT):
+            if error.errno not in _ABSENT_ERRORS or (sure and not self._coarse and error.errno == errno.ENOENT):
                 raise
         if not self.ask(os.path.dirname(path)):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -127,7 +127,7 @@ class Lookups:
         try:
             return os.lstat(path).st_ino == status.st_ino
         except OSError as error:
-            if error.errno in _ABSENT:
+            if error.errno in _ABSENT_ERRORS:
                 return False
             raise
 
@@ -143,10 +143,10 @@ class Lookups:
                 asked[folder] = self.ask(folder)
             if not asked[folder] or not os.path.lexists(path):
                 return None
-            _force(path)
+            _revalidate_attributes(path)
             status = os.lstat(path)
         except OSError as error:
-            if error.errno in _ABSENT:
+            if error.errno in _ABSENT_ERRORS:
                 return None
             raise
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -158,7 +158,7 @@ class Lookups:
         another name. A file that was replaced is empty (`invalidate_replaced`).
         """
         try:
-            _force("", fd)
+            _revalidate_attributes("", fd)
             status = os.fstat(fd)
         except OSError as error:
             if error.errno == errno.ESTALE:
@@ -199,7 +199,7 @@ class NfsContext(NamedTuple):
 
 def status_now(fd: int) -> os.stat_result:
     """`os.fstat` as the server knows it now."""
-    _force("", fd)
+    _revalidate_attributes("", fd)
     return os.fstat(fd)
 
 
@@ -216,7 +216,7 @@ def invalidate_replaced(fd: int) -> None:
         pass  # what decided is done; it was the second guard
 
 
-def _force(path: str, fd: int = _AT_CWD) -> None:
+def _revalidate_attributes(path: str, fd: int = _AT_CWD) -> None:
     buffer = ctypes.create_string_buffer(256)
     flags = _FORCE_SYNC if path else _FORCE_SYNC | _EMPTY_PATH
     if _libc.statx(fd, os.fsencode(path), flags, _BASIC, buffer):

@@ -34,7 +34,7 @@ import errno
 import fcntl
 import os
 
-from psync.engine.directory.fs.nfs_lookup import SETTLED, NfsContext, status_now
+from psync.engine.directory.fs.nfs_lookup import SETTLED_S, NfsContext, status_now
 from psync.engine.directory.fs.nfs_temporary import NfsTemporary
 from psync.engine.directory.fs.permissions import Access
 from psync.engine.directory.fs.syscalls import CHANGE, READ, close, let_go, lock
@@ -50,7 +50,7 @@ from psync.engine.directory.layout import (
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import clock
 
-MAX_REMEMBERED = 1000
+MAX_CACHED_PATHS = 1000
 """Folders and paths."""
 
 
@@ -88,7 +88,7 @@ class Replacements:
                         return os.open(successor, flags)
                 elif not os.path.lexists(path):
                     if stamp is not None and stamp == self._settled_stamp(folder):
-                        if len(self._absent) >= MAX_REMEMBERED:
+                        if len(self._absent) >= MAX_CACHED_PATHS:
                             self._absent.clear()
                         self._absent[path] = stamp
                     raise
@@ -102,11 +102,11 @@ class Replacements:
         stamp, now = (status.st_mtime_ns, status.st_ctime_ns), clock.monotonic()
         known, since = self._stamps.get(folder, (None, now))
         if known != stamp:
-            if len(self._stamps) >= MAX_REMEMBERED:
+            if len(self._stamps) >= MAX_CACHED_PATHS:
                 self._stamps.clear()
             self._stamps[folder] = stamp, now
             return None
-        return stamp if now - since > SETTLED else None
+        return stamp if now - since > SETTLED_S else None
 
     def open_successor(self, path: str, emptied: int, flags: int) -> int | None:
         """The successor of the file that is open as `emptied`, and empty; None if that is not at `path` any more."""

@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 from psync.errors import UnsafeStore
 
-STRANGERS = stat.S_IWGRP | stat.S_IWOTH
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 PLAIN = stat.S_IFREG
-CHECKED = stat.S_IFMT(0o777777) | STRANGERS
+CHECKED = stat.S_IFMT(0o777777) | OTHERS_WRITE
 """Bits of a mode: a file of which these are PLAIN is a regular one that nobody but its owner can write to."""
-LINKS = 40
+MAX_LINKS = 40
 """So many links are followed on the way to one directory, as the kernel does."""
 _NOT_FOUND = FileNotFoundError, NotADirectoryError
 
@@ -58,7 +58,7 @@ class PermissionProblem(NamedTuple):
 
 
 class Permissions:
-    """Whom one directory trusts, once it was looked at (see `look`)."""
+    """Whom one directory trusts, once it was looked at (see `check_root`)."""
 
     def __init__(self, root: str, *, team: bool = False, own: tuple[str, ...] = ()) -> None:
         self.root = root
@@ -67,7 +67,7 @@ class Permissions:
         self.team = team
         self.me = os.geteuid()
         self.access = TEAM if team else PRIVATE
-        self.closed = False
+        self.private = False
         """Nobody else can enter the directory, so what lies in it is what we put there."""
         self._users = {0, self.me}
         self._group: int | None = None
@@ -78,19 +78,19 @@ class Permissions:
 
     # -- the directory -----------------------------------------------------------------------------------
 
-    def look(self) -> bool:
+    def check_root(self) -> bool:
         """Raise `UnsafeStore` unless the directory is safe; False if there is none yet, and the way to it is safe."""
-        doubt = next(self.doubts(), None)
-        if doubt is not None:
-            raise doubt.error()
+        problem = next(self.problems(), None)
+        if problem is not None:
+            raise problem.error()
         try:
             status = os.stat(self.root)
         except _NOT_FOUND:
             return False
-        self.closed = not status.st_mode & (stat.S_IXGRP | stat.S_IXOTH)
+        self.private = not status.st_mode & (stat.S_IXGRP | stat.S_IXOTH)
         return True
 
-    def doubts(self) -> Iterator[PermissionProblem]:
+    def problems(self) -> Iterator[PermissionProblem]:
         """All that is wrong with the directory and the way to it."""
         here = os.path.realpath(self.root)
         if self.team:
@@ -102,16 +102,16 @@ class Permissions:
                 status = os.lstat(folder)
             except _NOT_FOUND:
                 continue
-            doubt = self.folder(folder, status) if stat.S_ISDIR(status.st_mode) else _no_folder(folder)
-            if doubt is not None:
-                yield doubt
+            problem = self.folder(folder, status) if stat.S_ISDIR(status.st_mode) else _not_a_folder(folder)
+            if problem is not None:
+                yield problem
 
     def _on_the_way(self, path: str, end: str) -> Iterator[PermissionProblem]:
         for each, status in steps(path):
             link = stat.S_ISLNK(status.st_mode)
-            doubt = self._link(each, status) if link else self.folder(each, status, parent=each != end)
-            if doubt is not None:
-                yield doubt
+            problem = self._link(each, status) if link else self.folder(each, status, parent=each != end)
+            if problem is not None:
+                yield problem
 
     def _team(self, here: str) -> Iterator[PermissionProblem]:
         try:
@@ -169,10 +169,12 @@ class Permissions:
         if not stat.S_ISREG(status.st_mode):
             if stat.S_ISDIR(status.st_mode):
                 raise IsADirectoryError
-            raise no_file(path, status).error()
-        doubt = self._file(path, status)
-        if doubt is not None and not (self.closed and os.path.realpath(path).startswith(os.path.realpath(self.root))):
-            raise doubt.error()
+            raise not_a_file(path, status).error()
+        problem = self._file(path, status)
+        if problem is not None and not (
+            self.private and os.path.realpath(path).startswith(os.path.realpath(self.root))
+        ):
+            raise problem.error()
 
     def _file(self, path: str, status: os.stat_result) -> PermissionProblem | None:
         """What is wrong with a file, if others can get at it."""
@@ -186,7 +188,7 @@ class Permissions:
             return PermissionProblem(path, reason, f"chmod go-w '{path}', if you know what is in it")
         return None
 
-    def check_kept(self, path: str, status: os.stat_result) -> None:
+    def check_open(self, path: str, status: os.stat_result) -> None:
         """The same of a file that stays open and is written to in place: it must have no other name, either."""
         if status.st_mode & CHECKED != PLAIN or status.st_uid != self.me:
             self.check_file(path, status)
@@ -195,10 +197,10 @@ class Permissions:
             remedy = f"cp -p '{path}' '{path}.new' && mv '{path}.new' '{path}', while nobody uses it"
             raise PermissionProblem(path, reason, remedy).error()
 
-    def kept(self, fd: int, path: str) -> int:
-        """`fd`, a file just opened to be kept, after `check_kept`; it is closed if that raises."""
+    def checked(self, fd: int, path: str) -> int:
+        """`fd`, a file just opened to be kept, after `check_open`; it is closed if that raises."""
         try:
-            self.check_kept(path, os.fstat(fd))
+            self.check_open(path, os.fstat(fd))
         except BaseException:
             os.close(fd)
             raise
@@ -206,7 +208,7 @@ class Permissions:
 
     def check_folder(self, folder: str) -> None:
         """Raise `UnsafeStore` if somebody who is not trusted could redirect what is written to a folder in the root."""
-        if self.closed or folder in self._folders:
+        if self.private or folder in self._folders:
             return
         path = self.root.rstrip("/")
         for part in folder[len(path) :].strip("/").split("/"):
@@ -216,11 +218,11 @@ class Permissions:
             except _NOT_FOUND:
                 return
             if stat.S_ISLNK(status.st_mode):
-                doubt = next(self._on_the_way(path, os.path.realpath(path)), None)
+                problem = next(self._on_the_way(path, os.path.realpath(path)), None)
             else:
-                doubt = self.folder(path, status)
-            if doubt is not None:
-                raise doubt.error()
+                problem = self.folder(path, status)
+            if problem is not None:
+                raise problem.error()
         self._folders.add(folder)
 
 
@@ -246,7 +248,7 @@ def steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
             here = following
             continue
         links += 1
-        if links > LINKS:
+        if links > MAX_LINKS:
             return  # opening it will say so
         target = os.readlink(following)
         rest += reversed(target.split("/"))
@@ -254,7 +256,7 @@ def steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
             here = "/"
 
 
-def no_file(path: str, status: os.stat_result) -> PermissionProblem:
+def not_a_file(path: str, status: os.stat_result) -> PermissionProblem:
     kinds = {
         stat.S_IFIFO: "a FIFO",
         stat.S_IFLNK: "a symbolic link",
@@ -266,7 +268,7 @@ def no_file(path: str, status: os.stat_result) -> PermissionProblem:
     return PermissionProblem(path, f"is {kind} where a plain file should be", f"rm '{path}'")
 
 
-def _no_folder(path: str) -> PermissionProblem:
+def _not_a_folder(path: str) -> PermissionProblem:
     return PermissionProblem(
         path, "is not a folder (or a link to one), and psync keeps its own files there", f"rm '{path}'"
     )

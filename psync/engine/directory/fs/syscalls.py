@@ -22,7 +22,7 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Links are not followed and a FIFO does not hang us; a regular file ignores O_NONBLOCK."""
 CHANGE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 UNNAMED = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-IN_PLACE = 4096
+ATOMIC_WRITE_BYTES = 4096
 """One `pwrite` of at most a page, within a page, is whole or not at all under SIGKILL."""
 
 
@@ -141,13 +141,13 @@ def close(fd: int) -> None:
         pass  # Linux has freed the descriptor all the same
 
 
-MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 """Bytes that this machine has: a larger file (mostly holes, perhaps) is not read."""
 
 
 def read_all(fd: int, size: int, offset: int = 0) -> bytes:
     """`size` bytes from `offset`, fewer only at the end of the file. OSError for more than there is memory."""
-    if size > MEMORY:
+    if size > MEMORY_BYTES:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     data = os.pread(fd, size, offset)
     if len(data) == size or not data:

@@ -24,9 +24,9 @@ from psync.engine.encoding.framing import Unreadable, seal_text, unseal_text
 from psync.engine.system import clock, fork_hooks
 from psync.engine.system.process_identity import examine, myself
 
-LATEST = 253402300800.0
+MAX_SINCE_S = 253402300800.0
 """Seconds since 1970: the year 10000."""
-LONGEST = 4096
+MAX_RECORD_BYTES = 4096
 """Bytes of an owner's record."""
 
 
@@ -93,7 +93,7 @@ class OwnerRegistry:
                 return Alive.NO  # removed on another host, a moment ago
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
-            identity = _identity(fd)
+            identity = _read_identity(fd)
             return Alive.UNKNOWN if identity is None else examine(identity)
         else:
             return Alive.NO
@@ -111,7 +111,7 @@ class OwnerRegistry:
         except OSError:
             return None
         try:
-            return _identity(fd)
+            return _read_identity(fd)
         finally:
             os.close(fd)
 
@@ -147,13 +147,13 @@ class OwnerRegistry:
         self._fd, self.number = -1, 0
 
 
-def _identity(fd: int) -> Identity | None:
+def _read_identity(fd: int) -> Identity | None:
     """What an owner's record says; None if it is damaged, or something else."""
     try:
-        found = Identity(**json.loads(unseal_text(os.pread(fd, LONGEST, 0))))
+        found = Identity(**json.loads(unseal_text(os.pread(fd, MAX_RECORD_BYTES, 0))))
     except (OSError, ValueError, TypeError, Unreadable, RecursionError):
         return None
     kinds = str, int, int, int, str, float
     if not all(type(fact) is kind for fact, kind in zip(found, kinds, strict=True)):
         return None
-    return found if found.host.isprintable() and 0 <= found.since < LATEST else None
+    return found if found.host.isprintable() and 0 <= found.since < MAX_SINCE_S else None

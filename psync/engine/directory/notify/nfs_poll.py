@@ -19,19 +19,19 @@ from types import TracebackType
 from typing import NamedTuple
 
 from psync.engine.contract.engine import Watch
-from psync.engine.directory.fs.nfs_lookup import SETTLED
+from psync.engine.directory.fs.nfs_lookup import SETTLED_S
 from psync.engine.system import clock, fork_hooks
 
-FIRST, LONGEST, SHARE = 0.001, 0.1, 0.5
-LONGEST_LATER, SHARE_LATER = 1.0, 0.01
+FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_SHARE = 0.001, 0.1, 0.5
+MAX_LATE_PAUSE_S, LATE_PAUSE_SHARE = 1.0, 0.01
 """A pause is a SHARE of the time waited so far, at least FIRST seconds, at most LONGEST; after ten seconds it grows by
 SHARE_LATER. So 20 looks in the first second, then 10 a second, then fewer, down to one; what happens is seen after half
 a pause in the mean: 0.05 s in the first ten seconds."""
-ROUNDS = 20
+ROUNDS_PER_S = 20
 """Rounds a second of a process in which one after the other begins to wait; and as many more at first."""
-IDLE = 3.0
+IDLE_FACTOR = 3.0
 """A process that waits lets the server rest for so many times as long as a round took: it may be one of hundreds."""
-LATEST = 10.0
+MAX_SLEEP_S = 10.0
 """Seconds after which who sleeps looks by itself, whatever the signs say."""
 
 
@@ -63,7 +63,7 @@ class PollCoordinator:
         """When the last round was over,"""
         self._took = 0.0
         """and how long it took."""
-        self._credit, self._counted = float(ROUNDS), clock.monotonic()
+        self._credit, self._counted = float(ROUNDS_PER_S), clock.monotonic()
         """How many rounds may follow each other at once, and when that was counted."""
         self._known: dict[str, tuple[Hashable, float]] = {}
         """What each sign said, and when that was found."""
@@ -72,7 +72,7 @@ class PollCoordinator:
 
     def sleep(self, me: PollingWatch, seconds: float) -> None:
         """Until there is something new for `me`, or `me` waits alone and should look by itself."""
-        end = clock.monotonic() + min(seconds, LATEST)
+        end = clock.monotonic() + min(seconds, MAX_SLEEP_S)
         try:
             with self._lock:
                 self._sleeping.append(me)
@@ -120,13 +120,15 @@ class PollCoordinator:
         now = clock.monotonic()
         youngest = max(one.since for one in self._sleeping)
         waited = now - youngest
-        pause = max(FIRST, min(waited * SHARE, LONGEST), min(waited * SHARE_LATER, LONGEST_LATER))
+        pause = max(
+            FIRST_PAUSE_S, min(waited * PAUSE_SHARE, MAX_PAUSE_S), min(waited * LATE_PAUSE_SHARE, MAX_LATE_PAUSE_S)
+        )
         if alone:
             return now + pause
-        self._credit = min(ROUNDS, self._credit + (now - self._counted) * ROUNDS)
+        self._credit = min(ROUNDS_PER_S, self._credit + (now - self._counted) * ROUNDS_PER_S)
         self._counted = now
-        at = max(self._ended + max(pause, IDLE * self._took), youngest + FIRST)
-        return at if self._credit >= 1 else max(at, now + (1 - self._credit) / ROUNDS)
+        at = max(self._ended + max(pause, IDLE_FACTOR * self._took), youngest + FIRST_PAUSE_S)
+        return at if self._credit >= 1 else max(at, now + (1 - self._credit) / ROUNDS_PER_S)
 
     # -- asking ------------------------------------------------------------------------------------------
 
@@ -145,7 +147,7 @@ class PollCoordinator:
         for key, what in said.items():
             before, since = self._known.get(key, (what, now))
             known[key] = what, since if before == what else now
-            if not signs[key].exact and now - known[key][1] < SETTLED:
+            if not signs[key].exact and now - known[key][1] < SETTLED_S:
                 fresh.add(key)
         with self._lock:
             self._known = known
@@ -155,7 +157,7 @@ class PollCoordinator:
 
     def ended(self) -> None:
         """Somebody waits no more: others may ask more often for a moment."""
-        self._credit = float(ROUNDS)
+        self._credit = float(ROUNDS_PER_S)
 
 
 class PollingWatch(Watch):
@@ -186,7 +188,7 @@ class PollingWatch(Watch):
             return
         self.woken = False
         self.signs = self._signs()
-        self._rounds.sleep(self, LATEST if timeout is None else timeout)
+        self._rounds.sleep(self, MAX_SLEEP_S if timeout is None else timeout)
 
     def _signs(self) -> dict[str, ChangeToken] | None:
         """None if one of the names shows nowhere."""

@@ -37,9 +37,9 @@ from psync.engine.directory.notify.inotify import Inotify
 from psync.engine.directory.notify.nfs_poll import PollCoordinator, PollingWatch, SignsOf
 from psync.engine.system import clock, fork_hooks
 
-GRACE = 2.0
+GRACE_S = 2.0
 """Seconds between two looks of a waiter whom nobody wakes: for changes that psync did not make."""
-FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.0005, 0.05, 1.5
+FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_GROWTH = 0.0005, 0.05, 1.5
 """Seconds: a polling watch pauses so long at first, at most, and by what factor longer each time."""
 
 _ALL = SLOTS * (1 + SEATS)
@@ -61,7 +61,7 @@ class Wakeup:
         self._inotify = inotify
         self._announce = announce
         self._mapped: mmap.mmap | None = None
-        self._seated: set[_Woken] = set()
+        self._waiters: set[InotifyWatch] = set()
         """Those of this process that wait to take."""
         self._flags()
 
@@ -76,7 +76,7 @@ class Wakeup:
         path = self._layout.armed
         if not os.path.exists(path):
             self._fs.make(path, _BLANK)
-        fd = self._fs.trust.kept(os.open(path, CHANGE), path)
+        fd = self._fs.trust.checked(os.open(path, CHANGE), path)
         try:
             if (size := os.fstat(fd).st_size) < len(_BLANK):
                 os.pwrite(fd, _BLANK[size:], size)  # only hints stand there: nobody misses what was damaged
@@ -100,12 +100,12 @@ class Wakeup:
             except OSError:
                 pass  # the change is made; who waits looks again by itself
 
-    def notify_takers(self, slot: int, most: int) -> None:
+    def notify_claimers(self, slot: int, most: int) -> None:
         """So many records can be taken from the log whose name has the slot. utime for each who is woken."""
         self.notify_slot(slot)
-        self.call(slot, most)
+        self.notify_n(slot, most)
 
-    def call(self, slot: int, most: int) -> None:
+    def notify_n(self, slot: int, most: int) -> None:
         """Wake `most` of those who sit there, or as many as there are."""
         flags = self._mapped or self._flags()
         if flags is not None:
@@ -114,13 +114,13 @@ class Wakeup:
                 self.notify_slot(raised - _FLAGS)
                 most -= 1
 
-    def sit_down(self, one: _Woken) -> None:
-        self._seated.add(one)
+    def register(self, one: InotifyWatch) -> None:
+        self._waiters.add(one)
 
-    def stand_up(self, one: _Woken, seat: int, *, woken: bool) -> None:
+    def deregister(self, one: InotifyWatch, seat: int, *, woken: bool) -> None:
         """Who sat there does not wait any more; was it `woken`, it took what it was called for."""
-        self._seated.discard(one)
-        if any(other.seat == seat for other in self._seated.copy()):
+        self._waiters.discard(one)
+        if any(other.seat == seat for other in self._waiters.copy()):
             return  # a thread that hears the same calls
         flags = self._mapped or self._flags()
         if flags is None:
@@ -128,19 +128,19 @@ class Wakeup:
         if flags[_FLAGS + seat]:
             flags[_FLAGS + seat] = 0
         elif not woken:
-            self.call((seat - SLOTS) // SEATS, 1)
+            self.notify_n((seat - SLOTS) // SEATS, 1)
 
     def watch(self, names: Sequence[str], taking: str | None, signs_of: SignsOf) -> AbstractContextManager[Watch]:
         flags = self._mapped or self._flags()
         if flags is None or not self._inotify:
             names = names if taking is None else [*names, taking]
-            return _Polling() if self._rounds is None else PollingWatch(self._rounds, names, signs_of)
+            return PollWatch() if self._rounds is None else PollingWatch(self._rounds, names, signs_of)
         slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
         seat = None
         if taking is not None:
             seat = SLOTS + slot_of(taking) * SEATS + os.getpid() % SEATS
             slots.append(seat)  # a seat is one more slot
-        return _Woken(self, flags, slots, seat)
+        return InotifyWatch(self, flags, slots, seat)
 
     def listen(self, instance: Inotify, slots: list[int]) -> None:
         """`instance` hears from now on when one of `slots` is touched. No system call if it did before."""
@@ -158,7 +158,7 @@ class Wakeup:
             self._mapped = None
 
 
-class _Woken(Watch):
+class InotifyWatch(Watch):
     """Its own context manager, and without a system call at its beginning: many waits are short."""
 
     def __init__(self, wake: Wakeup, flags: mmap.mmap, slots: list[int], seat: int | None) -> None:
@@ -166,23 +166,23 @@ class _Woken(Watch):
         self._all = flags
         self._slots = slots
         self.seat = seat
-        self._sits = False
+        self._registered = False
         self._touched = False
         self._instance: Inotify | None = None
 
     def __enter__(self) -> Watch:
-        instance = self._instance = _idle.borrow()
+        instance = self._instance = _pool.borrow()
         if instance is None:
-            return _Polling()
+            return PollWatch()
         try:
             if instance.heard:
                 instance.drain()
             self._wake.listen(instance, self._slots)
         except OSError:  # fs.inotify.max_user_watches is used up
-            return _Polling()
+            return PollWatch()
         if self.seat is not None:
-            self._wake.sit_down(self)
-            self._sits = True
+            self._wake.register(self)
+            self._registered = True
         self._raise_flags()
         return self
 
@@ -190,9 +190,9 @@ class _Woken(Watch):
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         if self._instance is not None:
-            _idle.give_back(self._instance)
-        if self._sits and self.seat is not None:
-            self._wake.stand_up(self, self.seat, woken=self._touched)
+            _pool.give_back(self._instance)
+        if self._registered and self.seat is not None:
+            self._wake.deregister(self, self.seat, woken=self._touched)
 
     def _raise_flags(self) -> None:
         for slot in self._slots:
@@ -209,14 +209,14 @@ class _Woken(Watch):
                 self._wake.listen(instance, self._slots)
             self._raise_flags()
         else:
-            self._touched = instance.wait(GRACE if timeout is None else min(timeout, GRACE))
-            if self._sits and not self._touched:
+            self._touched = instance.wait(GRACE_S if timeout is None else min(timeout, GRACE_S))
+            if self._registered and not self._touched:
                 self._raise_flags()  # one with the same seat may have lowered that flag
 
 
-class _Polling(Watch):
+class PollWatch(Watch):
     def __init__(self) -> None:
-        self._pause = FIRST_PAUSE
+        self._pause = FIRST_PAUSE_S
 
     def __enter__(self) -> Watch:
         return self
@@ -228,14 +228,14 @@ class _Polling(Watch):
 
     def pause(self, timeout: float | None) -> None:
         clock.sleep(self._pause if timeout is None else max(0.0, min(timeout, self._pause)))
-        self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
+        self._pause = min(self._pause * PAUSE_GROWTH, MAX_PAUSE_S)
 
 
-class _Idle:
+class InotifyPool:
     """Instances are few (128 a user), so some are kept for the next wait, with what they watch; what they hear of
     earlier waits only ends a pause early. Each is used by one thread at a time."""
 
-    KEPT, WATCHES = 4, 512
+    MAX_IDLE, MAX_WATCHES = 4, 512
 
     def __init__(self) -> None:
         self._instances: list[Inotify] = []  # taken and given back by single calls, so threads need no lock
@@ -253,7 +253,7 @@ class _Idle:
             return None
 
     def give_back(self, instance: Inotify) -> None:
-        if len(self._instances) < self.KEPT and len(instance.watched) <= self.WATCHES:
+        if len(self._instances) < self.MAX_IDLE and len(instance.watched) <= self.MAX_WATCHES:
             self._instances.append(instance)
         else:
             instance.close()
@@ -264,4 +264,4 @@ class _Idle:
             self._instances.pop().close()
 
 
-_idle = _Idle()
+_pool = InotifyPool()

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from psync.engine.contract.register import Seats
 from psync.engine.directory.fs.errors import translate_os_error
-from psync.engine.directory.registers.register import PAGE, DirectoryRegister, Page
-from psync.engine.directory.registers.slots import SIZE, PageSeats
+from psync.engine.directory.registers.register import PAGE_BYTES, DirectoryRegister, Page
+from psync.engine.directory.registers.slots import SLOTS_BYTES, PageSlots
 from psync.engine.encoding.framing import Unreadable
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 class NetworkRegister(DirectoryRegister):
     def _make_seats(self) -> Seats:
-        return PageSeats(self, PAGE - SIZE)
+        return PageSlots(self, PAGE_BYTES - SLOTS_BYTES)
 
     def read(self) -> bytes | None:
         if self._map is None and self._opened(create=False) is None:
@@ -41,12 +41,12 @@ class NetworkRegister(DirectoryRegister):
                 return self.read()  # it was closed meanwhile, to make room for others
         return self.update(lambda value: value)  # nobody writes while that has the lock
 
-    def sign(self) -> bytes | None:
+    def change_token(self) -> bytes | None:
         """READ: something that differs once the payload or a seat has changed."""
-        return None if self._map is None and self._opened(create=False) is None else self.at_hand(self._page_of)
+        return None if self._map is None and self._opened(create=False) is None else self.with_file(self._page_of)
 
-    def at_hand(self, use: Callable[[int], T]) -> T:
-        """What `use` makes of the open file. If it writes: only in `apart`, or in `update`."""
+    def with_file(self, use: Callable[[int], T]) -> T:
+        """What `use` makes of the open file. If it writes: only in `while_open`, or in `update`."""
         while True:
             if self._map is None:
                 self._opened(create=True)
@@ -56,7 +56,7 @@ class NetworkRegister(DirectoryRegister):
                 if error.errno != errno.EBADF:
                     raise translate_os_error(error, self._name, self._path) from error
 
-    def apart(self, write: Callable[[], object]) -> None:
+    def while_open(self, write: Callable[[], object]) -> None:
         """Meanwhile no thread closes the file, which is open to be written."""
         try:
             with self._threads:
@@ -71,8 +71,8 @@ class NetworkRegister(DirectoryRegister):
 
     @staticmethod
     def _page_of(fd: int) -> bytes:
-        page = os.pread(fd, PAGE, 0)
-        if len(page) < PAGE:
+        page = os.pread(fd, PAGE_BYTES, 0)
+        if len(page) < PAGE_BYTES:
             raise Unreadable("it is shorter than a page")
         return page
 

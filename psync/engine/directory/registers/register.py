@@ -29,18 +29,18 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import CHANGE, READ, read_all, write_all
-from psync.engine.directory.registers.slots import SIZE, MappedSeats
+from psync.engine.directory.registers.slots import SLOTS_BYTES, MappedSlots
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue
 
-PAGE = 4096
+PAGE_BYTES = 4096
 MAGIC = b"psync=1\n"
 _HEAD = struct.Struct("<8sQIII")
 """Magic, number of the change, where the value begins, how long it is, the checksum."""
-_FACTS = struct.Struct("<QII")
-HEAD = _HEAD.size
-ROOM = PAGE - SIZE - HEAD
+_CHECKED_FIELDS = struct.Struct("<QII")
+HEAD_BYTES = _HEAD.size
+MAX_INLINE_BYTES = PAGE_BYTES - SLOTS_BYTES - HEAD_BYTES
 """Bytes of a value that has its place in the first page. Half of that is for seats."""
 _unpack = _HEAD.unpack_from
 Page = mmap.mmap | bytes
@@ -51,22 +51,22 @@ _Seen = tuple["Head | None", "bytes | None"]
 def _encode(number: int, offset: int, value: bytes | None) -> bytes:
     """The head, and the value if it belongs behind it. No value at all: length 0 and offset 0."""
     size = len(value or b"")
-    check = crc32(value or b"", crc32(_FACTS.pack(number, offset, size)))
+    check = crc32(value or b"", crc32(_CHECKED_FIELDS.pack(number, offset, size)))
     head = _HEAD.pack(MAGIC, number, offset, size, check)
-    return head + value if value is not None and offset == HEAD else head
+    return head + value if value is not None and offset == HEAD_BYTES else head
 
 
-_BLANK = _encode(0, 0, None).ljust(PAGE, b"\0")
+_BLANK = _encode(0, 0, None).ljust(PAGE_BYTES, b"\0")
 
 
-LARGEST = 1 << 26
+MAX_QUARANTINED_BYTES = 1 << 26
 """Bytes of a damaged one that are kept."""
 
 
 def _is_sound(data: bytes) -> bool:
     magic, number, offset, size, check = _unpack(data)
     value = data[offset : offset + size] if offset else b""
-    fits: bool = crc32(value, crc32(_FACTS.pack(number, offset, size))) == check
+    fits: bool = crc32(value, crc32(_CHECKED_FIELDS.pack(number, offset, size))) == check
     return magic == MAGIC and len(value) == size and fits
 
 
@@ -80,16 +80,16 @@ class DirectoryRegister(Register):
         fs: AtomicFiles,
         *,
         changed: Callable[[], None],
-        kept: DescriptorCache,
-        mends: bool = True,
-        seated: bool = False,
+        descriptors: DescriptorCache,
+        repairs: bool = True,
+        with_slots: bool = False,
     ) -> None:
-        self._mends = mends
+        self._repairs = repairs
         self._name = name
         self._path = path
         self._fs = fs
         self._changed = changed
-        self._kept = kept
+        self._descriptors = descriptors
         self._threads = threading.Lock()
         self._fd = -1
         self._map: Page | None = None
@@ -98,7 +98,7 @@ class DirectoryRegister(Register):
         """A head, and the value that it belongs to. One tuple: threads share it."""
         self._numbers: memoryview | None = None
         """The seats, in memory."""
-        self.seats = self._make_seats() if seated else None
+        self.seats = self._make_seats() if with_slots else None
 
     # -- looking -----------------------------------------------------------------------------------------
 
@@ -129,13 +129,13 @@ class DirectoryRegister(Register):
         if magic != MAGIC:
             raise Unreadable("it does not begin as a register does")
         found: bytes | None = None
-        if offset == HEAD:
-            found = page[HEAD : HEAD + size]
+        if offset == HEAD_BYTES:
+            found = page[HEAD_BYTES : HEAD_BYTES + size]
         elif offset:
             if offset + size > self._fs.size(self._fd):  # or a damaged size would ask for gigabytes
                 raise Unreadable("the value ends too early")
             found = read_all(self._fd, size, offset)
-        if crc32(found or b"", crc32(_FACTS.pack(number, offset, size))) != check:
+        if crc32(found or b"", crc32(_CHECKED_FIELDS.pack(number, offset, size))) != check:
             raise Unreadable("the checksum does not fit the value")
         self._seen = head, found
         return found
@@ -144,26 +144,26 @@ class DirectoryRegister(Register):
         """What to say of it. Its bytes go to quarantine, and it begins anew, as if it had never been set."""
         refuge = None
         with contextlib.suppress(OSError):
-            refuge = self._begin_anew(str(error))
-        kept = f"its bytes are kept at {refuge}, and it begins anew" if refuge else f"it is still at {self._path}"
+            refuge = self._reset(str(error))
+        place = f"its bytes are kept at {refuge}, and it begins anew" if refuge else f"it is still at {self._path}"
         return CorruptValue(
-            f"the register {self._name!r} is damaged ({error}); {kept}",
+            f"the register {self._name!r} is damaged ({error}); {place}",
             key=self._name,
             path=self._path,
             quarantine=refuge,
             reason=str(error),
         )
 
-    def _begin_anew(self, reason: str) -> str | None:
+    def _reset(self, reason: str) -> str | None:
         """In the same file, which others have open and see it in; unless somebody was faster."""
-        if not self._mends:
+        if not self._repairs:
             return None
-        fd = self._fs.trust.kept(os.open(self._path, CHANGE), self._path)
+        fd = self._fs.trust.checked(os.open(self._path, CHANGE), self._path)
         try:
             flock(fd, LOCK_EX)
             size = os.fstat(fd).st_size
-            data = read_all(fd, min(size, LARGEST))
-            if size >= PAGE and _is_sound(data):
+            data = read_all(fd, min(size, MAX_QUARANTINED_BYTES))
+            if size >= PAGE_BYTES and _is_sound(data):
                 return None
             refuge = self._fs.keep(self._name, data, reason)
             if refuge is not None:
@@ -210,11 +210,11 @@ class DirectoryRegister(Register):
     def _put(self, page: Page, new: bytes) -> None:
         """While locked."""
         _, number, offset, size, _ = _unpack(page)
-        if len(new) <= ROOM:
-            at = HEAD
+        if len(new) <= MAX_INLINE_BYTES:
+            at = HEAD_BYTES
         else:
-            behind = -(-(offset + size) // PAGE) * PAGE
-            at = PAGE if offset < PAGE or offset >= PAGE + len(new) else behind
+            behind = -(-(offset + size) // PAGE_BYTES) * PAGE_BYTES
+            at = PAGE_BYTES if offset < PAGE_BYTES or offset >= PAGE_BYTES + len(new) else behind
             write_all(self._fd, new, at)
             if self._fs.sync_file:
                 os.fdatasync(self._fd)
@@ -224,7 +224,7 @@ class DirectoryRegister(Register):
             if written != len(data):
                 write_all(self._fd, data[written:], written)
             return
-        before = page[: HEAD + ROOM]
+        before = page[: HEAD_BYTES + MAX_INLINE_BYTES]
         write_all(self._fd, data, 0)
         try:
             os.fdatasync(self._fd)
@@ -263,7 +263,7 @@ class DirectoryRegister(Register):
                     except FileNotFoundError:
                         return None
                     self._writable = False
-                self._fs.trust.kept(fd, self._path)
+                self._fs.trust.checked(fd, self._path)
                 try:
                     self._map = self._show(fd)
                 except BaseException as error:
@@ -272,26 +272,28 @@ class DirectoryRegister(Register):
                         raise self._damaged(Unreadable("it is shorter than a page")) from error
                     raise
                 self._fd = fd
-                self._kept.opened(self)
+                self._descriptors.opened(self)
                 return self._map
 
     def _show(self, fd: int) -> Page:
-        return mmap.mmap(fd, PAGE, access=mmap.ACCESS_WRITE if self._writable and self.seats else mmap.ACCESS_READ)
+        return mmap.mmap(
+            fd, PAGE_BYTES, access=mmap.ACCESS_WRITE if self._writable and self.seats else mmap.ACCESS_READ
+        )
 
     # -- the seats ---------------------------------------------------------------------------------------
 
     def _make_seats(self) -> Seats:
-        return MappedSeats(self)
+        return MappedSlots(self)
 
     def numbers(self) -> memoryview:
-        """The seats, two numbers each, in memory. To be changed only in `update`, or by `store`."""
+        """The seats, two numbers each, in memory. To be changed only in `update`, or by `store_word`."""
         while (numbers := self._numbers) is None:
             page = self._map or self._opened(create=True)
             if isinstance(page, mmap.mmap):
-                numbers = self._numbers = memoryview(page)[PAGE - SIZE :].cast("Q")
+                numbers = self._numbers = memoryview(page)[PAGE_BYTES - SLOTS_BYTES :].cast("Q")
         return numbers
 
-    def store(self, at: int, number: int) -> None:
+    def store_word(self, at: int, number: int) -> None:
         """No system call. What this thread looks at afterwards, it looks at after that."""
         try:
             with self._threads:  # to let go of it is the fence
@@ -301,10 +303,10 @@ class DirectoryRegister(Register):
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
 
-    def make_room(self) -> None:
+    def allocate(self) -> None:
         """While locked: a store that finds no room on the disk for the page would kill the process."""
         try:
-            os.posix_fallocate(self._fd, 0, PAGE)
+            os.posix_fallocate(self._fd, 0, PAGE_BYTES)
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
 

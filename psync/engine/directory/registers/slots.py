@@ -24,11 +24,11 @@ from psync.engine.contract.register import Looked, Seat, Seats
 
 T = TypeVar("T")
 
-SIZE = 2048
+SLOTS_BYTES = 2048
 """Bytes of the page that are for seats."""
 _SEAT = struct.Struct("<QQ")
-COUNT = SIZE // _SEAT.size - 1
-_ALL = struct.Struct(f"<{2 * COUNT + 2}Q")
+SLOT_COUNT = SLOTS_BYTES // _SEAT.size - 1
+_ALL = struct.Struct(f"<{2 * SLOT_COUNT + 2}Q")
 _WORD = struct.Struct("<Q")
 
 
@@ -39,10 +39,10 @@ def _looked(numbers: Sequence[int]) -> Looked:
 class OpenPage(Protocol):
     """A register's file on a network file system, as far as its slots use it."""
 
-    def at_hand(self, use: Callable[[int], T]) -> T:
+    def with_file(self, use: Callable[[int], T]) -> T:
         """``use(descriptor)``, with the file open. `use` may write only within `apart` or `Register.update`."""
 
-    def apart(self, write: Callable[[], object]) -> None:
+    def while_open(self, write: Callable[[], object]) -> None:
         """``write()``, while no thread closes the file, which is open for writing."""
 
 
@@ -50,19 +50,19 @@ class MappedPage(Protocol):
     """A register's page in shared memory, as far as its slots use it."""
 
     def numbers(self) -> memoryview:
-        """The slots, two numbers each. They may be changed only within `Register.update`, or by `store`."""
+        """The slots, two numbers each. They may be changed only within `Register.update`, or by `store_word`."""
 
-    def store(self, at: int, number: int) -> None:
+    def store_word(self, at: int, number: int) -> None:
         """Store one number. Loads that this thread makes afterwards are made after the store."""
 
-    def make_room(self) -> None:
+    def allocate(self) -> None:
         """Allocate the page on the disk: a store that finds no room would kill the process by SIGBUS."""
 
 
-class PageSeats(Seats):
+class PageSlots(Seats):
     """Slots read by `pread` and written by `pwrite`, where the server does one request after the other."""
 
-    count = COUNT
+    count = SLOT_COUNT
 
     def __init__(self, register: OpenPage, begin: int) -> None:
         super().__init__()
@@ -70,8 +70,8 @@ class PageSeats(Seats):
         self._begin = begin
 
     def _numbers(self) -> tuple[int, ...]:
-        data = self._register.at_hand(lambda fd: os.pread(fd, SIZE, self._begin))
-        return _ALL.unpack(data.ljust(SIZE, b"\0"))
+        data = self._register.with_file(lambda fd: os.pread(fd, SLOTS_BYTES, self._begin))
+        return _ALL.unpack(data.ljust(SLOTS_BYTES, b"\0"))
 
     def look(self) -> Looked:
         return _looked(self._numbers())
@@ -81,22 +81,22 @@ class PageSeats(Seats):
         return [numbers[2 * seat + 1] for seat in seats], numbers[-1]
 
     def put(self, seat: int, word: int) -> None:
-        self._register.apart(lambda: self._write(_WORD.pack(word), seat * _SEAT.size + _WORD.size))
+        self._register.while_open(lambda: self._write(_WORD.pack(word), seat * _SEAT.size + _WORD.size))
 
     def give(self, seat: int, owner: int) -> None:
         self._write(_SEAT.pack(owner, 0), seat * _SEAT.size)
 
     def close(self, number: int) -> None:
-        self._write(_SEAT.pack(0, number), COUNT * _SEAT.size)
+        self._write(_SEAT.pack(0, number), SLOT_COUNT * _SEAT.size)
 
     def _write(self, data: bytes, at: int) -> None:
-        self._register.at_hand(lambda fd: os.pwrite(fd, data, self._begin + at))
+        self._register.with_file(lambda fd: os.pwrite(fd, data, self._begin + at))
 
 
-class MappedSeats(Seats):
+class MappedSlots(Seats):
     """Slots read by loads and written by stores of words in shared memory. Only `give` makes a system call."""
 
-    count = COUNT
+    count = SLOT_COUNT
 
     def __init__(self, register: MappedPage) -> None:
         super().__init__()
@@ -109,18 +109,18 @@ class MappedSeats(Seats):
     def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
         numbers = self._register.numbers()
         words = [numbers[2 * seat + 1] for seat in seats]
-        return words, numbers[2 * COUNT + 1]
+        return words, numbers[2 * SLOT_COUNT + 1]
 
     def put(self, seat: int, word: int) -> None:
-        self._register.store(2 * seat + 1, word)
+        self._register.store_word(2 * seat + 1, word)
 
     def give(self, seat: int, owner: int) -> None:
-        self._register.make_room()
+        self._register.allocate()
         numbers = self._register.numbers()
         numbers[2 * seat + 1] = 0
         numbers[2 * seat] = owner
 
     def close(self, number: int) -> None:
-        self._register.numbers()[2 * COUNT + 1] = number
+        self._register.numbers()[2 * SLOT_COUNT + 1] = number
         with self._fence:
             pass
