@@ -1,4 +1,4 @@
-"""A walk through all that a directory holds: what stands in it, known by its name, or by how its file begins."""
+"""Walk a directory and tell the shape of each entry by its name, or by how its file begins."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
 from psync.engine.system.process_identity import usage
 
 _INTERNAL_FOLDERS = {*OWN_FOLDERS, "pair"}
-"""Of psync's own folders those that hold nothing that was stored."""
+"""Psync's own folders that hold nothing that a user stored."""
 
 
 def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, str]]:
-    """See `Engine.walk`. A folder at a time: its entries are looked at as the kernel lists them."""
+    """See `Engine.walk`. One folder at a time, and its entries as the kernel lists them."""
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
@@ -44,13 +44,13 @@ def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, 
                     and (held := held_by(layout.path(below + name), read_end)) is not None
                 ):
                     if held != name and os.path.lexists(layout.path(below + held)):
-                        continue  # it has its turn
+                        continue  # that entry is listed by itself
                     looked_at = inside or (below and len(held) == 2)
                     yield (_shape_of(layout.path(below + name)) if looked_at else Shape.CELL), below + held
 
 
 def successors(layout: Layout, fs: AtomicFiles) -> Iterator[str]:
-    """The paths of all files that will replace others, or should have, for their writers may be dead."""
+    """The paths of all successors (see `nfs_replace`): files that will replace others, or whose writers were killed."""
     waiting = [layout.root]
     while waiting:
         folder = waiting.pop()
@@ -66,7 +66,7 @@ def successors(layout: Layout, fs: AtomicFiles) -> Iterator[str]:
 
 
 def _shape_of(path: str) -> Shape:
-    """By how the file begins; what is none of the others is a cell, or damaged."""
+    """The shape that the beginning of a file tells; a file without one is a cell, or damaged."""
     try:
         fd = os.open(path, READ)
     except OSError:
@@ -88,14 +88,14 @@ def facts(layout: Layout, name: str) -> Facts | None:
 
 
 def mutexes(layout: Layout, fs: AtomicFiles) -> list[str]:
-    """All that were ever used; a long name is not what it was."""
+    """The names of all mutexes that were ever used; a long name is cut, and ends with its checksum."""
     with contextlib.suppress(FileNotFoundError):
         return [unquote(file, errors="surrogateescape") for file in fs.listing(layout.locks)]
     return []
 
 
 def processes(layout: Layout, fs: AtomicFiles, owners: OwnerRegistry) -> list[Process]:
-    """All that registered here and did not leave in order."""
+    """All processes that registered here and did not leave in order."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for owner in sorted(filter(None, map(number_in, fs.listing(layout.owners)))):

@@ -1,4 +1,4 @@
-"""What is to be said of a directory: what it is, what works there, and what killed processes and damage have left."""
+"""Diagnose a directory: its file system and mount, what works there, and what killed processes and damage have left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psync.errors import UnsafeStore
 
 
 def diagnose(root: str, *, team: bool = False) -> Iterator[Finding]:
-    """All of it, of an absolute path; `team`: its group is trusted. Raises OSError if it can't be looked at."""
+    """Diagnose the directory at an absolute path; `team`: its group is trusted. Raises OSError if it can't be read."""
     yield from examine(root, team=team)
     if not is_used(root):
         yield Finding("psync", NOTE, "nobody has used this directory yet")
@@ -20,7 +20,7 @@ def diagnose(root: str, *, team: bool = False) -> Iterator[Finding]:
     try:
         yield from _left_behind(root, team)
     except UnsafeStore:
-        pass  # what is wrong with it was said before
+        pass  # `examine` has reported it already
 
 
 def _left_behind(root: str, team: bool) -> Iterator[Finding]:

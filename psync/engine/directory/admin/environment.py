@@ -1,4 +1,4 @@
-"""What a directory is, before anything is tried in it: its file system and mount, who may change it, space, limits."""
+"""Examine a directory's environment: file system and mount, permissions, capability trials, space and limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.layout import OWN_FOLDERS
 
 MIN_FREE_BYTES = 64 << 20
-"""Bytes that should be free."""
+"""Bytes that should be free, at least."""
 MIN_DESCRIPTORS = 512
 """Files that psync may have open at once."""
 
@@ -33,9 +33,9 @@ class Mount(NamedTuple):
 
 
 def examine(root: str, *, team: bool = False) -> Iterator[Finding]:
-    """All there is to say about the directory `root`, whose group is trusted if it is a `team`'s.
+    """All findings on the directory `root`; its group is trusted if it is a `team`'s.
 
-    Raises OSError if it can't be looked at.
+    Raises OSError if it can't be read.
     """
     mount = mount_of(root)
     yield _file_system(root, mount)
@@ -48,11 +48,11 @@ def examine(root: str, *, team: bool = False) -> Iterator[Finding]:
     yield promise(mount)
 
 
-# -- looking -----------------------------------------------------------------------------------------
+# -- the parts -----------------------------------------------------------------------------------------
 
 
 def mount_of(root: str) -> Mount:
-    """What the kernel's table of mounts says of the file system that `root` is on."""
+    """The entry for the file system of `root` in the kernel's table of mounts."""
     device, here = os.stat(root).st_dev, os.path.realpath(root)
     wanted, best = f"{os.major(device)}:{os.minor(device)}", Mount("", "", "", ())
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:

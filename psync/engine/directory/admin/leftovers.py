@@ -1,4 +1,4 @@
-"""What killed processes and damage have left in a directory that psync works in; and the way back from quarantine."""
+"""List what killed processes and damage have left in a directory, and restore values from quarantine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from psync.engine.directory.layout import OWN, Layout, is_below
 from psync.engine.encoding.framing import Unreadable
 
 MAX_REASON_BYTES = 1 << 16
-"""Bytes of a reason."""
+"""Bytes of a reason that are read."""
 
 
 def plain(text: str) -> str:
-    """A text that somebody else may have written, fit to be printed."""
+    """A text of unknown origin, with unprintable characters escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
@@ -61,7 +61,7 @@ def leftovers_of(root: str, *, team: bool = False) -> Leftovers:
 
 
 def _abandoned(folder: str) -> list[str]:
-    """The files there that nobody holds locked any more."""
+    """The files in a folder that no living process holds locked."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(folder)):
@@ -91,10 +91,10 @@ def _quarantined(layout: Layout) -> tuple[Quarantined, ...]:
 
 
 def restore(root: str, what: str, *, team: bool = False) -> str:
-    """What was set aside last under the name `what`, or is that file in quarantine, stands at its name again, if it can
-    be read; returns the name.
+    """Restore from quarantine the last value of the name `what`, or the file of that name there, if it can be read.
+    Returns the name of the value.
 
-    Raises LookupError if there is no such thing, ValueError (with the reason) if it is still damaged, was part of
+    Raises LookupError if there is none, ValueError (with the reason) if it is still damaged, was part of
     something, or its name is taken.
     """
     engine = ReadOnlyEngine(root, trust_group=team)

@@ -1,7 +1,7 @@
-"""Two hosts try a directory out together: do locks exclude, how soon is seen what the other did, how do clocks differ?
+"""Two-host check: do locks exclude, how soon does a host see the other's change, how far apart are the clocks?
 
-Whoever comes first creates ``.psync/pair/first`` and leads; the other one finds it, and answers. What one has to tell
-the other is a cell of their own, written once and waited for; the locks that are tried are the file system's.
+The first process creates ``.psync/pair/first`` and leads; the second finds it, and answers. A message is a cell of
+their own, written once, which the other waits for. The locks under trial are the file system's.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from psync.engine.system import clock
 FOLDER = ".psync/pair"
 ROUNDS = 10
 MAX_DELAY_S = 1.0
-"""Seconds in which each should have seen what the other did."""
+"""Seconds within which each host should see the other's change."""
 
 
 def pair_hosts(root: str, patience: float) -> Iterator[Finding]:
-    """What came of it; `patience` is how many seconds to wait for the other. Both find the same.
+    """Run the check with another host; `patience`: seconds to wait for it. Both hosts get the same findings.
 
-    Raises TimeoutError if nobody comes, or answers.
+    Raises TimeoutError if no other host comes, or answers.
     """
     engine = DirectoryEngine(root, sharing="network")
     try:
@@ -40,7 +40,7 @@ def pair_hosts(root: str, patience: float) -> Iterator[Finding]:
 
 
 def _find_partner(engine: DirectoryEngine, patience: float) -> tuple[str, bool]:
-    """Where this pair's cells are, and whether this process leads."""
+    """The folder of this pair's cells, and whether this process leads."""
     first, mine = f"{FOLDER}/first", f"{engine.owner()}"
     deadline = clock.monotonic() + patience
     while clock.monotonic() < deadline:
@@ -55,7 +55,7 @@ def _find_partner(engine: DirectoryEngine, patience: float) -> tuple[str, bool]:
         elif engine.create(f"{FOLDER}/{leader}/second", _packed(mine)):
             return f"{FOLDER}/{leader}", False
         else:
-            clock.sleep(0.05)  # two others are at it
+            clock.sleep(0.05)  # two other hosts are a pair already
     raise TimeoutError(f"no other host was there within {patience:g} seconds")
 
 
@@ -158,7 +158,7 @@ def _clocks(best: tuple[float, float]) -> Finding:
 
 
 def _packed(text: str) -> bytes:
-    """A text as a pickle of bytes, so that whoever reads it is not led astray."""
+    """A text as a pickle of bytes, so that every pickle reader can open the cell."""
     data = text.encode()
     return b"\x80\x05B" + len(data).to_bytes(4, "little") + data + b"."
 

@@ -1,7 +1,7 @@
-"""An engine for who only looks: it opens for reading, makes no file, locks nothing that others wait for, mends nothing.
+"""Read-only engine: opens files for reading only, makes none, repairs none, and takes no lock that others wait for.
 
-So it sees a moment that may be half over: a count may be off by what happens meanwhile. Every verb that would change
-something raises `StoreFailed`.
+So it may read the middle of a change: a count may be off by what happens meanwhile. Every verb that would change
+something raises `StoreFailed`. (It is the directory engine on files opened with `reading=True`.)
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What can a directory do? Each trial is made in a fresh folder in it, some by two processes, and says what it found.
+"""Capability trials: try out in a fresh folder of a directory what psync needs of its file system.
 
-This is for people (`psync doctor`); the engine has a look of its own (`probe`).
+Some trials take two processes. Each gives one finding, for people (`psync doctor`); the engine itself relies on
+`probe_capabilities`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ WAKE_COUNT = 20
 
 
 def run_trials(root: str) -> Iterator[Finding]:
-    """What came of all trials."""
+    """Run all trials; one finding each."""
     own = f"{root}/{OWN}/tmp"
     folder = f"{own if os.path.isdir(own) else root}/psync-doctor-{os.urandom(6).hex()}"
     try:
@@ -148,7 +149,7 @@ def _time_stamps(folder: str) -> Finding:
 
 
 def _wake_ups(folder: str) -> Finding:
-    """From one process's change to the end of another's pause."""
+    """Measure the time from one process's change to the end of another's pause."""
     fd = _file(f"{folder}/flag", bytes(8))
     try:
         instance = Inotify()
@@ -206,7 +207,7 @@ def _can_lock(fd: int) -> bool:
 
 
 def _in_child(function: Callable[[], bool], meanwhile: Callable[[], None] | None = None) -> bool:
-    """What `function` returns in a forked process; False if that is killed."""
+    """The result of `function` in a forked process; False if that is killed."""
     pid = os.fork()
     if not pid:
         code = 2

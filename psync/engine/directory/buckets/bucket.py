@@ -1,12 +1,12 @@
-"""A bucket is one file that is, at every instant, one pickled dict; an append is a tail and one flipped byte.
+"""Bucket: a file that is one pickled dict at every instant; an append writes a tail and replaces one byte.
 
-The file is kept open (see `bucket_file`); `flock` on it decides among those who change it. An append is flock, fstat,
-pwrite, unlock. The fact that decides is the write of the old STOP byte: alone, after the tail, when the
-tail runs over the end of a page; in one `pwrite` with it otherwise (whole or not under SIGKILL).
+The file stays open (see `BucketFile`); `flock` on it excludes other writers. An append is flock, fstat, pwrite, unlock.
+The fact that decides is the write over the old STOP byte: in one `pwrite` with the tail (whole or not at all under
+SIGKILL), or, if the tail crosses the end of a page, alone and after the tail.
 
-What a writer knows of a file it has seen is where it ended and the checksum up to there, so it verifies only
-what others appended since. Readers take no lock unless the end does not fit: then somebody is in the
-middle of a long append, or was killed there; under the lock such a tail is known to be dead.
+A process remembers where a file ended and the checksum up to there, so it verifies only what others appended since.
+Readers take no lock unless the end fails its check: then a writer is in the middle of a long append, or was killed
+there. Under the lock no writer is at work, so such a tail is dead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class DirectoryBucket(BucketFile):
     # -- reading -------------------------------------------------------------------------------------
 
     def tail(self, since: Position | None = None) -> Tail | None:
-        """fstat when nothing is new; else fstat, pread. A first look also opens the file."""
+        """fstat when nothing is new; else fstat, pread. The first call also opens the file."""
         try:
             with self._threads:
                 attached = self._attach()
@@ -46,7 +46,7 @@ class DirectoryBucket(BucketFile):
                 except OSError as error:
                     if error.errno != errno.ESTALE:
                         raise
-                    return self._tail_locked(since)  # NFS: it was removed on another host in the middle of this
+                    return self._tail_locked(since)  # NFS: another host removed the file between two of these requests
         except IsADirectoryError:
             return None
         except OSError as error:
@@ -81,7 +81,7 @@ class DirectoryBucket(BucketFile):
         return Tail(ops, Position(file.identity, end.end, end.check), begin is None, file.flags)
 
     def _foreign_tail(self, data: bytes, identity: tuple[int, ...]) -> Tail:
-        """One complete pickle, written by something else than an append; read anew each time."""
+        """One complete pickle that no append wrote (`Tail.foreign`); it is read anew each time."""
         payload = unseal(data)
         if payload is None:
             pickle_scan.check(data)
@@ -89,7 +89,7 @@ class DirectoryBucket(BucketFile):
         return Tail(payload, Position(identity, 0, 0), True, 0, foreign=True)
 
     def _settled_tail(self, file: OpenBucket, size: int, since: Position | None) -> Tail:
-        """While locked: a tail whose writer was killed before the flip is cut off."""
+        """While locked: commit a tail that an intent record decided, and cut off one whose writer was killed before."""
         try:
             return self._tail(file, size, since)
         except Unreadable:
@@ -99,13 +99,13 @@ class DirectoryBucket(BucketFile):
             if not is_bucket(data):
                 raise
             end = committed(data)
-            flip = self._transactions.commit_byte_for(self._name, data, end)
-            if flip is None or file.refusal is not None:
+            commit_byte = self._transactions.commit_byte_for(self._name, data, end)
+            if commit_byte is None or file.refusal is not None:
                 size = end.end
                 if file.refusal is None:
                     os.ftruncate(file.fd, size)
             else:
-                os.pwrite(file.fd, flip, end.end - 1)
+                os.pwrite(file.fd, commit_byte, end.end - 1)
             return self._tail(file, size, since if since is not None and since.end <= end.end else None)
 
     # -- changing ------------------------------------------------------------------------------------
@@ -185,16 +185,16 @@ class DirectoryBucket(BucketFile):
         self._fs.secure(self._path)
 
     def _undo(self, file: OpenBucket, known: End) -> None:
-        """After a failed write: the old end is the end again."""
+        """After a failed write: restore the STOP byte, then cut the tail off. A kill in between leaves a dead tail."""
         file.known = None
         os.pwrite(file.fd, b".", known.end - 1)
         os.ftruncate(file.fd, known.end)
 
-    # -- growing together with others (see `transactions`) -------------------------------------------------
+    # -- in a transaction (see `MultiAppend`) -------------------------------------------------
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """For `prepare`, `commit` and `abandon`; makes the bucket if there is none."""
+        """Keep others out for `prepare`, `commit` and `abandon`; creates the bucket if there is none."""
         with self._threads:
             while (attached := self._attach_locked()) is None:
                 self._make(b"")
@@ -205,7 +205,7 @@ class DirectoryBucket(BucketFile):
         self._changed()
 
     def prepare(self, ops: bytes) -> tuple[int, int, int]:
-        """Write the tail but not the byte that commits it; returns where the bucket ends, its checksum, that byte."""
+        """Write the tail, but not the commit byte; returns where the bucket ends, its checksum, and the commit byte."""
         file = self._open
         assert file is not None
         if file.refusal is not None:
@@ -255,7 +255,7 @@ class DirectoryBucket(BucketFile):
             raise translate_os_error(error, self._name, self._path) from error
         except HeldUnreadable as error:
             if error.bucket is not self:
-                raise  # another bucket that is held too: let go of this one, its own block reports it
+                raise  # it is another held bucket's error, which its own block reports after this one is released
             raise self._damaged(self._name, str(error)) from error
         except Unreadable as error:
             raise self._damaged(self._name, str(error)) from error
@@ -264,7 +264,7 @@ class DirectoryBucket(BucketFile):
 
 
 def _identity_of_foreign(file: OpenBucket) -> tuple[int, ...]:
-    """What others write in place shows in the file's times."""
+    """Identify a foreign file by its times and size too: other programs may write it in place."""
     status = os.fstat(file.fd)
     return *file.identity, status.st_ctime_ns, status.st_size
 

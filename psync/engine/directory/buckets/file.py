@@ -1,6 +1,6 @@
-"""The file of a bucket: found, kept open, locked, replaced, and read.
+"""Find, open, lock, read and replace the file of a bucket.
 
-It is dead once it has no name left (`st_nlink` 0): whoever holds it open opens the name anew.
+A file is dead once it has no name left (`st_nlink` 0): a process that has it open opens the name again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committe
 from psync.errors import CorruptValue
 
 LARGE_BYTES, PICKLE_START = 1 << 16, b"\x80"
-"""A file of so many bytes is looked at first: does it begin as a pickle?"""
+"""Of a file this large the first byte is read alone: if it does not begin a pickle, the rest is not read."""
 _opened = itertools.count(1)
 
 
@@ -40,9 +40,9 @@ class OpenBucket:
 
     def __init__(self, fd: int, refusal: OSError | None = None) -> None:
         self.fd = fd
-        self.identity = (next(_opened),)  # inode numbers are used again; this is not
+        self.identity = (next(_opened),)  # unlike an inode number, never used again
         self.refusal = refusal  # why it is open for reading only
-        self.failed = False  # what was written could not be had on the disk
+        self.failed = False  # a sync failed: the kernel has given up what it could not write
         self.known: End | None = None  # None until the head was seen to be a bucket's
         self.flags = 0
 
@@ -109,7 +109,7 @@ class BucketFile(Bucket):
         file = self._open
         if file is not None:
             status = self._fs.is_live(self._path, file.fd)
-            # one that is empty was emptied, as it is being replaced (see `replacements`)
+            # an empty file was emptied, because it is being replaced (see `nfs_replace`)
             if status is not None and status.st_size and (file.refusal is None or not self._may_change()):
                 return file, status
             self._close()
@@ -122,7 +122,7 @@ class BucketFile(Bucket):
             if error.errno not in (errno.EACCES, errno.EROFS):
                 raise
             try:
-                attached = self._fs.attach(self._path, READ)  # enough for who only reads
+                attached = self._fs.attach(self._path, READ)  # enough to read
             except OSError:
                 raise error from None
             refusal = error
@@ -139,7 +139,7 @@ class BucketFile(Bucket):
         return file, status
 
     def _may_change(self) -> bool:
-        """Whether what was refused before is allowed by now."""
+        """Whether the file may be opened for writing by now."""
         if self._fs.reading:
             return False
         try:
@@ -149,9 +149,9 @@ class BucketFile(Bucket):
         return True
 
     def _attach_locked(self) -> tuple[OpenBucket, os.stat_result] | None:
-        """The same, locked: nobody can change or remove it until `_unlock`.
+        """`_attach`, and lock: nobody else can change or remove the file until `_unlock`.
 
-        Not so where files are only read: then the end of the last whole append is looked for instead.
+        A read-only engine locks nothing: it takes the end of the last whole append for the end.
         """
         if self._fs.reading:
             return self._attach()
@@ -164,7 +164,7 @@ class BucketFile(Bucket):
                 file = attached[0]
             fd = file.fd
             try:
-                flock(fd, LOCK_EX)  # in here, because a signal's handler may raise when it is locked
+                flock(fd, LOCK_EX)  # within the try: a signal's handler may raise once it is locked
                 status = self._fs.is_live(self._path, fd)
                 # emptied, or with another link: a replacement may be under way, whose last steps are made now
                 if status is not None and (
@@ -190,22 +190,22 @@ class BucketFile(Bucket):
             flock(file.fd, LOCK_UN)
         except OSError:
             self._close()  # which unlocks it too
-        except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked
+        except BaseException:  # a signal's handler ran in an audit hook, before the system call
             flock(file.fd, LOCK_UN)
             raise
 
     # -- replacing ---------------------------------------------------------------------------------------
 
     def _renewed(self, file: OpenBucket, size: int) -> OpenBucket:
-        """While locked: a new file with the same in it, in place of one whose disk failed. Asked again, the kernel
-        would say that all is well, for it has given up what it could not write."""
+        """While locked: replace a file whose sync failed by a new one with the same content. A second sync of the old
+        one would report success, because the kernel has given up what it could not write."""
         data = read_all(file.fd, size)
         return self._replace(file, data[: committed(data).end], durable=True) if is_bucket(data) else file
 
     def _replace(self, file: OpenBucket, data: bytes, durable: bool) -> OpenBucket:
-        """While locked: the name goes to a new file, which is locked too; who waited for the old one finds it dead."""
+        """While locked: put a new, locked file at the name; a waiter for the old one's lock finds that one dead."""
         new = self._fs.replace(self._path, file.fd, data, durable=durable)
-        # first, because a signal's handler may raise when the old one is closed
+        # before the old one is closed, because a signal's handler may raise there
         self._open = opened = OpenBucket(new.keep())
         let_go(file.fd)
         return opened

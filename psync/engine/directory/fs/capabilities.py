@@ -1,4 +1,4 @@
-"""A directory is looked at once, when it is opened: what can its file system do?"""
+"""Probe once, when a directory is opened, what its file system can do."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQ
 
 
 class Capabilities(NamedTuple):
-    """What was found; strategies are chosen from this and from nothing else."""
+    """The result of the probe; strategies are chosen from this and from nothing else."""
 
     kind: str
     """The type of the file system, as the kernel names it; "" if it does not say."""
     network: bool
-    """Other hosts may change files here without this kernel knowing."""
+    """Other hosts may change files here without this host's kernel knowing."""
     unnamed: bool
     """O_TMPFILE works, and what it makes can be linked to a name."""
     fine_times: bool
@@ -77,7 +77,7 @@ def is_network(kind: str) -> bool:
 
 
 def probe_capabilities(layout: Layout, *, network: bool | None = None) -> Capabilities:
-    """`network` says whether it is one, if that is to be believed rather than the kind of file system."""
+    """Probe the root of `layout`. `network`: whether other hosts work there; None: judge by the type of file system."""
     kind = file_system_type(layout.root)
     if network is None:
         network = is_network(kind)
@@ -93,7 +93,7 @@ def probe_capabilities(layout: Layout, *, network: bool | None = None) -> Capabi
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise
-        # good enough to read from, and what is not known yet is taken for the worse
+        # good enough to read from; what is not known is taken for the worse
         return Capabilities(kind, network, unnamed=not network, fine_times=False, writable=False, direct=direct)
 
 
@@ -130,7 +130,7 @@ def _can_link_unnamed(trial: str) -> bool:
 
 
 def _has_fine_times(folder: str) -> bool:
-    """Change and look a few times within one tick of the clock: are all time stamps different?"""
+    """Whether a few changes within one tick of the clock, each followed by a stat, all get different time stamps."""
     try:
         fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, PRIVATE.file)
     except OSError:

@@ -1,4 +1,4 @@
-"""What the file system refused, in words: which key and path, what it said, and what to do about it."""
+"""Translate an OSError of the file system: the error names key, path, cause and remedy."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _REMEDIES = {
 
 
 def translate_os_error(error: OSError, name: str, path: str) -> PsyncError:
-    """The error to raise for an `OSError` of the file system: it names key, path, errno and remedy."""
+    """The error to raise for an `OSError` of the file system. A PsyncError is returned as it is."""
     if isinstance(error, PsyncError):
-        return error  # already in words
+        return error  # translated before
     code = error.errno or 0
     if code in (errno.ELOOP, errno.ENXIO) and (found := _not_a_regular_file(path)) is not None:
         return found
@@ -43,7 +43,7 @@ def translate_os_error(error: OSError, name: str, path: str) -> PsyncError:
 
 
 def _not_a_regular_file(path: str) -> PsyncError | None:
-    """What to say of a link or a device that stands where a file should be."""
+    """The error for a link, a FIFO or a device at a path where a plain file should be; None if there is none."""
     try:
         status = os.lstat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Descriptors that are kept open for the next time, and how many: what was opened first is closed first."""
+"""Descriptor cache: limit how many handles keep descriptors open; the one that opened first is closed first."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from psync.engine.system import fork_hooks
 
 class Closable(Protocol):
     def close_if_idle(self) -> bool:
-        """Give the descriptors back, unless somebody is using them; they are opened again when needed."""
+        """Close the descriptors unless a thread is using them; True if they are closed. They are opened again when
+        needed."""
 
 
 class DescriptorCache:
-    """Those handles of one directory that have descriptors open."""
+    """The handles of one directory that have descriptors open."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,7 +27,7 @@ class DescriptorCache:
         fork_hooks.remember(self)
 
     def opened(self, handle: Closable) -> None:
-        """`handle` has opened a descriptor: another one may have to go."""
+        """Note that `handle` has opened a descriptor, and close the oldest idle ones beyond the limit."""
         with self._lock:
             self._open[id(handle)] = handle
             surplus = list(islice(self._open.values(), max(0, len(self._open) - self._limit)))

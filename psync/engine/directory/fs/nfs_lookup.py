@@ -1,7 +1,7 @@
-"""On a network file system a name means what the server says that it means now, not what this host remembers.
+"""Look names up on the server, past the NFS client's caches (close-to-open consistency is not enough).
 
-An NFS client remembers attributes for 3 to 60 s, and with them which names are there and which are not. All this was
-measured between two clients with default options (Linux 6.1, `tests/nfs`), NFS 4.2 and 3:
+An NFS client caches attributes for 3 to 60 s, and with them which names exist and which do not. Measured between two
+clients with default options (Linux 6.1, `tests/nfs`), NFS 4.2 and 3:
 
 * a file replaced by a rename: `open` alone led to the old one in 399 of 400 tries on v4 (it opens by handle, and
   the server keeps what was lately open); after the folder's attributes were asked for, in none;
@@ -9,9 +9,9 @@ measured between two clients with default options (Linux 6.1, `tests/nfs`), NFS 
 * on v3 neither helps when the folder changed twice within one tick of the server's clock (its time stamp is all that a
   v3 client compares): 7 of 10 names were then never seen. Dropping the cached listing and reading it anew showed all.
 
-So who reads a name asks for its folder first: one GETATTR (`statx` with AT_STATX_FORCE_SYNC). On v3 a folder whose time
-stamp is new, and may still be the same after the next change, is listed: READDIRPLUS, which corrects what is remembered
-of its names. What a file *holds* is another matter: see `invalidate_replaced`.
+So a lookup asks for the folder's attributes first: one GETATTR (`statx` with AT_STATX_FORCE_SYNC). On v3 a folder whose
+time stamp is new, and may still be the same after the next change, is listed too: READDIRPLUS corrects the cached
+names. For what a file *holds* see `invalidate_replaced`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ABSENT_ERRORS = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 
 
 class Lookups:
-    """What is where, in one directory of a network file system."""
+    """The lookups in one directory of a network file system."""
 
     def __init__(self, root: str, *, coarse: bool) -> None:
         self._root = root
@@ -47,7 +47,7 @@ class Lookups:
         when the stamp could not be that of a later change any more."""
 
     def ask(self, folder: str, *, sure: bool = True) -> bool:
-        """What this host remembers of the names in `folder` is true now; False if there is no such folder.
+        """Revalidate what this host has cached of the names in `folder`; False if there is no such folder.
 
         On v3 with `sure` False only if the folder's time stamp shows the change. GETATTR; on v3 perhaps READDIRPLUS.
         """
@@ -82,7 +82,7 @@ class Lookups:
             self._stamps[folder] = stamp, since, now - since > SETTLED_S
 
     def renew(self, path: str) -> bool:
-        """Whether there is something at `path`, whatever is remembered: for who was led to a dead file by that name.
+        """Whether `path` exists, whatever is cached: for a caller that the name led to a dead file.
 
         On v3 READDIRPLUS, which corrects what is remembered of the names that are there; but a name that was removed,
         and is remembered, goes on leading to the dead file as long as somebody has that open.
@@ -132,7 +132,7 @@ class Lookups:
             raise
 
     def status(self, path: str, asked: dict[str, bool]) -> tuple[int, ...] | None:
-        """What tells one version of a file from another, as far as that can be; None if nothing is there.
+        """What tells one version of a file from another, as far as attributes can; None if there is no file.
 
         `asked`: what was said of folders since there was reason to ask. GETATTR unless its folder is among them, and
         another one if something is there.
@@ -204,16 +204,16 @@ def status_now(fd: int) -> os.stat_result:
 
 
 def invalidate_replaced(fd: int) -> None:
-    """Empty a file that is no more at its name, while it is still locked.
+    """Empty a file that was removed or replaced, while it is still locked.
 
-    Whoever has it open, waits for its lock, or is led to it by what its host remembers, sees that it is dead, without
-    trust in names: on v3 an `open` led to a replaced file that somebody had open in 137 of 200 tries, whatever was
+    A process that has it open, waits for its lock, or was led to it by its host's cache, sees that it is dead without a
+    lookup: on v3 an `open` led to a replaced file that somebody had open in 137 of 200 tries, whatever was
     asked before. No file that psync uses is ever empty.
     """
     try:
         os.ftruncate(fd, 0)
     except OSError:
-        pass  # what decided is done; it was the second guard
+        pass  # the change is decided already; the link count is the other sign
 
 
 def _revalidate_attributes(path: str, fd: int = _AT_CWD) -> None:

@@ -1,13 +1,13 @@
-"""Who could write what is read here, and who could put something else in its place? Unpickling runs what they wrote.
+"""Check owners and modes: nobody who is not trusted may write what is read here, because unpickling runs it.
 
-Trusted are root and whoever runs this process; for a team's folder (``trust_group=True``), who is in its group, too.
-A directory is safe when each folder on the way to it, and each link, belongs to one of them, and nobody else may write
-there. In a sticky folder (``/tmp``) others may write, because they can't rename what is not theirs. A group that has
-nobody in it but the owner himself is he: many systems make one for each user, and folders with mode 0775.
+Trusted are root and the user of this process; for a team's folder (``trust_group=True``), the members of its group too.
+A directory is safe when each folder on the way to it, and each link, belongs to a trusted user, and nobody else may
+write there. In a sticky folder (``/tmp``) others may write, because they can't rename what is not theirs. A group with
+nobody in it but the owner counts as the owner: many systems make one for each user, and folders with mode 0775.
 
-What was seen stays so: only who is trusted can change it. So the way is looked at once, when a directory is opened; if
-nobody else can enter that, what lies in it needs no look at all. Else each file's owner and mode are looked at when it
-is read (the kernel tells them anyway), and each folder the first time something is changed in it.
+Only trusted users can change what was checked, so a check holds. The way is checked once, when a directory is opened;
+if nobody else can enter the directory, the files in it need no check. Else each file's owner and mode are checked when
+it is read (the kernel reports them anyway), and each folder the first time something is changed in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLAIN = stat.S_IFREG
 CHECKED = stat.S_IFMT(0o777777) | OTHERS_WRITE
 """Bits of a mode: a file of which these are PLAIN is a regular one that nobody but its owner can write to."""
 MAX_LINKS = 40
-"""So many links are followed on the way to one directory, as the kernel does."""
+"""Links that are followed on the way to one directory: as many as the kernel follows."""
 _NOT_FOUND = FileNotFoundError, NotADirectoryError
 
 
@@ -58,7 +58,7 @@ class PermissionProblem(NamedTuple):
 
 
 class Permissions:
-    """Whom one directory trusts, once it was looked at (see `check_root`)."""
+    """The users that one directory trusts, once it was checked (see `check_root`)."""
 
     def __init__(self, root: str, *, team: bool = False, own: tuple[str, ...] = ()) -> None:
         self.root = root
@@ -68,11 +68,11 @@ class Permissions:
         self.me = os.geteuid()
         self.access = TEAM if team else PRIVATE
         self.private = False
-        """Nobody else can enter the directory, so what lies in it is what we put there."""
+        """Nobody else can enter the directory: only trusted users put files there."""
         self._users = {0, self.me}
         self._group: int | None = None
         self._folders = {root}
-        """Those that were found to be safe."""
+        """The folders that were checked."""
         self.unnamed = True
         """Files come into being with one name only, so one that has another, too, is not ours alone."""
 
@@ -91,7 +91,7 @@ class Permissions:
         return True
 
     def problems(self) -> Iterator[PermissionProblem]:
-        """All that is wrong with the directory and the way to it."""
+        """Every problem of the directory and the way to it."""
         here = os.path.realpath(self.root)
         if self.team:
             yield from self._team(here)
@@ -127,7 +127,7 @@ class Permissions:
             self._group = status.st_gid
 
     def folder(self, path: str, status: os.stat_result, parent: bool = False) -> PermissionProblem | None:
-        """What is wrong with a folder, if anything; `parent`: it is only on the way to what is read."""
+        """The problem of a folder, if any; `parent`: it is only on the way to the directory."""
         mode, sticky = status.st_mode, parent and status.st_mode & stat.S_ISVTX
         if not self._is_trusted(status) and not (parent and _is_unmapped_root(status.st_uid)):
             remedy = "use a directory of your own" + ("" if self.team else "; or, a team's folder, trust_group=True")
@@ -177,7 +177,7 @@ class Permissions:
             raise problem.error()
 
     def _file(self, path: str, status: os.stat_result) -> PermissionProblem | None:
-        """What is wrong with a file, if others can get at it."""
+        """The problem of a file, if others can reach it."""
         if not self._is_trusted(status):
             reason = f"belongs to {_user(status.st_uid)}, who could have put anything there"
             return PermissionProblem(path, reason, "remove it, or, if you know what is in it, chown it")
@@ -189,7 +189,7 @@ class Permissions:
         return None
 
     def check_open(self, path: str, status: os.stat_result) -> None:
-        """The same of a file that stays open and is written to in place: it must have no other name, either."""
+        """`check_file` for a file that stays open and is written in place: it must have no other link, either."""
         if status.st_mode & CHECKED != PLAIN or status.st_uid != self.me:
             self.check_file(path, status)
         if status.st_nlink > 1 and self.unnamed:
@@ -198,7 +198,7 @@ class Permissions:
             raise PermissionProblem(path, reason, remedy).error()
 
     def checked(self, fd: int, path: str) -> int:
-        """`fd`, a file just opened to be kept, after `check_open`; it is closed if that raises."""
+        """`fd`, after `check_open` of its file; it is closed if that raises."""
         try:
             self.check_open(path, os.fstat(fd))
         except BaseException:

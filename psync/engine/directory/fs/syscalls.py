@@ -1,4 +1,4 @@
-"""Opening, replacing and linking files: the few calls that decide who wins."""
+"""System calls: open, lock, link, rename, read and write files, each with what makes it atomic."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_regular(status: os.stat_result) -> bool:
 
 
 def make_folder(path: str, access: Access = PRIVATE) -> None:
-    """The folder is there; its parents too. Who gets access to what is made does so whatever the umask is."""
+    """Create the folder and its parents unless they exist. `access` holds whatever the umask is."""
     try:
         os.mkdir(path, access.folder)
     except FileExistsError:
@@ -55,7 +55,7 @@ def with_folder(path: str, make: Callable[[], T], access: Access = PRIVATE) -> T
 
 
 def open_made(path: str, access: Access, flags: int = CHANGE) -> int:
-    """A file to change, made if there is none, and its folder too."""
+    """Open a file for changes; it and its folder are created if they are missing."""
 
     def made() -> int:
         fd = os.open(path, flags | os.O_CREAT, access.file)
@@ -67,7 +67,7 @@ def open_made(path: str, access: Access, flags: int = CHANGE) -> int:
 
 
 class _Locked:
-    """The descriptors by which this process holds locks just now: a child that kept copies would keep the locks."""
+    """The descriptors by which this process holds locks now: a forked child that kept copies would keep the locks."""
 
     def __init__(self) -> None:
         self.fds: set[int] = set()
@@ -94,9 +94,9 @@ def hand_over(fd: int) -> int:
 
 
 def open_locked(path: str) -> tuple[int, os.stat_result] | None:
-    """The file at `path`, open and exclusively locked, and certainly still at `path`; None if there is none.
+    """Open and exclusively lock the file at `path`; None if there is none.
 
-    Whoever removes or replaces a file of ours holds its lock, so while we hold it the name is ours.
+    Every process that removes or replaces a file holds its lock. So the file stays at `path` while it is locked.
     """
     while True:
         try:
@@ -122,8 +122,8 @@ def let_go(fd: int) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_UN)
     except OSError:
-        pass  # what was done is done; closing unlocks it too
-    except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked
+        pass  # the change is made; closing unlocks the file too
+    except BaseException:  # a signal's handler ran in an audit hook, before the system call
         fcntl.flock(fd, fcntl.LOCK_UN)
         raise
     finally:
@@ -131,9 +131,9 @@ def let_go(fd: int) -> None:
 
 
 def close(fd: int) -> None:
-    """Close a descriptor after what mattered: whether that went well was known before.
+    """Close a descriptor whose writes are known to have succeeded, or do not matter.
 
-    Only a network file system says at a close that it could not write; there, `AtomicFiles` asks before.
+    Only a network file system reports at a close that it could not write; `NfsFiles` syncs before.
     """
     try:
         os.close(fd)
@@ -142,7 +142,7 @@ def close(fd: int) -> None:
 
 
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-"""Bytes that this machine has: a larger file (mostly holes, perhaps) is not read."""
+"""This machine's memory: a larger file (mostly holes, perhaps) is not read."""
 
 
 def read_all(fd: int, size: int, offset: int = 0) -> bytes:
@@ -182,7 +182,7 @@ def read_small(path: str, limit: int) -> bytes:
 
 
 def copy_data(source: int, target: int, size: int) -> None:
-    """The first `size` bytes of a file become those of another one; holes stay holes."""
+    """Copy the first `size` bytes of a file to another one; holes stay holes."""
     at = 0
     os.ftruncate(target, size)
     while at < size:
@@ -202,7 +202,7 @@ def copy_data(source: int, target: int, size: int) -> None:
 
 
 def fill(fd: int, data: bytes | Parts, *, sync: bool) -> None:
-    """A new file gets its content."""
+    """Write the content of a new file."""
     if not isinstance(data, bytes):
         if os.pwritev(fd, data, 0) != sum(map(len, data)):
             write_all(fd, b"".join(data), 0)
@@ -221,7 +221,7 @@ def sync_folder(path: str) -> None:
 
 
 def remove_quietly(path: str) -> bool:
-    """True if it is removed; if it can't be, a sweep will find it."""
+    """Remove a file; True if that worked. If not, a sweep removes it later."""
     with contextlib.suppress(OSError):
         os.unlink(path)
         return True
@@ -229,7 +229,7 @@ def remove_quietly(path: str) -> bool:
 
 
 def rename_to_free(path: str, new: str) -> None:
-    """Rename, but never over something: `FileExistsError` then. Atomic where the file system can."""
+    """Rename, but raise FileExistsError if `new` exists. Atomic where the file system knows renameat2."""
     libc = ctypes.CDLL(None, use_errno=True)
     at_cwd, noreplace = -100, 1
     if libc.renameat2(at_cwd, os.fsencode(path), at_cwd, os.fsencode(new), noreplace) == 0:
@@ -250,7 +250,7 @@ def link(source: str, path: str) -> bool:
 
 
 def link_unnamed(path: str, data: bytes | Parts, *, sync: bool, access: Access = PRIVATE) -> bool:
-    """`path` comes into being with `data` in it, unless there is one. Leaves nothing behind when killed.
+    """Create `path` with `data` in it unless it exists; True if it was created. A kill leaves no file behind.
 
     open, pwrite, link, close.
     """
@@ -273,7 +273,7 @@ def link_unnamed(path: str, data: bytes | Parts, *, sync: bool, access: Access =
 
 
 def remove_empty(path: str) -> bool:
-    """Remove a folder that holds nothing any more: it must not stand in the way of a value. True if it was removed."""
+    """Remove a folder without files in it, which must not stand in the way of a value. True if it was removed."""
     if not os.path.isdir(path):
         return False
     for folder, _, _ in os.walk(path, topdown=False):

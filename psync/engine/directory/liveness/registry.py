@@ -1,8 +1,8 @@
-"""One file a process, locked by it as long as it lives: who can lock it knows that its owner is dead.
+"""Owner registry: each process keeps a file of its own locked as long as it lives, so a free lock proves its death.
 
-The file comes into being locked (it is linked to its name afterwards), and is removed by its owner when
-that ends in order, or by a sweep that has locked it. So a name that is not there is an owner that is gone.
-The fact that decides: whether the file's `flock` can be had.
+The file is locked before it is renamed to its name. Its owner removes it when it closes the engine or ends in order; a
+sweep removes the file of a dead owner. So an owner without a file is gone. The fact that decides: whether another
+process gets a shared `flock` on the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from psync.engine.system.process_identity import examine, myself
 MAX_SINCE_S = 253402300800.0
 """Seconds since 1970: the year 10000."""
 MAX_RECORD_BYTES = 4096
-"""Bytes of an owner's record."""
+"""An owner's record is read up to here."""
 
 
 class OwnerRegistry:
@@ -116,7 +116,7 @@ class OwnerRegistry:
             os.close(fd)
 
     def sweep(self) -> int:
-        """Remove the files of dead owners; what they claimed counts as a dead owner's all the same."""
+        """Remove the files of dead owners: an owner without a file is dead too."""
         removed = 0
         with contextlib.suppress(FileNotFoundError):
             for owner in filter(None, map(number_in, self._fs.listing(self._layout.owners))):
@@ -127,7 +127,7 @@ class OwnerRegistry:
         return removed
 
     def close(self) -> None:
-        """This process is nobody here any more: what it still holds goes back as if it had died."""
+        """Give the number back: what this process still holds counts as a dead owner's."""
         with self._lock:
             if self._fd >= 0:
                 with contextlib.suppress(OSError):
@@ -140,7 +140,7 @@ class OwnerRegistry:
             self.close()  # no engine, log or mutex is left by which this process could hold anything
 
     def after_fork(self) -> None:
-        """A child is another owner, and must not keep its parent alive."""
+        """In a child: it is another owner, and its copy of the descriptor must not keep the parent's lock."""
         self._lock = threading.Lock()
         if self._fd >= 0:
             os.close(self._fd)
@@ -148,7 +148,7 @@ class OwnerRegistry:
 
 
 def _read_identity(fd: int) -> Identity | None:
-    """What an owner's record says; None if it is damaged, or something else."""
+    """The identity in an owner's record; None if it is damaged, or none."""
     try:
         found = Identity(**json.loads(unseal_text(os.pread(fd, MAX_RECORD_BYTES, 0))))
     except (OSError, ValueError, TypeError, Unreadable, RecursionError):

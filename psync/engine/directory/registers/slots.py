@@ -1,14 +1,15 @@
-"""The seats of a register: the second half of its first page.
+"""Register slots: words beside a register, each written by one owner without a lock.
 
-A seat is two numbers, its owner and its word. A word is written all at once, and nothing else is written there, whoever
-changes the register, so no lock is needed. What closes lies behind the words, and is read last.
+The slots take the second half of the register's first page. A slot is two numbers, its owner and its word. One store
+or `pwrite` writes a word whole, and no update of the register writes there, so no lock is needed. The `closed` number
+lies behind the words, and is read last.
 
-Where that page is in memory that all processes share, to put a word is a store, and a look some loads. That needs a
-processor on which stores are seen in the order in which they were made, and a fence between one's own store and the
-loads that follow: of those that run here, that is x86, where a lock that is taken or let go is such a fence.
+In shared memory (`MappedSlots`) `put` is one store, and `look` some loads. That needs a processor on which other
+processes see stores in the order in which they were made, and a fence between a process's own store and its loads after
+that: of the supported ones that is x86, where taking or releasing a lock is such a fence.
 
-On a network file system all is done by the server, one after the other, as the file is open with O_DIRECT; a reply is
-filled from its beginning on, so that what closes is no older than the words. look, words: READ. put, give, close:
+On a network file system (`PageSlots`) the file is open with O_DIRECT, and the server does one request after the other.
+It fills a reply from the beginning, so that `closed` is no older than the words. look, words: READ. put, give, close:
 WRITE.
 """
 
@@ -25,7 +26,7 @@ from psync.engine.contract.register import Looked, Seat, Seats
 T = TypeVar("T")
 
 SLOTS_BYTES = 2048
-"""Bytes of the page that are for seats."""
+"""Bytes of the page that are for slots."""
 _SEAT = struct.Struct("<QQ")
 SLOT_COUNT = SLOTS_BYTES // _SEAT.size - 1
 _ALL = struct.Struct(f"<{2 * SLOT_COUNT + 2}Q")
