@@ -85,13 +85,13 @@ def _leave_at_exit(directory: OpenDirectory | None) -> None:
 class DirectoryEngine(Engine):
     """Bytes under names, in files below `root` (created with mode 0700 if it is not there).
 
-    `durability`: see the contract. `wakeups`: how waiting ends; "auto" takes inotify where it sees every
-    change (a local file system) and polls with a growing pause elsewhere. `trust_group`: who is in the group of
-    `root`, a folder with the setgid bit, is trusted, and gets access to all that is made (see `trust`). `sharing`: who
-    else works in the directory; "host": only processes of this host, "network": those of others, too, by a network file
-    system; "auto" goes by the type of file system.
+    `durability`: see the contract. `wakeups`: how a wait ends; "auto" takes inotify where that sees every change (on a
+    local file system), and polls with a growing pause elsewhere. `trust_group`: the members of the group of `root`, a
+    folder with the setgid bit, are trusted, and get access to all new files (see `Permissions`). `sharing`: the
+    processes that work in the directory; "host": only those of this host, "network": also those of other hosts, through
+    a network file system; "auto": judge by the type of file system.
 
-    Raises `UnsafeStore` if somebody who is not trusted could write to `root`, or put another directory in its place;
+    Raises `UnsafeStore` if a user who is not trusted could write to `root`, or put another directory in its place;
     `StoreFailed` if it can't be opened, `ValueError` for an option that does not exist.
     """
 
@@ -231,7 +231,7 @@ class DirectoryEngine(Engine):
     def at_leaving(self, farewell: Callable[[], object]) -> None:
         self._directory.callbacks.add(farewell)
 
-    # -- looking at the whole ------------------------------------------------------------------------
+    # -- the whole directory ------------------------------------------------------------------------
 
     def is_used(self) -> bool:
         return is_used(self.root)
@@ -261,16 +261,16 @@ class DirectoryEngine(Engine):
         return removed + self._sweep(linked=not pending)
 
     def _sweep(self, *, linked: bool = False) -> int:
-        """Without looking at each folder. `linked`: also new files that came to their names, but were not looked at
-        again there: where a replacement is under way that second link shows to whom a name belongs."""
+        """Remove what needs no walk through all folders. `linked`: also temporary files that have their own name as
+        well: while a replacement is under way, that second link tells others to check the name (see `nfs_replace`)."""
         removed = self._owners.sweep()
         for note, buckets in self._handles.transactions.abandoned():
             for name in buckets:
-                self.bucket(name).tail()  # which makes up for what is missing
+                self.bucket(name).tail()  # which writes the commit bytes that are missing
             removed += remove_quietly(note)
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.layout.tmp):
-                if not is_leftover(name):  # which goes as soon as nobody has it open any more
+                if not is_leftover(name):  # which its client removes when it is closed
                     removed += _remove_abandoned(f"{self.layout.tmp}/{name}", linked or not self.can.network)
         return removed
 
@@ -307,7 +307,7 @@ def _reopen(
 
 
 def _remove_abandoned(path: str, linked: bool) -> int:
-    """Remove a temporary file unless its writer lives, which keeps it locked; one that has another name, too, only if
+    """Remove a temporary file unless its writer lives, and so holds its lock. One with a second link goes only if
     `linked`."""
     try:
         fd = os.open(path, CHANGE)

@@ -1,14 +1,14 @@
-"""Cells on a network file system: the same files and the same locks, but nothing that this host remembers is believed.
+"""NFS cells: the same files and locks as local cells, but each read and lookup asks the server, past the client's cache.
 
-What `cells` says holds here, too; beside it:
+All that `cells.local` says holds here too, and besides:
 
-* A file's content is read and written with O_DIRECT (NFS), or read after opening (elsewhere); what a name leads to is
-  asked of the server (`lookups`). A value read before is current if what is there now is the same, byte for byte: time
+* Content is read and written with O_DIRECT (NFS), or read after opening (other network file systems). The server is
+  asked what a name leads to (`Lookups`). A value that was read before is current if the file holds the same bytes: time
   stamps are the server's, and coarse.
-* Who has a file's lock has seen *after* locking that the name still leads to it, by asking. A file that is removed or
-  replaced is emptied while it is locked (`invalidate_replaced`).
-* Before a name is given away the lock is tried: a host that was cut off for longer than the server's lease (90 s) has
-  lost it, its kernel knows, and fails each access through that descriptor (EIO).
+* A process that has locked a file asks the server *after that* whether the name still leads to it. A file that is
+  removed or replaced is emptied while it is locked (`invalidate_replaced`).
+* Before a name is removed or replaced the lock is checked by a read. A host that was cut off for longer than the
+  server's lease (90 s) has lost it; its kernel knows, and fails each access through that descriptor (EIO).
 
 read: GETATTR, OPEN, READ, CLOSE. write in place: OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE; update: a READ
 more. On v4 each LOCKU brings a FREE_STATEID, for which nobody waits; on v3 there is no OPEN and no CLOSE, but a
@@ -46,9 +46,9 @@ from psync.engine.directory.layout import decided_path, may_be_bucket
 from psync.engine.encoding.framing import CELL_HEAD, Unreadable, announced, seal, seal_parts, unseal
 
 FIRST_READ_BYTES = 8192
-"""Bytes that are read of a file before it is known how long it is."""
+"""Bytes of the first read of a file, before its length is known."""
 MAX_DEAD_OPENS = 100
-"""How often in a row a name may lead to the same file that is dead, whatever the server was asked."""
+"""Openings in a row that may lead to the same dead file before that is an error."""
 
 
 class NetworkCells(Cells):
@@ -70,7 +70,7 @@ class NetworkCells(Cells):
                 try:
                     payload = unseal(data)
                 except Unreadable:
-                    continue  # a writer was in the middle of it
+                    continue  # the read met the middle of a write
                 if payload is None:
                     break
                 if known is not None and known.payload == payload:
@@ -81,7 +81,7 @@ class NetworkCells(Cells):
             return None
 
     def _content(self, fd: int, path: str) -> bytes | None:
-        """What is in an open file, which is closed, or in the one that replaces it; None: look for it again."""
+        """The content of an open file, which is closed, or of its successor; None: open the name again."""
         try:
             data = self._bytes(fd, path)
             successor = None if data else self._replacements.open_successor(path, fd, self._read)
@@ -127,7 +127,7 @@ class NetworkCells(Cells):
     # -- changing ------------------------------------------------------------------------------------
 
     def _held(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:
-        """Tried for as long as the name leads to another file each time: then it is others who get on."""
+        """See `open_locked`. Repeated while the name leads to another file each time: then others make progress."""
         led_to = again = 0
         while again < MAX_DEAD_OPENS:
             try:
@@ -142,7 +142,7 @@ class NetworkCells(Cells):
                 if status is not None:
                     if not is_regular(status):
                         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-                    # emptied, or with another link: perhaps it is being replaced, or gives way to who replaced it
+                    # emptied, or with another link: a replacement may be under way, which has to be finished first
                     if (status.st_size and status.st_nlink == 1) or not self._replacements.finish(path):
                         return fd, status
             except OSError as error:
@@ -183,7 +183,7 @@ class NetworkCells(Cells):
             try:
                 if status.st_nlink == 1:
                     self._put(fd, data, status, path)
-                else:  # under its other names it stays as it is
+                else:  # it has another link (a snapshot of somebody's), under which it must not change
                     self._replace(path, seal_parts(payload), fd)
                 return
             finally:
@@ -222,7 +222,7 @@ class NetworkCells(Cells):
             data = read_all(fd, status.st_size)
             with_folder(new, lambda: self._link_to_free(path, new, fd), self._trust.access)
             os.unlink(path)
-            # who waits for the lock of the old file must find it dead, not at its new name
+            # a copy replaces the moved file: a waiter for the old file's lock must find it dead, not at its new name
             let_go(self._fs.replace(new, fd, data).fd)
         finally:
             let_go(fd)
@@ -231,7 +231,7 @@ class NetworkCells(Cells):
 
     def _link_to_free(self, path: str, new: str, old: int) -> None:
         self._fs.check_lock(old)
-        # a link that is in the way of itself: the reply to the first request was lost
+        # EEXIST because of its own first request, whose reply was lost, is no failure
         if not link(path, new) and (path == new or not self._lookups.leads_to(new, os.fstat(old), sure=True)):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
         if not self._replacements.is_alone(new, old):
@@ -243,6 +243,6 @@ class NetworkCells(Cells):
 
 
 def _version(data: bytes) -> Version:
-    """What a file holds, in short."""
+    """A version that tells contents apart: checksum and length."""
     head = announced(data)
     return (head.crc, head.length, 0) if head is not None else (crc32(data), len(data), 1)

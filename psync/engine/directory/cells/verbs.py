@@ -94,7 +94,7 @@ class CellVerbs:
             return self._change(name, lambda path: self._cells.update(path, own.guard(function)))
 
     def _change(self, name: str, verb: Callable[[str], T]) -> T:
-        """A verb on a path, with its errors in psync's words, and a wake-up for who waits for the name."""
+        """Call `verb` with the path, translate its errors, and wake those who wait for the name."""
         path = self._layout.prefix + name
         try:
             result = verb(path)
@@ -169,7 +169,7 @@ class CellVerbs:
                 return None
             self._fs.say_why(refuge, name, reason)
         except OSError:
-            return None  # nowhere to put it: it stays where it is
+            return None  # quarantine can't take it: it stays where it is
         self._wake.notify(name)
         return refuge
 
@@ -178,7 +178,7 @@ class CellVerbs:
 
 
 class _CallersOwn:
-    """Tells an OSError that the caller's function raised from one of the file system."""
+    """Tells an OSError of the caller's function, which is passed on as it is, from one of the file system."""
 
     def __enter__(self) -> _CallersOwn:
         self._raised: BaseException | None = None
@@ -200,4 +200,4 @@ class _CallersOwn:
 
 
 def _nothing(cell: Cell) -> None:
-    """What `pop` asks for when nobody wants to look first."""
+    """`before` of a `pop` without one."""
