@@ -1,4 +1,4 @@
-"""NFS cells: the same files and locks as local cells, but each read and lookup asks the server, past the client's cache.
+"""NFS cells: the same files and locks as local cells, but a read or lookup asks the server, past the client's cache.
 
 All that `cells.local` says holds here too, and besides:
 
