@@ -17,7 +17,8 @@ The walk of a task, from the call to the answer::
     executor.submit(f, x)     work/executor.py: the call as bytes (work/call.py) is the value of a task
     queue.put(value)          sync/queue.py, intake.py: pickled, appended to a log
       Log.append              engine/directory/log_appends.py: the record, then where the log ends, which decides
-        Wake.notify_takers    engine/directory/wake.py: is a flag up? then touch a file, and inotify wakes one worker
+        Wakeup.notify_claimers  engine/directory/notify/wakeup.py: is a flag up? then touch a file, and inotify
+                              wakes one worker
     queue.get()               sync/taker.py: the worker leaves word that it lives (a file that it keeps locked:
                               engine/directory/owners.py)
       Log.take                log_takes.py: the record's mark becomes "claimed by me": one store into memory that all

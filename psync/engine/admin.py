@@ -92,7 +92,7 @@ def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:
         from psync.engine.redis.doctor import diagnosed as diagnosed_server
 
         return diagnosed_server(str(root))
-    from psync.engine.directory.admin.doctor import diagnosed as diagnosed_directory
+    from psync.engine.directory.admin.doctor import diagnose as diagnosed_directory
 
     return diagnosed_directory(_absolute(root), team=trust_group)
 
@@ -100,16 +100,16 @@ def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:
 def paired(root: Root, patience: float) -> Iterator[Finding]:
     """Try the directory out from two hosts, on each of which this is called at the same time; returns what they found.
     Raises TimeoutError if the other one did not come within `patience` seconds."""
-    from psync.engine.directory.admin.pair import paired
+    from psync.engine.directory.admin.pair import pair_hosts
 
-    return paired(_absolute(root), patience)
+    return pair_hosts(_absolute(root), patience)
 
 
 def put_back(root: Root, name: str, *, trust_group: bool = False) -> str:
-    """Restore the value that was set aside in the directory under that name: see `leftovers.put_back`."""
-    from psync.engine.directory.admin.leftovers import put_back
+    """Restore the value that was set aside in the directory under that name: see `leftovers.restore`."""
+    from psync.engine.directory.admin.leftovers import restore
 
-    return put_back(_absolute(root), name, team=trust_group)
+    return restore(_absolute(root), name, team=trust_group)
 
 
 def _absolute(root: Root) -> str:

@@ -24,7 +24,7 @@ TRIALS = (
 ).split(", ")
 KILLED = """
 import os, signal, sys
-from psync.engine.directory.fs.syscalls import Temporary
+from psync.engine.directory.fs.temporary import Temporary
 from psync import DirectoryEngine
 engine = DirectoryEngine(sys.argv[1])
 engine.owner()

@@ -1,6 +1,6 @@
 """Whoever waits is woken when it happens, by events and by polling alike, and no wake-up is lost.
 
-psync looks again by itself now and then (`GRACE`), which would hide a lost wake-up: where that matters it is made so
+psync looks again by itself now and then (`GRACE_S`), which would hide a lost wake-up: where that matters it is made so
 long that a lost one fails the test.
 """
 
@@ -37,7 +37,7 @@ PROMPT = 2.0
 @pytest.fixture
 def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """A waiter that is not woken sleeps on: for longer than any test here has patience."""
-    monkeypatch.setattr(wakeup, "GRACE", 300.0)
+    monkeypatch.setattr(wakeup, "GRACE_S", 300.0)
 
 
 Wait = Callable[[PickleShareDB], Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from psync.engine import Engine
-from psync.engine.directory.engine import KEPT
+from psync.engine.directory.engine import MAX_OPEN_HANDLES
 from psync.errors import CorruptValue, StoreFailed
 from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import scaled
@@ -195,7 +195,7 @@ def test_more_registers_than_are_kept_open_all_work(disk: DirectoryStand) -> Non
     for name in names:
         engine.register(name).update(lambda old, name=name: name.encode())
     assert [engine.register(name).read() for name in names] == [name.encode() for name in names]
-    assert len(os.listdir("/proc/self/fd")) - before < 2 * KEPT + 10  # a map has a descriptor of its own
+    assert len(os.listdir("/proc/self/fd")) - before < 2 * MAX_OPEN_HANDLES + 10  # a map has a descriptor of its own
 
 
 def test_a_register_is_used_on_after_its_engine_was_closed(stand: Stand) -> None:

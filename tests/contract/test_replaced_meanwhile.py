@@ -55,7 +55,7 @@ def test_who_always_comes_second_still_gets_there(
     tmp_path: Path, engine: DirectoryEngine, before_lock: Callable[[Callable[[], object]], None]
 ) -> None:
     engine.update("n", count)
-    rivals = nfs.TRIES + 20
+    rivals = nfs.MAX_DEAD_OPENS + 20
     turns = iter(range(rivals))
     rival = DirectoryEngine(tmp_path / "store", sharing="network")
 
@@ -76,8 +76,8 @@ def test_a_name_that_leads_to_one_dead_file_is_an_error(
 ) -> None:
     engine.update("n", count)
     looked = []
-    monkeypatch.setattr(nfs, "TRIES", 7)
-    monkeypatch.setattr(engine._cells._lookups, "is_live", lambda path, fd: looked.append(path))
+    monkeypatch.setattr(nfs, "MAX_DEAD_OPENS", 7)
+    monkeypatch.setattr(engine._cells._cells._lookups, "is_live", lambda path, fd: looked.append(path))
     with pytest.raises(StoreFailed, match="Stale file handle"):
         engine.update("n", lambda old: old)
     assert looked == [os.path.join(engine.root, "n")] * 8

@@ -12,7 +12,7 @@ import pytest
 
 from psync.engine import Engine, MemoryEngine
 from psync.engine.contract.register import Seat, Seats
-from psync.engine.directory.registers.register import HEAD, PAGE, ROOM
+from psync.engine.directory.registers.register import HEAD_BYTES, MAX_INLINE_BYTES, PAGE_BYTES
 from psync.errors import PsyncError
 from tests.contract.conftest import build
 from tests.contract.stands import DirectoryStand, Stand, threads
@@ -118,7 +118,16 @@ def test_changes_of_the_register_leave_the_words(stand: Stand) -> None:
     last = seats.count - 1
     given(stand.engine, last, 8).put(last, 2)
     change(stand.engine, lambda seats: seats.close(1))
-    for size in (0, 100, ROOM, ROOM + 1, PAGE - HEAD, PAGE, 3 * PAGE, 10):
+    for size in (
+        0,
+        100,
+        MAX_INLINE_BYTES,
+        MAX_INLINE_BYTES + 1,
+        PAGE_BYTES - HEAD_BYTES,
+        PAGE_BYTES,
+        3 * PAGE_BYTES,
+        10,
+    ):
         seats.put(0, size)
         stand.other().register(NAME).update(lambda _, size=size: b"v" * size)
         seen = seats_of(stand.other()).look()

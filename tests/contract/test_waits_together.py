@@ -14,7 +14,7 @@ import pytest
 from psync import Event, PickleShareDB, WorkQueue
 from psync.engine import DirectoryEngine
 from psync.engine.directory.fs import nfs_lookup
-from psync.engine.directory.notify.nfs_poll import LATEST, ROUNDS
+from psync.engine.directory.notify.nfs_poll import MAX_SLEEP_S, ROUNDS_PER_S
 from psync.sync.queue.consumer import LOOKS
 from tests.contract.payloads import item, pickled
 from tests.contract.stands import DirectoryStand, threads
@@ -47,7 +47,7 @@ def test_a_change_wakes_all_who_sleep_for_it(stand: DirectoryStand, change: str)
             watch.pause(0.01)
             asleep.wait()
             while not until.is_set():
-                watch.pause(4 * LATEST)
+                watch.pause(4 * MAX_SLEEP_S)
         return time.monotonic()
 
     changed, woken = [], threading.Event()
@@ -67,7 +67,7 @@ def test_a_change_wakes_all_who_sleep_for_it(stand: DirectoryStand, change: str)
 
     jobs: list[Callable[[], Any]] = [others, work, *[lambda: wait(["somewhere"], woken)] * 2]
     ended, *_ = threads(jobs)
-    assert max(ended) - changed[0] < LATEST / 2, "somebody only found it by looking again"
+    assert max(ended) - changed[0] < MAX_SLEEP_S / 2, "somebody only found it by looking again"
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(module, name, counted)
 
-    for module, name in ((os, "pread"), (os, "open"), (nfs_lookup, "_force")):
+    for module, name in ((os, "pread"), (os, "open"), (nfs_lookup, "_revalidate_attributes")):
         counting(module, name)
     return made
 
@@ -123,7 +123,7 @@ def test_so_many_who_wait_ask_as_often_as_one(root: Path, requests: list[str], w
             thread.join()
         db.close()
     print(f"{waiters} who wait {what} ask {asked / took:.1f} times a second")
-    assert asked <= a_round * (ROUNDS * took + 2)
+    assert asked <= a_round * (ROUNDS_PER_S * took + 2)
 
 
 def test_of_many_workers_each_looks_the_less_often(root: Path, requests: list[str]) -> None:

@@ -41,8 +41,8 @@ LONG = 12
 
 def only_woken() -> None:
     """In this process nobody who waits looks by himself: whoever is not woken does not go on."""
-    wait.LOOK_FOR_DEAD = claims.LOOK_FOR_DEAD = work_queue.LOOK_FOR_DEAD = mutex.LOOK_FOR_DEAD = FOR_EVER
-    wakeup.GRACE = FOR_EVER
+    wait.LOOK_FOR_DEAD = claims.LOOK_FOR_DEAD = work_queue.LOOK_FOR_DEAD = mutex.DEAD_HOLDER_POLL_S = FOR_EVER
+    wakeup.GRACE_S = FOR_EVER
     DirectoryEngine.spin = 0.0  # so that its calls are the same every time
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from psync import Counter, Event, Lock, Mailbox, PickleShareDB, UnsafeStore, WorkQueue
-from psync.engine.directory.admin.leftovers import remains
+from psync.engine.directory.admin.leftovers import leftovers_of
 from psync.engine.directory.layout import is_used
 from psync.engine.environment import KEY_FILE as FILE
 from psync.errors import CorruptValue, PsyncError
@@ -173,7 +173,7 @@ def look(root: Path) -> None:
         pass
     if is_used(root):
         with contextlib.suppress(*REFUSED):
-            str(remains(str(root)))
+            str(leftovers_of(str(root)))
 
 
 def outside(root: Path) -> dict[str, bytes]:

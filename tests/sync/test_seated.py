@@ -11,8 +11,8 @@ import pytest
 from psync import Barrier, BrokenBarrierError
 from psync.engine import Sharing
 from psync.engine.directory import DirectoryEngine
-from psync.engine.directory.registers.register import PAGE
-from psync.engine.directory.registers.slots import SIZE
+from psync.engine.directory.registers.register import PAGE_BYTES
+from psync.engine.directory.registers.slots import SLOTS_BYTES
 from psync.sync.barrier.state import LAST, OFTEN, times_of, word_of
 from tests.concurrency.crew import SharedNumbers, together
 from tests.support import scaled
@@ -53,7 +53,7 @@ def meet(barrier: Barrier, other: Other) -> bool:
 
 
 def seats(root: Path) -> bytes:
-    return (root / ".psync/barrier/x").read_bytes()[PAGE - SIZE : PAGE]
+    return (root / ".psync/barrier/x").read_bytes()[PAGE_BYTES - SLOTS_BYTES : PAGE_BYTES]
 
 
 def test_the_state_is_not_written_while_the_same_ones_come(root: Path, sharing: Sharing) -> None:
@@ -106,7 +106,9 @@ def test_damage_to_a_seat_breaks_the_barrier_or_does_not_matter(root: Path, shar
             other.tell(barrier.name)
             eventually(lambda barrier=barrier: barrier.n_waiting == 1)
             with open(root / ".psync/barrier" / barrier.name, "r+b") as file:
-                file.seek(at := PAGE - SIZE + chance.choice((*range(32), *range(SIZE - 8, SIZE))))
+                file.seek(
+                    at := PAGE_BYTES - SLOTS_BYTES + chance.choice((*range(32), *range(SLOTS_BYTES - 8, SLOTS_BYTES)))
+                )
                 byte = file.read(1)[0]
                 file.seek(at)
                 file.write(bytes([byte ^ 1 << chance.randrange(8)]))

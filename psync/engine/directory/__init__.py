@@ -1,9 +1,9 @@
-"""The engine that keeps everything in one directory: what it does to the file system, one idea a file.
+"""The directory engine: keep everything in the files of one directory.
 
-``names`` builds every path; ``files`` opens, replaces and links; ``probe`` looks at the file system once;
-``cells``, ``buckets`` and ``logs`` are the three shapes (a log's files: ``segment_files``, with ``records`` and
-``mark_file``; its numbers: ``block``, with ``copies``); ``wake`` (with ``inotify``) is how waiting
-ends; ``engine`` puts them together.
+``layout`` builds every path. ``fs`` makes the system calls: atomic files, local or on NFS. Each shape has a folder:
+``cells``, ``buckets``, ``registers``, ``log``; and so have ``locks``, ``liveness`` (which owners live) and ``notify``
+(how a wait ends). ``handles`` keeps one handle a name, ``scan`` lists a directory, ``engine`` composes the parts.
+``admin`` is what ``psync doctor`` and observers use.
 """
 
 from __future__ import annotations

@@ -1,67 +1,102 @@
-"""The directory engine: the contract's verbs on files, with the strategies that the file system allows."""
+"""Implement the engine's verbs on files, composed of parts that suit the file system.
+
+`CellVerbs` reads and changes cells, `HandleCache` hands out buckets, logs and registers: each engine has its own, as
+they have a level of durability. `OpenDirectory` holds the parts without one, which the engines of a directory share.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
-from psync.engine.contract.engine import Watch
-from psync.engine.contract.register import Register
+from psync.engine.contract.engine import Engine, Watch
 from psync.engine.contract.report import Facts, Process, Shape
-from psync.engine.contract.values import Alive, Durability, Format
+from psync.engine.contract.values import Durability, Format
 from psync.engine.directory import scan
-from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.cells.nfs import NetworkCells
+from psync.engine.directory.cells.verbs import CellVerbs
+from psync.engine.directory.delegate import Delegate
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.capabilities import Capabilities, look
+from psync.engine.directory.fs.capabilities import Capabilities, probe_capabilities
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.nfs_lookup import Lookups
-from psync.engine.directory.fs.nfs_replace import Replacements
+from psync.engine.directory.fs.local_files import LocalFiles
+from psync.engine.directory.fs.nfs_files import NfsFiles
 from psync.engine.directory.fs.permissions import Permissions
-from psync.engine.directory.fs.syscalls import CHANGE, Shared, let_go, make_folder, remove_quietly
-from psync.engine.directory.handles import ShapeEngine
-from psync.engine.directory.layout import OWN, OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
-from psync.engine.directory.liveness.registry import Owners
-from psync.engine.directory.locks.mutex import DirectoryMutex
-from psync.engine.directory.log.nfs_log import NetworkLog
-from psync.engine.directory.notify.nfs_poll import ChangeToken
-from psync.engine.directory.notify.wakeup import GRACE, Wakeup
-from psync.engine.directory.registers.nfs import NetworkRegister
+from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
+from psync.engine.directory.handles import HandleCache, MutexCache
+from psync.engine.directory.layout import OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
+from psync.engine.directory.liveness.registry import OwnerRegistry
+from psync.engine.directory.locks.guard import LOCAL_POLL_S, NFS_POLL_S, guard
+from psync.engine.directory.log.log import DirectoryLog
+from psync.engine.directory.notify.wakeup import GRACE_S, Wakeup
 from psync.engine.system import boot_time, clock, exit_hooks, fork_hooks
 
 Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
 OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing, Format | None]
-KEPT = 280
+MAX_OPEN_HANDLES = 280
 """Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
-SPIN = 0.0003
-"""Seconds: about what two processes need to wake each other."""
+SPIN_S = 0.0003
+"""About the time that two processes need to wake each other."""
 
 
-class DirectoryEngine(ShapeEngine):
+class OpenDirectory:
+    """The parts that the engines of one directory share, whatever their level of durability."""
+
+    def __init__(
+        self, layout: Layout, can: Capabilities, fs: AtomicFiles, *, announce: bool = False, inotify: bool = False
+    ) -> None:
+        self.layout = layout
+        self.can = can
+        here = weakref.ref(self)  # with a strong one, a dropped engine would stay registered until the next collection
+        self.owners = OwnerRegistry(layout, fs, lambda: _leave_at_exit(here()))
+        self.wake = Wakeup(layout, fs, announce=announce, inotify=inotify)
+        self.descriptors = DescriptorCache(MAX_OPEN_HANDLES)
+        self.mutexes = MutexCache(layout, fs, self.owners, self.wake, self.descriptors)
+        self.callbacks = exit_hooks.CloseCallbacks()
+        self.engines: weakref.WeakValueDictionary[Durability, DirectoryEngine] = weakref.WeakValueDictionary()
+        """One engine a level, as far as somebody uses it."""
+        fork_hooks.remember(self)
+
+    def close(self) -> None:
+        self.callbacks.run()
+        self.descriptors.close()
+        self.owners.close()
+        self.wake.close()
+
+    def after_fork(self) -> None:
+        """In a child: the owner and the callbacks are the parent's. (The handles' parts see to themselves.)"""
+        self.callbacks.forget()
+        self.owners.after_fork()
+
+
+def _leave_at_exit(directory: OpenDirectory | None) -> None:
+    if directory is not None:
+        exit_hooks.remember(directory)
+
+
+class DirectoryEngine(Engine):
     """Bytes under names, in files below `root` (created with mode 0700 if it is not there).
 
-    `durability`: see the contract. `wakeups`: how waiting ends; "auto" takes inotify where it sees every
-    change (a local file system) and polls with a growing pause elsewhere. `trust_group`: who is in the group of
-    `root`, a folder with the setgid bit, is trusted, and gets access to all that is made (see `trust`). `sharing`: who
-    else works in the directory; "host": only processes of this host, "network": those of others, too, by a network file
-    system; "auto" goes by the type of file system.
+    `durability`: see the contract. `wakeups`: how a wait ends; "auto" takes inotify where that sees every change (on a
+    local file system), and polls with a growing pause elsewhere. `trust_group`: the members of the group of `root`, a
+    folder with the setgid bit, are trusted, and get access to all new files (see `Permissions`). `sharing`: the
+    processes that work in the directory; "host": only those of this host, "network": also those of other hosts, through
+    a network file system; "auto": judge by the type of file system.
 
-    Raises `UnsafeStore` if somebody who is not trusted could write to `root`, or put another directory in its place;
+    Raises `UnsafeStore` if a user who is not trusted could write to `root`, or put another directory in its place;
     `StoreFailed` if it can't be opened, `ValueError` for an option that does not exist.
     """
 
-    spin = SPIN
-    grace = GRACE
+    spin = SPIN_S
+    grace = GRACE_S
     own_folders = OWN_FOLDERS
 
     def __init__(
@@ -78,64 +113,64 @@ class DirectoryEngine(ShapeEngine):
             raise ValueError(f"wakeups must be 'auto', 'inotify' or 'poll', not {wakeups!r}")
         if sharing not in ("auto", "host", "network"):
             raise ValueError(f"sharing must be 'auto', 'host' or 'network', not {sharing!r}")
-        self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
-        self.durability: Durability = durability
-        self.wakeups: Wakeups = wakeups
-        self.trust_group = trust_group
-        self.sharing: Sharing = sharing
-        self.layout = Layout(self.root, Permissions(self.root, team=trust_group, own=OWN_FOLDERS))
+        layout = layout_of(root, trust_group)
         try:
-            if not self.layout.trust.look():
-                make_folder(self.root, self.layout.trust.access)
-                self.layout.trust.look()
-            self.can = look(self.layout, network=None if sharing == "auto" else sharing == "network")
+            if not layout.trust.check_root():
+                make_folder(layout.root, layout.trust.access)
+                layout.trust.check_root()
+            can = probe_capabilities(layout, network=None if sharing == "auto" else sharing == "network")
         except OSError as error:
-            raise translate_os_error(error, str(root), self.root) from error
-        self.layout.trust.unnamed = self.can.unnamed
-        if self.can.network:
-            self.spin, self.remote = 0.0, True
-        self._set_level(durability)
-        self._owners = Owners(self.layout, self._fs)
-        inotify = wakeups == "inotify" or (wakeups == "auto" and not self.can.network)
-        self._wake = Wakeup(self.layout, self._fs, announce=inotify or not self.can.network, inotify=inotify)
-        self._kept = DescriptorCache(KEPT)
-        self._mutexes: dict[str, DirectoryMutex] = {}
-        self._farewells = exit_hooks.CloseCallbacks()
-        self._first: DirectoryEngine | None = None
-        self._others: weakref.WeakValueDictionary[Durability, DirectoryEngine] = weakref.WeakValueDictionary()
-        """The engines at other levels: they keep this one, their `_first`, and use all of it that has no level."""
-        fork_hooks.remember(self)
-        with contextlib.suppress(OSError):  # somebody else's litter keeps nobody from working
-            if self.can.writable and (os.listdir(self.layout.tmp) or os.path.exists(self.layout.pending)):
+            raise translate_os_error(error, str(root), layout.root) from error
+        layout.trust.unnamed = can.unnamed
+        fs = files_of(layout, can, durability)
+        inotify = wakeups == "inotify" or (wakeups == "auto" and not can.network)
+        directory = OpenDirectory(layout, can, fs, announce=inotify or not can.network, inotify=inotify)
+        self._compose(directory, fs, durability, (wakeups, trust_group, sharing))
+        with contextlib.suppress(OSError):  # somebody else's orphan files keep nobody from working
+            if can.writable and (os.listdir(layout.tmp) or os.path.exists(layout.pending)):
                 self._sweep()
 
-    def _set_level(self, durability: Durability) -> None:
-        """What of an engine has a level, and its handles."""
+    def _compose(
+        self,
+        directory: OpenDirectory,
+        fs: AtomicFiles,
+        durability: Durability,
+        options: tuple[Wakeups, bool, Sharing],
+        log_kind: type[DirectoryLog] | None = None,
+    ) -> None:
+        """Build the parts that have a level of durability on those that the engines of the directory share."""
+        self.layout, self.can = directory.layout, directory.can
+        self.root = self.layout.root
         self.durability = durability
-        self._fs = AtomicFiles(
-            self.layout, self.can, sync_file=durability != "process", sync_name=durability == "power"
+        self.wakeups, self.trust_group, self.sharing = self._options = options
+        if self.can.network:
+            self.spin, self.remote = 0.0, True
+        self._directory = directory
+        self._owners, self._wake, self._mutexes = directory.owners, directory.wake, directory.mutexes
+        self._fs = fs
+        self._cells = CellVerbs(self.layout, fs, cells_of(self.can, fs), self._wake)
+        self._handles = HandleCache(
+            self.layout,
+            self.can,
+            fs,
+            damaged=self._cells.damaged,
+            owners=self._owners,
+            wake=self._wake,
+            descriptors=directory.descriptors,
+            log_kind=log_kind,
         )
-        self._cells = cells_of(self.can, self._fs)
-        self._together = MultiAppend(self.layout, self._fs)
-        self._without_handles()
+        directory.engines[durability] = self
 
     def at(self, durability: Durability | None) -> DirectoryEngine:
-        first = self._first or self
         if durability is None or durability == self.durability:
             return self
         check_level(durability)
-        if durability == first.durability:
-            return first
-        with first._lock:
-            other = first._others.get(durability)
-            if other is None:
-                other = object.__new__(DirectoryEngine)
-                other.__dict__.update(first.__dict__)
-                other._first = first
-                other._set_level(durability)
-                first._others[durability] = other
-                fork_hooks.remember(other)
-        return other
+        engine = self._directory.engines.get(durability)
+        if engine is None:
+            engine = object.__new__(DirectoryEngine)
+            engine.format = self.format
+            engine._compose(self._directory, files_of(self.layout, self.can, durability), durability, self._options)
+        return engine
 
     def __repr__(self) -> str:
         return f"DirectoryEngine({self.root!r})"
@@ -148,39 +183,36 @@ class DirectoryEngine(ShapeEngine):
         """The root and the options: engines for which this is the same can stand for each other."""
         return self.root, self.durability, self.wakeups, self.trust_group, self.sharing, self.format
 
+    # -- cells and the other shapes: verbs of the parts ------------------------------------------------
+
+    read = Delegate("_cells", CellVerbs.read)
+    write = Delegate("_cells", CellVerbs.write)
+    create = Delegate("_cells", CellVerbs.create)
+    delete = Delegate("_cells", CellVerbs.delete)
+    pop = Delegate("_cells", CellVerbs.pop)
+    move = Delegate("_cells", CellVerbs.move)
+    update = Delegate("_cells", CellVerbs.update)
+    entries = Delegate("_cells", CellVerbs.entries)
+    list = Delegate("_cells", CellVerbs.list)
+    set_aside = Delegate("_cells", CellVerbs.set_aside)
+    keep = Delegate("_cells", CellVerbs.keep)
+    bucket = Delegate("_handles", HandleCache.bucket)
+    append_all = Delegate("_handles", HandleCache.append_all)
+    log = Delegate("_handles", HandleCache.log)
+    register = Delegate("_handles", HandleCache.register)
+    mutex = Delegate("_mutexes", MutexCache.mutex)
+
+    def guard(self, name: str) -> AbstractContextManager[None]:
+        return guard(self.layout, name, NFS_POLL_S if self.can.network else LOCAL_POLL_S)
+
     # -- waiting, time, owners -----------------------------------------------------------------------
 
     def watch(self, names: Sequence[str], taking: str | None = None) -> AbstractContextManager[Watch]:
-        return self._wake.watch(names, taking, self._signs)
-
-    def _signs(self, name: str) -> Iterator[ChangeToken]:
-        """By which a change of `name` shows on a network file system; none if it does not. What is only announced shows
-        in the log or the register whose name it begins with, and what belongs to a log in what stands below its name.
-        """
-        shared = self._fs.shared
-        if shared is None:
-            return
-        if name in self._buckets or not name.startswith(f"{OWN}/"):
-            path = self.layout.path(name)
-            yield ChangeToken(name, lambda asked: shared.lookups.status(path, asked), exact=False)
-            return
-        known = name in self._logs or name in self._registers
-        owner, part = (name, "") if known else name.rpartition("/")[::2]
-        if (register := self._registers.get(owner)) is not None:
-            yield ChangeToken(owner, functools.partial(_read, register))
-        if owner in self._logs:
-            with self._lock:
-                logs, registers = list(self._logs.items()), list(self._registers.items())
-            for each, below in registers:
-                if each.startswith(f"{owner}/"):
-                    yield ChangeToken(each, functools.partial(_read, below))
-            for each, log in logs:
-                if isinstance(log, NetworkLog) and f"{each}/".startswith(f"{owner}/"):
-                    yield from log.signs(final=part == "final")
+        return self._wake.watch(names, taking, self._handles.change_tokens)
 
     def announce(self, name: str) -> None:
         self._wake.notify(name)
-        self._wake.call(slot_of(name), SEATS)
+        self._wake.notify_n(slot_of(name), SEATS)
 
     def give_way(self) -> None:
         os.sched_yield()
@@ -193,29 +225,14 @@ class DirectoryEngine(ShapeEngine):
     def until(self, due: int) -> float | None:
         return boot_time.until(due)
 
-    def owner(self) -> int:
-        if number := self._owners.number:
-            return number
-        try:
-            number = self._owners.mine()
-        except OSError as error:
-            raise translate_os_error(error, "this process", self.layout.owners) from error
-        exit_hooks.remember(self._first or self)
-        return number
+    owner = Delegate("_owners", OwnerRegistry.owner)
+    alive = Delegate("_owners", OwnerRegistry.alive)
+    describe = Delegate("_owners", OwnerRegistry.describe)
 
     def at_leaving(self, farewell: Callable[[], object]) -> None:
-        self._farewells.add(farewell)
+        self._directory.callbacks.add(farewell)
 
-    def alive(self, owner: int) -> Alive:
-        try:
-            return self._owners.alive(owner)
-        except OSError as error:
-            raise translate_os_error(error, "an owner", self.layout.owner(owner)) from error
-
-    def describe(self, owner: int) -> str:
-        return self._owners.describe(owner)
-
-    # -- looking at the whole ------------------------------------------------------------------------
+    # -- the whole directory ------------------------------------------------------------------------
 
     def is_used(self) -> bool:
         return is_used(self.root)
@@ -236,48 +253,30 @@ class DirectoryEngine(ShapeEngine):
 
     def sweep(self) -> int:
         removed, pending = 0, False
-        replacements = self._fs.replacements or Replacements(  # other hosts may have worked here before
-            Shared(Lookups(self.root, coarse=False), direct=0), self.layout.trust.access
-        )
         for path in scan.successors(self.layout, self._fs):
             with contextlib.suppress(OSError):
                 try:
-                    removed += replacements.sweep(path)
+                    removed += self._fs.sweep_successor(path)
                 except BlockingIOError:
                     pending = True
         return removed + self._sweep(linked=not pending)
 
     def _sweep(self, *, linked: bool = False) -> int:
-        """Without looking at each folder. `linked`: also new files that came to their names, but were not looked at
-        again there: where a replacement is under way that second link shows to whom a name belongs."""
+        """Remove what needs no walk through all folders. `linked`: also temporary files that have their own name as
+        well: while a replacement is under way, that second link tells others to check the name (see `nfs_replace`)."""
         removed = self._owners.sweep()
-        for note, buckets in self._together.abandoned():
+        for note, buckets in self._handles.transactions.abandoned():
             for name in buckets:
-                self.bucket(name).tail()  # which makes up for what is missing
+                self.bucket(name).tail()  # which writes the commit bytes that are missing
             removed += remove_quietly(note)
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.layout.tmp):
-                if not is_leftover(name):  # which goes as soon as nobody has it open any more
+                if not is_leftover(name):  # which its client removes when it is closed
                     removed += _remove_abandoned(f"{self.layout.tmp}/{name}", linked or not self.can.network)
         return removed
 
     def close(self) -> None:
-        self._farewells.run()
-        self._kept.close()
-        self._owners.close()
-        self._wake.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # half made, or the interpreter is going down
-            if self._first is None:
-                self.close()
-
-    def after_fork(self) -> None:
-        """In a child: nothing of the parent's is ours."""
-        self._lock = threading.Lock()
-        self._farewells.forget()
-        for each in (*self._handles(), self._owners):
-            each.after_fork()
+        self._directory.close()
 
 
 def check_level(durability: str) -> None:
@@ -286,13 +285,18 @@ def check_level(durability: str) -> None:
         raise ValueError(f"durability must be 'process', 'file' or 'power', not {durability!r}")
 
 
+def layout_of(root: str | os.PathLike[str], trust_group: bool) -> Layout:
+    absolute = os.path.abspath(os.path.expanduser(os.fspath(root)))
+    return Layout(absolute, Permissions(absolute, team=trust_group, own=OWN_FOLDERS))
+
+
+def files_of(layout: Layout, can: Capabilities, durability: Durability, *, reading: bool = False) -> AtomicFiles:
+    kind = NfsFiles if can.network else LocalFiles
+    return kind(layout, can, sync_file=durability != "process", sync_name=durability == "power", reading=reading)
+
+
 def cells_of(can: Capabilities, fs: AtomicFiles) -> Cells:
-    return Cells(can, fs) if fs.shared is None else NetworkCells(can, fs, fs.shared)
-
-
-def _read(register: Register, asked: dict[str, bool]) -> bytes | None:
-    assert isinstance(register, NetworkRegister)
-    return register.sign()
+    return NetworkCells(can, fs) if isinstance(fs, NfsFiles) else Cells(can, fs)
 
 
 def _reopen(
@@ -304,7 +308,7 @@ def _reopen(
 
 
 def _remove_abandoned(path: str, linked: bool) -> int:
-    """Remove a temporary file unless its writer lives, which keeps it locked; one that has another name, too, only if
+    """Remove a temporary file unless its writer lives, and so holds its lock. One with a second link goes only if
     `linked`."""
     try:
         fd = os.open(path, CHANGE)

@@ -1,68 +1,79 @@
-"""The handles of the shapes that are kept open (buckets, logs, registers, mutexes): each is made once in an engine."""
+"""Hand out the handles that stay open (buckets, logs, registers, mutexes): one a name, shared by all threads.
+
+Buckets, logs and registers have a level of durability, so each engine has a `HandleCache`. Mutexes have none: the
+engines of one directory share a `MutexCache`.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
-from psync.engine.contract.engine import Mutex
-from psync.engine.contract.log import Log
-from psync.engine.contract.register import Register
 from psync.engine.directory.buckets.bucket import DirectoryBucket
 from psync.engine.directory.buckets.transaction import MultiAppend
-from psync.engine.directory.cells.verbs import CellEngine
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.syscalls import let_go, lock, open_made
-from psync.engine.directory.layout import slot_of
-from psync.engine.directory.liveness.registry import Owners
+from psync.engine.directory.layout import OWN, Layout, slot_of
+from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.locks.mutex import DirectoryMutex
 from psync.engine.directory.log.log import DirectoryLog
 from psync.engine.directory.log.nfs_log import NetworkLog
+from psync.engine.directory.notify.nfs_poll import ChangeToken
+from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.directory.registers.nfs import NetworkRegister
 from psync.engine.directory.registers.register import DirectoryRegister
 from psync.engine.system import fork_hooks
+from psync.errors import CorruptValue
 
-_NOTHING = b"\x80\x05N."  # a pickled None: what rests in a directory can be read by every pickle reader
 
+class HandleCache:
+    """The buckets, logs and registers of one directory, at one level of durability."""
 
-class ShapeEngine(CellEngine):
-    """What an engine hands out."""
-
-    can: Capabilities
-    _together: MultiAppend
-    _owners: Owners
-    _kept: DescriptorCache
-    _first: ShapeEngine | None
-    """The engine of the same directory that has all that has no level."""
-    _mutexes: dict[str, DirectoryMutex]
-
-    def _without_handles(self) -> None:
-        """None was handed out so far."""
+    def __init__(
+        self,
+        layout: Layout,
+        can: Capabilities,
+        fs: AtomicFiles,
+        *,
+        damaged: Callable[[str, str], CorruptValue],
+        owners: OwnerRegistry,
+        wake: Wakeup,
+        descriptors: DescriptorCache,
+        log_kind: type[DirectoryLog] | None = None,
+    ) -> None:
+        self._layout = layout
+        self._can = can
+        self._fs = fs
+        self._damaged = damaged
+        self._owners = owners
+        self._wake = wake
+        self._descriptors = descriptors
+        self.transactions = MultiAppend(layout, fs)
+        self._log_kind = log_kind or (NetworkLog if can.network else DirectoryLog)
+        self._register_kind = NetworkRegister if can.network else DirectoryRegister
         self._buckets: dict[str, DirectoryBucket] = {}
         self._logs: dict[str, DirectoryLog] = {}
         self._registers: dict[str, DirectoryRegister] = {}
         self._lock = threading.Lock()
+        fork_hooks.remember(self)
 
     def bucket(self, name: str) -> DirectoryBucket:
-        kept = self._buckets.get(name)
-        if kept is None:
-            slot = slot_of(name)
-            kept = DirectoryBucket(
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = DirectoryBucket(
                 name,
-                self.layout,
+                self._layout,
                 self._fs,
-                changed=lambda: self._wake.notify_slot(slot),
+                changed=functools.partial(self._wake.notify_slot, slot_of(name)),
                 damaged=self._damaged,
-                together=self._together,
-                kept=self._kept,
+                transactions=self.transactions,
+                descriptors=self._descriptors,
             )
-            kept = self._buckets.setdefault(name, kept)
-        return kept
+            bucket = self._buckets.setdefault(name, bucket)
+        return bucket
 
     def append_all(self, ops: Mapping[str, bytes]) -> None:
         buckets = {name: self.bucket(name) for name in ops}
@@ -71,92 +82,123 @@ class ShapeEngine(CellEngine):
             if tail is not None and tail.foreign:
                 raise ValueError(f"{name!r} is a foreign pickle, which can't be extended: replace it")
         try:
-            self._together.append_all(buckets, ops)
+            self.transactions.append_all(buckets, ops)
         except OSError as error:
             first, *others = sorted(ops)
             named = f"{first} and {len(others)} more" if others else first
-            raise translate_os_error(error, named, self.layout.path(first)) from error
+            raise translate_os_error(error, named, self._layout.path(first)) from error
 
-    def log(self, name: str) -> Log:
+    def log(self, name: str) -> DirectoryLog:
         with self._lock:
             log = self._logs.get(name)
             if log is None:
-                slot, final = slot_of(name), slot_of(name + "/final")
-                kind = NetworkLog if self.can.network else DirectoryLog
-                log = self._logs[name] = kind(
+                log = self._logs[name] = self._log_kind(
                     name,
-                    self.layout,
+                    self._layout,
                     fs=self._fs,
                     owners=self._owners,
-                    changed=functools.partial(self._wake.notify_takers, slot),
-                    finished=functools.partial(self._wake.notify_slot, final),
-                    kept=self._kept,
+                    changed=functools.partial(self._wake.notify_claimers, slot_of(name)),
+                    finished=functools.partial(self._wake.notify_slot, slot_of(name + "/final")),
+                    kept=self._descriptors,
                 )
             return log
 
-    def register(self, name: str) -> Register:
+    def register(self, name: str) -> DirectoryRegister:
         with self._lock:
             register = self._registers.get(name)
             if register is None:
-                slot = slot_of(name)
-                kind = NetworkRegister if self.can.network else DirectoryRegister
-                register = self._registers[name] = kind(
+                register = self._registers[name] = self._register_kind(
                     name,
-                    self.layout.path(name),
+                    self._layout.path(name),
                     self._fs,
-                    changed=lambda: self._wake.notify_slot(slot),
-                    kept=self._kept,
-                    mends=self.can.writable,
-                    seated=self.can.ordered,
+                    changed=functools.partial(self._wake.notify_slot, slot_of(name)),
+                    descriptors=self._descriptors,
+                    repairs=self._can.writable,
+                    with_slots=self._can.ordered,
                 )
             return register
 
-    def mutex(self, name: str) -> Mutex:
-        if self._first is not None:
-            return self._first.mutex(name)
-        watched = ".psync/locks/" + name
-        with self._lock:
-            mutex = self._mutexes.get(name)
-            if mutex is None:
-                slot = slot_of(watched)
-                mutex = self._mutexes[name] = DirectoryMutex(
-                    self.layout.lock(name),
-                    fs=self._fs,
-                    me=self.owner,
-                    alive=self.alive,
-                    watch=lambda: self.watch([watched]),
-                    changed=lambda: self._wake.notify_slot(slot),
-                    kept=self._kept,
-                )
-            return mutex
+    def change_tokens(self, name: str) -> Iterator[ChangeToken]:
+        """Tokens that differ once `name` has changed, for polling a network file system; none if no token shows it.
 
-    @contextlib.contextmanager
-    def guard(self, name: str) -> Iterator[None]:
-        import filelock  # 50 ms to import: only who compacts pays for it
+        A name that is only announced belongs to the log or the register whose name it begins with. A log's change may
+        also show in the registers and logs below its name.
+        """
+        shared = self._fs.shared
+        if shared is None:
+            return
+        if name in self._buckets or not name.startswith(f"{OWN}/"):
+            path = self._layout.path(name)
+            yield ChangeToken(name, lambda asked: shared.lookups.status(path, asked), exact=False)
+            return
+        known = name in self._logs or name in self._registers
+        owner, part = (name, "") if known else name.rpartition("/")[::2]
+        if (register := self._registers.get(owner)) is not None:
+            yield ChangeToken(owner, functools.partial(_register_token, register))
+        if owner in self._logs:
+            with self._lock:
+                logs, registers = list(self._logs.items()), list(self._registers.items())
+            for each, below in registers:
+                if each.startswith(f"{owner}/"):
+                    yield ChangeToken(each, functools.partial(_register_token, below))
+            for each, log in logs:
+                if isinstance(log, NetworkLog) and f"{each}/".startswith(f"{owner}/"):
+                    yield from log.signs(final=part == "final")
 
-        path = self.layout.guard(name)
-        try:
-            fd = open_made(path, self.layout.trust.access)
-            try:
-                filelock.lock_descriptor(fd, poll_interval=0.05 if self.can.network else 0.005)
-                lock(fd)  # which it has; from here on it counts as held
-                if not os.fstat(fd).st_size:
-                    os.pwrite(fd, _NOTHING, 0)
-            except BaseException:
-                let_go(fd)
-                raise
-        except OSError as error:
-            raise translate_os_error(error, name, path) from error
-        try:
-            yield
-        finally:
-            let_go(fd)
-
-    def _handles(self) -> tuple[fork_hooks.Forked, ...]:
-        """All that were handed out."""
-        return (
+    def after_fork(self) -> None:
+        """In a child: no handle of the parent's may be used with its descriptors and locks."""
+        self._lock = threading.Lock()
+        handles: tuple[fork_hooks.Forked, ...] = (
             *self._buckets.values(),
             *self._logs.values(),
             *self._registers.values(),
-            *self._mutexes.values(),
         )
+        for handle in handles:
+            handle.after_fork()
+
+
+def _register_token(register: DirectoryRegister, asked: dict[str, bool]) -> Hashable:
+    assert isinstance(register, NetworkRegister)
+    return register.change_token()
+
+
+class MutexCache:
+    """The mutexes of one directory, which have no level of durability."""
+
+    def __init__(
+        self, layout: Layout, fs: AtomicFiles, owners: OwnerRegistry, wake: Wakeup, descriptors: DescriptorCache
+    ) -> None:
+        self._layout = layout
+        self._fs = fs
+        self._owners = owners
+        self._wake = wake
+        self._descriptors = descriptors
+        self._mutexes: dict[str, DirectoryMutex] = {}
+        self._lock = threading.Lock()
+        fork_hooks.remember(self)
+
+    def mutex(self, name: str) -> DirectoryMutex:
+        watched = f"{OWN}/locks/{name}"
+        with self._lock:
+            mutex = self._mutexes.get(name)
+            if mutex is None:
+                mutex = self._mutexes[name] = DirectoryMutex(
+                    self._layout.lock(name),
+                    fs=self._fs,
+                    me=self._owners.owner,
+                    alive=self._owners.alive,
+                    watch=lambda: self._wake.watch([watched], None, _no_tokens),
+                    changed=functools.partial(self._wake.notify_slot, slot_of(watched)),
+                    descriptors=self._descriptors,
+                )
+            return mutex
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        for mutex in self._mutexes.values():
+            mutex.after_fork()
+
+
+def _no_tokens(name: str) -> Iterator[ChangeToken]:
+    """A mutex shows its state only to a locker."""
+    return iter(())

@@ -1,4 +1,4 @@
-"""A walk through all that a directory holds: what stands in it, known by its name, or by how its file begins."""
+"""Walk a directory and tell the shape of each entry by its name, or by how its file begins."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.nfs_replace import read_end
 from psync.engine.directory.fs.syscalls import READ
 from psync.engine.directory.layout import OWN, OWN_FOLDERS, Layout, held_by, is_successor, number_in
-from psync.engine.directory.liveness.registry import Owners
+from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.registers.register import MAGIC
 from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
 from psync.engine.system.process_identity import usage
 
 
 def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, str]]:
-    """See `Engine.walk`. A folder at a time: its entries are looked at as the kernel lists them."""
+    """See `Engine.walk`. One folder at a time, and its entries as the kernel lists them."""
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
@@ -41,13 +41,13 @@ def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, 
                     and (held := held_by(layout.path(below + name), read_end)) is not None
                 ):
                     if held != name and os.path.lexists(layout.path(below + held)):
-                        continue  # it has its turn
+                        continue  # that entry is listed by itself
                     looked_at = inside or (below and len(held) == 2)
                     yield (_shape_of(layout.path(below + name)) if looked_at else Shape.CELL), below + held
 
 
 def successors(layout: Layout, fs: AtomicFiles) -> Iterator[str]:
-    """The paths of all files that will replace others, or should have, for their writers may be dead."""
+    """The paths of all successors (see `nfs_replace`): files that will replace others, or whose writers were killed."""
     waiting = [layout.root]
     while waiting:
         folder = waiting.pop()
@@ -61,7 +61,7 @@ def successors(layout: Layout, fs: AtomicFiles) -> Iterator[str]:
 
 
 def _shape_of(path: str) -> Shape:
-    """By how the file begins; what is none of the others is a cell, or damaged."""
+    """The shape that the beginning of a file tells; a file without one is a cell, or damaged."""
     try:
         fd = os.open(path, READ)
     except OSError:
@@ -83,14 +83,14 @@ def facts(layout: Layout, name: str) -> Facts | None:
 
 
 def mutexes(layout: Layout, fs: AtomicFiles) -> list[str]:
-    """All that were ever used; a long name is not what it was."""
+    """The names of all mutexes that were ever used; a long name is cut, and ends with its checksum."""
     with contextlib.suppress(FileNotFoundError):
         return [unquote(file, errors="surrogateescape") for file in fs.listing(layout.locks)]
     return []
 
 
-def processes(layout: Layout, fs: AtomicFiles, owners: Owners) -> list[Process]:
-    """All that registered here and did not leave in order."""
+def processes(layout: Layout, fs: AtomicFiles, owners: OwnerRegistry) -> list[Process]:
+    """All processes that registered here and did not leave in order."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for owner in sorted(filter(None, map(number_in, fs.listing(layout.owners)))):

@@ -1,4 +1,4 @@
-"""What is to be said of a directory: what it is, what works there, and what killed processes and damage have left."""
+"""Diagnose a directory: its file system and mount, what works there, and what killed processes and damage have left."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
 from psync.engine.directory.admin.environment import examine
-from psync.engine.directory.admin.leftovers import remains
+from psync.engine.directory.admin.leftovers import leftovers_of
 from psync.engine.directory.layout import is_used
 from psync.errors import UnsafeStore
 
 
-def diagnosed(root: str, *, team: bool = False) -> Iterator[Finding]:
-    """All of it, of an absolute path; `team`: its group is trusted. Raises OSError if it can't be looked at."""
+def diagnose(root: str, *, team: bool = False) -> Iterator[Finding]:
+    """Diagnose the directory at an absolute path; `team`: its group is trusted. Raises OSError if it can't be read."""
     yield from examine(root, team=team)
     if not is_used(root):
         yield Finding("psync", NOTE, "nobody has used this directory yet")
@@ -20,11 +20,11 @@ def diagnosed(root: str, *, team: bool = False) -> Iterator[Finding]:
     try:
         yield from _left_behind(root, team)
     except UnsafeStore:
-        pass  # what is wrong with it was said before
+        pass  # `examine` has reported it already
 
 
 def _left_behind(root: str, team: bool) -> Iterator[Finding]:
-    left = remains(root, team=team)
+    left = leftovers_of(root, team=team)
     yield Finding("at work", OK, f"{len(left.living)} processes{some_of(left.living)}")
     if left.unknown:
         says = f"{len(left.unknown)} processes of which nothing is known{some_of(left.unknown)}"

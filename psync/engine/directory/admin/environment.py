@@ -1,4 +1,4 @@
-"""What a directory is, before anything is tried in it: its file system and mount, who may change it, space, limits."""
+"""Examine a directory's environment: file system and mount, permissions, capability trials, space and limits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from psync.engine.contract.report import NOTE, OK, WRONG, Finding
-from psync.engine.directory.admin.trials import tried
+from psync.engine.directory.admin.trials import run_trials
 from psync.engine.directory.fs.capabilities import is_network
 from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.layout import OWN_FOLDERS
 
-ROOMY = 64 << 20
-"""Bytes that should be free."""
-DESCRIPTORS = 512
+MIN_FREE_BYTES = 64 << 20
+"""Bytes that should be free, at least."""
+MIN_DESCRIPTORS = 512
 """Files that psync may have open at once."""
 
 
@@ -33,26 +33,26 @@ class Mount(NamedTuple):
 
 
 def examine(root: str, *, team: bool = False) -> Iterator[Finding]:
-    """All there is to say about the directory `root`, whose group is trusted if it is a `team`'s.
+    """All findings on the directory `root`; its group is trusted if it is a `team`'s.
 
-    Raises OSError if it can't be looked at.
+    Raises OSError if it can't be read.
     """
     mount = mount_of(root)
     yield _file_system(root, mount)
     yield from network_options(mount)
     yield _space(root, mount)
     yield from _people(root, team)
-    yield from tried(root)
+    yield from run_trials(root)
     yield _inotify_limits()
     yield _descriptors()
     yield promise(mount)
 
 
-# -- looking -----------------------------------------------------------------------------------------
+# -- the parts -----------------------------------------------------------------------------------------
 
 
 def mount_of(root: str) -> Mount:
-    """What the kernel's table of mounts says of the file system that `root` is on."""
+    """The entry for the file system of `root` in the kernel's table of mounts."""
     device, here = os.stat(root).st_dev, os.path.realpath(root)
     wanted, best = f"{os.major(device)}:{os.minor(device)}", Mount("", "", "", ())
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
@@ -102,7 +102,7 @@ def _space(root: str, mount: Mount) -> Finding:
     space = os.statvfs(root)
     free = space.f_bavail * space.f_frsize
     says = f"{free / 1e9:.1f} GB free, {space.f_favail} inodes free" if space.f_files else f"{free / 1e9:.1f} GB free"
-    full = free < ROOMY or (space.f_files > 0 and space.f_favail < 10_000)
+    full = free < MIN_FREE_BYTES or (space.f_files > 0 and space.f_favail < 10_000)
     return Finding("space", WRONG if full else OK, says, "free some, on this file system" if full else "")
 
 
@@ -112,14 +112,14 @@ def _people(root: str, team: bool) -> Iterator[Finding]:
     if here != root:
         yield Finding("links", NOTE, f"{root} is {here}")
     status = os.stat(here)
-    doubts = list(Permissions(root, team=team, own=OWN_FOLDERS).doubts())
-    for doubt in doubts:
-        what = "directory" if doubt.path == here or doubt.path.startswith(f"{here}/") else "parents"
-        yield Finding(what, WRONG, f"{doubt.path} {doubt.reason}; what is read there runs as you", doubt.remedy)
-    if not any(doubt.path == here for doubt in doubts):
+    problems = list(Permissions(root, team=team, own=OWN_FOLDERS).problems())
+    for problem in problems:
+        what = "directory" if problem.path == here or problem.path.startswith(f"{here}/") else "parents"
+        yield Finding(what, WRONG, f"{problem.path} {problem.reason}; what is read there runs as you", problem.remedy)
+    if not any(problem.path == here for problem in problems):
         mode = stat.S_IMODE(status.st_mode)
         yield Finding("directory", OK, f"{here} belongs to user {status.st_uid}, mode {mode:04o}")
-    if all(f"{doubt.path}/".startswith(f"{here}/") for doubt in doubts):
+    if all(f"{problem.path}/".startswith(f"{here}/") for problem in problems):
         yield Finding("parents", OK, "nobody else can put another directory in its place")
 
 
@@ -137,7 +137,7 @@ def _inotify_limits() -> Finding:
 
 def _descriptors() -> Finding:
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    few = 0 <= soft < DESCRIPTORS
+    few = 0 <= soft < MIN_DESCRIPTORS
     return Finding("descriptors", WRONG if few else OK, f"{soft} for each process", "raise `ulimit -n`" if few else "")
 
 

@@ -1,4 +1,4 @@
-"""What killed processes and damage have left in a directory that psync works in; and the way back from quarantine."""
+"""List what killed processes and damage have left in a directory, and restore values from quarantine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from psync.engine.directory.fs.syscalls import READ, read_small, remove_quietly,
 from psync.engine.directory.layout import OWN, Layout, is_below
 from psync.engine.encoding.framing import Unreadable
 
-LONGEST = 1 << 16
-"""Bytes of a reason."""
+MAX_REASON_BYTES = 1 << 16
+"""Bytes of a reason that are read."""
 
 
 def plain(text: str) -> str:
-    """A text that somebody else may have written, fit to be printed."""
+    """A text of unknown origin, with unprintable characters escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
@@ -32,7 +32,7 @@ class Quarantined(NamedTuple):
     size: int
 
 
-class Remains(NamedTuple):
+class Leftovers(NamedTuple):
     living: tuple[str, ...]
     """Processes at work, for people."""
     stale: tuple[str, ...]
@@ -43,13 +43,13 @@ class Remains(NamedTuple):
     quarantined: tuple[Quarantined, ...]
 
 
-def remains(root: str, *, team: bool = False) -> Remains:
+def leftovers_of(root: str, *, team: bool = False) -> Leftovers:
     engine = ReadOnlyEngine(root, trust_group=team)
     by_state: dict[Alive, list[str]] = {Alive.YES: [], Alive.NO: [], Alive.UNKNOWN: []}
     for process in engine.processes():
         by_state[process.alive].append(str(process.identity or f"{process.owner:016x}"))
     layout = engine.layout
-    found = Remains(
+    found = Leftovers(
         tuple(by_state[Alive.YES]),
         tuple(by_state[Alive.NO]),
         tuple(by_state[Alive.UNKNOWN]),
@@ -61,7 +61,7 @@ def remains(root: str, *, team: bool = False) -> Remains:
 
 
 def _abandoned(folder: str) -> list[str]:
-    """The files there that nobody holds locked any more."""
+    """The files in a folder that no living process holds locked."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(folder)):
@@ -84,17 +84,17 @@ def _quarantined(layout: Layout) -> tuple[Quarantined, ...]:
                 continue
             name, reason = file.partition("-")[2], "nobody wrote down why"
             with contextlib.suppress(OSError):
-                why = read_small(f"{path}.why", LONGEST).decode("utf-8", "backslashreplace")
+                why = read_small(f"{path}.why", MAX_REASON_BYTES).decode("utf-8", "backslashreplace")
                 name, _, reason = why.partition("\n")
             found.append(Quarantined(path, name, plain(reason.strip()), os.lstat(path).st_size))
     return tuple(found)
 
 
-def put_back(root: str, what: str, *, team: bool = False) -> str:
-    """What was set aside last under the name `what`, or is that file in quarantine, stands at its name again, if it can
-    be read; returns the name.
+def restore(root: str, what: str, *, team: bool = False) -> str:
+    """Restore from quarantine the last value of the name `what`, or the file of that name there, if it can be read.
+    Returns the name of the value.
 
-    Raises LookupError if there is no such thing, ValueError (with the reason) if it is still damaged, was part of
+    Raises LookupError if there is none, ValueError (with the reason) if it is still damaged, was part of
     something, or its name is taken.
     """
     engine = ReadOnlyEngine(root, trust_group=team)

@@ -1,7 +1,7 @@
-"""Two hosts try a directory out together: do locks exclude, how soon is seen what the other did, how do clocks differ?
+"""Two-host check: do locks exclude, how soon does a host see the other's change, how far apart are the clocks?
 
-Whoever comes first creates ``.psync/pair/first`` and leads; the other one finds it, and answers. What one has to tell
-the other is a cell of their own, written once and waited for; the locks that are tried are the file system's.
+The first process creates ``.psync/pair/first`` and leads; the second finds it, and answers. A message is a cell of
+their own, written once, which the other waits for. The locks under trial are the file system's.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from psync.engine.directory.engine import DirectoryEngine
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, open_made
 from psync.engine.system import clock
 
-WHERE = ".psync/pair"
+FOLDER = ".psync/pair"
 ROUNDS = 10
-PROMPT = 1.0
-"""Seconds in which each should have seen what the other did."""
+MAX_DELAY_S = 1.0
+"""Seconds within which each host should see the other's change."""
 
 
-def paired(root: str, patience: float) -> Iterator[Finding]:
-    """What came of it; `patience` is how many seconds to wait for the other. Both find the same.
+def pair_hosts(root: str, patience: float) -> Iterator[Finding]:
+    """Run the check with another host; `patience`: seconds to wait for it. Both hosts get the same findings.
 
-    Raises TimeoutError if nobody comes, or answers.
+    Raises TimeoutError if no other host comes, or answers.
     """
     engine = DirectoryEngine(root, sharing="network")
     try:
-        where, leads = _met(engine, patience)
+        where, leads = _find_partner(engine, patience)
         pair = _Pair(engine, where, leads, patience)
-        pair.tell("here")
-        pair.hear("here")
+        pair.send("here")
+        pair.receive("here")
         yield from (pair.lead() if leads else pair.follow())
     finally:
         engine.close()
 
 
-def _met(engine: DirectoryEngine, patience: float) -> tuple[str, bool]:
-    """Where this pair's cells are, and whether this process leads."""
-    first, mine = f"{WHERE}/first", f"{engine.owner()}"
+def _find_partner(engine: DirectoryEngine, patience: float) -> tuple[str, bool]:
+    """The folder of this pair's cells, and whether this process leads."""
+    first, mine = f"{FOLDER}/first", f"{engine.owner()}"
     deadline = clock.monotonic() + patience
     while clock.monotonic() < deadline:
         if engine.create(first, _packed(mine)):
-            return f"{WHERE}/{mine}", True
+            return f"{FOLDER}/{mine}", True
         cell = engine.read(first)
         if cell is None:
             continue
         leader = _unpacked(cell.payload)
         if engine.alive(int(leader)) is Alive.NO:
             engine.delete(first)  # it was killed
-        elif engine.create(f"{WHERE}/{leader}/second", _packed(mine)):
-            return f"{WHERE}/{leader}", False
+        elif engine.create(f"{FOLDER}/{leader}/second", _packed(mine)):
+            return f"{FOLDER}/{leader}", False
         else:
-            clock.sleep(0.05)  # two others are at it
+            clock.sleep(0.05)  # two other hosts are a pair already
     raise TimeoutError(f"no other host was there within {patience:g} seconds")
 
 
@@ -67,10 +67,10 @@ class _Pair:
         self._patience = patience
         self._path = engine.layout.path(f"{where}/lock")
 
-    def tell(self, what: str, text: str = "") -> None:
+    def send(self, what: str, text: str = "") -> None:
         self._engine.write(f"{self._where}/{what}-{self._mine}", _packed(text))
 
-    def hear(self, what: str) -> str:
+    def receive(self, what: str) -> str:
         name = f"{self._where}/{what}-{self._other}"
         deadline = clock.monotonic() + self._patience
         with self._engine.watch([name]) as watch:
@@ -86,37 +86,37 @@ class _Pair:
         there, ahead = [], []
         for number in range(ROUNDS):
             begun, wall = clock.monotonic(), clock.wall_ns()
-            self.tell(f"question{number}")
-            answered = int(self.hear(f"answer{number}"))
+            self.send(f"question{number}")
+            answered = int(self.receive(f"answer{number}"))
             took = clock.monotonic() - begun
             there.append(took / 2)
             ahead.append((took, (answered - wall) / 1e9 - took / 2))
-        found = [_seen(there), _clocks(min(ahead))]
-        self.tell("report", "\n".join("\t".join(finding) for finding in found))
+        found = [_visibility(there), _clocks(min(ahead))]
+        self.send("report", "\n".join("\t".join(finding) for finding in found))
         yield from found
-        self.hear("bye")
-        for name in [f"{WHERE}/first", *self._engine.list(self._where)]:
+        self.receive("bye")
+        for name in [f"{FOLDER}/first", *self._engine.list(self._where)]:
             self._engine.delete(name)
 
     def follow(self) -> Iterator[Finding]:
         for how in ("flock", "fcntl"):
-            self.hear(f"{how}-held")
+            self.receive(f"{how}-held")
             kept_out = not self._try(how)
-            self.tell(f"{how}-tried", str(int(kept_out)))
+            self.send(f"{how}-tried", str(int(kept_out)))
             yield _excluded(how, kept_out)
         for number in range(ROUNDS):
-            self.hear(f"question{number}")
-            self.tell(f"answer{number}", str(clock.wall_ns()))
-        for line in self.hear("report").split("\n"):
+            self.receive(f"question{number}")
+            self.send(f"answer{number}", str(clock.wall_ns()))
+        for line in self.receive("report").split("\n"):
             yield Finding(*line.split("\t"))
-        self.tell("bye")
+        self.send("bye")
 
     def _lock(self, how: str) -> Finding:
         fd = open_made(self._path, self._engine.layout.trust.access)
         try:
             _LOCKS[how](fd, fcntl.LOCK_EX)
-            self.tell(f"{how}-held")
-            return _excluded(how, self.hear(f"{how}-tried") == "1")
+            self.send(f"{how}-held")
+            return _excluded(how, self.receive(f"{how}-tried") == "1")
         finally:
             let_go(fd)
 
@@ -141,10 +141,10 @@ def _excluded(how: str, right: bool) -> Finding:
     return Finding(what, WRONG, "both hold one lock", "mount it without nolock and local_lock, on both hosts")
 
 
-def _seen(seconds: list[float]) -> Finding:
+def _visibility(seconds: list[float]) -> Finding:
     median, worst = statistics.median(seconds), max(seconds)
     says = f"what one sets the other sees after {median:.3f} s in the median, {worst:.3f} s at worst"
-    if worst < PROMPT:
+    if worst < MAX_DELAY_S:
         return Finding("visibility", OK, says)
     return Finding("visibility", NOTE, says, "see how busy the server and the network are")
 
@@ -158,7 +158,7 @@ def _clocks(best: tuple[float, float]) -> Finding:
 
 
 def _packed(text: str) -> bytes:
-    """A text as a pickle of bytes, so that whoever reads it is not led astray."""
+    """A text as a pickle of bytes, so that every pickle reader can open the cell."""
     data = text.encode()
     return b"\x80\x05B" + len(data).to_bytes(4, "little") + data + b"."
 

@@ -1,7 +1,7 @@
-"""An engine for who only looks: it opens for reading, makes no file, locks nothing that others wait for, mends nothing.
+"""Read-only engine: opens files for reading only, makes none, repairs none, and takes no lock that others wait for.
 
-So it sees a moment that may be half over: a count may be off by what happens meanwhile. Every verb that would change
-something raises `StoreFailed`.
+So it may read the middle of a change: a count may be off by what happens meanwhile. Every verb that would change
+something raises `StoreFailed`. (It is the directory engine on files opened with `reading=True`.)
 """
 
 from __future__ import annotations
@@ -13,17 +13,12 @@ from typing import Any, NoReturn
 
 from psync.engine.contract.log import Mark, State
 from psync.engine.contract.values import Durability
-from psync.engine.directory.buckets.bucket import DirectoryBucket
-from psync.engine.directory.buckets.file import OpenBucket
-from psync.engine.directory.engine import KEPT, DirectoryEngine
+from psync.engine.directory.engine import DirectoryEngine, OpenDirectory, files_of, layout_of
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.capabilities import NFS, Capabilities, file_system_type, is_network
+from psync.engine.directory.fs.capabilities import NFS_TYPES, Capabilities, file_system_type, is_network
 from psync.engine.directory.fs.errors import translate_os_error
-from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.fs.syscalls import READ
-from psync.engine.directory.layout import OWN_FOLDERS, Layout
-from psync.engine.directory.liveness.registry import Owners
+from psync.engine.directory.layout import Layout
 from psync.engine.directory.log.double_buffer import ReadCopies
 from psync.engine.directory.log.header import Block
 from psync.engine.directory.log.log import DirectoryLog
@@ -31,9 +26,7 @@ from psync.engine.directory.log.position_file import PositionFile
 from psync.engine.directory.log.segment_recovery import Salvage
 from psync.engine.directory.log.state import DELAYED
 from psync.engine.directory.log.status_file import MarkFile
-from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.encoding.framing import Unreadable
-from psync.engine.system import exit_hooks
 from psync.errors import StoreFailed
 
 
@@ -41,58 +34,20 @@ class ReadOnlyEngine(DirectoryEngine):
     """The reading verbs on a directory that psync works in (see `names.is_used`)."""
 
     def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
-        self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
-        self.wakeups, self.trust_group, self.sharing = "poll", trust_group, "auto"
-        self.layout = Layout(self.root, Permissions(self.root, team=trust_group, own=OWN_FOLDERS))
+        layout = layout_of(root, trust_group)
         try:
-            self.layout.trust.look()
-            kind = file_system_type(self.root)
+            layout.trust.check_root()
+            kind = file_system_type(layout.root)
         except OSError as error:
-            raise translate_os_error(error, str(root), self.root) from error
-        network = is_network(kind)
-        direct = os.O_DIRECT if kind in NFS else 0
-        self.can = Capabilities(kind, network, unnamed=False, fine_times=False, writable=False, direct=direct)
-        self._set_level("process")
-        self._owners = Owners(self.layout, self._fs)
-        self._wake = Wakeup(self.layout, self._fs, announce=False, inotify=False)
-        self._kept = DescriptorCache(KEPT)
-        self._mutexes = {}
-        self._first = None
-        self._farewells = exit_hooks.CloseCallbacks()
+            raise translate_os_error(error, str(root), layout.root) from error
+        direct = os.O_DIRECT if kind in NFS_TYPES else 0
+        can = Capabilities(kind, is_network(kind), unnamed=False, fine_times=False, writable=False, direct=direct)
+        layout.trust.unnamed = can.unnamed
+        fs = files_of(layout, can, "process", reading=True)
+        self._compose(OpenDirectory(layout, can, fs), fs, "process", ("poll", trust_group, "auto"), log_kind=_SeenLog)
 
     def at(self, durability: Durability | None) -> ReadOnlyEngine:
         return self
-
-    def bucket(self, name: str) -> DirectoryBucket:
-        kept = self._buckets.get(name)
-        if kept is None:
-            kept = self._buckets[name] = _SeenBucket(
-                name,
-                self.layout,
-                self._fs,
-                changed=_nothing,
-                damaged=self._damaged,
-                together=self._together,
-                kept=self._kept,
-            )
-        return kept
-
-    def log(self, name: str) -> DirectoryLog:
-        log = self._logs.get(name)
-        if log is None:
-            log = self._logs[name] = _SeenLog(
-                name,
-                self.layout,
-                fs=self._fs,
-                owners=self._owners,
-                changed=_nothing,
-                finished=_nothing,
-                kept=self._kept,
-            )
-        return log
-
-    def set_aside(self, name: str, reason: str, seen: object = None) -> None:
-        """Damaged bytes stay where they are."""
 
     def _refuse(self, *args: Any, **options: Any) -> NoReturn:
         raise StoreFailed(
@@ -101,33 +56,6 @@ class ReadOnlyEngine(DirectoryEngine):
 
     write = create = delete = pop = move = update = append_all = guard = _refuse
     owner = sweep = announce = _refuse
-
-
-def _nothing(*_: object) -> None:
-    """Nobody is told anything."""
-
-
-class _SeenBucket(DirectoryBucket):
-    def _attach(self) -> tuple[OpenBucket, os.stat_result] | None:
-        file = self._open
-        if file is not None:
-            status = self._status(file.fd)
-            if status is not None and status.st_size:
-                return file, status
-            self._close()
-        try:
-            attached = self._fs.attach(self._path, READ)
-        except NotADirectoryError:
-            return None
-        if attached is None:
-            return None
-        self._open = file = OpenBucket(attached[0], OSError(errno.EROFS, os.strerror(errno.EROFS)))
-        self._kept.opened(self)
-        return file, attached[1]
-
-    def _attach_locked(self) -> tuple[OpenBucket, os.stat_result] | None:
-        """Without the lock: the end of a bucket that somebody is in the middle of is looked for instead."""
-        return self._attach()
 
 
 class _SeenBlock(Block):

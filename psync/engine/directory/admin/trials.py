@@ -1,6 +1,7 @@
-"""What can a directory do? Each trial is made in a fresh folder in it, some by two processes, and says what it found.
+"""Capability trials: try out in a fresh folder of a directory what psync needs of its file system.
 
-This is for people (`psync doctor`); the engine has a look of its own (`probe`).
+Some trials take two processes. Each gives one finding, for people (`psync doctor`); the engine itself relies on
+`probe_capabilities`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from psync.engine.directory.layout import OWN
 from psync.engine.directory.notify.inotify import Inotify
 from psync.engine.system import clock
 
-WAKES = 20
+WAKE_COUNT = 20
 
 
-def tried(root: str) -> Iterator[Finding]:
-    """What came of all trials."""
+def run_trials(root: str) -> Iterator[Finding]:
+    """Run all trials; one finding each."""
     own = f"{root}/{OWN}/tmp"
     folder = f"{own if os.path.isdir(own) else root}/psync-doctor-{os.urandom(6).hex()}"
     try:
@@ -68,13 +69,13 @@ def _rename(folder: str) -> Finding:
     os.rename(f"{folder}/new", f"{folder}/old")
     with open(f"{folder}/old", "rb") as file:
         right = file.read() == b"new" and not os.path.exists(f"{folder}/new")
-    return _judged("rename", right, "replaces a file at one moment")
+    return _verdict("rename", right, "replaces a file at one moment")
 
 
 def _hard_links(folder: str) -> Finding:
     os.close(_file(f"{folder}/one"))
     right = link(f"{folder}/one", f"{folder}/two") and not link(f"{folder}/one", f"{folder}/two")
-    return _judged("hard links", right, "of several who make a name, one wins")
+    return _verdict("hard links", right, "of several who make a name, one wins")
 
 
 def _unnamed(folder: str) -> Finding:
@@ -95,7 +96,7 @@ def _locks(folder: str) -> Finding:
     finally:
         os.close(one)
         os.close(two)
-    return _judged("locks", within and across, "hold within a process and among processes of this host")
+    return _verdict("locks", within and across, "hold within a process and among processes of this host")
 
 
 def _dead_locks(folder: str) -> Finding:
@@ -110,7 +111,7 @@ def _dead_locks(folder: str) -> Finding:
     _in_child(lock_and_die)
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        return _judged("locks of the dead", _can_lock(fd), "are free at once: who died is known without waiting")
+        return _verdict("locks of the dead", _can_lock(fd), "are free at once: who died is known without waiting")
     finally:
         os.close(fd)
 
@@ -125,7 +126,7 @@ def _shared_memory(folder: str) -> Finding:
                 return True
 
             _in_child(write)
-            return _judged(
+            return _verdict(
                 "shared memory", shared[0] == 7 and os.pread(fd, 1, 0) == b"\x07", "is one for all who map it"
             )
     finally:
@@ -148,7 +149,7 @@ def _time_stamps(folder: str) -> Finding:
 
 
 def _wake_ups(folder: str) -> Finding:
-    """From one process's change to the end of another's pause."""
+    """Measure the time from one process's change to the end of another's pause."""
     fd = _file(f"{folder}/flag", bytes(8))
     try:
         instance = Inotify()
@@ -165,7 +166,7 @@ def _wake_ups(folder: str) -> Finding:
         taken: list[float] = []
 
         def touch() -> bool:
-            for _ in range(WAKES):
+            for _ in range(WAKE_COUNT):
                 clock.sleep(0.002)
                 os.pwrite(fd, struct.pack("d", clock.monotonic()), 0)
                 os.utime(f"{folder}/flag")
@@ -174,7 +175,7 @@ def _wake_ups(folder: str) -> Finding:
         def listen() -> None:
             until = clock.monotonic() + 2.0
             seen = 0.0
-            while len(taken) < WAKES and clock.monotonic() < until:
+            while len(taken) < WAKE_COUNT and clock.monotonic() < until:
                 if instance.wait(0.1):
                     instance.drain()
                 stamp = struct.unpack("d", os.pread(fd, 8, 0))[0]
@@ -191,7 +192,7 @@ def _wake_ups(folder: str) -> Finding:
     return Finding("wake-ups", OK, f"come after {1e6 * statistics.median(taken):.0f} µs")
 
 
-def _judged(what: str, right: bool, says: str) -> Finding:
+def _verdict(what: str, right: bool, says: str) -> Finding:
     if right:
         return Finding(what, OK, says)
     return Finding(what, WRONG, f"not here that they would: {says}", "psync needs this: choose another directory")
@@ -206,7 +207,7 @@ def _can_lock(fd: int) -> bool:
 
 
 def _in_child(function: Callable[[], bool], meanwhile: Callable[[], None] | None = None) -> bool:
-    """What `function` returns in a forked process; False if that is killed."""
+    """The result of `function` in a forked process; False if that is killed."""
     pid = os.fork()
     if not pid:
         code = 2

@@ -1,12 +1,12 @@
-"""A bucket is one file that is, at every instant, one pickled dict; an append is a tail and one flipped byte.
+"""Bucket: a file that is one pickled dict at every instant; an append writes a tail and replaces one byte.
 
-The file is kept open (see `bucket_file`); `flock` on it decides among those who change it. An append is flock, fstat,
-pwrite, unlock. The fact that decides is the write of the old STOP byte: alone, after the tail, when the
-tail runs over the end of a page; in one `pwrite` with it otherwise (whole or not under SIGKILL).
+The file stays open (see `BucketFile`); `flock` on it excludes other writers. An append is flock, fstat, pwrite, unlock.
+The fact that decides is the write over the old STOP byte: in one `pwrite` with the tail (whole or not at all under
+SIGKILL), or, if the tail crosses the end of a page, alone and after the tail.
 
-What a writer knows of a file it has seen is where it ended and the checksum up to there, so it verifies only
-what others appended since. Readers take no lock unless the end does not fit: then somebody is in the
-middle of a long append, or was killed there; under the lock such a tail is known to be dead.
+A process remembers where a file ended and the checksum up to there, so it verifies only what others appended since.
+Readers take no lock unless the end fails its check: then a writer is in the middle of a long append, or was killed
+there. Under the lock no writer is at work, so such a tail is dead.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import os
 from collections.abc import Iterator
 
 from psync.engine.contract.bucket import HeldBucket, Position, Tail
-from psync.engine.directory.buckets.file import MUCH, PICKLE, BucketFile, Foreign, OpenBucket
-from psync.engine.directory.buckets.held import Held, HeldUnreadable
+from psync.engine.directory.buckets.file import LARGE_BYTES, PICKLE_START, BucketFile, Foreign, OpenBucket
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import read_all, remove_empty, write_all
 from psync.engine.encoding import pickle_scan
@@ -33,7 +32,7 @@ class DirectoryBucket(BucketFile):
     # -- reading -------------------------------------------------------------------------------------
 
     def tail(self, since: Position | None = None) -> Tail | None:
-        """fstat when nothing is new; else fstat, pread. A first look also opens the file."""
+        """fstat when nothing is new; else fstat, pread. The first call also opens the file."""
         try:
             with self._threads:
                 attached = self._attach()
@@ -47,7 +46,7 @@ class DirectoryBucket(BucketFile):
                 except OSError as error:
                     if error.errno != errno.ESTALE:
                         raise
-                    return self._tail_locked(since)  # NFS: it was removed on another host in the middle of this
+                    return self._tail_locked(since)  # NFS: another host removed the file between two of these requests
         except IsADirectoryError:
             return None
         except OSError as error:
@@ -82,7 +81,7 @@ class DirectoryBucket(BucketFile):
         return Tail(ops, Position(file.identity, end.end, end.check), begin is None, file.flags)
 
     def _foreign_tail(self, data: bytes, identity: tuple[int, ...]) -> Tail:
-        """One complete pickle, written by something else than an append; read anew each time."""
+        """One complete pickle that no append wrote (`Tail.foreign`); it is read anew each time."""
         payload = unseal(data)
         if payload is None:
             pickle_scan.check(data)
@@ -90,23 +89,23 @@ class DirectoryBucket(BucketFile):
         return Tail(payload, Position(identity, 0, 0), True, 0, foreign=True)
 
     def _settled_tail(self, file: OpenBucket, size: int, since: Position | None) -> Tail:
-        """While locked: a tail whose writer was killed before the flip is cut off."""
+        """While locked: commit a tail that an intent record decided, and cut off one whose writer was killed before."""
         try:
             return self._tail(file, size, since)
         except Unreadable:
-            if size >= MUCH and os.pread(file.fd, 1, 0) != PICKLE:
+            if size >= LARGE_BYTES and os.pread(file.fd, 1, 0) != PICKLE_START:
                 raise
             data = read_all(file.fd, size)
             if not is_bucket(data):
                 raise
             end = committed(data)
-            flip = self._together.flip_for(self._name, data, end)
-            if flip is None or file.refusal is not None:
+            commit_byte = self._transactions.commit_byte_for(self._name, data, end)
+            if commit_byte is None or file.refusal is not None:
                 size = end.end
                 if file.refusal is None:
                     os.ftruncate(file.fd, size)
             else:
-                os.pwrite(file.fd, flip, end.end - 1)
+                os.pwrite(file.fd, commit_byte, end.end - 1)
             return self._tail(file, size, since if since is not None and since.end <= end.end else None)
 
     # -- changing ------------------------------------------------------------------------------------
@@ -170,6 +169,11 @@ class DirectoryBucket(BucketFile):
         file.known = end
         return True
 
+    def _drop(self, file: OpenBucket) -> None:
+        """While locked: remove the file."""
+        if self._fs.remove(self._path, file.fd):
+            self._fs.invalidate_replaced(file.fd)
+
     def _sync(self, file: OpenBucket) -> None:
         try:
             os.fdatasync(file.fd)
@@ -181,16 +185,16 @@ class DirectoryBucket(BucketFile):
         self._fs.secure(self._path)
 
     def _undo(self, file: OpenBucket, known: End) -> None:
-        """After a failed write: the old end is the end again."""
+        """After a failed write: restore the STOP byte, then cut the tail off. A kill in between leaves a dead tail."""
         file.known = None
         os.pwrite(file.fd, b".", known.end - 1)
         os.ftruncate(file.fd, known.end)
 
-    # -- growing together with others (see `together`) -------------------------------------------------
+    # -- in a transaction (see `MultiAppend`) -------------------------------------------------
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """For `prepare`, `commit` and `abandon`; makes the bucket if there is none."""
+        """Keep others out for `prepare`, `commit` and `abandon`; creates the bucket if there is none."""
         with self._threads:
             while (attached := self._attach_locked()) is None:
                 self._make(b"")
@@ -201,7 +205,7 @@ class DirectoryBucket(BucketFile):
         self._changed()
 
     def prepare(self, ops: bytes) -> tuple[int, int, int]:
-        """Write the tail but not the byte that commits it; returns where the bucket ends, its checksum, that byte."""
+        """Write the tail, but not the commit byte; returns where the bucket ends, its checksum, and the commit byte."""
         file = self._open
         assert file is not None
         if file.refusal is not None:
@@ -251,7 +255,7 @@ class DirectoryBucket(BucketFile):
             raise translate_os_error(error, self._name, self._path) from error
         except HeldUnreadable as error:
             if error.bucket is not self:
-                raise  # another bucket that is held too: let go of this one, its own block reports it
+                raise  # it is another held bucket's error, which its own block reports after this one is released
             raise self._damaged(self._name, str(error)) from error
         except Unreadable as error:
             raise self._damaged(self._name, str(error)) from error
@@ -260,6 +264,64 @@ class DirectoryBucket(BucketFile):
 
 
 def _identity_of_foreign(file: OpenBucket) -> tuple[int, ...]:
-    """What others write in place shows in the file's times."""
+    """Identify a foreign file by its times and size too: other programs may write it in place."""
     status = os.fstat(file.fd)
     return *file.identity, status.st_ctime_ns, status.st_size
+
+
+class HeldUnreadable(Exception):
+    """A held bucket fails its check. It is reported when the bucket is released: quarantining it takes its lock."""
+
+    def __init__(self, bucket: DirectoryBucket, reason: str) -> None:
+        super().__init__(reason)
+        self.bucket = bucket
+
+
+class Held(HeldBucket):
+    """A locked bucket: nobody else can change it, so its size is known without a system call."""
+
+    def __init__(self, bucket: DirectoryBucket, file: OpenBucket, status: os.stat_result) -> None:
+        self._bucket = bucket
+        self.file = file
+        self._size: int | None = status.st_size
+        """The size of the file while it is certain; None after a change whose outcome is unknown."""
+        self.changed = False
+
+    def _known_size(self) -> int:
+        size, self._size = self._size, None
+        return os.fstat(self.file.fd).st_size if size is None else size
+
+    def tail(self, since: Position | None = None) -> Tail:
+        size = self._known_size()
+        try:
+            tail = self._bucket._settled_tail(self.file, size, since)
+        except Unreadable as error:
+            raise HeldUnreadable(self._bucket, str(error)) from error
+        if not tail.foreign and tail.position.end == size:
+            self._size = size
+        return tail
+
+    def append(self, ops: bytes) -> Position:
+        try:
+            extended = self._bucket._extend(self.file, self._known_size(), ops)
+        except Unreadable as error:
+            raise HeldUnreadable(self._bucket, str(error)) from error
+        if not extended:
+            raise ValueError("a foreign pickle can't be extended: replace it")
+        self.changed = True
+        known = self.file.known
+        assert known is not None
+        self._size = known.end
+        return Position(self.file.identity, known.end, known.check)
+
+    def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
+        self._size = None
+        self.file = self._bucket._replace(self.file, whole_bucket(ops, flags)[0], durable)
+        self.changed = True
+
+    def secure(self) -> None:
+        self._bucket.secure()
+
+    def drop(self) -> None:
+        self._bucket._drop(self.file)
+        self.changed = True

@@ -1,6 +1,6 @@
-"""The file of a bucket: found, kept open, locked, replaced, and read.
+"""Find, open, lock, read and replace the file of a bucket.
 
-It is dead once it has no name left (`st_nlink` 0): whoever holds it open opens the name anew.
+A file is dead once it has no name left (`st_nlink` 0): a process that has it open opens the name again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
 from psync.errors import CorruptValue
 
-MUCH, PICKLE = 1 << 16, b"\x80"
-"""A file of so many bytes is looked at first: does it begin as a pickle?"""
+LARGE_BYTES, PICKLE_START = 1 << 16, b"\x80"
+"""Of a file this large the first byte is read alone: if it does not begin a pickle, the rest is not read."""
 _opened = itertools.count(1)
 
 
@@ -40,9 +40,9 @@ class OpenBucket:
 
     def __init__(self, fd: int, refusal: OSError | None = None) -> None:
         self.fd = fd
-        self.identity = (next(_opened),)  # inode numbers are used again; this is not
+        self.identity = (next(_opened),)  # unlike an inode number, never used again
         self.refusal = refusal  # why it is open for reading only
-        self.failed = False  # what was written could not be had on the disk
+        self.failed = False  # a sync failed: the kernel has given up what it could not write
         self.known: End | None = None  # None until the head was seen to be a bucket's
         self.flags = 0
 
@@ -50,7 +50,7 @@ class OpenBucket:
         """The items behind `since` (None: all) and where they end. Raises `Unreadable`, or `Foreign`."""
         if since is not None:
             return follow(read_all(self.fd, size - since.end + 1, since.end - 1), since)
-        if size >= MUCH and os.pread(self.fd, 1, 0) != PICKLE:
+        if size >= LARGE_BYTES and os.pread(self.fd, 1, 0) != PICKLE_START:
             raise Unreadable("not a pickle")
         data = read_all(self.fd, size)
         if not is_bucket(data):
@@ -70,16 +70,16 @@ class BucketFile(Bucket):
         *,
         changed: Callable[[], None],
         damaged: Callable[[str, str], CorruptValue],
-        together: MultiAppend,
-        kept: DescriptorCache,
+        transactions: MultiAppend,
+        descriptors: DescriptorCache,
     ) -> None:
         self._name = name
         self._path = layout.path(name)
         self._damaged = damaged
         self._fs = fs
         self._changed = changed
-        self._together = together
-        self._kept = kept
+        self._transactions = transactions
+        self._descriptors = descriptors
         self._open: OpenBucket | None = None
         self._threads = threading.Lock()  # flock does not tell threads apart that share a descriptor
 
@@ -108,8 +108,8 @@ class BucketFile(Bucket):
         """The file at the path now, kept open; None if there is none."""
         file = self._open
         if file is not None:
-            status = self._status(file.fd)
-            # one that is empty was emptied, as it is being replaced (see `replacements`)
+            status = self._fs.is_live(self._path, file.fd)
+            # an empty file was emptied, because it is being replaced (see `nfs_replace`)
             if status is not None and status.st_size and (file.refusal is None or not self._may_change()):
                 return file, status
             self._close()
@@ -122,7 +122,7 @@ class BucketFile(Bucket):
             if error.errno not in (errno.EACCES, errno.EROFS):
                 raise
             try:
-                attached = self._fs.attach(self._path, READ)  # enough for who only reads
+                attached = self._fs.attach(self._path, READ)  # enough to read
             except OSError:
                 raise error from None
             refusal = error
@@ -130,25 +130,18 @@ class BucketFile(Bucket):
             return None
         fd, status = attached
         try:
-            self._fs.trust.check_kept(self._path, status)
+            self._fs.trust.check_open(self._path, status)
         except BaseException:
             os.close(fd)
             raise
         self._open = file = OpenBucket(fd, refusal)
-        self._kept.opened(self)
+        self._descriptors.opened(self)
         return file, status
 
-    def _status(self, fd: int) -> os.stat_result | None:
-        """The status of an open file; None if it is not the bucket any more. fstat; on a network file system GETATTR
-        of the file and of its folder."""
-        shared = self._fs.shared
-        if shared is not None:
-            return shared.lookups.is_live(self._path, fd)
-        status = os.fstat(fd)
-        return status if status.st_nlink else None
-
     def _may_change(self) -> bool:
-        """Whether what was refused before is allowed by now."""
+        """Whether the file may be opened for writing by now."""
+        if self._fs.reading:
+            return False
         try:
             os.close(os.open(self._path, CHANGE))
         except OSError:
@@ -156,7 +149,12 @@ class BucketFile(Bucket):
         return True
 
     def _attach_locked(self) -> tuple[OpenBucket, os.stat_result] | None:
-        """The same, locked: nobody can change or remove it until `_unlock`."""
+        """`_attach`, and lock: nobody else can change or remove the file until `_unlock`.
+
+        A read-only engine locks nothing: it takes the end of the last whole append for the end.
+        """
+        if self._fs.reading:
+            return self._attach()
         while True:
             file = self._open
             if file is None or file.refusal is not None:
@@ -166,9 +164,12 @@ class BucketFile(Bucket):
                 file = attached[0]
             fd = file.fd
             try:
-                flock(fd, LOCK_EX)  # in here, because a signal's handler may raise when it is locked
-                status = self._status(fd)
-                if status is not None and not self._is_replaced(status):
+                flock(fd, LOCK_EX)  # within the try: a signal's handler may raise once it is locked
+                status = self._fs.is_live(self._path, fd)
+                # emptied, or with another link: a replacement may be under way, whose last steps are made now
+                if status is not None and (
+                    (status.st_size and status.st_nlink == 1) or not self._fs.finish_replacement(self._path)
+                ):
                     if file.failed:
                         file = self._renewed(file, status.st_size)
                         status = os.fstat(file.fd)
@@ -181,37 +182,30 @@ class BucketFile(Bucket):
                 raise
             self._unlock(file)
             self._close()
-            if status is None and self._fs.replacements is not None:
-                self._fs.replacements.finish(self._path)
-
-    def _is_replaced(self, status: os.stat_result) -> bool:
-        """Whether a replacement of the locked file was under way, whose last steps are made now."""
-        replacements = self._fs.replacements
-        if replacements is None or (status.st_size and status.st_nlink == 1):
-            return False
-        return replacements.finish(self._path)
+            if status is None:
+                self._fs.finish_replacement(self._path)
 
     def _unlock(self, file: OpenBucket) -> None:
         try:
             flock(file.fd, LOCK_UN)
         except OSError:
             self._close()  # which unlocks it too
-        except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked
+        except BaseException:  # a signal's handler ran in an audit hook, before the system call
             flock(file.fd, LOCK_UN)
             raise
 
     # -- replacing ---------------------------------------------------------------------------------------
 
     def _renewed(self, file: OpenBucket, size: int) -> OpenBucket:
-        """While locked: a new file with the same in it, in place of one whose disk failed. Asked again, the kernel
-        would say that all is well, for it has given up what it could not write."""
+        """While locked: replace a file whose sync failed by a new one with the same content. A second sync of the old
+        one would report success, because the kernel has given up what it could not write."""
         data = read_all(file.fd, size)
         return self._replace(file, data[: committed(data).end], durable=True) if is_bucket(data) else file
 
     def _replace(self, file: OpenBucket, data: bytes, durable: bool) -> OpenBucket:
-        """While locked: the name goes to a new file, which is locked too; who waited for the old one finds it dead."""
+        """While locked: put a new, locked file at the name; a waiter for the old one's lock finds that one dead."""
         new = self._fs.replace(self._path, file.fd, data, durable=durable)
-        # first, because a signal's handler may raise when the old one is closed
+        # before the old one is closed, because a signal's handler may raise there
         self._open = opened = OpenBucket(new.keep())
         let_go(file.fd)
         return opened

@@ -1,14 +1,15 @@
-"""A cell is a file at its own name; the file's own lock decides among all who change it.
+"""Cell: a file at its own name; writers exclude each other by a lock on the file itself.
 
-Whoever writes, removes or replaces a file holds `flock` on it and has seen that it still has a name. So:
+A process that writes, removes or replaces a file holds `flock` on it, and has seen after locking that the file still
+has a name. So:
 
-* up to a page is written in place by one `pwrite` (whole or not at all under SIGKILL; no inode is made): open,
-  flock, fstat, pwrite, close. The fact that decides is the `pwrite`.
-* more goes to a new file that is renamed over the old one while the old one is locked: the rename decides.
-* a new name is a new file that is linked: one link wins.
+* a value of up to a page is written in place by one `pwrite` (whole or not at all under SIGKILL; it needs no inode):
+  open, flock, fstat, pwrite, close. The fact that decides is the `pwrite`.
+* a larger value goes to a new file that is renamed over the old one while that is locked: the rename decides.
+* a new name is a new file that is linked to it: of several links one wins.
 
-Readers never wait for a lock unless they must: a read that met a half-made `pwrite` fails its checksum and is done
-again, at last under the lock. A file without a checksum is always read under the lock.
+Readers take no lock unless they must: a read that meets a half-made `pwrite` fails its checksum and is repeated, at
+last under the lock. A file without a checksum is always read under the lock.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from collections.abc import Callable
 from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
-from psync.engine.directory.fs.permissions import CHECKED, PLAIN, no_file
+from psync.engine.directory.fs.permissions import CHECKED, PLAIN, not_a_file
 from psync.engine.directory.fs.syscalls import (
+    ATOMIC_WRITE_BYTES,
     CHANGE,
-    IN_PLACE,
-    MEMORY,
+    MEMORY_BYTES,
     READ,
     close,
     copy_data,
@@ -44,15 +45,15 @@ from psync.engine.encoding import pickle_scan
 from psync.engine.encoding.framing import CELL_HEAD, Parts, Unreadable, announced, seal, seal_parts, unseal
 from psync.engine.system import clock
 
-SMALL = IN_PLACE - CELL_HEAD
+MAX_IN_PLACE_BYTES = ATOMIC_WRITE_BYTES - CELL_HEAD
 """Bytes of a pickle that, with its seal, is written in place: a page, which a `pwrite` writes whole or not."""
-MUCH = 1 << 16
-"""Bytes of a file whose payload is read where it begins, because to cut off the head is to copy it."""
-PICKLE = b"\x80"
+LARGE_BYTES = 1 << 16
+"""From this size on the payload is read apart from the head: to cut the head off later is to copy the payload."""
+PICKLE_START = b"\x80"
 """What every pickle that psync reads begins with (PROTO)."""
-RECENT = 2_000_000_000
-"""Nanoseconds: of a file that was changed longer ago no writer is still in the middle of its `pwrite`, and no later
-change can get the same time stamp, whatever the clock's tick."""
+RECENT_NS = 2_000_000_000
+"""After this time no writer is still in the middle of its `pwrite`, and no later change gets the same time stamp,
+whatever the clock's tick."""
 _never_again = itertools.count(1)
 
 
@@ -66,7 +67,7 @@ class Cells:
         self._me = fs.trust.me
         self._in_place = not fs.sync_file
         self._recent = False
-        """Whether what was read last was RECENT: a guess about what is read next. Threads share it."""
+        """Whether the last file that was read was younger than RECENT_NS: a guess about the next. Threads share it."""
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -104,7 +105,7 @@ class Cells:
             status = os.fstat(fd)
             if status.st_mode & CHECKED != PLAIN or status.st_uid != self._me:
                 self._trust.check_file(path, status)
-            recent = self._recent = status.st_ctime_ns + RECENT > clock.wall_ns()
+            recent = self._recent = status.st_ctime_ns + RECENT_NS > clock.wall_ns()
             if recent and not tried and self._can.fine_times:
                 locked = _lock_shared(fd)
                 status = os.fstat(fd)
@@ -123,13 +124,13 @@ class Cells:
         return (-next(_never_again),)  # a version that no file has: read it again next time
 
     def _read_locked(self, path: str) -> Cell | None:
-        """Nobody writes: what does not fit its checksum now is damaged."""
+        """No writer is at work under the lock: a value that fails its checksum now is damaged."""
         fd = os.open(path, READ)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             status = os.fstat(fd)
             self._trust.check_file(path, status)
-            known = self._can.fine_times or status.st_ctime_ns + RECENT < clock.wall_ns()
+            known = self._can.fine_times or status.st_ctime_ns + RECENT_NS < clock.wall_ns()
             return examine(_content(fd, status.st_size), self._version(status, known))
         finally:
             let_go(fd)
@@ -138,10 +139,10 @@ class Cells:
 
     def write(self, path: str, payload: bytes) -> None:
         """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
-        if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
+        if not self._in_place or len(payload) > MAX_IN_PLACE_BYTES or may_be_bucket(path):
             self._write_whole(path, seal_parts(payload))
             return
-        if not self._trust.closed:
+        if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
         data = seal(payload)
         while True:
@@ -159,7 +160,7 @@ class Cells:
                     return
             finally:
                 let_go(fd)
-            if status.st_nlink:  # under its other names it stays as it is
+            if status.st_nlink:  # it has another link (a snapshot of somebody's), under which it must not change
                 self._write_whole(path, seal_parts(payload))
                 return
 
@@ -176,7 +177,7 @@ class Cells:
                 pass  # the value says how long it is; what is left behind it means nothing
 
     def _write_whole(self, path: str, data: Parts) -> None:
-        if not self._trust.closed:
+        if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
         while True:
             old = self._held(path)
@@ -195,7 +196,7 @@ class Cells:
         return open_locked(path)
 
     def _held_value(self, path: str) -> tuple[int, os.stat_result] | None:
-        """`_held` for who wants what is there: a folder is no value."""
+        """`_held`, but None for a folder, which is no value."""
         try:
             return self._held(path)
         except (NotADirectoryError, IsADirectoryError):
@@ -213,7 +214,7 @@ class Cells:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not is_regular(status):
-            raise no_file(path, status).error()
+            raise not_a_file(path, status).error()
         return False
 
     def delete(self, path: str) -> bool:
@@ -224,7 +225,7 @@ class Cells:
         return self._remove(path, before)
 
     def _remove(self, path: str, before: Callable[[Cell], object] | None) -> Cell | None:
-        """Locked, so that the last write before is known and no later one is hit."""
+        """Under the lock, so that `before` sees the last write, and no later write is lost."""
         found = self._held_value(path)
         if found is None:
             return None
@@ -242,14 +243,14 @@ class Cells:
                 self._fs.bring_back(path, fd)
                 raise
             if alone:
-                self._fs.bury(fd)
+                self._fs.invalidate_replaced(fd)
         finally:
             let_go(fd)
         return cell
 
     def update(self, path: str, function: Update) -> bytes | None:
         """open, flock, fstat, pread, pwrite, close."""
-        if not self._trust.closed:
+        if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
         while True:
             found = self._held(path)
@@ -265,7 +266,7 @@ class Cells:
                 new = function(old)
                 if new is None or new is old:
                     return old
-                if not self._in_place or len(new) > SMALL or may_be_bucket(path) or status.st_nlink > 1:
+                if not self._in_place or len(new) > MAX_IN_PLACE_BYTES or may_be_bucket(path) or status.st_nlink > 1:
                     self._replace(path, seal_parts(new), fd)
                 else:
                     self._put(fd, seal(new), status, path)
@@ -280,14 +281,14 @@ class Cells:
         fd, status = found
         try:
             self._trust.check_file(path, status)
-            # on the disk at every level, because the file that it is a copy of is lost
+            # synced at every level, because the original is lost
             copy = self._fs.temporary(read_all(fd, status.st_size), sync=True)
             try:
                 with_folder(new, lambda: rename_to_free(path, new), self._trust.access)
             except BaseException:
                 copy.discard()
                 raise
-            # who waits for the lock of the old file must find it dead, not at its new name
+            # the copy replaces the moved file: a waiter for the old file's lock must find it dead, not at its new name
             copy.replace(new)
         finally:
             let_go(fd)
@@ -307,7 +308,7 @@ class Cells:
                     return False
             elif seen and not self._may_be(seen, fd, status):
                 return False
-            # a copy, because who waits for the lock of this file must find it dead
+            # a copy, because a waiter for the lock of this file must find it dead
             copy = self._fs.temporary(b"", sync=False)
             try:
                 copy_data(fd, copy.fd, status.st_size)
@@ -318,7 +319,7 @@ class Cells:
             copy.link(refuge)
             self._fs.secure(refuge)
             if self._fs.remove(path, fd):
-                self._fs.bury(fd)
+                self._fs.invalidate_replaced(fd)
             return True
         finally:
             let_go(fd)
@@ -338,15 +339,15 @@ def _is_sound(data: bytes) -> bool:
 
 def _sealed(fd: int, size: int) -> bytes | None:
     """The payload in an open file; None if no seal fits what was read."""
-    if size >= MUCH:
+    if size >= LARGE_BYTES:
         head = os.pread(fd, CELL_HEAD, 0)
         found = announced(head)
         if found is not None and found.length <= size - CELL_HEAD:
             payload = read_all(fd, found.length, CELL_HEAD)
             return payload if found.fits(payload) else None
-        if head[:1] != PICKLE:
+        if head[:1] != PICKLE_START:
             return None
-        if size > MEMORY:
+        if size > MEMORY_BYTES:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     data = os.pread(fd, size, 0)
     if len(data) < size:
@@ -359,13 +360,13 @@ def _sealed(fd: int, size: int) -> bytes | None:
 
 def _content(fd: int, size: int) -> bytes:
     """All of an open file; of a large one that holds no pickle, not even a damaged one, only the beginning."""
-    if size >= MUCH and os.pread(fd, 1, 0) != PICKLE:
-        size = MUCH
+    if size >= LARGE_BYTES and os.pread(fd, 1, 0) != PICKLE_START:
+        size = LARGE_BYTES
     return read_all(fd, size)
 
 
 def _lock_shared(fd: int) -> bool:
-    """Keep writers out until `let_go`, unless one is at work: readers don't wait."""
+    """Keep writers out until `let_go`. False if one is at work: readers don't wait."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -374,7 +375,7 @@ def _lock_shared(fd: int) -> bool:
 
 
 def examine(data: bytes, version: Version) -> Cell:
-    """The cell in `data`, which nobody is writing. Raises `Unreadable`."""
+    """The cell in `data`, which was read while no writer was at work. Raises `Unreadable`."""
     payload = unseal(data)
     if payload is not None:
         return Cell(payload, version)

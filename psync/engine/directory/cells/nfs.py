@@ -1,14 +1,14 @@
-"""Cells on a network file system: the same files and the same locks, but nothing that this host remembers is believed.
+"""NFS cells: the same files and locks as local cells, but a read or lookup asks the server, past the client's cache.
 
-What `cells` says holds here, too; beside it:
+All that `cells.local` says holds here too, and besides:
 
-* A file's content is read and written with O_DIRECT (NFS), or read after opening (elsewhere); what a name leads to is
-  asked of the server (`lookups`). A value read before is current if what is there now is the same, byte for byte: time
+* Content is read and written with O_DIRECT (NFS), or read after opening (other network file systems). The server is
+  asked what a name leads to (`Lookups`). A value that was read before is current if the file holds the same bytes: time
   stamps are the server's, and coarse.
-* Who has a file's lock has seen *after* locking that the name still leads to it, by asking. A file that is removed or
-  replaced is emptied while it is locked (`lookups.bury`).
-* Before a name is given away the lock is tried: a host that was cut off for longer than the server's lease (90 s) has
-  lost it, its kernel knows, and fails each access through that descriptor (EIO).
+* A process that has locked a file asks the server *after that* whether the name still leads to it. A file that is
+  removed or replaced is emptied while it is locked (`invalidate_replaced`).
+* Before a name is removed or replaced the lock is checked by a read. A host that was cut off for longer than the
+  server's lease (90 s) has lost it; its kernel knows, and fails each access through that descriptor (EIO).
 
 read: GETATTR, OPEN, READ, CLOSE. write in place: OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE; update: a READ
 more. On v4 each LOCKU brings a FREE_STATEID, for which nobody waits; on v3 there is no OPEN and no CLOSE, but a
@@ -26,15 +26,14 @@ import stat
 from zlib import crc32
 
 from psync.engine.contract.values import Cell, Version
-from psync.engine.directory.cells.local import SMALL, Cells, examine
-from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.cells.local import MAX_IN_PLACE_BYTES, Cells, examine
 from psync.engine.directory.fs.capabilities import Capabilities
+from psync.engine.directory.fs.nfs_files import NfsFiles
 from psync.engine.directory.fs.nfs_lookup import status_now
-from psync.engine.directory.fs.permissions import no_file
+from psync.engine.directory.fs.permissions import not_a_file
 from psync.engine.directory.fs.syscalls import (
     CHANGE,
     READ,
-    Shared,
     close,
     is_regular,
     let_go,
@@ -46,19 +45,18 @@ from psync.engine.directory.fs.syscalls import (
 from psync.engine.directory.layout import decided_path, may_be_bucket
 from psync.engine.encoding.framing import CELL_HEAD, Unreadable, announced, seal, seal_parts, unseal
 
-FIRST = 8192
-"""Bytes that are read of a file before it is known how long it is."""
-TRIES = 100
-"""How often in a row a name may lead to the same file that is dead, whatever the server was asked."""
+FIRST_READ_BYTES = 8192
+"""Bytes of the first read of a file, before its length is known."""
+MAX_DEAD_OPENS = 100
+"""Openings in a row that may lead to the same dead file before that is an error."""
 
 
 class NetworkCells(Cells):
-    def __init__(self, can: Capabilities, fs: AtomicFiles, shared: Shared) -> None:
+    def __init__(self, can: Capabilities, fs: NfsFiles) -> None:
         super().__init__(can, fs)
-        assert fs.replacements is not None
         self._replacements = fs.replacements
-        self._lookups, direct = shared
-        self._read, self._change = READ | direct, CHANGE | direct
+        self._lookups = fs.lookups
+        self._read, self._change = READ | fs.direct, CHANGE | fs.direct
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -72,7 +70,7 @@ class NetworkCells(Cells):
                 try:
                     payload = unseal(data)
                 except Unreadable:
-                    continue  # a writer was in the middle of it
+                    continue  # the read met the middle of a write
                 if payload is None:
                     break
                 if known is not None and known.payload == payload:
@@ -83,7 +81,7 @@ class NetworkCells(Cells):
             return None
 
     def _content(self, fd: int, path: str) -> bytes | None:
-        """What is in an open file, which is closed, or in the one that replaces it; None: look for it again."""
+        """The content of an open file, which is closed, or of its successor; None: open the name again."""
         try:
             data = self._bytes(fd, path)
             successor = None if data else self._replacements.open_successor(path, fd, self._read)
@@ -102,12 +100,12 @@ class NetworkCells(Cells):
     def _bytes(self, fd: int, path: str) -> bytes:
         try:
             self._trust.check_file(path, os.fstat(fd))
-            data = os.pread(fd, FIRST, 0)
+            data = os.pread(fd, FIRST_READ_BYTES, 0)
             head = announced(data)
-            if len(data) == FIRST:
+            if len(data) == FIRST_READ_BYTES:
                 size = status_now(fd).st_size
                 wanted = size if head is None else min(size, CELL_HEAD + head.length)
-                data += read_all(fd, max(wanted - FIRST, 0), FIRST)
+                data += read_all(fd, max(wanted - FIRST_READ_BYTES, 0), FIRST_READ_BYTES)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
@@ -129,9 +127,9 @@ class NetworkCells(Cells):
     # -- changing ------------------------------------------------------------------------------------
 
     def _held(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:
-        """Tried for as long as the name leads to another file each time: then it is others who get on."""
+        """See `open_locked`. Repeated while the name leads to another file each time: then others make progress."""
         led_to = again = 0
-        while again < TRIES:
+        while again < MAX_DEAD_OPENS:
             try:
                 fd = self._replacements.open(path, flags or self._change, sure=False)
             except FileNotFoundError:
@@ -144,7 +142,7 @@ class NetworkCells(Cells):
                 if status is not None:
                     if not is_regular(status):
                         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-                    # emptied, or with another link: perhaps it is being replaced, or gives way to who replaced it
+                    # emptied, or with another link: a replacement may be under way, which has to be finished first
                     if (status.st_size and status.st_nlink == 1) or not self._replacements.finish(path):
                         return fd, status
             except OSError as error:
@@ -169,10 +167,10 @@ class NetworkCells(Cells):
 
     def write(self, path: str, payload: bytes) -> None:
         """OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE in place."""
-        if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
+        if not self._in_place or len(payload) > MAX_IN_PLACE_BYTES or may_be_bucket(path):
             self._write_whole(path, seal_parts(payload))
             return
-        if not self._trust.closed:
+        if not self._trust.private:
             self._trust.check_folder(os.path.dirname(path))
         data = seal(payload)
         while True:
@@ -185,7 +183,7 @@ class NetworkCells(Cells):
             try:
                 if status.st_nlink == 1:
                     self._put(fd, data, status, path)
-                else:  # under its other names it stays as it is
+                else:  # it has another link (a snapshot of somebody's), under which it must not change
                     self._replace(path, seal_parts(payload), fd)
                 return
             finally:
@@ -205,7 +203,7 @@ class NetworkCells(Cells):
                 if stat.S_ISDIR(status.st_mode):
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
                 if not is_regular(status):
-                    raise no_file(path, status).error()
+                    raise not_a_file(path, status).error()
                 return False
             if os.path.lexists(decided_path(path)) and self._replacements.finish(path):
                 return False
@@ -224,7 +222,7 @@ class NetworkCells(Cells):
             data = read_all(fd, status.st_size)
             with_folder(new, lambda: self._link_to_free(path, new, fd), self._trust.access)
             os.unlink(path)
-            # who waits for the lock of the old file must find it dead, not at its new name
+            # a copy replaces the moved file: a waiter for the old file's lock must find it dead, not at its new name
             let_go(self._fs.replace(new, fd, data).fd)
         finally:
             let_go(fd)
@@ -232,8 +230,8 @@ class NetworkCells(Cells):
         return True
 
     def _link_to_free(self, path: str, new: str, old: int) -> None:
-        self._fs.prove(old)
-        # a link that is in the way of itself: the reply to the first request was lost
+        self._fs.check_lock(old)
+        # EEXIST because of its own first request, whose reply was lost, is no failure
         if not link(path, new) and (path == new or not self._lookups.leads_to(new, os.fstat(old), sure=True)):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
         if not self._replacements.is_alone(new, old):
@@ -245,6 +243,6 @@ class NetworkCells(Cells):
 
 
 def _version(data: bytes) -> Version:
-    """What a file holds, in short."""
+    """A version that tells contents apart: checksum and length."""
     head = announced(data)
     return (head.crc, head.length, 0) if head is not None else (crc32(data), len(data), 1)

@@ -1,4 +1,7 @@
-"""The verbs on cells, of files at their own names: errors in psync's words, and a wake-up for who waits for a name."""
+"""Read and change cells by name: paths are built, errors worded, and waiters of the name woken here.
+
+`Cells` (local) and `NetworkCells` (NFS) do the same to paths.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.errors import blocked, translate_os_error
+from psync.engine.directory.fs.errors import not_a_value, translate_os_error
 from psync.engine.directory.fs.nfs_replace import read_end
 from psync.engine.directory.fs.syscalls import remove_empty
 from psync.engine.directory.layout import OWN, Layout, held_by
@@ -24,26 +26,26 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 
-class CellEngine(Engine):
-    """What an engine does to cells."""
+class CellVerbs:
+    """The verbs of `Engine` on cells, at one level of durability."""
 
-    root: str
-    layout: Layout
-    _fs: AtomicFiles
-    _cells: Cells
-    _wake: Wakeup
+    def __init__(self, layout: Layout, fs: AtomicFiles, cells: Cells, wake: Wakeup) -> None:
+        self._layout = layout
+        self._fs = fs
+        self._cells = cells
+        self._wake = wake
 
     def read(self, name: str, known: Cell | None = None) -> Cell | None:
-        path = self.layout.prefix + name
+        path = self._layout.prefix + name
         try:
             return self._cells.read(path, known)
         except OSError as error:
             raise translate_os_error(error, name, path) from error
         except Unreadable as error:
-            raise self._damaged(name, str(error)) from error
+            raise self.damaged(name, str(error)) from error
 
     def write(self, name: str, payload: bytes) -> None:
-        path = self.layout.prefix + name
+        path = self._layout.prefix + name
         try:
             self._cells.write(path, payload)
         except OSError as error:
@@ -54,7 +56,7 @@ class CellEngine(Engine):
             self._wake.notify(name)
 
     def create(self, name: str, payload: bytes) -> bool:
-        path = self.layout.prefix + name
+        path = self._layout.prefix + name
         try:
             made = self._cells.create(path, payload)
         except OSError as error:
@@ -74,14 +76,14 @@ class CellEngine(Engine):
 
     def move(self, name: str, new: str) -> bool:
         try:
-            moved = self._change(name, lambda path: self._cells.move(path, self.layout.path(new)))
+            moved = self._change(name, lambda path: self._cells.move(path, self._layout.path(new)))
         except StoreFailed as error:
             if error.errno != errno.EEXIST:
                 raise
-            if not os.path.isdir(self.layout.path(new)):
+            if not os.path.isdir(self._layout.path(new)):
                 return False
-            if not remove_empty(self.layout.path(new)):
-                raise blocked(new, self.layout.path(new)) from error
+            if not remove_empty(self._layout.path(new)):
+                raise not_a_value(new, self._layout.path(new)) from error
             return self.move(name, new)
         if moved:
             self._wake.notify(new)
@@ -92,8 +94,8 @@ class CellEngine(Engine):
             return self._change(name, lambda path: self._cells.update(path, own.guard(function)))
 
     def _change(self, name: str, verb: Callable[[str], T]) -> T:
-        """A verb on a path, with its errors in psync's words, and a wake-up for who waits for the name."""
-        path = self.layout.prefix + name
+        """Call `verb` with the path, translate its errors, and wake those who wait for the name."""
+        path = self._layout.prefix + name
         try:
             result = verb(path)
         except OSError as error:
@@ -101,7 +103,7 @@ class CellEngine(Engine):
                 raise translate_os_error(error, name, path) from error
             return self._change(name, verb)
         except Unreadable as error:
-            raise self._damaged(name, str(error)) from error
+            raise self.damaged(name, str(error)) from error
         self._wake.notify(name)
         return result
 
@@ -109,7 +111,7 @@ class CellEngine(Engine):
         names: list[str] = []
         folders: list[str] = []
         twice = False
-        path = self.layout.prefix + folder if folder else self.root
+        path = self._layout.prefix + folder if folder else self._layout.root
         try:
             with self._fs.scan(path) as found:
                 for entry in found:
@@ -145,8 +147,8 @@ class CellEngine(Engine):
 
     # -- what is damaged -------------------------------------------------------------------------------
 
-    def _damaged(self, name: str, reason: str) -> CorruptValue:
-        path = self.layout.path(name)
+    def damaged(self, name: str, reason: str) -> CorruptValue:
+        path = self._layout.path(name)
         refuge = self.set_aside(name, reason)
         kept = f"its bytes are kept at {refuge}" if refuge else f"it is still at {path}"
         return CorruptValue(
@@ -159,13 +161,15 @@ class CellEngine(Engine):
         )
 
     def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
-        refuge = self.layout.refuge(name, clock.wall_ns())
+        if self._fs.reading:
+            return None  # damaged bytes stay where they are
+        refuge = self._layout.refuge(name, clock.wall_ns())
         try:
-            if not self._cells.set_aside(self.layout.path(name), refuge, seen):
+            if not self._cells.set_aside(self._layout.path(name), refuge, seen):
                 return None
             self._fs.say_why(refuge, name, reason)
         except OSError:
-            return None  # nowhere to put it: it stays where it is
+            return None  # quarantine can't take it: it stays where it is
         self._wake.notify(name)
         return refuge
 
@@ -174,7 +178,7 @@ class CellEngine(Engine):
 
 
 class _CallersOwn:
-    """Tells an OSError that the caller's function raised from one of the file system."""
+    """Tells an OSError of the caller's function, which is passed on as it is, from one of the file system."""
 
     def __enter__(self) -> _CallersOwn:
         self._raised: BaseException | None = None
@@ -196,4 +200,4 @@ class _CallersOwn:
 
 
 def _nothing(cell: Cell) -> None:
-    """What `pop` asks for when nobody wants to look first."""
+    """`before` of a `pop` without one."""

@@ -1,4 +1,4 @@
-"""A directory is looked at once, when it is opened: what can its file system do?"""
+"""Probe once, when a directory is opened, what its file system can do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psync.engine.directory.fs.permissions import PRIVATE
 from psync.engine.directory.fs.syscalls import link_unnamed, make_folder, remove_quietly
 from psync.engine.directory.layout import Layout
 
-NETWORK = {
+NETWORK_TYPES = {
     "nfs",
     "nfs4",
     "cifs",
@@ -29,22 +29,22 @@ NETWORK = {
     "gfs2",
 }
 """Types that several hosts may have mounted at once (`fuse.*` counts as one of them)."""
-IN_PLACE = {"tmpfs", "ext2", "ext3", "ext4"}
+IN_PLACE_TYPES = {"tmpfs", "ext2", "ext3", "ext4"}
 """Types where what was once given room is overwritten where it is, so that a store into memory always finds room. (xfs
 and btrfs write elsewhere what was copied by reference; of an overlay, what is below it is not known.)"""
-NFS = {"nfs", "nfs4"}
+NFS_TYPES = {"nfs", "nfs4"}
 """How the kernel names versions 3 and 4."""
 
-_NO_ROOM = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
 
 class Capabilities(NamedTuple):
-    """What was found; strategies are chosen from this and from nothing else."""
+    """The result of the probe; strategies are chosen from this and from nothing else."""
 
     kind: str
     """The type of the file system, as the kernel names it; "" if it does not say."""
     network: bool
-    """Other hosts may change files here without this kernel knowing."""
+    """Other hosts may change files here without this host's kernel knowing."""
     unnamed: bool
     """O_TMPFILE works, and what it makes can be linked to a name."""
     fine_times: bool
@@ -69,19 +69,19 @@ class Capabilities(NamedTuple):
     @property
     def in_place(self) -> bool:
         """Numbers in files may be changed by stores into memory, which processes of this host share."""
-        return self.kind in IN_PLACE and not self.network and sys.byteorder == "little"
+        return self.kind in IN_PLACE_TYPES and not self.network and sys.byteorder == "little"
 
 
 def is_network(kind: str) -> bool:
-    return kind in NETWORK or kind.startswith("fuse")
+    return kind in NETWORK_TYPES or kind.startswith("fuse")
 
 
-def look(layout: Layout, *, network: bool | None = None) -> Capabilities:
-    """`network` says whether it is one, if that is to be believed rather than the kind of file system."""
+def probe_capabilities(layout: Layout, *, network: bool | None = None) -> Capabilities:
+    """Probe the root of `layout`. `network`: whether other hosts work there; None: judge by the type of file system."""
     kind = file_system_type(layout.root)
     if network is None:
         network = is_network(kind)
-    direct = os.O_DIRECT if network and kind in NFS else 0
+    direct = os.O_DIRECT if network and kind in NFS_TYPES else 0
     trial = f"{layout.tmp}/{os.urandom(8).hex()}"
     try:
         make_folder(layout.tmp, layout.trust.access)
@@ -91,9 +91,9 @@ def look(layout: Layout, *, network: bool | None = None) -> Capabilities:
             )
         return Capabilities(kind, network, _can_link_unnamed(trial), _has_fine_times(layout.tmp), True)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _NOT_WRITABLE:
             raise
-        # good enough to read from, and what is not known yet is taken for the worse
+        # good enough to read from; what is not known is taken for the worse
         return Capabilities(kind, network, unnamed=not network, fine_times=False, writable=False, direct=direct)
 
 
@@ -130,7 +130,7 @@ def _can_link_unnamed(trial: str) -> bool:
 
 
 def _has_fine_times(folder: str) -> bool:
-    """Change and look a few times within one tick of the clock: are all time stamps different?"""
+    """Whether a few changes within one tick of the clock, each followed by a stat, all get different time stamps."""
     try:
         fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, PRIVATE.file)
     except OSError:

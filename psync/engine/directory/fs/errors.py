@@ -1,4 +1,4 @@
-"""What the file system refused, in words: which key and path, what it said, and what to do about it."""
+"""Translate an OSError of the file system: the error names key, path, cause and remedy."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 
-from psync.engine.directory.fs.permissions import no_file
+from psync.engine.directory.fs.permissions import not_a_file
 from psync.errors import InvalidKey, PsyncError, StoreFailed, StoreFull
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.EMLINK, errno.ENOMEM}
-_REMEDY = {
+_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.EMLINK, errno.ENOMEM}
+_REMEDIES = {
     errno.ENOSPC: "free space or inodes on its file system",
     errno.EDQUOT: "free some of the user's disk quota",
     errno.EMFILE: "close files or raise `ulimit -n`",
@@ -24,34 +24,34 @@ _REMEDY = {
 
 
 def translate_os_error(error: OSError, name: str, path: str) -> PsyncError:
-    """The error to raise for an `OSError` of the file system: it names key, path, errno and remedy."""
+    """The error to raise for an `OSError` of the file system. A PsyncError is returned as it is."""
     if isinstance(error, PsyncError):
-        return error  # already in words
+        return error  # translated before
     code = error.errno or 0
-    if code in (errno.ELOOP, errno.ENXIO) and (found := _strange(path)) is not None:
+    if code in (errno.ELOOP, errno.ENXIO) and (found := _not_a_regular_file(path)) is not None:
         return found
     if code in (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO):
-        return blocked(name, path)
+        return not_a_value(name, path)
     if code in (errno.ENAMETOOLONG, errno.EILSEQ):
         return InvalidKey(
             f"{name!r} is no possible file name here ({error.strerror}): use a shorter, plainer key", key=name
         )
-    kind = StoreFull if code in _FULL else StoreFailed
-    remedy = _REMEDY.get(code, "see the cause and try again")
+    kind = StoreFull if code in _FULL_ERRORS else StoreFailed
+    remedy = _REMEDIES.get(code, "see the cause and try again")
     text = f"{name!r} was left as it was: {error.strerror} [{errno.errorcode.get(code, code)}] at {path}; {remedy}"
     return kind(text, key=name, errno=code, strerror=error.strerror, filename=path)
 
 
-def _strange(path: str) -> PsyncError | None:
-    """What to say of a link or a device that stands where a file should be."""
+def _not_a_regular_file(path: str) -> PsyncError | None:
+    """The error for a link, a FIFO or a device at a path where a plain file should be; None if there is none."""
     try:
         status = os.lstat(path)
     except OSError:
         return None
-    return None if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) else no_file(path, status).error()
+    return None if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) else not_a_file(path, status).error()
 
 
-def blocked(name: str, path: str) -> InvalidKey:
+def not_a_value(name: str, path: str) -> InvalidKey:
     return InvalidKey(
         f"{name!r} can't hold a value: {path}, or a part of it, is not a plain file but a folder, or the other way "
         "round (one key can't be both a value and a folder of values); use another key",

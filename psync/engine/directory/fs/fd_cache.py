@@ -1,7 +1,8 @@
-"""Descriptors that are kept open for the next time, and how many: what was opened first is closed first."""
+"""Descriptor cache: limit how many handles keep descriptors open; the one that opened first is closed first."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from itertools import islice
@@ -12,11 +13,12 @@ from psync.engine.system import fork_hooks
 
 class Closable(Protocol):
     def close_if_idle(self) -> bool:
-        """Give the descriptors back, unless somebody is using them; they are opened again when needed."""
+        """Close the descriptors unless a thread is using them; True if they are closed. They are opened again when
+        needed."""
 
 
 class DescriptorCache:
-    """Those handles of one directory that have descriptors open."""
+    """The handles of one directory that have descriptors open."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -25,7 +27,7 @@ class DescriptorCache:
         fork_hooks.remember(self)
 
     def opened(self, handle: Closable) -> None:
-        """`handle` has opened a descriptor: another one may have to go."""
+        """Note that `handle` has opened a descriptor, and close the oldest idle ones beyond the limit."""
         with self._lock:
             self._open[id(handle)] = handle
             surplus = list(islice(self._open.values(), max(0, len(self._open) - self._limit)))
@@ -41,6 +43,10 @@ class DescriptorCache:
             if one.close_if_idle():
                 with self._lock:
                     self._open.pop(id(one), None)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter is going down
+            self.close()  # the handles, which nobody can reach any more either, do not close by themselves
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()

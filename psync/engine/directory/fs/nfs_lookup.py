@@ -1,7 +1,7 @@
-"""On a network file system a name means what the server says that it means now, not what this host remembers.
+"""Look names up on the server, past the NFS client's caches (close-to-open consistency is not enough).
 
-An NFS client remembers attributes for 3 to 60 s, and with them which names are there and which are not. All this was
-measured between two clients with default options (Linux 6.1, `tests/nfs`), NFS 4.2 and 3:
+An NFS client caches attributes for 3 to 60 s, and with them which names exist and which do not. Measured between two
+clients with default options (Linux 6.1, `tests/nfs`), NFS 4.2 and 3:
 
 * a file replaced by a rename: `open` alone led to the old one in 399 of 400 tries on v4 (it opens by handle, and
   the server keeps what was lately open); after the folder's attributes were asked for, in none;
@@ -9,9 +9,9 @@ measured between two clients with default options (Linux 6.1, `tests/nfs`), NFS 
 * on v3 neither helps when the folder changed twice within one tick of the server's clock (its time stamp is all that a
   v3 client compares): 7 of 10 names were then never seen. Dropping the cached listing and reading it anew showed all.
 
-So who reads a name asks for its folder first: one GETATTR (`statx` with AT_STATX_FORCE_SYNC). On v3 a folder whose time
-stamp is new, and may still be the same after the next change, is listed: READDIRPLUS, which corrects what is remembered
-of its names. What a file *holds* is another matter: see `buried`.
+So a lookup asks for the folder's attributes first: one GETATTR (`statx` with AT_STATX_FORCE_SYNC). On v3 a folder whose
+time stamp is new, and may still be the same after the next change, is listed too: READDIRPLUS corrects the cached
+names. For what a file *holds* see `invalidate_replaced`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from psync.engine.directory.layout import is_leftover
 from psync.engine.system import clock
@@ -28,14 +29,14 @@ from psync.engine.system import clock
 _AT_CWD, _FORCE_SYNC, _EMPTY_PATH = -100, 0x2000, 0x1000
 _BASIC = 0x7FF
 _libc = ctypes.CDLL(None, use_errno=True)
-SETTLED = 0.2
+SETTLED_S = 0.2
 """Seconds after which another change of a folder has another time stamp: servers count in ticks of 4 or 10 ms,
 and a busy one may be late."""
-_ABSENT = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
+_ABSENT_ERRORS = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 
 
 class Lookups:
-    """What is where, in one directory of a network file system."""
+    """The lookups in one directory of a network file system."""
 
     def __init__(self, root: str, *, coarse: bool) -> None:
         self._root = root
@@ -46,23 +47,23 @@ class Lookups:
         when the stamp could not be that of a later change any more."""
 
     def ask(self, folder: str, *, sure: bool = True) -> bool:
-        """What this host remembers of the names in `folder` is true now; False if there is no such folder.
+        """Revalidate what this host has cached of the names in `folder`; False if there is no such folder.
 
         On v3 with `sure` False only if the folder's time stamp shows the change. GETATTR; on v3 perhaps READDIRPLUS.
         """
         try:
-            _force(folder)
+            _revalidate_attributes(folder)
         except OSError as error:
-            if error.errno not in _ABSENT or len(folder) <= len(self._root):
-                if error.errno in _ABSENT:
+            if error.errno not in _ABSENT_ERRORS or len(folder) <= len(self._root):
+                if error.errno in _ABSENT_ERRORS:
                     return False
                 raise
             if not self.ask(os.path.dirname(folder), sure=sure):
                 return False
             try:
-                _force(folder)
+                _revalidate_attributes(folder)
             except OSError as again:
-                if again.errno in _ABSENT:
+                if again.errno in _ABSENT_ERRORS:
                     return False
                 raise
         if sure and self._coarse:
@@ -78,10 +79,10 @@ class Lookups:
             self.listing(folder)
             if len(self._stamps) > 1000:
                 self._stamps.clear()
-            self._stamps[folder] = stamp, since, now - since > SETTLED
+            self._stamps[folder] = stamp, since, now - since > SETTLED_S
 
     def renew(self, path: str) -> bool:
-        """Whether there is something at `path`, whatever is remembered: for who was led to a dead file by that name.
+        """Whether `path` exists, whatever is cached: for a caller that the name led to a dead file.
 
         On v3 READDIRPLUS, which corrects what is remembered of the names that are there; but a name that was removed,
         and is remembered, goes on leading to the dead file as long as somebody has that open.
@@ -96,7 +97,7 @@ class Lookups:
         was another each time.
 
         With `sure` False it may be what was there before, if that was replaced or removed since: for who checks it
-        (`leads_to`), or would see that it is buried.
+        (`leads_to`), or would see that it is emptied.
         """
         if sure and not self.ask(os.path.dirname(path), sure=False):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -105,7 +106,7 @@ class Lookups:
         except OSError as error:
             if error.errno == errno.EINVAL and os.path.isdir(path):  # what NFS says of O_DIRECT on a folder
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) from error
-            if error.errno not in _ABSENT or (sure and not self._coarse and error.errno == errno.ENOENT):
+            if error.errno not in _ABSENT_ERRORS or (sure and not self._coarse and error.errno == errno.ENOENT):
                 raise
         if not self.ask(os.path.dirname(path)):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -126,12 +127,12 @@ class Lookups:
         try:
             return os.lstat(path).st_ino == status.st_ino
         except OSError as error:
-            if error.errno in _ABSENT:
+            if error.errno in _ABSENT_ERRORS:
                 return False
             raise
 
     def status(self, path: str, asked: dict[str, bool]) -> tuple[int, ...] | None:
-        """What tells one version of a file from another, as far as that can be; None if nothing is there.
+        """What tells one version of a file from another, as far as attributes can; None if there is no file.
 
         `asked`: what was said of folders since there was reason to ask. GETATTR unless its folder is among them, and
         another one if something is there.
@@ -142,10 +143,10 @@ class Lookups:
                 asked[folder] = self.ask(folder)
             if not asked[folder] or not os.path.lexists(path):
                 return None
-            _force(path)
+            _revalidate_attributes(path)
             status = os.lstat(path)
         except OSError as error:
-            if error.errno in _ABSENT:
+            if error.errno in _ABSENT_ERRORS:
                 return None
             raise
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -154,10 +155,10 @@ class Lookups:
         """The status of an open file that is still at `path`; None if it was removed or replaced.
 
         A link count of 0 is not enough to know it: what an NFS client removes while it is open there goes on under
-        another name. A buried file is empty.
+        another name. A file that was replaced is empty (`invalidate_replaced`).
         """
         try:
-            _force("", fd)
+            _revalidate_attributes("", fd)
             status = os.fstat(fd)
         except OSError as error:
             if error.errno == errno.ESTALE:
@@ -188,26 +189,34 @@ class Lookups:
             os.close(fd)
 
 
+class NfsContext(NamedTuple):
+    """How to reach the files of a directory that other hosts change, too."""
+
+    lookups: Lookups
+    direct: int
+    """See `Capabilities.direct`."""
+
+
 def status_now(fd: int) -> os.stat_result:
     """`os.fstat` as the server knows it now."""
-    _force("", fd)
+    _revalidate_attributes("", fd)
     return os.fstat(fd)
 
 
-def bury(fd: int) -> None:
-    """Empty a file that is no more at its name, while it is still locked.
+def invalidate_replaced(fd: int) -> None:
+    """Empty a file that was removed or replaced, while it is still locked.
 
-    Whoever has it open, waits for its lock, or is led to it by what its host remembers, sees that it is dead, without
-    trust in names: on v3 an `open` led to a replaced file that somebody had open in 137 of 200 tries, whatever was
+    A process that has it open, waits for its lock, or was led to it by its host's cache, sees that it is dead without a
+    lookup: on v3 an `open` led to a replaced file that somebody had open in 137 of 200 tries, whatever was
     asked before. No file that psync uses is ever empty.
     """
     try:
         os.ftruncate(fd, 0)
     except OSError:
-        pass  # what decided is done; it was the second guard
+        pass  # the change is decided already; the link count is the other sign
 
 
-def _force(path: str, fd: int = _AT_CWD) -> None:
+def _revalidate_attributes(path: str, fd: int = _AT_CWD) -> None:
     buffer = ctypes.create_string_buffer(256)
     flags = _FORCE_SYNC if path else _FORCE_SYNC | _EMPTY_PATH
     if _libc.statx(fd, os.fsencode(path), flags, _BASIC, buffer):

@@ -34,9 +34,11 @@ import errno
 import fcntl
 import os
 
-from psync.engine.directory.fs.nfs_lookup import SETTLED, status_now
+from psync.engine.directory.fs.nfs_lookup import SETTLED_S, NfsContext, status_now
+from psync.engine.directory.fs.nfs_temporary import NfsTemporary
 from psync.engine.directory.fs.permissions import Access
-from psync.engine.directory.fs.syscalls import CHANGE, READ, Shared, Temporary, close, let_go, lock
+from psync.engine.directory.fs.syscalls import CHANGE, READ, close, let_go, lock
+from psync.engine.directory.fs.temporary import Temporary
 from psync.engine.directory.layout import (
     NAME_AT_END,
     decided_path,
@@ -48,16 +50,16 @@ from psync.engine.directory.layout import (
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import clock
 
-MAX_REMEMBERED = 1000
+MAX_CACHED_PATHS = 1000
 """Folders and paths."""
 
 
 class Replacements:
     """Files that come to names, or in the place of others, on a network file system."""
 
-    def __init__(self, shared: Shared, access: Access) -> None:
-        self._shared = shared
-        self._lookups, direct = shared
+    def __init__(self, context: NfsContext, access: Access) -> None:
+        self._context = context
+        self._lookups, direct = context
         self._change = CHANGE | direct
         self._access = access
         self._stamps: dict[str, tuple[tuple[int, int], float]] = {}
@@ -91,7 +93,7 @@ class Replacements:
                             raise  # else it has come to its name meanwhile
                 elif not os.path.lexists(path):
                     if stamp is not None and stamp == self._settled_stamp(folder):
-                        if len(self._absent) >= MAX_REMEMBERED:
+                        if len(self._absent) >= MAX_CACHED_PATHS:
                             self._absent.clear()
                         self._absent[path] = stamp
                     raise
@@ -105,11 +107,11 @@ class Replacements:
         stamp, now = (status.st_mtime_ns, status.st_ctime_ns), clock.monotonic()
         known, since = self._stamps.get(folder, (None, now))
         if known != stamp:
-            if len(self._stamps) >= MAX_REMEMBERED:
+            if len(self._stamps) >= MAX_CACHED_PATHS:
                 self._stamps.clear()
             self._stamps[folder] = stamp, now
             return None
-        return stamp if now - since > SETTLED else None
+        return stamp if now - since > SETTLED_S else None
 
     def open_successor(self, path: str, emptied: int, flags: int) -> int | None:
         """The successor of the file that is open as `emptied`, and empty; None if that is not at `path` any more."""
@@ -207,7 +209,7 @@ class Replacements:
             data = (data if isinstance(data, bytes) else b"".join(data), name_at_end(path))
         while True:
             try:
-                return Temporary("", data, sync=True, access=self._access, shared=self._shared, at=successor)
+                return NfsTemporary("", data, self._context, sync=True, access=self._access, at=successor)
             except FileExistsError:
                 # an orphan: the name leads to a file that is not empty, and nobody else has its lock
                 with contextlib.suppress(FileNotFoundError):

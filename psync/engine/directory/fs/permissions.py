@@ -1,13 +1,13 @@
-"""Who could write what is read here, and who could put something else in its place? Unpickling runs what they wrote.
+"""Check owners and modes: nobody who is not trusted may write what is read here, because unpickling runs it.
 
-Trusted are root and whoever runs this process; for a team's folder (``trust_group=True``), who is in its group, too.
-A directory is safe when each folder on the way to it, and each link, belongs to one of them, and nobody else may write
-there. In a sticky folder (``/tmp``) others may write, because they can't rename what is not theirs. A group that has
-nobody in it but the owner himself is he: many systems make one for each user, and folders with mode 0775.
+Trusted are root and the user of this process; for a team's folder (``trust_group=True``), the members of its group too.
+A directory is safe when each folder on the way to it, and each link, belongs to a trusted user, and nobody else may
+write there. In a sticky folder (``/tmp``) others may write, because they can't rename what is not theirs. A group with
+nobody in it but the owner counts as the owner: many systems make one for each user, and folders with mode 0775.
 
-What was seen stays so: only who is trusted can change it. So the way is looked at once, when a directory is opened; if
-nobody else can enter that, what lies in it needs no look at all. Else each file's owner and mode are looked at when it
-is read (the kernel tells them anyway), and each folder the first time something is changed in it.
+Only trusted users can change what was checked, so a check holds. The way is checked once, when a directory is opened;
+if nobody else can enter the directory, the files in it need no check. Else each file's owner and mode are checked when
+it is read (the kernel reports them anyway), and each folder the first time something is changed in it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 from psync.errors import UnsafeStore
 
-STRANGERS = stat.S_IWGRP | stat.S_IWOTH
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 PLAIN = stat.S_IFREG
-CHECKED = stat.S_IFMT(0o777777) | STRANGERS
+CHECKED = stat.S_IFMT(0o777777) | OTHERS_WRITE
 """Bits of a mode: a file of which these are PLAIN is a regular one that nobody but its owner can write to."""
-LINKS = 40
-"""So many links are followed on the way to one directory, as the kernel does."""
+MAX_LINKS = 40
+"""Links that are followed on the way to one directory: as many as the kernel follows."""
 _NOT_FOUND = FileNotFoundError, NotADirectoryError
 
 
@@ -58,7 +58,7 @@ class PermissionProblem(NamedTuple):
 
 
 class Permissions:
-    """Whom one directory trusts, once it was looked at (see `look`)."""
+    """The users that one directory trusts, once it was checked (see `check_root`)."""
 
     def __init__(self, root: str, *, team: bool = False, own: tuple[str, ...] = ()) -> None:
         self.root = root
@@ -67,31 +67,31 @@ class Permissions:
         self.team = team
         self.me = os.geteuid()
         self.access = TEAM if team else PRIVATE
-        self.closed = False
-        """Nobody else can enter the directory, so what lies in it is what we put there."""
+        self.private = False
+        """Nobody else can enter the directory: only trusted users put files there."""
         self._users = {0, self.me}
         self._group: int | None = None
         self._folders = {root}
-        """Those that were found to be safe."""
+        """The folders that were checked."""
         self.unnamed = True
         """Files come into being with one name only, so one that has another, too, is not ours alone."""
 
     # -- the directory -----------------------------------------------------------------------------------
 
-    def look(self) -> bool:
+    def check_root(self) -> bool:
         """Raise `UnsafeStore` unless the directory is safe; False if there is none yet, and the way to it is safe."""
-        doubt = next(self.doubts(), None)
-        if doubt is not None:
-            raise doubt.error()
+        problem = next(self.problems(), None)
+        if problem is not None:
+            raise problem.error()
         try:
             status = os.stat(self.root)
         except _NOT_FOUND:
             return False
-        self.closed = not status.st_mode & (stat.S_IXGRP | stat.S_IXOTH)
+        self.private = not status.st_mode & (stat.S_IXGRP | stat.S_IXOTH)
         return True
 
-    def doubts(self) -> Iterator[PermissionProblem]:
-        """All that is wrong with the directory and the way to it."""
+    def problems(self) -> Iterator[PermissionProblem]:
+        """Every problem of the directory and the way to it."""
         here = os.path.realpath(self.root)
         if self.team:
             yield from self._team(here)
@@ -102,16 +102,16 @@ class Permissions:
                 status = os.lstat(folder)
             except _NOT_FOUND:
                 continue
-            doubt = self.folder(folder, status) if stat.S_ISDIR(status.st_mode) else _no_folder(folder)
-            if doubt is not None:
-                yield doubt
+            problem = self.folder(folder, status) if stat.S_ISDIR(status.st_mode) else _not_a_folder(folder)
+            if problem is not None:
+                yield problem
 
     def _on_the_way(self, path: str, end: str) -> Iterator[PermissionProblem]:
         for each, status in steps(path):
             link = stat.S_ISLNK(status.st_mode)
-            doubt = self._link(each, status) if link else self.folder(each, status, parent=each != end)
-            if doubt is not None:
-                yield doubt
+            problem = self._link(each, status) if link else self.folder(each, status, parent=each != end)
+            if problem is not None:
+                yield problem
 
     def _team(self, here: str) -> Iterator[PermissionProblem]:
         try:
@@ -127,7 +127,7 @@ class Permissions:
             self._group = status.st_gid
 
     def folder(self, path: str, status: os.stat_result, parent: bool = False) -> PermissionProblem | None:
-        """What is wrong with a folder, if anything; `parent`: it is only on the way to what is read."""
+        """The problem of a folder, if any; `parent`: it is only on the way to the directory."""
         mode, sticky = status.st_mode, parent and status.st_mode & stat.S_ISVTX
         if not self._is_trusted(status) and not (parent and _is_unmapped_root(status.st_uid)):
             remedy = "use a directory of your own" + ("" if self.team else "; or, a team's folder, trust_group=True")
@@ -169,13 +169,15 @@ class Permissions:
         if not stat.S_ISREG(status.st_mode):
             if stat.S_ISDIR(status.st_mode):
                 raise IsADirectoryError
-            raise no_file(path, status).error()
-        doubt = self._file(path, status)
-        if doubt is not None and not (self.closed and os.path.realpath(path).startswith(os.path.realpath(self.root))):
-            raise doubt.error()
+            raise not_a_file(path, status).error()
+        problem = self._file(path, status)
+        if problem is not None and not (
+            self.private and os.path.realpath(path).startswith(os.path.realpath(self.root))
+        ):
+            raise problem.error()
 
     def _file(self, path: str, status: os.stat_result) -> PermissionProblem | None:
-        """What is wrong with a file, if others can get at it."""
+        """The problem of a file, if others can reach it."""
         if not self._is_trusted(status):
             reason = f"belongs to {_user(status.st_uid)}, who could have put anything there"
             return PermissionProblem(path, reason, "remove it, or, if you know what is in it, chown it")
@@ -186,8 +188,8 @@ class Permissions:
             return PermissionProblem(path, reason, f"chmod go-w '{path}', if you know what is in it")
         return None
 
-    def check_kept(self, path: str, status: os.stat_result) -> None:
-        """The same of a file that stays open and is written to in place: it must have no other name, either."""
+    def check_open(self, path: str, status: os.stat_result) -> None:
+        """`check_file` for a file that stays open and is written in place: it must have no other link, either."""
         if status.st_mode & CHECKED != PLAIN or status.st_uid != self.me:
             self.check_file(path, status)
         if status.st_nlink > 1 and self.unnamed:
@@ -195,10 +197,10 @@ class Permissions:
             remedy = f"cp -p '{path}' '{path}.new' && mv '{path}.new' '{path}', while nobody uses it"
             raise PermissionProblem(path, reason, remedy).error()
 
-    def kept(self, fd: int, path: str) -> int:
-        """`fd`, a file just opened to be kept, after `check_kept`; it is closed if that raises."""
+    def checked(self, fd: int, path: str) -> int:
+        """`fd`, after `check_open` of its file; it is closed if that raises."""
         try:
-            self.check_kept(path, os.fstat(fd))
+            self.check_open(path, os.fstat(fd))
         except BaseException:
             os.close(fd)
             raise
@@ -206,7 +208,7 @@ class Permissions:
 
     def check_folder(self, folder: str) -> None:
         """Raise `UnsafeStore` if somebody who is not trusted could redirect what is written to a folder in the root."""
-        if self.closed or folder in self._folders:
+        if self.private or folder in self._folders:
             return
         path = self.root.rstrip("/")
         for part in folder[len(path) :].strip("/").split("/"):
@@ -216,11 +218,11 @@ class Permissions:
             except _NOT_FOUND:
                 return
             if stat.S_ISLNK(status.st_mode):
-                doubt = next(self._on_the_way(path, os.path.realpath(path)), None)
+                problem = next(self._on_the_way(path, os.path.realpath(path)), None)
             else:
-                doubt = self.folder(path, status)
-            if doubt is not None:
-                raise doubt.error()
+                problem = self.folder(path, status)
+            if problem is not None:
+                raise problem.error()
         self._folders.add(folder)
 
 
@@ -246,7 +248,7 @@ def steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
             here = following
             continue
         links += 1
-        if links > LINKS:
+        if links > MAX_LINKS:
             return  # opening it will say so
         target = os.readlink(following)
         rest += reversed(target.split("/"))
@@ -254,7 +256,7 @@ def steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
             here = "/"
 
 
-def no_file(path: str, status: os.stat_result) -> PermissionProblem:
+def not_a_file(path: str, status: os.stat_result) -> PermissionProblem:
     kinds = {
         stat.S_IFIFO: "a FIFO",
         stat.S_IFLNK: "a symbolic link",
@@ -266,7 +268,7 @@ def no_file(path: str, status: os.stat_result) -> PermissionProblem:
     return PermissionProblem(path, f"is {kind} where a plain file should be", f"rm '{path}'")
 
 
-def _no_folder(path: str) -> PermissionProblem:
+def _not_a_folder(path: str) -> PermissionProblem:
     return PermissionProblem(
         path, "is not a folder (or a link to one), and psync keeps its own files there", f"rm '{path}'"
     )

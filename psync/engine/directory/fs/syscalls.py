@@ -1,4 +1,4 @@
-"""Opening, replacing and linking files: the few calls that decide who wins."""
+"""System calls: open, lock, link, rename, read and write files, each with what makes it atomic."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from psync.engine.directory.fs.nfs_lookup import Lookups
 from psync.engine.directory.fs.permissions import PRIVATE, Access
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import fork_hooks
@@ -19,19 +18,11 @@ from psync.engine.system import fork_hooks
 T = TypeVar("T")
 
 
-class Shared(NamedTuple):
-    """What is needed where other hosts change files, too."""
-
-    lookups: Lookups
-    direct: int
-    """See `probe.Capabilities`."""
-
-
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Links are not followed and a FIFO does not hang us; a regular file ignores O_NONBLOCK."""
 CHANGE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 UNNAMED = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-IN_PLACE = 4096
+ATOMIC_WRITE_BYTES = 4096
 """One `pwrite` of at most a page, within a page, is whole or not at all under SIGKILL."""
 
 
@@ -40,7 +31,7 @@ def is_regular(status: os.stat_result) -> bool:
 
 
 def make_folder(path: str, access: Access = PRIVATE) -> None:
-    """The folder is there; its parents too. Who gets access to what is made does so whatever the umask is."""
+    """Create the folder and its parents unless they exist. `access` holds whatever the umask is."""
     try:
         os.mkdir(path, access.folder)
     except FileExistsError:
@@ -64,7 +55,7 @@ def with_folder(path: str, make: Callable[[], T], access: Access = PRIVATE) -> T
 
 
 def open_made(path: str, access: Access, flags: int = CHANGE) -> int:
-    """A file to change, made if there is none, and its folder too."""
+    """Open a file for changes; it and its folder are created if they are missing."""
 
     def made() -> int:
         fd = os.open(path, flags | os.O_CREAT, access.file)
@@ -76,7 +67,7 @@ def open_made(path: str, access: Access, flags: int = CHANGE) -> int:
 
 
 class _Locked:
-    """The descriptors by which this process holds locks just now: a child that kept copies would keep the locks."""
+    """The descriptors by which this process holds locks now: a forked child that kept copies would keep the locks."""
 
     def __init__(self) -> None:
         self.fds: set[int] = set()
@@ -96,10 +87,16 @@ def lock(fd: int, how: int = fcntl.LOCK_EX) -> None:
     fcntl.flock(fd, how)
 
 
-def open_locked(path: str) -> tuple[int, os.stat_result] | None:
-    """The file at `path`, open and exclusively locked, and certainly still at `path`; None if there is none.
+def hand_over(fd: int) -> int:
+    """`fd` stays locked, and its new holder gives it up in a forked child."""
+    _locked.fds.discard(fd)
+    return fd
 
-    Whoever removes or replaces a file of ours holds its lock, so while we hold it the name is ours.
+
+def open_locked(path: str) -> tuple[int, os.stat_result] | None:
+    """Open and exclusively lock the file at `path`; None if there is none.
+
+    Every process that removes or replaces a file holds its lock. So the file stays at `path` while it is locked.
     """
     while True:
         try:
@@ -125,8 +122,8 @@ def let_go(fd: int) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_UN)
     except OSError:
-        pass  # what was done is done; closing unlocks it too
-    except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked
+        pass  # the change is made; closing unlocks the file too
+    except BaseException:  # a signal's handler ran in an audit hook, before the system call
         fcntl.flock(fd, fcntl.LOCK_UN)
         raise
     finally:
@@ -134,9 +131,9 @@ def let_go(fd: int) -> None:
 
 
 def close(fd: int) -> None:
-    """Close a descriptor after what mattered: whether that went well was known before.
+    """Close a descriptor whose writes are known to have succeeded, or do not matter.
 
-    Only a network file system says at a close that it could not write; there, `AtomicFiles` asks before.
+    Only a network file system reports at a close that it could not write; `NfsFiles` syncs before.
     """
     try:
         os.close(fd)
@@ -144,13 +141,13 @@ def close(fd: int) -> None:
         pass  # Linux has freed the descriptor all the same
 
 
-MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-"""Bytes that this machine has: a larger file (mostly holes, perhaps) is not read."""
+MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+"""This machine's memory: a larger file (mostly holes, perhaps) is not read."""
 
 
 def read_all(fd: int, size: int, offset: int = 0) -> bytes:
     """`size` bytes from `offset`, fewer only at the end of the file. OSError for more than there is memory."""
-    if size > MEMORY:
+    if size > MEMORY_BYTES:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     data = os.pread(fd, size, offset)
     if len(data) == size or not data:
@@ -185,7 +182,7 @@ def read_small(path: str, limit: int) -> bytes:
 
 
 def copy_data(source: int, target: int, size: int) -> None:
-    """The first `size` bytes of a file become those of another one; holes stay holes."""
+    """Copy the first `size` bytes of a file to another one; holes stay holes."""
     at = 0
     os.ftruncate(target, size)
     while at < size:
@@ -205,7 +202,7 @@ def copy_data(source: int, target: int, size: int) -> None:
 
 
 def fill(fd: int, data: bytes | Parts, *, sync: bool) -> None:
-    """A new file gets its content."""
+    """Write the content of a new file."""
     if not isinstance(data, bytes):
         if os.pwritev(fd, data, 0) != sum(map(len, data)):
             write_all(fd, b"".join(data), 0)
@@ -224,120 +221,15 @@ def sync_folder(path: str) -> None:
 
 
 def remove_quietly(path: str) -> bool:
-    """True if it is removed; if it can't be, a sweep will find it."""
+    """Remove a file; True if that worked. If not, a sweep removes it later."""
     with contextlib.suppress(OSError):
         os.unlink(path)
         return True
     return False
 
 
-class Temporary:
-    """A file under a name nobody else uses, with `data` in it, locked as long as its writer lives: so a sweep knows.
-
-    `shared` (lookups of a network file system, and the flag to open files with there): a rename or a link may be done
-    though it is reported to have failed, because the server's reply was lost and the client asked again.
-    `at`: a name to use instead, which others may use, too: FileExistsError if somebody does.
-    """
-
-    def __init__(
-        self,
-        folder: str,
-        data: bytes | Parts,
-        *,
-        sync: bool,
-        access: Access = PRIVATE,
-        shared: Shared | None = None,
-        at: str | None = None,
-    ) -> None:
-        self._access = access
-        self._shared = shared
-        self._at = at
-        self.fd, self.path = self._new(folder)
-        try:
-            if access is not PRIVATE:
-                os.fchmod(self.fd, access.file)
-            fill(self.fd, data, sync=sync)
-        except BaseException:
-            self.discard()
-            raise
-
-    def _new(self, folder: str) -> tuple[int, str]:
-        access, shared = self._access, self._shared
-        while True:
-            path = self._at or f"{folder}/{os.urandom(8).hex()}"
-            fd = with_folder(path, lambda: self._make(path), access)  # noqa: B023
-            try:
-                lock(fd)
-                # a sweep may have come before the lock
-                if os.fstat(fd).st_nlink if shared is None else shared.lookups.is_live(path, fd):
-                    return fd, path
-            except BaseException:
-                let_go(fd)
-                raise
-            let_go(fd)
-
-    def _make(self, path: str) -> int:
-        flags = CHANGE | (0 if self._shared is None else self._shared.direct)
-        try:
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, self._access.file)
-        except FileExistsError:
-            if self._shared is None or self._at is not None:
-                raise
-            # NFS: the first reply was lost, and what is in the way of the second request is what the first one made
-            return os.open(path, flags)
-
-    def replace(self, path: str) -> None:
-        """`path` is this file from now on, whatever it was."""
-        try:
-            self.rename(path)
-        except BaseException:
-            self.discard()
-            raise
-        let_go(self.fd)
-
-    def rename(self, path: str) -> None:
-        """The same, but it stays open and locked, however that ends."""
-        try:
-            os.rename(self.path, path)
-        except FileNotFoundError:
-            # NFS: the first reply was lost, and for the second request there was nothing left to rename
-            if self._shared is None or not self._is_at(path):
-                raise
-
-    def link(self, path: str) -> bool:
-        """`path` is this file from now on, unless there is one already."""
-        try:
-            return self.put(path)
-        finally:
-            self.discard()
-
-    def put(self, path: str) -> bool:
-        """The same, but it stays open and locked under its own name, too, however that ends."""
-        if with_folder(path, lambda: link(self.path, path), self._access):
-            return True
-        # NFS: the first reply was lost, and what the second request found in its way was the file itself
-        return self._shared is not None and self._is_at(path)
-
-    def _is_at(self, path: str) -> bool:
-        assert self._shared is not None
-        return self._shared.lookups.leads_to(path, os.fstat(self.fd), sure=True)
-
-    def keep(self) -> int:
-        """The descriptor, which goes on being locked; whoever gets it answers for it."""
-        _locked.fds.discard(self.fd)
-        return self.fd
-
-    def discard(self) -> None:
-        if self._shared is not None:
-            let_go(self.fd)  # first: what an NFS client removes while it is open, it renames, and removes afterwards
-            remove_quietly(self.path)
-            return
-        remove_quietly(self.path)
-        let_go(self.fd)
-
-
 def rename_to_free(path: str, new: str) -> None:
-    """Rename, but never over something: `FileExistsError` then. Atomic where the file system can."""
+    """Rename, but raise FileExistsError if `new` exists. Atomic where the file system knows renameat2."""
     libc = ctypes.CDLL(None, use_errno=True)
     at_cwd, noreplace = -100, 1
     if libc.renameat2(at_cwd, os.fsencode(path), at_cwd, os.fsencode(new), noreplace) == 0:
@@ -358,7 +250,7 @@ def link(source: str, path: str) -> bool:
 
 
 def link_unnamed(path: str, data: bytes | Parts, *, sync: bool, access: Access = PRIVATE) -> bool:
-    """`path` comes into being with `data` in it, unless there is one. Leaves nothing behind when killed.
+    """Create `path` with `data` in it unless it exists; True if it was created. A kill leaves no file behind.
 
     open, pwrite, link, close.
     """
@@ -381,7 +273,7 @@ def link_unnamed(path: str, data: bytes | Parts, *, sync: bool, access: Access =
 
 
 def remove_empty(path: str) -> bool:
-    """Remove a folder that holds nothing any more: it must not stand in the way of a value. True if it was removed."""
+    """Remove a folder without files in it, which must not stand in the way of a value. True if it was removed."""
     if not os.path.isdir(path):
         return False
     for folder, _, _ in os.walk(path, topdown=False):

@@ -1,8 +1,8 @@
-"""One file a process, locked by it as long as it lives: who can lock it knows that its owner is dead.
+"""Owner registry: each process keeps a file of its own locked as long as it lives, so a free lock proves its death.
 
-The file comes into being locked (it is linked to its name afterwards), and is removed by its owner when
-that ends in order, or by a sweep that has locked it. So a name that is not there is an owner that is gone.
-The fact that decides: whether the file's `flock` can be had.
+The file is locked before it is renamed to its name. Its owner removes it when it closes the engine or ends in order; a
+sweep removes the file of a dead owner. So an owner without a file is gone. The fact that decides: whether another
+process gets a shared `flock` on the file.
 """
 
 from __future__ import annotations
@@ -13,35 +13,46 @@ import fcntl
 import json
 import os
 import threading
+from collections.abc import Callable
 
 from psync.engine.contract.values import Alive, Identity
 from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import READ, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.encoding.framing import Unreadable, seal_text, unseal_text
 from psync.engine.system import clock, fork_hooks
 from psync.engine.system.process_identity import examine, myself
 
-LATEST = 253402300800.0
+MAX_SINCE_S = 253402300800.0
 """Seconds since 1970: the year 10000."""
-LONGEST = 4096
-"""Bytes of an owner's record."""
+MAX_RECORD_BYTES = 4096
+"""An owner's record is read up to here."""
 
 
-class Owners:
+class OwnerRegistry:
     """The processes that work in one directory."""
 
-    def __init__(self, layout: Layout, fs: AtomicFiles) -> None:
+    def __init__(self, layout: Layout, fs: AtomicFiles, registered: Callable[[], object]) -> None:
+        """`registered` is called when this process has become an owner."""
         self._layout = layout
         self._fs = fs
+        self._registered = registered
         self.number = 0
         """This process's number here; 0 as long as it has none."""
         self._fd = -1
         self._lock = threading.Lock()
 
-    def mine(self) -> int:
+    def owner(self) -> int:
         """The number of this process here; the first call registers it."""
-        return self.number or self._register()
+        if number := self.number:
+            return number
+        try:
+            number = self._register()
+        except OSError as error:
+            raise translate_os_error(error, "this process", self._layout.owners) from error
+        self._registered()
+        return number
 
     def _register(self) -> int:
         with self._lock, fork_hooks.put_off:
@@ -61,6 +72,12 @@ class Owners:
 
     def alive(self, owner: int) -> Alive:
         """open, flock, close."""
+        try:
+            return self._probe(owner)
+        except OSError as error:
+            raise translate_os_error(error, "an owner", self._layout.owner(owner)) from error
+
+    def _probe(self, owner: int) -> Alive:
         if owner == self.number and owner:
             return Alive.YES
         try:
@@ -76,7 +93,7 @@ class Owners:
                 return Alive.NO  # removed on another host, a moment ago
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
-            identity = _identity(fd)
+            identity = _read_identity(fd)
             return Alive.UNKNOWN if identity is None else examine(identity)
         else:
             return Alive.NO
@@ -94,23 +111,23 @@ class Owners:
         except OSError:
             return None
         try:
-            return _identity(fd)
+            return _read_identity(fd)
         finally:
             os.close(fd)
 
     def sweep(self) -> int:
-        """Remove the files of dead owners; what they claimed counts as a dead owner's all the same."""
+        """Remove the files of dead owners: an owner without a file is dead too."""
         removed = 0
         with contextlib.suppress(FileNotFoundError):
             for owner in filter(None, map(number_in, self._fs.listing(self._layout.owners))):
-                if owner != self.number and self.alive(owner) is Alive.NO:
+                if owner != self.number and self._probe(owner) is Alive.NO:
                     with contextlib.suppress(OSError):
                         os.unlink(self._layout.owner(owner))
                         removed += 1
         return removed
 
     def close(self) -> None:
-        """This process is nobody here any more: what it still holds goes back as if it had died."""
+        """Give the number back: what this process still holds counts as a dead owner's."""
         with self._lock:
             if self._fd >= 0:
                 with contextlib.suppress(OSError):
@@ -118,21 +135,25 @@ class Owners:
                 let_go(self._fd)
             self._fd, self.number = -1, 0
 
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter is going down
+            self.close()  # no engine, log or mutex is left by which this process could hold anything
+
     def after_fork(self) -> None:
-        """A child is another owner, and must not keep its parent alive."""
+        """In a child: it is another owner, and its copy of the descriptor must not keep the parent's lock."""
         self._lock = threading.Lock()
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self.number = -1, 0
 
 
-def _identity(fd: int) -> Identity | None:
-    """What an owner's record says; None if it is damaged, or something else."""
+def _read_identity(fd: int) -> Identity | None:
+    """The identity in an owner's record; None if it is damaged, or none."""
     try:
-        found = Identity(**json.loads(unseal_text(os.pread(fd, LONGEST, 0))))
+        found = Identity(**json.loads(unseal_text(os.pread(fd, MAX_RECORD_BYTES, 0))))
     except (OSError, ValueError, TypeError, Unreadable, RecursionError):
         return None
     kinds = str, int, int, int, str, float
     if not all(type(fact) is kind for fact, kind in zip(found, kinds, strict=True)):
         return None
-    return found if found.host.isprintable() and 0 <= found.since < LATEST else None
+    return found if found.host.isprintable() and 0 <= found.since < MAX_SINCE_S else None

@@ -1,12 +1,12 @@
-"""A mutex is `flock` on a file of its own, kept open; it ends with the last process that holds it.
+"""A mutex excludes by `flock` on a file of its own, which stays open; it ends with the last process that holds it.
 
-The fact that decides: who has the `flock`. The file is never removed while anybody may want it. It holds two numbers,
-the next token (times `STEP`) and the holder (0: free), which only who has the lock writes: where the file system is
-this host's alone they are mapped into memory, so that a token costs no system call.
+The fact that decides: whose `flock` was granted. The file is never removed while anybody may want it. It holds two
+numbers, the next token (times `TOKEN_STEP`) and the holder (0: free), which only the holder of the lock writes. On a
+local file system they are mapped into memory, so that a token costs no system call.
 
 acquire of a free mutex: flock. release: flock. On a network file system: LOCK, READ, WRITE; WRITE, LOCKU. (Waiting in
-the kernel was no slower there than trying again and again: two NFS clients had it 310 times a second either way, median
-wait 1 ms, longest 0.15 s.)
+the kernel was no slower there than polling: two NFS clients got the lock 310 times a second either way, median wait
+1 ms, longest 0.15 s.)
 """
 
 from __future__ import annotations
@@ -29,32 +29,34 @@ from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import CHANGE, READ, let_go
 from psync.engine.system import clock, fork_hooks
 
-LOOK_FOR_DEAD = 0.1
-"""Seconds between two tries of who waits for a limited time: the kernel frees a dead holder's lock and tells nobody."""
-TRIES = 8
-"""How often who finds it taken tries again before it sleeps, giving way in between: mostly it is let go of sooner than
-a process has fallen asleep and been woken."""
-AT_ONCE = LOCK_EX | LOCK_NB
-LOOKING = 0.05
-"""Seconds, at most, for which somebody who only looks (see `holder`) may keep others out."""
+DEAD_HOLDER_POLL_S = 0.1
+"""Seconds between two tries of a waiter with a timeout: the kernel frees a dead holder's lock and tells nobody."""
+SPINS = 8
+"""Tries before a waiter sleeps, yielding in between: most holders release sooner than a sleep and a wake-up take."""
+NO_WAIT = LOCK_EX | LOCK_NB
+MAX_PROBE_S = 0.05
+"""Seconds, at most, for which a probe of the lock (see `holder`) may keep others out."""
 _HEAD = b"\x80\x05C\x10"  # pickled bytes, so that every pickle reader can open what rests here
 _NUMBERS = struct.Struct("@QQ")
 _TOKEN, _HOLDER = len(_HEAD), len(_HEAD) + 8
 _NUMBER = struct.Struct("@Q")
 
 
-STEP = 65537
-"""The next token is kept so many times over: 0, and what is no multiple of this, was damaged. One store changes it, and
-with it its check."""
-LAST = (1 << 64) // STEP - 1
-_BLANK = _HEAD + _NUMBERS.pack(STEP, 0) + b"."
+TOKEN_STEP = 65537
+"""The next token is stored multiplied by this: 0, or a number that is no multiple, is damage. So one store changes the
+token and its check together."""
+MAX_TOKEN = (1 << 64) // TOKEN_STEP - 1
+_BLANK = _HEAD + _NUMBERS.pack(TOKEN_STEP, 0) + b"."
 
 
 def verified(word: int) -> int:
-    """The next token, which is kept as `word`. Of a damaged one, one that is larger than all before, as far as can be
-    told: the milliseconds since 1970; a RuntimeWarning says so."""
-    token, wrong = divmod(word, STEP)
-    if not wrong and 0 < token < LAST:
+    """The next token, which is stored as `word`.
+
+    A damaged word gives a RuntimeWarning and the milliseconds since 1970, a token larger than all before, as far as can
+    be told.
+    """
+    token, wrong = divmod(word, TOKEN_STEP)
+    if not wrong and 0 < token < MAX_TOKEN:
         return token
     text = f"the token of a lock was damaged ({word}); tokens go on from the milliseconds since 1970"
     warnings.warn(text, RuntimeWarning, stacklevel=5)
@@ -71,22 +73,22 @@ class Numbers:
     def __init__(self, fd: int, *, mapped: bool) -> None:
         self._fd = fd
         self._next, self._token = -1, 0
-        """What the next token will be kept as, if nobody else has the mutex meanwhile, and that token."""
+        """The next token as a word and as a number, unless another process gets the mutex meanwhile."""
         self._words: memoryview | None = None
-        """The two, as they are in memory: each is stored by one instruction, which no kill can tear."""
+        """The two numbers in memory: each is stored by one instruction, which no kill can tear."""
         if mapped:
             self._words = memoryview(mmap.mmap(fd, len(_BLANK)))[_TOKEN : _TOKEN + _NUMBERS.size].cast("Q")
 
     def take(self, holder: int) -> int:
-        """While locked: the next token, which is `holder`'s."""
+        """While locked: take the next token, and write `holder` beside it."""
         words = self._words
         word: int = words[0] if words is not None else _NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _TOKEN))[0]
-        if word != self._next:  # somebody else had it meanwhile
+        if word != self._next:  # another process had the mutex meanwhile
             self._token = verified(word)
-            word = self._token * STEP
+            word = self._token * TOKEN_STEP
         token = self._token
         self._token = token + 1
-        self._next = word = word + STEP
+        self._next = word = word + TOKEN_STEP
         if words is not None:
             words[0] = word
             words[1] = holder
@@ -122,17 +124,17 @@ class DirectoryMutex(Mutex):
         alive: Callable[[int], Alive],
         watch: Callable[[], AbstractContextManager[Watch]],
         changed: Callable[[], None],
-        kept: DescriptorCache,
+        descriptors: DescriptorCache,
     ) -> None:
         self._path = path
         self._fs = fs
-        self._mapped = fs.shared is None
-        self._tries = TRIES if self._mapped else 0  # where a server is asked each time, once is enough
+        self._mapped = fs.local
+        self._spins = SPINS if self._mapped else 0  # each try asks the server there, and the kernel's queue is as fast
         self._me = me
         self._alive = alive
         self._watch = watch
         self._changed = changed
-        self._kept = kept
+        self._descriptors = descriptors
         self.token = 0
         self._threads = threading.Lock()
         self._fd = -1
@@ -153,13 +155,13 @@ class DirectoryMutex(Mutex):
         try:
             numbers = self._numbers or self._open()
             try:
-                flock(self._fd, AT_ONCE)
+                flock(self._fd, NO_WAIT)
             except BlockingIOError:
                 had = self._wait(numbers, deadline)
             if had:
                 self.token = numbers.take(self._me())
         except BaseException as error:
-            # The handler of a signal may have raised when the lock was ours already, and the file said so.
+            # A signal's handler may have raised after the lock was granted and the holder written: undo both.
             self.token = 0
             if self._fd >= 0:
                 if self._numbers is not None and self._try():
@@ -181,22 +183,22 @@ class DirectoryMutex(Mutex):
                 except FileNotFoundError:
                     self._fs.make(self._path, _BLANK)
                     continue
-                self._fs.trust.kept(fd, self._path)
+                self._fs.trust.checked(fd, self._path)
                 try:
                     raw = os.pread(fd, len(_BLANK) + 1, 0)
                     if len(raw) != len(_BLANK) or raw[:_TOKEN] != _HEAD:  # a power cut, a full disk, or damage
-                        os.pwrite(fd, _HEAD + _NUMBERS.pack(_milliseconds() * STEP, 0) + b".", 0)
+                        os.pwrite(fd, _HEAD + _NUMBERS.pack(_milliseconds() * TOKEN_STEP, 0) + b".", 0)
                         os.ftruncate(fd, len(_BLANK))
                     self._numbers = Numbers(fd, mapped=self._mapped)
                 except BaseException:
                     os.close(fd)
                     raise
                 self._fd = fd
-                self._kept.opened(self)
+                self._descriptors.opened(self)
                 return self._numbers
 
     def _wait(self, numbers: Numbers, deadline: float | None) -> bool:
-        for _ in range(self._tries if deadline is None or deadline > clock.monotonic() else 0):
+        for _ in range(self._spins if deadline is None or deadline > clock.monotonic() else 0):
             os.sched_yield()
             if self._try():
                 return True
@@ -208,15 +210,16 @@ class DirectoryMutex(Mutex):
                 left = deadline - clock.monotonic()
                 if left <= 0:
                     holder = numbers.holder()
-                    if left <= -LOOKING or (holder and self._alive(holder) is not Alive.NO):
+                    if left <= -MAX_PROBE_S or (holder and self._alive(holder) is not Alive.NO):
                         return False
-                    left = 0.001  # nobody alive holds it: whoever has the lock only looks, or is about to let go
-                watch.pause(min(left, LOOK_FOR_DEAD))
+                    # no living holder: a probe has the lock, or a releasing process has written 0 and unlocks next
+                    left = 0.001
+                watch.pause(min(left, DEAD_HOLDER_POLL_S))
         return True
 
     def _try(self) -> bool:
         try:
-            flock(self._fd, AT_ONCE)
+            flock(self._fd, NO_WAIT)
         except BlockingIOError:
             return False
         return True
@@ -227,14 +230,14 @@ class DirectoryMutex(Mutex):
         failure: BaseException | None = None
         try:
             self._numbers.give_back()
-        except OSError as error:  # who holds it is written for those who look; it is free all the same
+        except OSError as error:  # the holder is written for probes only; the mutex is free all the same
             failure = translate_os_error(error, os.path.basename(self._path), self._path)
         except BaseException as error:  # a signal's handler raised, before that was written or after it
             failure = error
             with contextlib.suppress(OSError):
                 self._numbers.give_back()
         self.token = 0
-        try:  # though a signal's handler may raise: by single calls, which it can come into only through an audit hook
+        try:  # a signal's handler may raise between any two calls, so the unlock is one call, and is made again below
             flock(self._fd, LOCK_UN)
         except OSError:
             self._close()  # which unlocks it too
@@ -248,7 +251,7 @@ class DirectoryMutex(Mutex):
             raise failure
 
     def holder(self) -> int:
-        """open, pread, close; for who holds it, whether that one lives."""
+        """open, pread, close; if there is a holder, also the probe whether it lives."""
         try:
             return self._holder()
         except OSError as error:
@@ -265,7 +268,7 @@ class DirectoryMutex(Mutex):
             if holder and holder == self._gone:
                 return 0
             if holder and self._alive(holder) is Alive.NO:
-                # killed, or its engine was closed while it held the mutex: only the lock knows
+                # the holder was killed, or its engine was closed while it held the mutex: only the lock tells
                 try:
                     flock(fd, LOCK_SH | LOCK_NB)
                 except BlockingIOError:

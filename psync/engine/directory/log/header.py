@@ -184,7 +184,7 @@ class Block:
             except FileNotFoundError:
                 self._fs.make(self.path, self._kind.zeros(len(self.values)))
                 continue
-            self._trust.kept(fd, self.path)
+            self._trust.checked(fd, self.path)
             self._opened()
             return fd
 

@@ -32,7 +32,7 @@ class PositionFile:
 
     def _file(self) -> int:
         if self._fd < 0:
-            self._fd = self._trust.kept(open_made(self._path, self._trust.access, self._flags), self._path)
+            self._fd = self._trust.checked(open_made(self._path, self._trust.access, self._flags), self._path)
         return self._fd
 
     def put(self, at: int, positions: Sequence[int]) -> None:

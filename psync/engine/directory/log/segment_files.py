@@ -59,7 +59,7 @@ class SegmentFiles:
         if fd is None:
             path = self._layout.segment(self._log, base)
             fd = open_made(path, self._trust.access, self._change) if create else self._fs.open(path, CHANGE)
-            self._trust.kept(fd, path)
+            self._trust.checked(fd, path)
             self._lasting(path)
             self._make_room(self._files)
             self._files[base] = fd
@@ -71,7 +71,7 @@ class SegmentFiles:
         marks = self._marks.get(base)
         if marks is None:
             path = self._layout.marks(self._log, base)
-            fd = self._trust.kept(open_made(path, self._trust.access, self._change), path)
+            fd = self._trust.checked(open_made(path, self._trust.access, self._change), path)
             self._lasting(path)
             self._make_room(self._marks)
             marks = self._marks[base] = self._kind(fd)

@@ -14,7 +14,7 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.layout import Layout
-from psync.engine.directory.liveness.registry import Owners
+from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.log.group_commit import BASE, END, LATER, SEALED, Commit
 from psync.engine.directory.log.header import Block
 from psync.engine.directory.log.lost_ranges import LostRanges
@@ -62,7 +62,7 @@ class LogFiles(Log):
         layout: Layout,
         *,
         fs: AtomicFiles,
-        owners: Owners,
+        owners: OwnerRegistry,
         changed: Callable[[int], None],
         finished: Callable[[], None],
         kept: DescriptorCache,

@@ -1,14 +1,14 @@
-"""Waits on a network file system: of all who wait in one process, one asks the server, for all.
+"""Poll a network file system: of all waiters in a process, one leads and asks the server for all.
 
-inotify sees only what this host does, so who waits asks again and again, after growing pauses. Who waits alone asks by
-looking. Of several, one leads: in each of its rounds it asks once for each of the *signs* of what is awaited, and wakes
-those for whom one is new; the others sleep, and cost the server nothing. Who leads and has what it waited for hands
-over to another. So there is no thread beside those that wait, and a round costs as many requests as there are
-different signs, however many wait: one for a register, two for a log, one for a value and one for its folder.
+inotify sees only what this host does, so waiters poll, after growing pauses. A single waiter polls by reading what it
+waits for. Of several, one leads: in each round it reads every *change token* that is awaited once, and wakes those for
+whom one is new; the others sleep, and cost the server nothing. A leader that has what it waited for hands over to
+another. So no thread is needed besides the waiters, and a round costs as many requests as there are different tokens,
+however many wait: one for a register, two for a log, one for a value and one for its folder.
 
-A sign is what the server says when it is asked: all of a register or of a log's numbers; or the status of a file. A
-status may stay as it is though the file changes once more within the same tick of the server's clock. So for SETTLED
-seconds after it was found it counts as new in each round.
+A change token is the server's answer: the whole register, a log's numbers, or the status of a file. A status may stay
+the same though the file changes once more within the same tick of the server's clock. So for SETTLED_S seconds after a
+status was first read it counts as new in each round.
 """
 
 from __future__ import annotations
@@ -19,33 +19,32 @@ from types import TracebackType
 from typing import NamedTuple
 
 from psync.engine.contract.engine import Watch
-from psync.engine.directory.fs.nfs_lookup import SETTLED
+from psync.engine.directory.fs.nfs_lookup import SETTLED_S
 from psync.engine.system import clock, fork_hooks
 
-FIRST, LONGEST, SHARE = 0.001, 0.1, 0.5
-LONGEST_LATER, SHARE_LATER = 1.0, 0.01
-"""A pause is a SHARE of the time waited so far, at least FIRST seconds, at most LONGEST; after ten seconds it grows by
-SHARE_LATER. So 20 looks in the first second, then 10 a second, then fewer, down to one; what happens is seen after half
-a pause in the mean: 0.05 s in the first ten seconds."""
-ROUNDS = 20
-"""Rounds a second of a process in which one after the other begins to wait; and as many more at first."""
-IDLE = 3.0
-"""A process that waits lets the server rest for so many times as long as a round took: it may be one of hundreds."""
-LATEST = 10.0
-"""Seconds after which who sleeps looks by itself, whatever the signs say."""
+FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_SHARE = 0.001, 0.1, 0.5
+MAX_LATE_PAUSE_S, LATE_PAUSE_SHARE = 1.0, 0.01
+"""A pause is a PAUSE_SHARE of the time waited so far, at least FIRST_PAUSE_S, at most MAX_PAUSE_S; after ten seconds it
+grows by LATE_PAUSE_SHARE, up to MAX_LATE_PAUSE_S. So there are 20 rounds in the first second, then 10 a second, then
+fewer, down to one. A change is seen after half a pause in the mean: 0.05 s in the first ten seconds."""
+ROUNDS_PER_S = 20
+"""Rounds a second, at most, of a process in which waits begin one after the other; and as many more at first."""
+IDLE_FACTOR = 3.0
+"""Between two rounds the server rests for this many times the length of a round: hundreds of processes may poll it."""
+MAX_SLEEP_S = 10.0
+"""Seconds after which a sleeping waiter reads by itself, whatever the tokens say."""
 
 
 class ChangeToken(NamedTuple):
     key: str
-    """The same for the same sign."""
+    """Identifies the token."""
     read: Callable[[dict[str, bool]], Hashable]
-    """Asks the server, but not of folders that it was asked of in the same round, with what it said. What this raises,
-    whoever waits finds out by looking."""
+    """Reads the token. The argument caches folder checks within one round. An error counts as a change."""
     exact: bool = True
     """Whether every change shows."""
 
 
-SignsOf = Callable[[str], Iterable[ChangeToken]]
+TokensOf = Callable[[str], Iterable[ChangeToken]]
 
 
 class PollCoordinator:
@@ -63,23 +62,23 @@ class PollCoordinator:
         """When the last round was over,"""
         self._took = 0.0
         """and how long it took."""
-        self._credit, self._counted = float(ROUNDS), clock.monotonic()
+        self._credit, self._counted = float(ROUNDS_PER_S), clock.monotonic()
         """How many rounds may follow each other at once, and when that was counted."""
         self._known: dict[str, tuple[Hashable, float]] = {}
-        """What each sign said, and when that was found."""
+        """Each token's last value, and when that was first read."""
 
     # -- sleeping ----------------------------------------------------------------------------------------
 
     def sleep(self, me: PollingWatch, seconds: float) -> None:
-        """Until there is something new for `me`, or `me` waits alone and should look by itself."""
-        end = clock.monotonic() + min(seconds, LATEST)
+        """Return when a token of `me` is new, or when `me` waits alone, and should read by itself."""
+        end = clock.monotonic() + min(seconds, MAX_SLEEP_S)
         try:
             with self._lock:
                 self._sleeping.append(me)
                 if self._leader is None:
                     self._leader = me
                 else:
-                    self._leader.bell.set()  # it may be asleep for longer than who has just come can wait
+                    self._leader.bell.set()  # it may sleep for longer than the new waiter wants to
             while not me.woken and (left := end - clock.monotonic()) > 0:
                 if self._leader is me:
                     self._lead(me, end)
@@ -120,13 +119,15 @@ class PollCoordinator:
         now = clock.monotonic()
         youngest = max(one.since for one in self._sleeping)
         waited = now - youngest
-        pause = max(FIRST, min(waited * SHARE, LONGEST), min(waited * SHARE_LATER, LONGEST_LATER))
+        pause = max(
+            FIRST_PAUSE_S, min(waited * PAUSE_SHARE, MAX_PAUSE_S), min(waited * LATE_PAUSE_SHARE, MAX_LATE_PAUSE_S)
+        )
         if alone:
             return now + pause
-        self._credit = min(ROUNDS, self._credit + (now - self._counted) * ROUNDS)
+        self._credit = min(ROUNDS_PER_S, self._credit + (now - self._counted) * ROUNDS_PER_S)
         self._counted = now
-        at = max(self._ended + max(pause, IDLE * self._took), youngest + FIRST)
-        return at if self._credit >= 1 else max(at, now + (1 - self._credit) / ROUNDS)
+        at = max(self._ended + max(pause, IDLE_FACTOR * self._took), youngest + FIRST_PAUSE_S)
+        return at if self._credit >= 1 else max(at, now + (1 - self._credit) / ROUNDS_PER_S)
 
     # -- asking ------------------------------------------------------------------------------------------
 
@@ -134,43 +135,43 @@ class PollCoordinator:
         begun = clock.monotonic()
         with self._lock:
             self._credit -= 1
-            signs: dict[str, ChangeToken] = {}
+            tokens: dict[str, ChangeToken] = {}
             for one in self._sleeping:
-                signs.update(one.signs or {})
+                tokens.update(one.tokens or {})
         asked: dict[str, bool] = {}
-        said = {key: _said(sign, asked) for key, sign in signs.items()}
+        values = {key: _value_of(token, asked) for key, token in tokens.items()}
         now = clock.monotonic()
         known = {}
         fresh = set()
-        for key, what in said.items():
+        for key, what in values.items():
             before, since = self._known.get(key, (what, now))
             known[key] = what, since if before == what else now
-            if not signs[key].exact and now - known[key][1] < SETTLED:
+            if not tokens[key].exact and now - known[key][1] < SETTLED_S:
                 fresh.add(key)
         with self._lock:
             self._known = known
             self._ended, self._took = now, now - begun
-            for one in self._sleeping:  # not those who are looking: what was found may be newer than what they see
-                one.compare(said, fresh)
+            for one in self._sleeping:  # not those who are reading: a token may be newer than what they see
+                one.compare(values, fresh)
 
     def ended(self) -> None:
-        """Somebody waits no more: others may ask more often for a moment."""
-        self._credit = float(ROUNDS)
+        """A wait has ended: the others may poll more often for a moment."""
+        self._credit = float(ROUNDS_PER_S)
 
 
 class PollingWatch(Watch):
-    """`signs_of` gives the signs of a name; none for what shows nowhere: who waits for that looks in each round."""
+    """A watch by polling. `tokens_of` gives a name's tokens; a waiter for a name without tokens reads in each round."""
 
-    def __init__(self, rounds: PollCoordinator, names: Sequence[str], signs_of: SignsOf) -> None:
+    def __init__(self, rounds: PollCoordinator, names: Sequence[str], tokens_of: TokensOf) -> None:
         self._rounds = rounds
         self._names = names
-        self._signs_of = signs_of
+        self._tokens_of = tokens_of
         self._seen: dict[str, Hashable] = {}
-        """What each sign said before the last look."""
+        """Each token's value before the last read."""
         self.since = 0.0
         self.bell = threading.Event()
         self.woken = False
-        self.signs: dict[str, ChangeToken] | None = None
+        self.tokens: dict[str, ChangeToken] | None = None
 
     def __enter__(self) -> Watch:
         self.since = clock.monotonic()
@@ -185,27 +186,27 @@ class PollingWatch(Watch):
         if timeout is not None and timeout <= 0:
             return
         self.woken = False
-        self.signs = self._signs()
-        self._rounds.sleep(self, LATEST if timeout is None else timeout)
+        self.tokens = self._tokens()
+        self._rounds.sleep(self, MAX_SLEEP_S if timeout is None else timeout)
 
-    def _signs(self) -> dict[str, ChangeToken] | None:
-        """None if one of the names shows nowhere."""
-        signs: dict[str, ChangeToken] = {}
+    def _tokens(self) -> dict[str, ChangeToken] | None:
+        """None if one of the names has no token."""
+        tokens: dict[str, ChangeToken] = {}
         for name in self._names:
-            found = {sign.key: sign for sign in self._signs_of(name)}
+            found = {token.key: token for token in self._tokens_of(name)}
             if not found:
                 return None
-            signs.update(found)
-        return signs
+            tokens.update(found)
+        return tokens
 
-    def compare(self, said: dict[str, Hashable], fresh: set[str]) -> None:
-        """Wake whoever waits here, if a sign is new."""
-        if self.signs is None:
+    def compare(self, values: dict[str, Hashable], fresh: set[str]) -> None:
+        """Wake this waiter if one of its tokens is new."""
+        if self.tokens is None:
             self.woken = True
         else:
-            for key in self.signs:
-                if key in said and (key in fresh or self._seen.get(key, _never) != said[key]):
-                    self._seen[key] = said[key]
+            for key in self.tokens:
+                if key in values and (key in fresh or self._seen.get(key, _never) != values[key]):
+                    self._seen[key] = values[key]
                     self.woken = True
         if self.woken:
             self.bell.set()
@@ -214,8 +215,8 @@ class PollingWatch(Watch):
 _never = object()
 
 
-def _said(sign: ChangeToken, asked: dict[str, bool]) -> Hashable:
+def _value_of(token: ChangeToken, asked: dict[str, bool]) -> Hashable:
     try:
-        return sign.read(asked)
-    except Exception:  # whatever it is: who looks finds it, and knows what it means
+        return token.read(asked)
+    except Exception:  # the waiter meets the same error when it reads, and can tell what it means
         return object()

@@ -1,22 +1,22 @@
-"""Whoever waits raises a flag; whoever changes something looks for the flag and only then spends a system call.
+"""Wake waiters through flags in shared memory: a writer makes a system call only if somebody waits.
 
-On disk: ``wake/armed``, one byte a slot (a name's slot is a checksum of it), mapped into every process, and
-one side file a slot. A waiter watches the side file, raises the flag, and looks once more before it pauses. A
-writer that finds the flag raised lowers it and touches the side file; the waiters that are still
-unsatisfied raise it again. So a flag that a killed waiter left costs one touch, and waiters on
-other names cost nothing.
+On disk: ``wake/armed``, one byte a hash slot (a name's slot is a checksum of it), mapped into every process, and one
+side file a slot. A waiter watches the side file, raises the flag, and reads the awaited state once more before it
+pauses. A writer that finds the flag raised lowers it and touches the side file; the waiters that are still unsatisfied
+raise it again. So a flag that a killed waiter left costs one touch, and waiters on other names cost nothing.
 
-Of those who wait for something to take, one is enough: so each process has a seat of its own there, with a flag and a
-side file, and who puts something in calls as many as there are records. Who leaves has found something by itself: it
-lowers its flag, and a call that had come already goes on to another. Not promised: that two processes never have one
-seat (both are woken then, and when one leaves, the other may be called in vain until it has looked by itself). A call
-to a seat whose process was killed is lost, and what was to be taken waits until the others look by themselves.
+The fact that decides: a waiter raises the flag before it reads, and a writer makes its change before it reads the flag.
+So either the waiter sees the change, or the writer sees the flag.
 
-The fact that decides: the flag goes up before the look, the change is made before the flag is read; so
-either the look sees the change or the writer sees the flag.
+Of those who wait to claim from a log, one a record is enough. So each process has a *waiter slot* there, with a flag
+and a side file of its own, and a writer notifies as many as there are records. A waiter that deregisters without having
+been woken has found something by itself: it lowers its flag, and a notification that had come already goes on to
+another. Not promised: that two processes never share a waiter slot (both are woken then, and when one deregisters, the
+other may be notified in vain until it reads by itself). A notification to the slot of a killed process is lost, and the
+record waits until another waiter reads by itself, after `GRACE_S`.
 
-inotify sees only what this host does. Where that is not enough (a network file system, see `far`), or where
-inotify is used up, a watch polls with a growing pause instead.
+inotify sees only what this host does. On a network file system (see `nfs_poll`), or where the user's inotify instances
+are used up, a watch polls with a growing pause instead.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.layout import SEATS, SLOTS, Layout, slot_of
 from psync.engine.directory.notify.inotify import Inotify
-from psync.engine.directory.notify.nfs_poll import PollCoordinator, PollingWatch, SignsOf
+from psync.engine.directory.notify.nfs_poll import PollCoordinator, PollingWatch, TokensOf
 from psync.engine.system import clock, fork_hooks
 
-GRACE = 2.0
-"""Seconds between two looks of a waiter whom nobody wakes: for changes that psync did not make."""
-FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.0005, 0.05, 1.5
-"""Seconds: a polling watch pauses so long at first, at most, and by what factor longer each time."""
+GRACE_S = 2.0
+"""Seconds after which a waiter that nobody wakes reads again: for changes that psync did not make."""
+FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_GROWTH = 0.0005, 0.05, 1.5
+"""A polling watch's first and longest pause in seconds, and the factor by which each is longer than the last."""
 
 _ALL = SLOTS * (1 + SEATS)
 _HEAD = b"\x80\x05B" + struct.pack("<I", _ALL)  # the flags are one pickled bytes object
 _FLAGS = len(_HEAD)
 _SEATS = _FLAGS + SLOTS
-"""Where they begin, and where those of the seats do."""
+"""Where the flags of the hash slots begin, and where those of the waiter slots do."""
 _NOTHING = b"\x80\x05N."  # a pickled None
 _BLANK = _HEAD + bytes(_ALL) + b"."
 
 
 class Wakeup:
-    """The flags of one directory: `notify` for those who change, `watch` for those who wait."""
+    """The flags of one directory: writers `notify`, waiters `watch`."""
 
     def __init__(self, layout: Layout, fs: AtomicFiles, *, announce: bool, inotify: bool) -> None:
         self._layout = layout
-        self._rounds = None if fs.shared is None else PollCoordinator()
+        self._rounds = None if fs.local else PollCoordinator()
         self._fs = fs
         self._inotify = inotify
         self._announce = announce
         self._mapped: mmap.mmap | None = None
-        self._seated: set[_Woken] = set()
-        """Those of this process that wait to take."""
+        self._waiters: set[InotifyWatch] = set()
+        """The watches of this process that wait to claim."""
         self._flags()
 
     def _flags(self) -> mmap.mmap | None:
-        """The flags of all slots; None where nobody is told anything. After `close` they are mapped again."""
+        """The flags of all slots; None where writers notify nobody. After `close` they are mapped again."""
         if self._mapped is None and self._announce:
-            with contextlib.suppress(OSError):  # read-only, or no room: who waits will have to look by itself
+            with contextlib.suppress(OSError):  # read-only, or no room on the disk: waiters poll instead
                 self._mapped = self._map()
         return self._mapped
 
@@ -76,7 +76,7 @@ class Wakeup:
         path = self._layout.armed
         if not os.path.exists(path):
             self._fs.make(path, _BLANK)
-        fd = self._fs.trust.kept(os.open(path, CHANGE), path)
+        fd = self._fs.trust.checked(os.open(path, CHANGE), path)
         try:
             if (size := os.fstat(fd).st_size) < len(_BLANK):
                 os.pwrite(fd, _BLANK[size:], size)  # only hints stand there: nobody misses what was damaged
@@ -85,28 +85,29 @@ class Wakeup:
             os.close(fd)
 
     def notify(self, name: str) -> None:
-        """Something about `name` has changed: wake who waits for it. One look into memory if nobody does."""
+        """Wake those who wait for `name`, which has changed. One load from memory if nobody waits for anything."""
         flags = self._mapped or self._flags()
         if flags is not None and flags.find(b"\x01", _FLAGS, _SEATS) >= 0:
             self.notify_slot(slot_of(name))
 
     def notify_slot(self, slot: int) -> None:
-        """The same of a name's slot. utime if somebody waits."""
+        """`notify`, by the hash slot of the name. utime if somebody waits."""
         flags = self._mapped or self._flags()
         if flags is not None and flags[_FLAGS + slot]:
             flags[_FLAGS + slot] = 0
             try:
                 os.utime(self._layout.slot(slot))
             except OSError:
-                pass  # the change is made; who waits looks again by itself
+                pass  # the change is made, and a waiter reads by itself after GRACE_S
 
-    def notify_takers(self, slot: int, most: int) -> None:
-        """So many records can be taken from the log whose name has the slot. utime for each who is woken."""
+    def notify_claimers(self, slot: int, most: int) -> None:
+        """Wake those who wait for a log, by its hash slot, and at most `most` of those who wait to claim from it. utime
+        for each that is woken."""
         self.notify_slot(slot)
-        self.call(slot, most)
+        self.notify_n(slot, most)
 
-    def call(self, slot: int, most: int) -> None:
-        """Wake `most` of those who sit there, or as many as there are."""
+    def notify_n(self, slot: int, most: int) -> None:
+        """Wake at most `most` of those who wait to claim from the log with this hash slot."""
         flags = self._mapped or self._flags()
         if flags is not None:
             seats = _SEATS + slot * SEATS
@@ -114,36 +115,36 @@ class Wakeup:
                 self.notify_slot(raised - _FLAGS)
                 most -= 1
 
-    def sit_down(self, one: _Woken) -> None:
-        self._seated.add(one)
+    def register(self, one: InotifyWatch) -> None:
+        self._waiters.add(one)
 
-    def stand_up(self, one: _Woken, seat: int, *, woken: bool) -> None:
-        """Who sat there does not wait any more; was it `woken`, it took what it was called for."""
-        self._seated.discard(one)
-        if any(other.seat == seat for other in self._seated.copy()):
-            return  # a thread that hears the same calls
+    def deregister(self, one: InotifyWatch, seat: int, *, woken: bool) -> None:
+        """End the wait of `one` in the waiter slot `seat`. If it was `woken`, it claims the record it was woken for."""
+        self._waiters.discard(one)
+        if any(other.seat == seat for other in self._waiters.copy()):
+            return  # another thread has the same waiter slot, and hears the same notifications
         flags = self._mapped or self._flags()
         if flags is None:
             return
         if flags[_FLAGS + seat]:
             flags[_FLAGS + seat] = 0
         elif not woken:
-            self.call((seat - SLOTS) // SEATS, 1)
+            self.notify_n((seat - SLOTS) // SEATS, 1)
 
-    def watch(self, names: Sequence[str], taking: str | None, signs_of: SignsOf) -> AbstractContextManager[Watch]:
+    def watch(self, names: Sequence[str], taking: str | None, tokens_of: TokensOf) -> AbstractContextManager[Watch]:
         flags = self._mapped or self._flags()
         if flags is None or not self._inotify:
             names = names if taking is None else [*names, taking]
-            return _Polling() if self._rounds is None else PollingWatch(self._rounds, names, signs_of)
+            return PollWatch() if self._rounds is None else PollingWatch(self._rounds, names, tokens_of)
         slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
         seat = None
         if taking is not None:
             seat = SLOTS + slot_of(taking) * SEATS + os.getpid() % SEATS
-            slots.append(seat)  # a seat is one more slot
-        return _Woken(self, flags, slots, seat)
+            slots.append(seat)  # a waiter slot has a flag and a side file, as a hash slot has
+        return InotifyWatch(self, flags, slots, seat)
 
     def listen(self, instance: Inotify, slots: list[int]) -> None:
-        """`instance` hears from now on when one of `slots` is touched. No system call if it did before."""
+        """Let `instance` watch the side files of `slots`. No system call if it watches them already."""
         for slot in slots:
             path = self._layout.slot(slot)
             try:
@@ -158,31 +159,31 @@ class Wakeup:
             self._mapped = None
 
 
-class _Woken(Watch):
-    """Its own context manager, and without a system call at its beginning: many waits are short."""
+class InotifyWatch(Watch):
+    """A watch by inotify. It enters without a system call if an idle instance watches the slots already."""
 
     def __init__(self, wake: Wakeup, flags: mmap.mmap, slots: list[int], seat: int | None) -> None:
         self._wake = wake
         self._all = flags
         self._slots = slots
         self.seat = seat
-        self._sits = False
+        self._registered = False
         self._touched = False
         self._instance: Inotify | None = None
 
     def __enter__(self) -> Watch:
-        instance = self._instance = _idle.borrow()
+        instance = self._instance = _pool.borrow()
         if instance is None:
-            return _Polling()
+            return PollWatch()
         try:
             if instance.heard:
                 instance.drain()
             self._wake.listen(instance, self._slots)
         except OSError:  # fs.inotify.max_user_watches is used up
-            return _Polling()
+            return PollWatch()
         if self.seat is not None:
-            self._wake.sit_down(self)
-            self._sits = True
+            self._wake.register(self)
+            self._registered = True
         self._raise_flags()
         return self
 
@@ -190,9 +191,9 @@ class _Woken(Watch):
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         if self._instance is not None:
-            _idle.give_back(self._instance)
-        if self._sits and self.seat is not None:
-            self._wake.stand_up(self, self.seat, woken=self._touched)
+            _pool.give_back(self._instance)
+        if self._registered and self.seat is not None:
+            self._wake.deregister(self, self.seat, woken=self._touched)
 
     def _raise_flags(self) -> None:
         for slot in self._slots:
@@ -202,21 +203,21 @@ class _Woken(Watch):
         instance = self._instance
         assert instance is not None
         if self._touched:
-            # Who was woken looks first, and mostly has what it waited for. It is here because it has not: only
-            # now is it worth while to raise the flags again, and to look once more after that.
+            # A woken waiter reads first, and mostly finds what it waited for. This one did not: so it raises the flags
+            # again, and returns at once, to read once more after that.
             self._touched = False
             if not instance.drain():
                 self._wake.listen(instance, self._slots)
             self._raise_flags()
         else:
-            self._touched = instance.wait(GRACE if timeout is None else min(timeout, GRACE))
-            if self._sits and not self._touched:
-                self._raise_flags()  # one with the same seat may have lowered that flag
+            self._touched = instance.wait(GRACE_S if timeout is None else min(timeout, GRACE_S))
+            if self._registered and not self._touched:
+                self._raise_flags()  # another process with the same waiter slot may have lowered the flag
 
 
-class _Polling(Watch):
+class PollWatch(Watch):
     def __init__(self) -> None:
-        self._pause = FIRST_PAUSE
+        self._pause = FIRST_PAUSE_S
 
     def __enter__(self) -> Watch:
         return self
@@ -228,17 +229,19 @@ class _Polling(Watch):
 
     def pause(self, timeout: float | None) -> None:
         clock.sleep(self._pause if timeout is None else max(0.0, min(timeout, self._pause)))
-        self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
+        self._pause = min(self._pause * PAUSE_GROWTH, MAX_PAUSE_S)
 
 
-class _Idle:
-    """Instances are few (128 a user), so some are kept for the next wait, with what they watch; what they hear of
-    earlier waits only ends a pause early. Each is used by one thread at a time."""
+class InotifyPool:
+    """Idle inotify instances, kept with their watches for the next wait: a user has few (128).
 
-    KEPT, WATCHES = 4, 512
+    What an instance hears of an earlier wait only ends a pause early. One thread at a time uses an instance.
+    """
+
+    MAX_IDLE, MAX_WATCHES = 4, 512
 
     def __init__(self) -> None:
-        self._instances: list[Inotify] = []  # taken and given back by single calls, so threads need no lock
+        self._instances: list[Inotify] = []  # pop and append are atomic, so threads need no lock
         fork_hooks.remember(self)
 
     def borrow(self) -> Inotify | None:
@@ -253,7 +256,7 @@ class _Idle:
             return None
 
     def give_back(self, instance: Inotify) -> None:
-        if len(self._instances) < self.KEPT and len(instance.watched) <= self.WATCHES:
+        if len(self._instances) < self.MAX_IDLE and len(instance.watched) <= self.MAX_WATCHES:
             self._instances.append(instance)
         else:
             instance.close()
@@ -264,4 +267,4 @@ class _Idle:
             self._instances.pop().close()
 
 
-_idle = _Idle()
+_pool = InotifyPool()

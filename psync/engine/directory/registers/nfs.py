@@ -1,8 +1,7 @@
-"""A register where other hosts write, too: the same file, of which nothing is mapped into memory.
+"""NFS register: the same file as a local register, but nothing is mapped into memory or cached.
 
-Its first page is read from the server each time it is looked at, and, while it is locked, before it is changed. The
-file is never removed or replaced, so no name matters, and nothing that this host remembers. On NFS half of that page is
-for seats.
+Each read asks the server for the first page; so does each update, while it holds the lock. The file is never removed or
+replaced, so it needs no lookups by name. On NFS half of the page is for slots.
 
 read: READ. update: LOCK, READ, WRITE, LOCKU.
 """
@@ -16,8 +15,8 @@ from typing import TypeVar
 
 from psync.engine.contract.register import Seats
 from psync.engine.directory.fs.errors import translate_os_error
-from psync.engine.directory.registers.register import PAGE, DirectoryRegister, Page
-from psync.engine.directory.registers.slots import SIZE, PageSeats
+from psync.engine.directory.registers.register import PAGE_BYTES, DirectoryRegister, Page
+from psync.engine.directory.registers.slots import SLOTS_BYTES, PageSlots
 from psync.engine.encoding.framing import Unreadable
 
 T = TypeVar("T")
@@ -25,7 +24,7 @@ T = TypeVar("T")
 
 class NetworkRegister(DirectoryRegister):
     def _make_seats(self) -> Seats:
-        return PageSeats(self, PAGE - SIZE)
+        return PageSlots(self, PAGE_BYTES - SLOTS_BYTES)
 
     def read(self) -> bytes | None:
         if self._map is None and self._opened(create=False) is None:
@@ -38,15 +37,15 @@ class NetworkRegister(DirectoryRegister):
             except OSError as error:
                 if error.errno != errno.EBADF:
                     raise translate_os_error(error, self._name, self._path) from error
-                return self.read()  # it was closed meanwhile, to make room for others
-        return self.update(lambda value: value)  # nobody writes while that has the lock
+                return self.read()  # the descriptor cache closed it meanwhile
+        return self.update(lambda value: value)  # under the lock no writer is at work
 
-    def sign(self) -> bytes | None:
-        """READ: something that differs once the payload or a seat has changed."""
-        return None if self._map is None and self._opened(create=False) is None else self.at_hand(self._page_of)
+    def change_token(self) -> bytes | None:
+        """READ. The whole first page: it differs once the payload or a slot has changed."""
+        return None if self._map is None and self._opened(create=False) is None else self.with_file(self._page_of)
 
-    def at_hand(self, use: Callable[[int], T]) -> T:
-        """What `use` makes of the open file. If it writes: only in `apart`, or in `update`."""
+    def with_file(self, use: Callable[[int], T]) -> T:
+        """``use(descriptor)``, with the file open. `use` may write only within `while_open` or `update`."""
         while True:
             if self._map is None:
                 self._opened(create=True)
@@ -56,8 +55,8 @@ class NetworkRegister(DirectoryRegister):
                 if error.errno != errno.EBADF:
                     raise translate_os_error(error, self._name, self._path) from error
 
-    def apart(self, write: Callable[[], object]) -> None:
-        """Meanwhile no thread closes the file, which is open to be written."""
+    def while_open(self, write: Callable[[], object]) -> None:
+        """``write()``, while no thread closes the file, which is open for writing."""
         try:
             with self._threads:
                 if self._map is None or not self._writable:
@@ -71,13 +70,13 @@ class NetworkRegister(DirectoryRegister):
 
     @staticmethod
     def _page_of(fd: int) -> bytes:
-        page = os.pread(fd, PAGE, 0)
-        if len(page) < PAGE:
+        page = os.pread(fd, PAGE_BYTES, 0)
+        if len(page) < PAGE_BYTES:
             raise Unreadable("it is shorter than a page")
         return page
 
     _locked_page = b""
-    """The page, as it was read while it was locked."""
+    """The page as it was read under the lock."""
 
     def _value(self, page: Page) -> bytes | None:
         """While locked."""

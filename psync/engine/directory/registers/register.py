@@ -1,12 +1,12 @@
-"""A register is a small value in a file that stays open: looked at in memory, changed under its lock by one `pwrite`.
+"""Register: a small value in a file that stays open; it is read in shared memory and changed under its lock.
 
-On disk, ``.psync/...``: a head (which change this is, where the value lies and how long it is, a checksum of all that)
-and, if both fit into a page, the value. A larger one goes to a part of the file that the last one did not take, before
-the head says so. The fact that decides: the one `pwrite` of the first page (whole or not at all under SIGKILL).
+On disk, ``.psync/...``: a head (the number of the change, the offset and length of the value, and a checksum of all)
+and, if both fit into half a page, the value. A larger value is written first, to a part of the file that the last one
+does not take. The fact that decides: the one `pwrite` of the head (whole or not at all under SIGKILL).
 
-The page is mapped into memory, so that who looks costs no system call: a head that was not seen before is checked
-against the value, and looked at again if a writer is in the middle of it. That sees what this host writes. Where
-other hosts write too (a network file system), the page is read from the server each time (`network_register`).
+The page is mapped into memory, so that a read costs no system call. A head that was not seen before is checked against
+the value, and read again if the check fails, because a writer is in the middle of its `pwrite`. The map shows what this
+host writes; on a network file system `NetworkRegister` reads the page from the server each time.
 
 read: no system call. update: flock, pwrite, flock.
 """
@@ -29,19 +29,19 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import CHANGE, READ, read_all, write_all
-from psync.engine.directory.registers.slots import SIZE, MappedSeats
+from psync.engine.directory.registers.slots import SLOTS_BYTES, MappedSlots
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue
 
-PAGE = 4096
+PAGE_BYTES = 4096
 MAGIC = b"psync=1\n"
 _HEAD = struct.Struct("<8sQIII")
 """Magic, number of the change, where the value begins, how long it is, the checksum."""
-_FACTS = struct.Struct("<QII")
-HEAD = _HEAD.size
-ROOM = PAGE - SIZE - HEAD
-"""Bytes of a value that has its place in the first page. Half of that is for seats."""
+_CHECKED_FIELDS = struct.Struct("<QII")
+HEAD_BYTES = _HEAD.size
+MAX_INLINE_BYTES = PAGE_BYTES - SLOTS_BYTES - HEAD_BYTES
+"""Bytes of a value that stands in the first page. The second half of that is for slots."""
 _unpack = _HEAD.unpack_from
 Page = mmap.mmap | bytes
 Head = tuple[bytes, int, int, int, int]
@@ -51,22 +51,22 @@ _Seen = tuple["Head | None", "bytes | None"]
 def _encode(number: int, offset: int, value: bytes | None) -> bytes:
     """The head, and the value if it belongs behind it. No value at all: length 0 and offset 0."""
     size = len(value or b"")
-    check = crc32(value or b"", crc32(_FACTS.pack(number, offset, size)))
+    check = crc32(value or b"", crc32(_CHECKED_FIELDS.pack(number, offset, size)))
     head = _HEAD.pack(MAGIC, number, offset, size, check)
-    return head + value if value is not None and offset == HEAD else head
+    return head + value if value is not None and offset == HEAD_BYTES else head
 
 
-_BLANK = _encode(0, 0, None).ljust(PAGE, b"\0")
+_BLANK = _encode(0, 0, None).ljust(PAGE_BYTES, b"\0")
 
 
-LARGEST = 1 << 26
-"""Bytes of a damaged one that are kept."""
+MAX_QUARANTINED_BYTES = 1 << 26
+"""Bytes of a damaged register that go to quarantine."""
 
 
 def _is_sound(data: bytes) -> bool:
     magic, number, offset, size, check = _unpack(data)
     value = data[offset : offset + size] if offset else b""
-    fits: bool = crc32(value, crc32(_FACTS.pack(number, offset, size))) == check
+    fits: bool = crc32(value, crc32(_CHECKED_FIELDS.pack(number, offset, size))) == check
     return magic == MAGIC and len(value) == size and fits
 
 
@@ -80,27 +80,27 @@ class DirectoryRegister(Register):
         fs: AtomicFiles,
         *,
         changed: Callable[[], None],
-        kept: DescriptorCache,
-        mends: bool = True,
-        seated: bool = False,
+        descriptors: DescriptorCache,
+        repairs: bool = True,
+        with_slots: bool = False,
     ) -> None:
-        self._mends = mends
+        self._repairs = repairs
         self._name = name
         self._path = path
         self._fs = fs
         self._changed = changed
-        self._kept = kept
+        self._descriptors = descriptors
         self._threads = threading.Lock()
         self._fd = -1
         self._map: Page | None = None
         self._writable = True
         self._seen: _Seen = None, None
-        """A head, and the value that it belongs to. One tuple: threads share it."""
+        """The last head, and its value. One tuple, so that threads see both or neither."""
         self._numbers: memoryview | None = None
-        """The seats, in memory."""
-        self.seats = self._make_seats() if seated else None
+        """The slots, in memory."""
+        self.seats = self._make_seats() if with_slots else None
 
-    # -- looking -----------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------
 
     def read(self) -> bytes | None:
         page = self._map or self._opened(create=False)
@@ -112,15 +112,15 @@ class DirectoryRegister(Register):
             except Unreadable:
                 continue  # a writer was in the middle of it
             except ValueError:
-                return self.read()  # it was closed meanwhile, to make room for others
+                return self.read()  # the descriptor cache closed it meanwhile
             except OSError as error:
                 if error.errno == errno.EBADF:
                     return self.read()
                 raise translate_os_error(error, self._name, self._path) from error
-        return self.update(lambda value: value)  # nobody writes while that has the lock
+        return self.update(lambda value: value)  # under the lock no writer is at work
 
     def _value(self, page: Page) -> bytes | None:
-        """What the head in `page` stands for. Raises `Unreadable` if the two don't fit."""
+        """The value that the head in `page` announces. Raises `Unreadable` if its checksum does not fit."""
         head = _unpack(page)
         seen, value = self._seen
         if head == seen:
@@ -129,41 +129,41 @@ class DirectoryRegister(Register):
         if magic != MAGIC:
             raise Unreadable("it does not begin as a register does")
         found: bytes | None = None
-        if offset == HEAD:
-            found = page[HEAD : HEAD + size]
+        if offset == HEAD_BYTES:
+            found = page[HEAD_BYTES : HEAD_BYTES + size]
         elif offset:
             if offset + size > self._fs.size(self._fd):  # or a damaged size would ask for gigabytes
                 raise Unreadable("the value ends too early")
             found = read_all(self._fd, size, offset)
-        if crc32(found or b"", crc32(_FACTS.pack(number, offset, size))) != check:
+        if crc32(found or b"", crc32(_CHECKED_FIELDS.pack(number, offset, size))) != check:
             raise Unreadable("the checksum does not fit the value")
         self._seen = head, found
         return found
 
     def _damaged(self, error: Unreadable) -> CorruptValue:
-        """What to say of it. Its bytes go to quarantine, and it begins anew, as if it had never been set."""
+        """The error for a damaged register, which goes to quarantine and begins anew, as if it had never been set."""
         refuge = None
         with contextlib.suppress(OSError):
-            refuge = self._begin_anew(str(error))
-        kept = f"its bytes are kept at {refuge}, and it begins anew" if refuge else f"it is still at {self._path}"
+            refuge = self._reset(str(error))
+        place = f"its bytes are kept at {refuge}, and it begins anew" if refuge else f"it is still at {self._path}"
         return CorruptValue(
-            f"the register {self._name!r} is damaged ({error}); {kept}",
+            f"the register {self._name!r} is damaged ({error}); {place}",
             key=self._name,
             path=self._path,
             quarantine=refuge,
             reason=str(error),
         )
 
-    def _begin_anew(self, reason: str) -> str | None:
-        """In the same file, which others have open and see it in; unless somebody was faster."""
-        if not self._mends:
+    def _reset(self, reason: str) -> str | None:
+        """Quarantine the bytes and blank the file in place (others have it open) unless another process was faster."""
+        if not self._repairs:
             return None
-        fd = self._fs.trust.kept(os.open(self._path, CHANGE), self._path)
+        fd = self._fs.trust.checked(os.open(self._path, CHANGE), self._path)
         try:
             flock(fd, LOCK_EX)
             size = os.fstat(fd).st_size
-            data = read_all(fd, min(size, LARGEST))
-            if size >= PAGE and _is_sound(data):
+            data = read_all(fd, min(size, MAX_QUARANTINED_BYTES))
+            if size >= PAGE_BYTES and _is_sound(data):
                 return None
             refuge = self._fs.keep(self._name, data, reason)
             if refuge is not None:
@@ -176,7 +176,7 @@ class DirectoryRegister(Register):
 
     def update(self, function: Update) -> bytes | None:
         callers = False
-        """True while the caller's function runs: what it raises is none of ours."""
+        """True while the caller's function runs: its OSError is passed on as it is."""
         try:
             with self._threads:
                 page = self._map if self._map is not None and self._writable else self._open(create=True)
@@ -191,11 +191,11 @@ class DirectoryRegister(Register):
                         return old
                     self._put(page, new)
                 finally:
-                    try:  # here, and not in a function, into which a signal's handler could come
+                    try:  # inline: a signal's handler could run on the way into a function
                         flock(self._fd, LOCK_UN)
                     except OSError:
                         self._close()  # which unlocks it too
-                    except BaseException:  # it came by an audit hook, before the kernel was asked
+                    except BaseException:  # a handler ran in an audit hook, before the system call
                         flock(self._fd, LOCK_UN)
                         raise
         except OSError as error:
@@ -210,11 +210,11 @@ class DirectoryRegister(Register):
     def _put(self, page: Page, new: bytes) -> None:
         """While locked."""
         _, number, offset, size, _ = _unpack(page)
-        if len(new) <= ROOM:
-            at = HEAD
+        if len(new) <= MAX_INLINE_BYTES:
+            at = HEAD_BYTES
         else:
-            behind = -(-(offset + size) // PAGE) * PAGE
-            at = PAGE if offset < PAGE or offset >= PAGE + len(new) else behind
+            behind = -(-(offset + size) // PAGE_BYTES) * PAGE_BYTES
+            at = PAGE_BYTES if offset < PAGE_BYTES or offset >= PAGE_BYTES + len(new) else behind
             write_all(self._fd, new, at)
             if self._fs.sync_file:
                 os.fdatasync(self._fd)
@@ -224,12 +224,12 @@ class DirectoryRegister(Register):
             if written != len(data):
                 write_all(self._fd, data[written:], written)
             return
-        before = page[: HEAD + ROOM]
+        before = page[: HEAD_BYTES + MAX_INLINE_BYTES]
         write_all(self._fd, data, 0)
         try:
             os.fdatasync(self._fd)
         except BaseException:
-            # written once more, because the kernel has given up what it could not write
+            # write the old head again: the kernel has given up the page that it could not sync
             write_all(self._fd, before, 0)
             raise
 
@@ -243,8 +243,8 @@ class DirectoryRegister(Register):
             raise translate_os_error(error, self._name, self._path) from error
 
     def _open(self, *, create: bool) -> Page | None:
-        """The first page of the file, which is made if there is none; without `create` None then, and being allowed to
-        read is enough."""
+        """Open the file and return its first page. With `create` the file is created if it is missing, and has to be
+        writable; without, None if it is missing, and permission to read is enough."""
         self._close()
         with fork_hooks.put_off:
             while True:
@@ -263,7 +263,7 @@ class DirectoryRegister(Register):
                     except FileNotFoundError:
                         return None
                     self._writable = False
-                self._fs.trust.kept(fd, self._path)
+                self._fs.trust.checked(fd, self._path)
                 try:
                     self._map = self._show(fd)
                 except BaseException as error:
@@ -272,39 +272,41 @@ class DirectoryRegister(Register):
                         raise self._damaged(Unreadable("it is shorter than a page")) from error
                     raise
                 self._fd = fd
-                self._kept.opened(self)
+                self._descriptors.opened(self)
                 return self._map
 
     def _show(self, fd: int) -> Page:
-        return mmap.mmap(fd, PAGE, access=mmap.ACCESS_WRITE if self._writable and self.seats else mmap.ACCESS_READ)
+        return mmap.mmap(
+            fd, PAGE_BYTES, access=mmap.ACCESS_WRITE if self._writable and self.seats else mmap.ACCESS_READ
+        )
 
-    # -- the seats ---------------------------------------------------------------------------------------
+    # -- the slots ---------------------------------------------------------------------------------------
 
     def _make_seats(self) -> Seats:
-        return MappedSeats(self)
+        return MappedSlots(self)
 
     def numbers(self) -> memoryview:
-        """The seats, two numbers each, in memory. To be changed only in `update`, or by `store`."""
+        """The slots, two numbers each, in memory. They may be changed only within `update`, or by `store_word`."""
         while (numbers := self._numbers) is None:
             page = self._map or self._opened(create=True)
             if isinstance(page, mmap.mmap):
-                numbers = self._numbers = memoryview(page)[PAGE - SIZE :].cast("Q")
+                numbers = self._numbers = memoryview(page)[PAGE_BYTES - SLOTS_BYTES :].cast("Q")
         return numbers
 
-    def store(self, at: int, number: int) -> None:
-        """No system call. What this thread looks at afterwards, it looks at after that."""
+    def store_word(self, at: int, number: int) -> None:
+        """Store one number without a system call. Loads that this thread makes afterwards are made after the store."""
         try:
-            with self._threads:  # to let go of it is the fence
+            with self._threads:  # its release is the memory fence
                 if self._map is None or not self._writable:
                     self._open(create=True)
                 self.numbers()[at] = number
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
 
-    def make_room(self) -> None:
-        """While locked: a store that finds no room on the disk for the page would kill the process."""
+    def allocate(self) -> None:
+        """While locked: allocate the page on the disk; a store that finds no room would kill the process by SIGBUS."""
         try:
-            os.posix_fallocate(self._fd, 0, PAGE)
+            os.posix_fallocate(self._fd, 0, PAGE_BYTES)
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
 
@@ -318,7 +320,9 @@ class DirectoryRegister(Register):
     def _close(self) -> None:
         self._numbers = None
         if isinstance(self._map, mmap.mmap):
-            with contextlib.suppress(BufferError):  # a thread looks at the seats, or puts a word: it ends after that
+            with contextlib.suppress(
+                BufferError
+            ):  # another thread reads or writes slots: the map closes when it is done
                 self._map.close()
         self._map = None
         if self._fd >= 0:

@@ -1,14 +1,15 @@
-"""The seats of a register: the second half of its first page.
+"""Register slots: words beside a register, each written by one owner without a lock.
 
-A seat is two numbers, its owner and its word. A word is written all at once, and nothing else is written there, whoever
-changes the register, so no lock is needed. What closes lies behind the words, and is read last.
+The slots take the second half of the register's first page. A slot is two numbers, its owner and its word. One store
+or `pwrite` writes a word whole, and no update of the register writes there, so no lock is needed. The `closed` number
+lies behind the words, and is read last.
 
-Where that page is in memory that all processes share, to put a word is a store, and a look some loads. That needs a
-processor on which stores are seen in the order in which they were made, and a fence between one's own store and the
-loads that follow: of those that run here, that is x86, where a lock that is taken or let go is such a fence.
+In shared memory (`MappedSlots`) `put` is one store, and `look` some loads. That needs a processor on which other
+processes see stores in the order in which they were made, and a fence between a process's own store and its loads after
+that: of the supported ones that is x86, where taking or releasing a lock is such a fence.
 
-On a network file system all is done by the server, one after the other, as the file is open with O_DIRECT; a reply is
-filled from its beginning on, so that what closes is no older than the words. look, words: READ. put, give, close:
+On a network file system (`PageSlots`) the file is open with O_DIRECT, and the server does one request after the other.
+It fills a reply from the beginning, so that `closed` is no older than the words. look, words: READ. put, give, close:
 WRITE.
 """
 
@@ -17,20 +18,18 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from psync.engine.contract.register import Looked, Seat, Seats
 
-if TYPE_CHECKING:
-    from psync.engine.directory.registers.nfs import NetworkRegister
-    from psync.engine.directory.registers.register import DirectoryRegister
+T = TypeVar("T")
 
-SIZE = 2048
-"""Bytes of the page that are for seats."""
+SLOTS_BYTES = 2048
+"""Bytes of the page that are for slots."""
 _SEAT = struct.Struct("<QQ")
-COUNT = SIZE // _SEAT.size - 1
-_ALL = struct.Struct(f"<{2 * COUNT + 2}Q")
+SLOT_COUNT = SLOTS_BYTES // _SEAT.size - 1
+_ALL = struct.Struct(f"<{2 * SLOT_COUNT + 2}Q")
 _WORD = struct.Struct("<Q")
 
 
@@ -38,19 +37,42 @@ def _looked(numbers: Sequence[int]) -> Looked:
     return Looked([*map(Seat, numbers[:-2:2], numbers[1:-2:2])], numbers[-1])
 
 
-class PageSeats(Seats):
-    """By system calls."""
+class OpenPage(Protocol):
+    """A register's file on a network file system, as far as its slots use it."""
 
-    count = COUNT
+    def with_file(self, use: Callable[[int], T]) -> T:
+        """``use(descriptor)``, with the file open. `use` may write only within `apart` or `Register.update`."""
 
-    def __init__(self, register: NetworkRegister, begin: int) -> None:
+    def while_open(self, write: Callable[[], object]) -> None:
+        """``write()``, while no thread closes the file, which is open for writing."""
+
+
+class MappedPage(Protocol):
+    """A register's page in shared memory, as far as its slots use it."""
+
+    def numbers(self) -> memoryview:
+        """The slots, two numbers each. They may be changed only within `Register.update`, or by `store_word`."""
+
+    def store_word(self, at: int, number: int) -> None:
+        """Store one number. Loads that this thread makes afterwards are made after the store."""
+
+    def allocate(self) -> None:
+        """Allocate the page on the disk: a store that finds no room would kill the process by SIGBUS."""
+
+
+class PageSlots(Seats):
+    """Slots read by `pread` and written by `pwrite`, where the server does one request after the other."""
+
+    count = SLOT_COUNT
+
+    def __init__(self, register: OpenPage, begin: int) -> None:
         super().__init__()
         self._register = register
         self._begin = begin
 
     def _numbers(self) -> tuple[int, ...]:
-        data = self._register.at_hand(lambda fd: os.pread(fd, SIZE, self._begin))
-        return _ALL.unpack(data.ljust(SIZE, b"\0"))
+        data = self._register.with_file(lambda fd: os.pread(fd, SLOTS_BYTES, self._begin))
+        return _ALL.unpack(data.ljust(SLOTS_BYTES, b"\0"))
 
     def look(self) -> Looked:
         return _looked(self._numbers())
@@ -60,24 +82,24 @@ class PageSeats(Seats):
         return [numbers[2 * seat + 1] for seat in seats], numbers[-1]
 
     def put(self, seat: int, word: int) -> None:
-        self._register.apart(lambda: self._write(_WORD.pack(word), seat * _SEAT.size + _WORD.size))
+        self._register.while_open(lambda: self._write(_WORD.pack(word), seat * _SEAT.size + _WORD.size))
 
     def give(self, seat: int, owner: int) -> None:
         self._write(_SEAT.pack(owner, 0), seat * _SEAT.size)
 
     def close(self, number: int) -> None:
-        self._write(_SEAT.pack(0, number), COUNT * _SEAT.size)
+        self._write(_SEAT.pack(0, number), SLOT_COUNT * _SEAT.size)
 
     def _write(self, data: bytes, at: int) -> None:
-        self._register.at_hand(lambda fd: os.pwrite(fd, data, self._begin + at))
+        self._register.with_file(lambda fd: os.pwrite(fd, data, self._begin + at))
 
 
-class MappedSeats(Seats):
-    """By loads and stores of words that lie in memory. No system calls, but one to give a seat."""
+class MappedSlots(Seats):
+    """Slots read by loads and written by stores of words in shared memory. Only `give` makes a system call."""
 
-    count = COUNT
+    count = SLOT_COUNT
 
-    def __init__(self, register: DirectoryRegister) -> None:
+    def __init__(self, register: MappedPage) -> None:
         super().__init__()
         self._register = register
         self._fence = threading.Lock()
@@ -88,18 +110,18 @@ class MappedSeats(Seats):
     def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
         numbers = self._register.numbers()
         words = [numbers[2 * seat + 1] for seat in seats]
-        return words, numbers[2 * COUNT + 1]
+        return words, numbers[2 * SLOT_COUNT + 1]
 
     def put(self, seat: int, word: int) -> None:
-        self._register.store(2 * seat + 1, word)
+        self._register.store_word(2 * seat + 1, word)
 
     def give(self, seat: int, owner: int) -> None:
-        self._register.make_room()
+        self._register.allocate()
         numbers = self._register.numbers()
         numbers[2 * seat + 1] = 0
         numbers[2 * seat] = owner
 
     def close(self, number: int) -> None:
-        self._register.numbers()[2 * COUNT + 1] = number
+        self._register.numbers()[2 * SLOT_COUNT + 1] = number
         with self._fence:
             pass
