@@ -69,6 +69,8 @@ def test_a_store_without_a_key_loads_no_openssl_nor_what_else_it_has_no_use_for(
     program = f"import sys, psync; psync.PickleShareDB({str(tmp_path / 'store')!r})['key'] = 1; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=True, capture_output=True, text=True)
     assert {"_hashlib", "ssl", "random", "tempfile", "shutil", "lzma"} & set(ran.stdout.split()) == set()
+    others = tuple(f"psync.engine.{name}" for name in ("redis", "signed", "memory", "admin"))
+    assert [module for module in ran.stdout.split() if module.startswith(others)] == []
 
 
 def test_the_change_log_begins_with_this_version() -> None:

@@ -1,15 +1,18 @@
-"""What is asked of a place before a store is opened there, or by who only looks: a path, or the URL of a server."""
+"""Administration: checks, diagnoses, repairs and reads the place of a store from outside, by path or URL.
+
+What serves one kind of place alone is loaded when a place of that kind is named.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from psync.engine.redis.url import is_address, parse
-from psync.engine.signed.keys import Key, keys_for
+from psync.engine.contract.engine import Engine
+from psync.engine.contract.report import Finding
+from psync.engine.contract.values import Key
+from psync.engine.root import Root, check_path, is_address
 
 __all__ = [
     "checked",
@@ -24,33 +27,29 @@ __all__ = [
     "shown",
 ]
 
-if TYPE_CHECKING:
-    from psync.engine.contract.engine import Engine
-    from psync.engine.contract.report import Finding
-
-Root = str | os.PathLike[str]
-_looks_like_a_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
-
 
 def checked(root: Root) -> Root:
-    """`root`, if it is a path or a URL that can be opened. Raises ValueError."""
+    """Return `root`, if it is a path or a URL that can be opened. Raises ValueError."""
     if is_address(root):
+        from psync.engine.redis.url import parse
+
         parse(str(root))
-    elif isinstance(root, str) and _looks_like_a_url(root):
-        raise ValueError(
-            f"{root!r} is the URL of nothing that psync knows: it begins with redis://, rediss:// or unix://. If a "
-            f"directory has this name, write ./{root}"
-        )
+    else:
+        check_path(root)
     return root
 
 
 def shown(root: Root) -> str:
-    """For people: a path as it was given, a URL without its password."""
-    return parse(str(root)).shown if is_address(root) else os.fspath(root)
+    """Return `root` for people: a path as it was given, a URL without its password."""
+    if is_address(root):
+        from psync.engine.redis.url import parse
+
+        return parse(str(root)).shown
+    return os.fspath(root)
 
 
 def is_there(root: Root) -> bool:
-    """Whether there is such a directory. A server is taken to be there: to speak to it raises if it is not."""
+    """Whether there is such a directory. A server is assumed to be there; the first verb raises if it is not."""
     return is_address(root) or os.path.isdir(os.path.expanduser(root))
 
 
@@ -70,9 +69,10 @@ def is_used(root: Root) -> bool:
 
 
 def looking_engine(root: Root, *, key: Key | None = None, trust_group: bool = False) -> Engine:
-    """An engine for who only looks: all that would change something raises `StoreFailed`, damaged bytes stay where they
-    are. Raises as `open_engine` does."""
+    """Open a read-only engine: every verb that would change something raises `StoreFailed`; damaged bytes stay where
+    they are. Raises as `open_engine` does."""
     from psync.engine.signed.engine import opened
+    from psync.engine.signed.keys import keys_for
 
     engine: Engine
     if is_address(root):
@@ -87,7 +87,7 @@ def looking_engine(root: Root, *, key: Key | None = None, trust_group: bool = Fa
 
 
 def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:
-    """All that is to be said of the place: what works there, what stands in the way, what is left of the dead."""
+    """Diagnose the place: what works there, what is in the way, what dead processes left."""
     if is_address(root):
         from psync.engine.redis.doctor import diagnosed as diagnosed_server
 
@@ -98,15 +98,15 @@ def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:
 
 
 def paired(root: Root, patience: float) -> Iterator[Finding]:
-    """What two hosts found out about the directory, on each of which this is called at the same time. Raises
-    TimeoutError if the other one did not come within `patience` seconds."""
+    """Try the directory out from two hosts, on each of which this is called at the same time; returns what they found.
+    Raises TimeoutError if the other one did not come within `patience` seconds."""
     from psync.engine.directory.admin.pair import paired
 
     return paired(_absolute(root), patience)
 
 
 def put_back(root: Root, name: str, *, trust_group: bool = False) -> str:
-    """The value that was set aside in the directory under that name stands there again: see `remains.put_back`."""
+    """Restore the value that was set aside in the directory under that name: see `leftovers.put_back`."""
     from psync.engine.directory.admin.leftovers import put_back
 
     return put_back(_absolute(root), name, team=trust_group)
@@ -118,11 +118,12 @@ def _absolute(root: Root) -> str:
 
 @contextlib.contextmanager
 def fresh_store(root: Root) -> Iterator[str]:
-    """A new place beside what is at `root`, in the same directory or on the same server, for a store that nobody else
-    uses; it is gone afterwards, with all that is in it."""
+    """Make a place for a store that nobody else uses: below the same directory, or on the same server, as `root`. It is
+    removed afterwards, with all that is in it."""
     name = f"psync-test-{os.urandom(6).hex()}"
     if is_address(root):
         from psync.engine.redis.engine import RedisEngine
+        from psync.engine.redis.url import parse
 
         engine = RedisEngine(parse(str(root))._replace(prefix=name).whole)
         try:

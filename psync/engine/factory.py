@@ -1,4 +1,4 @@
-"""What a user names becomes an engine: a path today; one place to say so."""
+"""Engine factory: opens the engine for a path, the URL of a server, or another engine, and shares engines."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import os
 import threading
 import weakref
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
-from psync.engine.admin import checked
 from psync.engine.contract.engine import Engine
-from psync.engine.contract.values import Durability, Serializer
+from psync.engine.contract.values import Durability, Key, Serializer
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
-from psync.engine.redis.url import is_address
-from psync.engine.serialization import ALLOW, SERIALIZER, Allow, agree
-from psync.engine.signed.engine import SignedEngine, opened
-from psync.engine.signed.keys import FILE as KEY_FILE
-from psync.engine.signed.keys import Key, keys_for
+from psync.engine.environment import ALLOW, KEY_FILE, SERIALIZER
+from psync.engine.root import Root, check_path, is_address
+from psync.engine.serialization import Allow, agree
+from psync.engine.store_marker import check_unsigned
 from psync.engine.system import fork_hooks
 
 __all__ = [
@@ -34,14 +33,15 @@ __all__ = [
     "shared_engine",
 ]
 
-Root = str | os.PathLike[str]
+if TYPE_CHECKING:
+    from psync.engine.signed.keys import Keys
+
 MEMORY = "/dev/shm"
-PLENTY = 1 << 30
-"""Bytes."""
+MIN_FREE_BYTES = 1 << 30
 
 
-class _Shared:
-    """The engines that are shared in this process, by what they were opened with, as long as somebody uses them."""
+class _EngineRegistry:
+    """The shared engines of this process, by the arguments they were opened with, as long as they are used."""
 
     def __init__(self) -> None:
         self.engines: weakref.WeakValueDictionary[Hashable, Engine] = weakref.WeakValueDictionary()
@@ -52,7 +52,7 @@ class _Shared:
         self.lock = threading.Lock()
 
 
-_shared = _Shared()
+_registry = _EngineRegistry()
 
 
 def open_engine(
@@ -67,86 +67,112 @@ def open_engine(
     allow: Allow | None = None,
 ) -> Engine:
     """A new engine for the directory or the URL `root`; an engine is taken as it is. With a `key`, or a file
-    PSYNC_KEY_FILE, what is stored is sealed. `serializer` and `allow`: see `format.agree`; a server is only asked what
-    its store was begun with if something is asked for.
+    PSYNC_KEY_FILE, what is stored is signed. `serializer` and `allow`: see `serialization.agree`; a server is asked
+    for the marker of its store only if a serializer or allowed names are given.
 
     Raises `UnsafeStore` if others could write to the directory, or if the store is sealed with another key, or is and
     there is none, or is not and there is one, or was begun with another serializer. `StoreFailed` for a server that
     can't be reached or relied on; ValueError for one that does not keep what `durability` promises, or a URL that can't
     be.
     """
-    engine = _sealed(root, durability, wakeups, key, trust_group, sharing)
+    engine = _opened(root, durability, wakeups, key, trust_group, sharing)
     asked = serializer is not None or allow is not None or bool({SERIALIZER, ALLOW} & os.environ.keys())
     if asked or isinstance(root, DirectoryEngine) or not (isinstance(root, Engine) or is_address(root)):
         agree(engine, serializer, allow)
     return engine
 
 
-def _sealed(
+def _opened(
     root: Root | Engine, durability: Durability, wakeups: Wakeups, key: Key | None, trust_group: bool, sharing: Sharing
 ) -> Engine:
-    """`open_engine`, as far as the bytes of values don't matter."""
-    if isinstance(root, SignedEngine):
-        return root if key is None else opened(root, keys_for(key))
+    """`open_engine`, without the choice of a serializer."""
     if isinstance(root, Engine):
-        keys = keys_for(key, getattr(root, "root", None))
-        return opened(root, keys) if keys is not None or isinstance(root, DirectoryEngine) else root
-    if is_address(checked(root)):
+        return _around(root, key)
+    if is_address(root):
         from psync.engine.redis.engine import RedisEngine
 
         served = RedisEngine(os.fspath(root), durability)
         served.look()
-        return opened(served, keys_for(key, served.root))
-    keys = keys_for(key, os.path.abspath(os.path.expanduser(os.fspath(root))))
+        return _signed(served, _keys(key, served.root))
+    check_path(root)
+    keys = _keys(key, os.path.abspath(os.path.expanduser(os.fspath(root))))  # a bad key leaves no directory behind
     engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
+    return _signed(engine, keys)
+
+
+def _around(engine: Engine, key: Key | None) -> Engine:
+    """`open_engine` for an engine. Without a key, only one for a directory is asked whether its store is signed."""
+    if key is None and engine.signed:
+        return engine
+    keys = _keys(key, getattr(engine, "root", None))
+    return _signed(engine, keys) if keys is not None or isinstance(engine, DirectoryEngine) else engine
+
+
+def _keys(key: Key | None, root: str | None) -> Keys | None:
+    """Return the keys in `key`, else those in the file PSYNC_KEY_FILE; None, and nothing is loaded, without either."""
+    if key is None and not os.environ.get(KEY_FILE):
+        return None
+    from psync.engine.signed.keys import keys_for
+
+    return keys_for(key, root)
+
+
+def _signed(engine: Engine, keys: Keys | None) -> Engine:
+    """Sign what `engine` stores with `keys`, if there are any. Raises `UnsafeStore`: see `open_engine`."""
+    if keys is None:
+        check_unsigned(engine)
+        return engine
+    from psync.engine.signed.engine import opened
+
     return opened(engine, keys)
 
 
 def private_directory() -> str:
-    """A new, empty directory that only this user can open, for as long as its maker needs it: in memory, if there is
-    plenty, and TMPDIR does not name another place."""
+    """Make a new, empty directory that only this user can open; the caller removes it. It is in memory, if
+    there is enough of it and TMPDIR does not name another place."""
     import tempfile
 
     in_memory = None
     if "TMPDIR" not in os.environ:
         try:
             space = os.statvfs(MEMORY)
-            in_memory = MEMORY if space.f_bavail * space.f_frsize >= PLENTY and os.access(MEMORY, os.W_OK) else None
+            free = space.f_bavail * space.f_frsize
+            in_memory = MEMORY if free >= MIN_FREE_BYTES and os.access(MEMORY, os.W_OK) else None
         except OSError:
             pass  # no such place
     return tempfile.mkdtemp(prefix="psync-", dir=in_memory)
 
 
 def remove_directory(path: str) -> None:
-    """All of it; what can't be removed stays."""
+    """Remove a directory and all in it; what can't be removed stays."""
     import shutil
 
     shutil.rmtree(path, ignore_errors=True)
 
 
 def shared_engine(root: Root) -> Engine:
-    """The engine, with its defaults, that all in this process share who name this path or URL."""
+    """Return the engine, with its defaults, that all users of this path or URL in this process share."""
     path = os.fspath(root) if is_address(root) else os.path.abspath(os.path.expanduser(os.fspath(root)))
-    with _shared.lock:
+    with _registry.lock:
         named = path, *map(os.environ.get, (KEY_FILE, SERIALIZER, ALLOW))
-        engine = _shared.engines.get(named)
+        engine = _registry.engines.get(named)
         if engine is None:
             engine = open_engine(path)
-            engine = _shared.engines.setdefault(_what(engine) or named, engine)
-            _shared.engines[named] = engine
+            engine = _registry.engines.setdefault(_identity(engine) or named, engine)
+            _registry.engines[named] = engine
         return engine
 
 
 def rejoined(engine: Engine) -> Engine:
-    """The engine to use for one that was sent here: all that was sent from one directory share one."""
-    what = _what(engine)
+    """Return the engine to use for one that was unpickled here: all for one directory share one."""
+    what = _identity(engine)
     if what is None:
         return engine
-    with _shared.lock:
-        return _shared.engines.setdefault(what, engine)
+    with _registry.lock:
+        return _registry.engines.setdefault(what, engine)
 
 
-def _what(engine: Engine) -> Hashable | None:
-    """What the engine was opened with: where that is the same, one can stand for the other. None if it can't."""
+def _identity(engine: Engine) -> Hashable | None:
+    """Return the arguments that the engine was opened with: engines with the same are alike. None if it has none."""
     what: Hashable | None = getattr(engine, "opened_with", None)
     return what

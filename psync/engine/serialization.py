@@ -14,11 +14,10 @@ from collections.abc import Iterable
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Format, Serializer
+from psync.engine.environment import ALLOW, SERIALIZER
 from psync.engine.store_marker import SERIALIZER_MARKER, as_pickle, is_empty, wrong
 
 Allow = Iterable["type | str"]
-SERIALIZER, ALLOW = "PSYNC_SERIALIZER", "PSYNC_ALLOW"
-"""Environment variables: the choice for every store that is opened without one."""
 _MAGIC = b"psync serializer 1\n"
 
 

@@ -27,6 +27,13 @@ def is_empty(engine: Engine) -> bool:
     )
 
 
+def check_unsigned(engine: Engine) -> None:
+    """Raise `UnsafeStore` if the store is signed: there is no key to open it with."""
+    if engine.read(SIGNATURE_MARKER) is not None:
+        remedy = "give it with key=..., or in the file that PSYNC_KEY_FILE names"
+        raise wrong(engine, "is sealed, and no key was given", remedy)
+
+
 def wrong(engine: Engine, reason: str, remedy: str) -> UnsafeStore:
     """Return the error for a store that can't be opened in the way it was asked for."""
     place = getattr(engine, "root", None)

@@ -14,7 +14,7 @@ import pytest
 
 from psync import ClassRefused, Executor, Mailbox, PickleShareDB, WorkQueue
 from psync.cli import main
-from psync.engine.serialization import ALLOW
+from psync.engine.environment import ALLOW
 from tests.security.attacks import ATTACKS, evil, owned
 from tests.security.test_attacks import USES, fill, watched
 

@@ -20,7 +20,7 @@ import pytest
 from psync import Counter, Event, Lock, Mailbox, PickleShareDB, UnsafeStore, WorkQueue
 from psync.engine.directory.admin.leftovers import remains
 from psync.engine.directory.layout import is_used
-from psync.engine.signed.keys import FILE
+from psync.engine.environment import KEY_FILE as FILE
 from psync.errors import CorruptValue, PsyncError
 from psync.work.admin.overview import Observer
 from tests.security.attacks import ATTACKS, KEY, MALLORYS, Attack, owned, put

@@ -40,7 +40,7 @@ from psync import (
 )
 from psync.cli import main
 from psync.engine.encoding.framing import seal
-from psync.engine.serialization import SERIALIZER
+from psync.engine.environment import SERIALIZER
 from psync.errors import CorruptValue
 from psync.store.json_values import JSON
 from tests.security.attacks import ATTACKS, append_record, evil, evil_item, owned, put, register

@@ -17,7 +17,8 @@ import pytest
 
 from psync import Barrier, Event, Executor, Lock, Mailbox, MemoryEngine, PickleShareDB, UnsafeStore, WorkQueue
 from psync.engine.admin import paired
-from psync.engine.signed.keys import FILE, Keys
+from psync.engine.environment import KEY_FILE as FILE
+from psync.engine.signed.keys import Keys
 from tests.security.test_directories import as_root
 from tests.store.test_corruption import quarantined
 

@@ -92,6 +92,9 @@ class Engine(ABC):
     format: Format | None = None
     """How those above write values, kept for them; None as long as that was not agreed on."""
 
+    signed: bool = False
+    """Whether what is stored through this engine is signed with a key."""
+
     own_folders: Collection[str] = ("quarantine",)
     """The folders below ``.psync/`` that hold nothing that was stored: the engine's own files, and what was set
     aside."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 Durability = Literal["process", "file", "power"]
@@ -57,6 +57,10 @@ class Usage(NamedTuple):
     """Bytes that are in memory now."""
     seconds: float
     """How long it runs."""
+
+
+Key = bytes | Sequence[bytes]
+"""Secret bytes that sign what is stored. The first of several signs; what any of them signed is read."""
 
 
 Serializer = Literal["pickle", "json"]

@@ -20,7 +20,7 @@ from psync.engine.signed.forwarding import forwarded
 from psync.engine.signed.keys import TAG_BYTES, Keys
 from psync.engine.signed.shapes import SignedBucket, SignedLog, SignedRegister
 from psync.engine.signed.signature import CELL, BadSignature, Signer, encoded, items_of
-from psync.engine.store_marker import SIGNATURE_MARKER, as_pickle, is_empty, wrong
+from psync.engine.store_marker import SIGNATURE_MARKER, as_pickle, check_unsigned, is_empty, wrong
 from psync.errors import CorruptValue
 
 _MAGIC = b"psync seal 1\n"
@@ -29,6 +29,8 @@ _ID_BYTES = 16
 
 class SignedEngine(Engine):
     """`engine`, with everything in it signed with `keys`. Made by `opened`, which finds out the store's id."""
+
+    signed = True
 
     def __init__(self, engine: Engine, keys: Keys, store: bytes) -> None:
         self.inner = engine
@@ -219,12 +221,10 @@ def opened(engine: Engine, keys: Keys | None) -> Engine:
         if keys is not None and keys != engine.keys:
             raise ValueError("this engine is sealed with other keys")
         return engine
-    marker = _marker(engine)
     if keys is None:
-        if marker is not None:
-            remedy = "give it with key=..., or in the file that PSYNC_KEY_FILE names"
-            raise wrong(engine, "is sealed, and no key was given", remedy)
+        check_unsigned(engine)
         return engine
+    marker = _marker(engine)
     if marker is None:
         if not is_empty(engine):
             raise wrong(

@@ -14,15 +14,15 @@ import sys
 import weakref
 from collections.abc import Iterable, Sequence
 
+from psync.engine.contract.values import Key
+from psync.engine.environment import KEY_FILE
 from psync.errors import UnsafeStore
 
-FILE = "PSYNC_KEY_FILE"
 MIN_KEY_BYTES = 16
 MAX_FILE_BYTES = 1 << 16
 TAG_BYTES = 32
 """The size of a tag: HMAC-SHA256."""
 
-Key = bytes | Sequence[bytes]
 NO_KEY: Sequence[bytes] = ()
 """Given as the key: use none, whatever PSYNC_KEY_FILE says."""
 
@@ -78,7 +78,7 @@ def keys_for(key: Key | Keys | None, root: str | None = None) -> Keys | None:
         return None
     if key is not None:
         return key if isinstance(key, Keys) else Keys(key)
-    path = os.environ.get(FILE)
+    path = os.environ.get(KEY_FILE)
     return Keys(read_file(path, root)) if path and root is not None else None
 
 
@@ -88,7 +88,7 @@ def read_file(path: str, root: str | None = None) -> list[bytes]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _refused(path, f"can't be read ({error.strerror})", f"make it readable, or unset {FILE}") from error
+        raise _refused(path, f"can't be read ({error.strerror})", f"make it readable, or unset {KEY_FILE}") from error
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -131,13 +131,13 @@ def _arrived(names: tuple[bytes, ...], keys: Iterable[bytes] | None) -> Keys:
     if keys is not None:
         return Keys(list(keys))
     known = _known.get(names)
-    if known is None and (path := os.environ.get(FILE)):
+    if known is None and (path := os.environ.get(KEY_FILE)):
         found = Keys(read_file(path))
         known = found if set(names) <= set(found.names) else None
     if known is None:
         raise UnsafeStore(
             f"a handle of a sealed store was sent here, but its key ({names[0].hex()}) was not: "
-            f"keys don't travel. Open the store here with key=... first, or set {FILE}",
+            f"keys don't travel. Open the store here with key=... first, or set {KEY_FILE}",
             path=None,
             reason="the key is not known here",
         )
