@@ -15,7 +15,7 @@ from psync.cli import main
 from psync.engine import admin
 from psync.engine.contract.values import Alive
 from psync.engine.redis import doctor
-from psync.engine.redis.server_info import Premises, told
+from psync.engine.redis.server_info import ServerInfo, told
 from psync.errors import StoreFailed
 from tests.cli.shell import ENVIRON, psync
 from tests.redis_server import RedisServer
@@ -153,7 +153,7 @@ def test_doctor_tells_what_a_server_is_and_what_it_means(server: RedisServer, ca
 
 
 def test_doctor_judges_what_a_server_may_forget() -> None:
-    def of(**information: str) -> Premises:
+    def of(**information: str) -> ServerInfo:
         usual = {"redis_version": "7.2.4", "maxmemory": "0"}
         return told(usual | information, {"save": "", "appendfsync": "everysec"})
 

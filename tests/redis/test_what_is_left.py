@@ -74,7 +74,7 @@ def test_a_process_may_make_as_many_connections_as_it_likes_one_after_the_other(
 def test_the_thread_that_keeps_a_lease_ends_with_the_engine_that_nobody_has_any_more(server: RedisServer) -> None:
     engine = RedisEngine(server.url("forgotten", lease=600))
     engine.owner()
-    keeper = engine.store.sessions._keeper
+    keeper = engine.store.sessions._renewer
     del engine
     gc.collect()
     assert keeper is not None

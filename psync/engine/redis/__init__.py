@@ -1,16 +1,17 @@
-"""The engine on a Redis or Valkey server: the contract for those who outgrow a shared directory.
+"""Redis engine: keeps the contract on a Redis or Valkey server, for stores that outgrow a shared directory.
 
-Every verb is one round trip: one short script that runs alone on the server, or one plain read. Waits are pushed by
-the server (pub/sub). Liveness is a lease on the server's clock, kept alive by a thread, and the table of processes
-for who is on the same host.
+Every verb is one round trip: one short script that runs alone on the server, or one plain read. The server pushes what
+ends a wait (pub/sub). Liveness is a lease on the server's clock, which a thread renews, and for processes of the same
+host their process table.
 
-``address`` reads the URL; ``server`` sends and repeats; ``scripts`` are the verbs as the server runs them; ``stored``
-is what the bytes look like there; ``owners`` and ``holds`` are who is alive and who keeps others out; ``engine``,
-``bucket``, ``log``, ``mutex``, ``register`` and ``watch`` are the contract. Nothing here touches files.
+``url`` reads the URL; ``connections`` and ``client`` send commands, and repeat them; ``lua`` are the verbs as the
+server runs them; ``encoding`` is what the bytes look like there; ``sessions`` says which processes are alive, ``locks``
+excludes others. ``store`` is what ``bucket``, ``log``, ``mutex``, ``register`` and ``pubsub`` share, and ``engine``
+composes these. ``scan``, ``read_only``, ``server_info`` and ``doctor`` look at the whole. Nothing here touches files.
 
-What a lease does not promise: that its holder knows in time. A process that the server does not hear of for the length
-of its lease (stopped, or cut off) counts as dead; what it held is free, what it claimed goes to others, and what it
-says later is refused by its token or its claim. It goes on as a new owner.
+A lease does not promise that its holder learns of its end in time. A process that the server does not hear of for the
+length of its lease (stopped, or cut off) counts as dead: its locks are free, and its claims go to others. What it says
+later is refused by its token or its claim. It goes on as a new owner.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bucket on the server: a string that grows by APPEND; who follows it reads what came behind where it was."""
+"""Buckets on the server: a string that grows by APPEND; a reader gets what came behind its position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psync.engine.redis.store import RedisStore
 
 NOTHING_KNOWN = Position((0,), 0, 0)
 WHOLE = 2
-"""What the server says of a bucket of which it gives all: it is new to who asks, or was replaced."""
+"""The server's answer for a bucket that it returns whole, as it is new to the reader, or was replaced."""
 
 
 class RedisBucket(Bucket):
@@ -28,12 +28,12 @@ class RedisBucket(Bucket):
         return found
 
     def look_first(self) -> None:
-        """Before the first append of this process: what damaged bytes were extended by would be lost with them."""
+        """Read the bucket before the first append of this process: items appended to damaged bytes would be lost."""
         if self.key not in self._store.sound:
             self.tail()
 
     def append(self, ops: bytes) -> int:
-        """One round trip; the first of a process looks first."""
+        """One round trip; the first append of a process reads first."""
         self.look_first()
         return self._store.append([(self.key, ops)], self._name)
 
@@ -87,7 +87,7 @@ class _Held(HeldBucket):
         self._store.put(lua.WRITE, self._key, data, self._proof)
 
     def secure(self) -> None:
-        """Nothing: the server writes its commands to its disk in their order, so what follows never outlives this."""
+        """Do nothing: the server writes commands to its disk in their order, so no later one outlives this."""
 
     def drop(self) -> None:
         self._check()

@@ -1,8 +1,9 @@
-"""Commands to one server: each is sent until it is answered, and a script that changes something is done only once.
+"""Client: sends each command to the server until it is answered; a script that changes something runs only once.
 
-A connection is used by one thread at a time and never by a forked child. When an answer does not come, the same
-request goes out again, with the same number and from the same slot, to whoever is the server by then; the script
-finds the answer that it had noted. Tries are at most a second apart; after `Address.patience` seconds: `StoreFailed`.
+A connection is used by one thread at a time and never by a forked child. If an answer does not come, the client sends
+the same request again, with the same number and from the same slot, to the host that is the server by then. The script
+finds the answer that it had noted. Retries are at most a second apart; after `Address.patience` seconds `StoreFailed`
+is raised.
 """
 
 from __future__ import annotations
@@ -11,24 +12,24 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from psync.engine.redis.connections import Connections, client, is_refusal, lost, socket_of
+from psync.engine.redis.connections import Connections, is_refusal, no_answer, redis_py, socket_of
 from psync.engine.redis.encoding import fresh
 from psync.engine.redis.lua import Script
-from psync.engine.redis.server_info import Premises, fields, settings, told
+from psync.engine.redis.server_info import ServerInfo, fields, settings, told
 from psync.engine.redis.url import Address
 from psync.engine.system import clock, fork_hooks
 from psync.errors import StoreFailed, StoreFull
 
-AT_ONCE = 1000
-"""Keys that are asked for at a time."""
-RENEW_NOTES = 400.0
-"""Seconds after which a slot's notes get their full time (900 seconds) again."""
-FIRST_BREAK, LONGEST_BREAK = 0.02, 1.0
-"""Seconds between two tries."""
+KEYS_PER_SCAN = 1000
+"""The COUNT of a SCAN."""
+NOTE_RENEWAL_S = 400.0
+"""The interval at which a slot's notes get their full time to live (900 seconds) again."""
+FIRST_RETRY_S, MAX_RETRY_S = 0.02, 1.0
+"""The pauses between two tries: the first one, and the longest."""
 
 
 class Line:
-    """A connection, and the slot in which the server notes what was answered on it."""
+    """A connection, and the slot in which the server notes the answers to its requests."""
 
     def __init__(self, connections: Connections, slot: bytes) -> None:
         self._connections = connections
@@ -39,10 +40,10 @@ class Line:
         """When a note last got its full time."""
 
     def next_number(self) -> bytes:
-        """Of the next request: larger than all before, and now and then one with which a note gets its full time."""
+        """Return the next request's number, larger than all before; every hundredth renews a note's full time."""
         now = clock.monotonic()
         self._number += 1
-        if now - self._noted > RENEW_NOTES:
+        if now - self._noted > NOTE_RENEWAL_S:
             self._number += -self._number % 100
         if not self._number % 100:
             self._noted = now
@@ -65,10 +66,10 @@ class Server:
         self.connections = Connections(address)
         self._lines: list[Line] = []  # taken and given back by single calls, so threads need no lock
         self._closings = 0
-        self._premises: Premises | None = None
+        self._info: ServerInfo | None = None
         self.era = 0
-        """Grows whenever the server may have forgotten something that it had answered: when it was restarted, unless
-        all is always on its disk first, or when a replica took its place."""
+        """Grows whenever the server may have lost a change that it had answered: after a restart, unless every change
+        is on its disk first, and when a replica has taken its place."""
         fork_hooks.remember(self)
 
     def __repr__(self) -> str:
@@ -87,13 +88,13 @@ class Server:
             return Line(self.connections, self.prefix + b"q:" + fresh().hex().encode())
 
     def _give_back(self, line: Line, closings: int) -> None:
-        """For the next request; unless this was closed meanwhile, by another thread."""
+        """Keep the connection for the next request, unless another thread has closed this client meanwhile."""
         self._lines.append(line)
         if closings != self._closings:
             self._hang_up()
 
     def close(self) -> None:
-        self._closings += 1  # before: who gives one back from now on closes it
+        self._closings += 1  # first, so that a thread that gives one back from now on closes it
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -103,35 +104,35 @@ class Server:
     # -- requests ------------------------------------------------------------------------------------
 
     def ask(self, *command: Any) -> Any:
-        """The answer to a command that may be done twice: a read."""
+        """Return the answer to a command that may run twice: a read."""
         return self._repeated(lambda line: line.ask(*command), str(command[0]))
 
     def get(self, kind: bytes, name: bytes) -> bytes | None:
         return self.ask("GET", self.prefix + kind + name)  # type: ignore[no-any-return]
 
     def keys(self, kind: bytes, begin: bytes = b"") -> Iterator[bytes]:
-        """What stands behind `kind` in all keys that do, if it begins so; some of it twice. A pass over all keys of the
-        server."""
+        """Yield the names of all keys of a kind that begin with `begin`; some of them twice. A pass over all keys of
+        the server."""
         head = self.prefix + kind
         for key in self._scanned("SCAN", "MATCH", _literally(head + begin) + b"*"):
             yield key[len(head) :]
 
     def members(self, key: bytes) -> Iterator[bytes]:
-        """Of a set; some of them twice."""
+        """Yield the members of a set; some of them twice."""
         return self._scanned("SSCAN", self.prefix + key)
 
     def _scanned(self, command: str, *arguments: Any) -> Iterator[bytes]:
         before, after = (arguments, ()) if command == "SSCAN" else ((), arguments)
         cursor = 0
         while True:
-            found, some = self.ask(command, *before, cursor, *after, "COUNT", AT_ONCE)
+            found, some = self.ask(command, *before, cursor, *after, "COUNT", KEYS_PER_SCAN)
             yield from some
             cursor = int(found)
             if not cursor:
                 return
 
     def run(self, script: Script, *arguments: Any) -> list[Any]:
-        """What the script answers; done once, however often it has to be sent."""
+        """Run a script once, however often it has to be sent; returns its answer."""
         line = self._line()
         call = (script.sha, 1, line.slot, self.prefix, line.next_number(), *arguments)
         return self._repeated(lambda line: self._evaluate(line, script, call), "a script", line)  # type: ignore[no-any-return]
@@ -139,7 +140,7 @@ class Server:
     def _evaluate(self, line: Line, script: Script, call: tuple[Any, ...]) -> Any:
         try:
             return line.ask("EVALSHA", *call)
-        except client().exceptions.NoScriptError:
+        except redis_py().exceptions.NoScriptError:
             return line.ask("EVAL", script.source, *call[1:])
 
     def _repeated(self, request: Callable[[Line], Any], what: str, line: Line | None = None) -> Any:
@@ -147,20 +148,20 @@ class Server:
         line = line or self._line()
         try:
             answer = request(line)
-        except lost() as error:
+        except no_answer() as error:
             answer = self._again(request, what, line, error)
-        except client().exceptions.ResponseError as error:
+        except redis_py().exceptions.ResponseError as error:
             self._give_back(line, closings)
             raise self._refused(error) from error
-        except BaseException:  # a signal's handler raised: the answer may still come, to whoever reads next
+        except BaseException:  # a signal's handler raised: the next request would read this one's answer
             line.connection.disconnect()
             raise
         self._give_back(line, closings)
         return answer
 
     def _again(self, request: Callable[[Line], Any], what: str, line: Line, error: Exception) -> Any:
-        """After a request that had no answer, or one that says `later`, or `elsewhere`."""
-        end, pause = clock.monotonic() + self.address.patience, FIRST_BREAK
+        """Repeat a request that had no answer, or one that says `later` or `elsewhere`."""
+        end, pause = clock.monotonic() + self.address.patience, FIRST_RETRY_S
         while True:
             line.connection.disconnect()
             if is_refusal(error):
@@ -169,34 +170,34 @@ class Server:
                 raise self._unreachable(what, error) from error
             self.connections.failed(line.connection, error)
             clock.sleep(pause)
-            pause = min(2 * pause, LONGEST_BREAK)
+            pause = min(2 * pause, MAX_RETRY_S)
             try:
                 self._recognise(line)
                 return request(line)
-            except lost() as later:
+            except no_answer() as later:
                 error = later
-            except client().exceptions.ResponseError as refusal:
+            except redis_py().exceptions.ResponseError as refusal:
                 raise self._refused(refusal) from refusal
 
     # -- what the server is like ---------------------------------------------------------------------
 
-    def premises(self) -> Premises:
-        """What the server is like; asked once, in one round trip or two."""
-        if self._premises is None:
-            self._premises = self._repeated(_premises, "INFO")
-        return self._premises
+    def info(self) -> ServerInfo:
+        """Return what the server is like; it is asked once, in one round trip or two."""
+        if self._info is None:
+            self._info = self._repeated(_info, "INFO")
+        return self._info
 
     def _recognise(self, line: Line) -> None:
-        """See on a new connection whether the server may have forgotten something since the last one was made."""
-        known = self._premises
+        """Check on a new connection whether the server may have lost changes since the last one was made."""
+        known = self._info
         if known is None or known.run is None:
             return
         try:
             run = fields(line.ask("INFO", "server")).get("run_id", known.run)
-        except client().exceptions.ResponseError:
+        except redis_py().exceptions.ResponseError:
             return
         if run != known.run:
-            self._premises = known._replace(run=run)
+            self._info = known._replace(run=run)
             if known.persistence != "always" or self.address.sentinel or self.connections.moves:
                 self.era += 1
 
@@ -211,16 +212,16 @@ class Server:
 
     def _refused(self, error: Exception) -> StoreFailed | StoreFull:
         text = str(error)
-        if isinstance(error, client().exceptions.OutOfMemoryError):
+        if isinstance(error, redis_py().exceptions.OutOfMemoryError):
             return StoreFull(
                 f"the server of {self.address.shown} has no memory left ({text}): raise its "
                 "maxmemory, or remove values",
                 key=None,
             )
         remedy = ""
-        if isinstance(error, client().exceptions.AuthenticationError):
+        if isinstance(error, redis_py().exceptions.AuthenticationError):
             remedy = ". Give a user and password that it knows: redis://user:password@host:port/0"
-        elif isinstance(error, client().exceptions.NoPermissionError):
+        elif isinstance(error, redis_py().exceptions.NoPermissionError):
             remedy = f". Its user needs: {self.needed_permissions}"
         elif is_refusal(error):
             remedy = ". Name the authority that signed its certificate: ssl_ca_certs=FILE in the URL"
@@ -228,18 +229,18 @@ class Server:
 
     @property
     def needed_permissions(self) -> str:
-        """What ``ACL SETUSER name`` has to be told so that the user can use the store, and no other."""
+        """The rules for ``ACL SETUSER name`` with which that user can use this store, and no other."""
         prefix = f"{{{self.address.prefix}}}:*"
         return f"~{prefix} &{prefix} +@all -@admin -@dangerous +info +config|get"
 
 
 def _literally(text: bytes) -> bytes:
-    """`text` as a pattern that matches nothing else."""
+    """Return `text` as a pattern that matches nothing else."""
     return b"".join(b"\\" + bytes((byte,)) if byte in b"*?[]^\\" else bytes((byte,)) for byte in text)
 
 
-def _premises(line: Line) -> Premises:
-    refusal = client().exceptions.ResponseError
+def _info(line: Line) -> ServerInfo:
+    refusal = redis_py().exceptions.ResponseError
     try:
         information = fields(line.ask("INFO"))
     except refusal:

@@ -1,7 +1,8 @@
-"""Connections to whoever serves the store: one server, the node of a cluster that has its slot, a sentinels' master.
+"""Connections: lead to the host that serves the store: one server, the cluster node of its slot, a sentinels' master.
 
-A cluster's node that has not the slot says who has (MOVED), and is believed; of several hosts in the URL the next one
-is tried when one does not answer. All keys of a store carry the tag ``{prefix}``, so they are in one slot, on one node.
+A cluster node without the slot names the one that has it (MOVED), which is used from then on. If the URL names several
+hosts, the next one is tried when one does not answer. All keys of a store carry the tag ``{prefix}``, so they are in
+one slot, on one node.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ from typing import Any
 from psync.engine.redis.url import Address
 from psync.engine.system import fork_hooks
 
-ANSWER = 5.0
-"""Seconds within which an answer comes; for a server that is busy for longer, give ``socket_timeout`` in the URL."""
+ANSWER_TIMEOUT_S = 5.0
+"""How long an answer may take; for a server that is busy for longer, give ``socket_timeout`` in the URL."""
 
 LENGTHS = [b"$%d\r\n" % size for size in range(256)]
-"""How short texts begin in a request."""
+"""The beginnings of short words in a request, by their length."""
 
 
 class Connections:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.moves = 0
-        """How often another server took the place of the one before, as far as this process has seen."""
+        """How often this process has seen another server take the place of the one before."""
         self._place: tuple[str, int] | None = None
-        """Where connections lead; None as long as nobody was asked, and for a socket."""
+        """Host and port that connections lead to; None before the first one, and for a socket."""
         self._last: tuple[str, int] | None = None
         self._pool: Any = None
         self._made = threading.Lock()
@@ -35,14 +36,14 @@ class Connections:
         self._pool, self._made = None, threading.Lock()
 
     def new(self) -> Any:
-        """A connection, not yet used. The pool knows how it is made, and nothing of it: so it doesn't count them."""
+        """Make a connection. The pool only says how, so that its limit does not count."""
         with self._made:
             if self._pool is None:
                 self._pool = self._open_pool()
         return self._pool.connection_class(**self._pool.connection_kwargs)
 
     def aim(self, connection: Any) -> None:
-        """Let a connection that is not open lead to where the server is now. Raises redis-py's ConnectionError if no
+        """Point a connection that is not open to the present server. Raises redis-py's ConnectionError if no
         sentinel knows."""
         hosts = self.address.hosts
         if socket_of(connection) is not None or not hosts:
@@ -51,14 +52,14 @@ class Connections:
         connection.host, connection.port = place
 
     def failed(self, connection: Any, error: Exception) -> None:
-        """What to make of `error`: is somebody else asked from now on?"""
+        """Decide by `error` whether another host is used from now on."""
         if self._place is None or self._place != (connection.host, connection.port):
             return
-        if isinstance(error, client().exceptions.MovedError):
+        if isinstance(error, redis_py().exceptions.MovedError):
             self._go_to((error.host or self._place[0], error.port))
         elif self.address.sentinel:
             self._place = None
-        elif not isinstance(error, client().exceptions.ResponseError):
+        elif not isinstance(error, redis_py().exceptions.ResponseError):
             hosts = self.address.hosts
             at = hosts.index(self._place) + 1 if self._place in hosts else 0
             self._go_to(hosts[at % len(hosts)])
@@ -71,13 +72,13 @@ class Connections:
 
     def _open_pool(self) -> Any:
         try:
-            return client().ConnectionPool.from_url(self.address.to(0), **_options())
+            return redis_py().ConnectionPool.from_url(self.address.to(0), **_options())
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.address.shown} can't be opened: {error}") from error
 
     def _named_by_sentinels(self) -> tuple[str, int]:
-        """The master. TLS and its options hold for the sentinels too; user and password are the master's."""
-        redis = client()
+        """Ask the sentinels for the master. TLS and its options hold for them too, user and password do not."""
+        redis = redis_py()
         given = {**_options(), **redis.connection.parse_url(self.address.to(0))}
         for name in ("host", "port", "connection_class", "username", "password", "db", "command_packer"):
             given.pop(name, None)
@@ -92,9 +93,9 @@ class Connections:
 
 
 class Packer:
-    """What is sent for a command, of bytes, str, int and float; for redis-py, instead of hiredis. The C code of that
-    looks at none of Python's errors while it turns numbers into text, so a signal's handler that raised just then would
-    end the process."""
+    """Encodes commands of bytes, str, int and float for redis-py, instead of hiredis. The C code of hiredis ignores
+    errors of Python while it turns numbers into text, so a signal's handler that raised just then would end the
+    process."""
 
     def pack(self, name: str | bytes, *arguments: Any) -> tuple[bytes]:
         words = (*name.split(), *arguments)
@@ -107,9 +108,9 @@ class Packer:
 
 
 def _options() -> dict[str, Any]:
-    """How each connection is: in RESP 2, because in RESP 3 redis-py passes over what is pushed, and reads on."""
-    never = client().retry.Retry(client().backoff.NoBackoff(), 0)
-    waits = {"socket_timeout": ANSWER, "socket_connect_timeout": ANSWER}
+    """Return the options of a connection. RESP 2, because in RESP 3 redis-py skips pushed messages and reads on."""
+    never = redis_py().retry.Retry(redis_py().backoff.NoBackoff(), 0)
+    waits = {"socket_timeout": ANSWER_TIMEOUT_S, "socket_connect_timeout": ANSWER_TIMEOUT_S}
     return {**waits, "protocol": 2, "retry": never, "command_packer": Packer()}
 
 
@@ -119,8 +120,8 @@ def socket_of(connection: Any) -> Any:
     return connection._sock
 
 
-def client() -> Any:
-    """redis-py, which is there only for who installed it."""
+def redis_py() -> Any:
+    """Return redis-py. Raises ImportError with the remedy where it is not installed."""
     try:
         import redis  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
@@ -128,9 +129,9 @@ def client() -> Any:
     return redis
 
 
-def lost() -> tuple[type[Exception], ...]:
-    """What says that there was no answer, or that it is worth while to ask again, here or elsewhere."""
-    errors = client().exceptions
+def no_answer() -> tuple[type[Exception], ...]:
+    """Return the errors that mean that there was no answer, or that another try, here or elsewhere, may get one."""
+    errors = redis_py().exceptions
     return (
         errors.ConnectionError, errors.TimeoutError, errors.ReadOnlyError, errors.BusyLoadingError,
         errors.TryAgainError, errors.ClusterDownError, errors.MasterDownError, errors.AskError, OSError,
@@ -138,7 +139,7 @@ def lost() -> tuple[type[Exception], ...]:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether asking again changes nothing: wrong password, wrong certificate."""
-    if isinstance(error, client().exceptions.AuthenticationError):
+    """Whether another try changes nothing: wrong password, wrong certificate."""
+    if isinstance(error, redis_py().exceptions.AuthenticationError):
         return True
     return isinstance(error.__context__ or error.__cause__, OSError) and "CERTIFICATE" in str(error)

@@ -1,4 +1,4 @@
-"""What is to be said of a server: what it is, how fast it answers, who may write to it, and what it may forget."""
+"""Doctor: diagnoses a server: version, latency, access, persistence, eviction, memory, and the state of the store."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
 from psync.engine.contract.values import Alive
 from psync.engine.redis import lua
 from psync.engine.redis.read_only import ReadOnlyEngine
-from psync.engine.redis.server_info import OLDEST, Premises, fields, settings
+from psync.engine.redis.server_info import OLDEST_VERSION, ServerInfo, fields, settings
 from psync.engine.redis.store import HIDDEN
 from psync.engine.redis.url import parse
 from psync.engine.system import clock
 from psync.errors import StoreFailed
 
-SLOW = 0.005
-"""Seconds for an answer, above which it is worth a note."""
-NEARLY_FULL = 0.9
-IMPATIENT = 2.0
-"""Seconds for which a server that does not answer is asked again."""
+SLOW_ANSWER_S = 0.005
+"""A median answer above this is worth a note."""
+NEARLY_FULL_SHARE = 0.9
+DOCTOR_PATIENCE_S = 2.0
+"""How long a server that does not answer is tried."""
 Facts = Mapping[str, str]
 
 
 def diagnosed(url: str) -> Iterator[Finding]:
     """All of it, for people. Changes nothing."""
     address = parse(url)
-    engine = ReadOnlyEngine(address._replace(patience=min(address.patience, IMPATIENT)).whole)
+    engine = ReadOnlyEngine(address._replace(patience=min(address.patience, DOCTOR_PATIENCE_S)).whole)
     try:
         yield from _of_server(engine)
         yield from _of_store(engine)
@@ -40,19 +40,19 @@ def diagnosed(url: str) -> Iterator[Finding]:
 
 def _of_server(engine: ReadOnlyEngine) -> Iterator[Finding]:
     speed = _speed(engine)  # which waits until it answers at all
-    premises, facts, configured = engine.server.premises(), _facts(engine), _configured(engine)
-    yield version(premises, facts)
+    info, facts, configured = engine.server.info(), _facts(engine), _configured(engine)
+    yield version(info, facts)
     yield speed
     yield from access(configured, engine.address.url)
     yield _scripts(engine)
-    yield persistence(premises, facts)
-    yield eviction(premises)
+    yield persistence(info, facts)
+    yield eviction(info)
     yield memory(facts)
     yield from replication(facts)
 
 
 def _facts(engine: ReadOnlyEngine) -> Facts:
-    """What the server tells of itself, by name; nothing, if it does not let us ask."""
+    """Return what the server tells of itself, by name; empty if it forbids INFO."""
     with contextlib.suppress(StoreFailed):
         return fields(engine.server.ask("INFO"))
     return {}
@@ -67,13 +67,13 @@ def _configured(engine: ReadOnlyEngine) -> Facts:
     return found
 
 
-def version(premises: Premises, facts: Facts) -> Finding:
-    name, number = ("Valkey", facts["valkey_version"]) if "valkey_version" in facts else ("Redis", premises.version)
+def version(info: ServerInfo, facts: Facts) -> Finding:
+    name, number = ("Valkey", facts["valkey_version"]) if "valkey_version" in facts else ("Redis", info.version)
     if number is None:
         return Finding("server", NOTE, "it does not tell what it is (INFO is forbidden)")
     says = f"{name} {number}, mode {facts.get('redis_mode', '?')}, up for {facts.get('uptime_in_seconds', '?')} s"
-    if premises.is_old:
-        return Finding("server", WRONG, says, f"psync needs version {'.'.join(map(str, OLDEST))} or later")
+    if info.is_old:
+        return Finding("server", WRONG, says, f"psync needs version {'.'.join(map(str, OLDEST_VERSION))} or later")
     return Finding("server", OK, says)
 
 
@@ -85,11 +85,11 @@ def _speed(engine: ReadOnlyEngine) -> Finding:
         taken.append(clock.monotonic() - begun)
     middle = statistics.median(taken)
     says = f"an answer takes {1e6 * middle:.0f} µs (at most {1e6 * max(taken):.0f} of 20), and a verb is one or two"
-    return Finding("latency", NOTE if middle > SLOW else OK, says)
+    return Finding("latency", NOTE if middle > SLOW_ANSWER_S else OK, says)
 
 
 def access(configured: Facts, url: str) -> Iterator[Finding]:
-    """Who may write there can run code in those who read."""
+    """Report who may write to the server, which is who can run code in its readers."""
     if url.startswith("unix://"):
         yield Finding("connection", OK, "a socket of this host")
         return
@@ -118,26 +118,26 @@ def _scripts(engine: ReadOnlyEngine) -> Finding:
     return Finding("scripts", OK, "run: each verb happens at one instant")
 
 
-def persistence(premises: Premises, facts: Facts) -> Finding:
-    """What outlives the server."""
+def persistence(info: ServerInfo, facts: Facts) -> Finding:
+    """Report what outlives the server."""
     if facts.get("aof_last_write_status", "ok") != "ok":
         return Finding("persistence", WRONG, "the server could not write its log of commands", "see to its disk")
-    if premises.persistence == "always":
-        return Finding("persistence", OK, f"it {premises.survives}")
+    if info.persistence == "always":
+        return Finding("persistence", OK, f"it {info.survives}")
     remedy = "appendonly yes, appendfsync always: unless that is what you want"
-    return Finding("persistence", NOTE, f"it {premises.survives}", remedy)
+    return Finding("persistence", NOTE, f"it {info.survives}", remedy)
 
 
-def eviction(premises: Premises) -> Finding:
-    """What it forgets when its memory is full."""
-    if premises.policy is None:
+def eviction(info: ServerInfo) -> Finding:
+    """Report what it evicts when its memory is full."""
+    if info.policy is None:
         return Finding("eviction", NOTE, "it does not tell what it forgets when its memory is full")
-    if premises.policy == "noeviction":
+    if info.policy == "noeviction":
         return Finding("eviction", OK, "noeviction: when its memory is full, writing raises StoreFull; nothing is lost")
-    lives = "volatile" in premises.policy
+    lives = "volatile" in info.policy
     forgets = "who is alive, so that locks and tasks are given away early" if lives else "values"
-    says = f"{premises.policy}: when its memory is full, it forgets {forgets}"
-    if premises.limited:
+    says = f"{info.policy}: when its memory is full, it forgets {forgets}"
+    if info.limited:
         return Finding("eviction", WRONG, f"{says}; no store on it is opened", "maxmemory-policy noeviction")
     return Finding("eviction", NOTE, f"{says}; but there is no limit", "maxmemory-policy noeviction")
 
@@ -145,7 +145,7 @@ def eviction(premises: Premises) -> Finding:
 def memory(facts: Facts) -> Finding:
     used, limit = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
     says = f"{used / 1e6:.1f} MB used, {f'of {limit / 1e6:.1f} MB' if limit else 'no limit'}"
-    if limit and used > NEARLY_FULL * limit:
+    if limit and used > NEARLY_FULL_SHARE * limit:
         return Finding("memory", WRONG, says, "raise maxmemory, or remove values")
     return Finding("memory", OK, says)
 

@@ -1,4 +1,4 @@
-"""What stands in the server's strings: a kind, a version, a checksum, and the bytes.
+"""Encoding: frames the server's strings with a kind, a version and a checksum.
 
 * A **cell**: ``C``, 8 random bytes (its version), the CRC-32 of the pickle, the pickle.
 * A **bucket**: ``B``, 8 random bytes (drawn when it was begun or replaced), its flags, and then chunks: length and
@@ -16,7 +16,7 @@ from zlib import crc32
 CELL, BUCKET = b"C", b"B"
 CELL_HEAD, BUCKET_HEAD = 13, 10
 VERSION = 9
-"""As many bytes at the beginning are another ones whenever something else is written."""
+"""Length of kind and version: these bytes differ after every write."""
 _CRC = struct.Struct("<I")
 _CHUNK = struct.Struct("<II")
 
@@ -26,7 +26,7 @@ class Unreadable(Exception):
 
 
 def fresh() -> bytes:
-    """Eight bytes that nobody drew before."""
+    """Draw eight random bytes, a new version."""
     return os.urandom(8)
 
 
@@ -35,7 +35,7 @@ def cell(payload: bytes) -> bytes:
 
 
 def uncell(data: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """Payload and version of what stands at a name, be it a cell or a bucket. Raises `Unreadable`."""
+    """Decode payload and version of the value at a name, be it a cell or a bucket. Raises `Unreadable`."""
     if data[:1] == CELL and len(data) >= CELL_HEAD:
         payload = data[CELL_HEAD:]
         if crc32(payload) != _CRC.unpack_from(data, 9)[0]:
@@ -51,7 +51,7 @@ def bucket_head(flags: int = 0) -> bytes:
 
 
 def head(data: bytes) -> tuple[int, int]:
-    """Identity and flags of a bucket. Raises `Unreadable`."""
+    """Decode identity and flags of a bucket. Raises `Unreadable`."""
     if data[:1] != BUCKET or len(data) < BUCKET_HEAD:
         raise Unreadable("it is neither a cell nor a bucket")
     return int.from_bytes(data[1:9], "little"), data[9]
@@ -62,7 +62,7 @@ def chunk(ops: bytes) -> bytes:
 
 
 def chunks(data: bytes) -> Iterator[bytes]:
-    """The items that were appended, append by append. Raises `Unreadable`."""
+    """Yield the appended items, append by append. Raises `Unreadable`."""
     at = 0
     while at < len(data):
         if at + _CHUNK.size > len(data):

@@ -1,4 +1,4 @@
-"""The engine on a server: cells, and the doors to the other shapes."""
+"""Engine on a server: does the verbs on cells, and composes the parts for all other verbs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from psync.engine.redis.log import RedisLog
 from psync.engine.redis.mutex import RedisMutex
 from psync.engine.redis.pubsub import RedisWatch
 from psync.engine.redis.register import RedisRegister
-from psync.engine.redis.server_info import Premises
+from psync.engine.redis.server_info import ServerInfo
 from psync.engine.redis.store import HIDDEN, RedisStore
 from psync.engine.redis.url import parse
 from psync.engine.system import clock, exit_hooks, fork_hooks
 
-SET_CLOCK = 10.0
-"""Seconds after which the server is asked again what time it is."""
+CLOCK_CHECK_S = 10.0
+"""The interval at which the server is asked for its time."""
 
 
 class RedisEngine(Engine):
@@ -64,13 +64,13 @@ class RedisEngine(Engine):
 
     @property
     def opened_with(self) -> tuple[str, Durability, Format | None]:
-        """What opens the same store in another process, its password included."""
+        """The arguments that open the same store in another process, its password included."""
         return self.address.whole, self.durability, self.format
 
-    def look(self) -> Premises:
-        """See what the server is like. Raises `StoreFailed` for one that can't keep psync's promises, `ValueError` for
-        one that does not keep what `durability` promises; warns of one that does not tell."""
-        found = self.server.premises()
+    def look(self) -> ServerInfo:
+        """Check what the server is like. Raises `StoreFailed` for one that can't keep psync's promises, `ValueError`
+        for one that does not keep what `durability` promises; warns of one that does not tell."""
+        found = self.server.info()
         found.check(self.root)
         found.check_level(self.durability, self.root)
         if found.policy is None:
@@ -85,12 +85,12 @@ class RedisEngine(Engine):
     def at(self, durability: Durability | None) -> RedisEngine:
         """Itself: what the server keeps is the same for all. Raises `ValueError` if that is less than `durability`."""
         if durability is not None:
-            self.server.premises().check_level(durability, self.root)
+            self.server.info().check_level(durability, self.root)
         return self
 
     @property
     def root(self) -> str:
-        """The URL without the password: what people are told."""
+        """The URL without the password, for people."""
         return self.address.shown
 
     def after_fork(self) -> None:
@@ -137,7 +137,7 @@ class RedisEngine(Engine):
                 self.store.until_let_go(b"n:" + one)
 
     def update(self, name: str, function: Update) -> bytes | None:
-        """Two round trips: take hold and read; write and let go."""
+        """Two round trips: one locks and reads, one writes and releases."""
         key = name.encode()
         what = b"n:" + key
         with self.store.locks.held(what, what) as lock:
@@ -210,23 +210,23 @@ class RedisEngine(Engine):
         return clock.monotonic()
 
     def due(self, seconds: float) -> int:
-        """In milliseconds of the server's clock: hosts that share nothing else agree on it."""
+        """Return milliseconds of the server's clock, on which all hosts agree."""
         return math.ceil((self._server_time() + min(seconds, 1e9)) * 1000)
 
     def until(self, due: int) -> float | None:
         return due / 1000 - self._server_time()
 
     def _server_time(self) -> float:
-        """Seconds on the server's clock, which is asked every few seconds; in between, on ours."""
+        """Return seconds on the server's clock, which is asked now and then; in between, our own clock counts on."""
         now = clock.monotonic()
-        if now - self._asked > SET_CLOCK:
+        if now - self._asked > CLOCK_CHECK_S:
             seconds, micros = self.server.ask("TIME")
             now = self._asked = clock.monotonic()
             self._offset = int(seconds) + int(micros) / 1e6 - now
         return now + self._offset
 
     def give_way(self) -> None:
-        """Nothing: who waits here sleeps."""
+        """Do nothing: every waiter here sleeps."""
 
     # -- owners --------------------------------------------------------------------------------------
 
@@ -271,12 +271,12 @@ class RedisEngine(Engine):
         return self.store.sessions.sweep()
 
     def remove(self) -> None:
-        """The whole store is gone from the server: for who made it and knows that nobody else uses it."""
+        """Remove the whole store from the server. The caller made it, and knows that nobody else uses it."""
         for key in self.server.keys(b""):
             self.server.ask("UNLINK", self.server.prefix + key)
 
     def close(self) -> None:
-        """Be nobody any more; connections are opened again if the engine is used. A mutex that is held stays so."""
+        """End the session; a later verb opens the connections again, as a new owner. A held mutex stays held."""
         self._farewells.say()
         self.store.close()
 

@@ -1,4 +1,4 @@
-"""A log on the server: payloads and marks in two hashes, and a sorted set of who is next."""
+"""Logs on the server: keep payloads and marks in two hashes, and the order of claiming in a sorted set."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from psync.engine.redis.bucket import RedisBucket
 from psync.engine.redis.lua import Script
 from psync.engine.redis.store import RedisStore
 
-AT_ONCE = 500
-"""Records that the server is asked for at a time, where all are gone through."""
+MAX_RECORDS_PER_PASS = 500
+"""Records in one answer where all are read."""
 
 
-LOOK_FIRST = -2
-"""What the server says of a bucket that is there already, and that this process has not read yet."""
+READ_FIRST = -2
+"""The server's answer for a bucket that exists, and that this process has not read yet."""
 STATES = tuple(State)
 NO_BUCKET = b"", b"", b"", 0
-"""Of a change that comes without an answer."""
+"""The arguments for a change that comes without an answer."""
 
 
 class RedisLog(Log):
-    """A record that is final is cleared away at once: nobody who reads it needs more than that."""
+    """A log that removes a record as soon as it is final: no reader needs more than that."""
 
     def __init__(self, store: RedisStore, name: str) -> None:
         self._store = store
@@ -95,8 +95,8 @@ class RedisLog(Log):
         return self.settle_all([Change(position, held, new, bucket, ops)])[0]
 
     def settle_all(self, changes: Sequence[Change]) -> list[int | None]:
-        """One round trip, and one instant; two more where others began a bucket, as this process has to look first
-        whether it is sound."""
+        """One round trip, and one instant; two more if another process created a bucket, as this one has to check first
+        that it is sound."""
         for change in changes:
             check_change(change.held, change.new)
         found: dict[int, int] = {}
@@ -104,14 +104,14 @@ class RedisLog(Log):
         while left:
             sizes = self._settle(left)
             found.update({change.position: size for change, size in zip(left, sizes, strict=True)})
-            left = [change for change in left if found[change.position] == LOOK_FIRST]
+            left = [change for change in left if found[change.position] == READ_FIRST]
             for bucket in dict.fromkeys(change.bucket for change in left):
                 assert bucket is not None
                 bucket.tail()
         return [None if not (size := found[change.position]) else max(size, 0) for change in changes]
 
     def _settle(self, changes: Sequence[Change]) -> list[int]:
-        """What the script says of each."""
+        """Return the script's answer for each change."""
         store = self._store
         buckets = dict.fromkeys(_key(change) for change in changes if change.bucket is not None)
         script = lua.LOG_ANSWER if buckets else lua.LOG_SETTLE
@@ -150,12 +150,12 @@ class RedisLog(Log):
         return [(record.position, record.mark) for record in records_of(self._look(lua.LOG_DELAYED))]
 
     def unfinished(self) -> Iterator[Record]:
-        """Those that are claimed, then those that wait and are delayed, each in their line."""
+        """Yield the claimed records, then the waiting and the delayed ones, each in their order."""
         yield from self.claims()
         for line in (b"lw:", b"ld:"):
             after = "-inf"
             while True:
-                after, *found = self._look(lua.LOG_PART, line, after, AT_ONCE)
+                after, *found = self._look(lua.LOG_PART, line, after, MAX_RECORDS_PER_PASS)
                 if not found:
                     break
                 yield from records_of(found)
@@ -189,13 +189,13 @@ class RedisLog(Log):
 
 
 def _key(change: Change) -> bytes:
-    """Of the bucket that it has."""
+    """Return the key of the change's bucket."""
     assert isinstance(change.bucket, RedisBucket)
     return change.bucket.key
 
 
 def text_of(mark: Mark) -> str:
-    """The same text for the same mark, always: the server compares it."""
+    """Encode a mark. Equal marks give equal texts, because the server compares them."""
     state, attempt, owner, beat, lease = mark
     return "%d %d %d %d %r" % (state, attempt, owner, beat, float(lease))  # noqa: UP031 (it is done for each request)
 
@@ -206,5 +206,5 @@ def mark_of(text: bytes) -> Mark:
 
 
 def records_of(answer: Sequence[Any]) -> list[Record]:
-    """What a script says of records: position, mark and payload of each."""
+    """Decode a script's answer: position, mark and payload of each record."""
     return [Record(int(answer[at]), mark_of(answer[at + 1]), answer[at + 2]) for at in range(0, len(answer), 3)]

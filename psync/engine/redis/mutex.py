@@ -1,4 +1,4 @@
-"""A mutex on the server: a hold that any thread of its process may let go."""
+"""Mutexes on the server: locks with a lease that any thread of their process may release."""
 
 from __future__ import annotations
 

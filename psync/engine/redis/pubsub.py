@@ -1,7 +1,7 @@
-"""A watch: the server tells this process which names have changed, on a connection that it keeps for that.
+"""Watches: subscribe to the names that may change, on connections that are kept for that.
 
-A connection that has watched some names goes on being told of them while it is not used, so that the next watch of the
-same names begins without a round trip; what it was told meanwhile is read and forgotten then.
+A connection stays subscribed while it is not used, so that the next watch of the same names begins without a round
+trip. The messages that came meanwhile are read and dropped then.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from psync.engine.contract.engine import Watch
 from psync.engine.redis.client import Server
-from psync.engine.redis.connections import lost, socket_of
+from psync.engine.redis.connections import no_answer, socket_of
 from psync.engine.system import fork_hooks
 
-KEPT = 8
-"""Connections that are kept while nobody uses them."""
+MAX_IDLE_CONNECTIONS = 8
+"""More connections than these are closed after use."""
 
 
 class Channels:
-    """The connections on which this process is told of changes."""
+    """The subscribed connections of this process."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -33,13 +33,13 @@ class Channels:
         self._idle = []
 
     def take(self, names: frozenset[bytes]) -> Any:
-        """A connection that is told of `names` from now on."""
+        """Return a connection that is subscribed to `names` from now on."""
         connection = self._kept(names)
         if connection is not None:
             try:
                 drain(connection)
                 return connection
-            except lost():
+            except no_answer():
                 connection.disconnect()
         return self.subscribe(names)
 
@@ -55,7 +55,7 @@ class Channels:
 
     def subscribe(self, names: frozenset[bytes]) -> Any:
         """Raises `StoreFailed` if the server can't be reached."""
-        self._server.ask("PING")  # waits, with all patience, until the server is there
+        self._server.ask("PING")  # waits until the server is there, or its patience ends
         connection = self._server.connections.new()
         channels = [self._server.prefix + b"!" + name for name in names]
         for attempt in range(5):
@@ -65,7 +65,7 @@ class Channels:
                 for _ in channels:
                     connection.read_response()
                 return connection
-            except lost():
+            except no_answer():
                 connection.disconnect()
                 if attempt == 4:
                     raise
@@ -74,7 +74,7 @@ class Channels:
 
     def give_back(self, names: frozenset[bytes], connection: Any) -> None:
         self._idle.append((names, connection))
-        while len(self._idle) > KEPT:
+        while len(self._idle) > MAX_IDLE_CONNECTIONS:
             self._idle.pop(0)[1].disconnect()
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class Channels:
 
 
 def drain(connection: Any) -> bool:
-    """Read what has come; whether there was anything."""
+    """Read all messages that have come; returns whether there were any."""
     found = False
     while ready(connection, 0):
         connection.read_response()
@@ -92,7 +92,7 @@ def drain(connection: Any) -> bool:
 
 
 def ready(connection: Any, timeout: float) -> bool:
-    """Whether something has come, or comes within `timeout` seconds."""
+    """Whether a message has come, or comes within `timeout` seconds."""
     if connection.can_read(0):
         return True
     if timeout <= 0:
@@ -108,15 +108,15 @@ def _poll(socket: Any, timeout: float) -> bool:
 
 
 class RedisWatch(Watch):
-    """Its own context manager, so that it is told from the moment of entering on."""
+    """Its own context manager, so that it is subscribed from the moment of entering on."""
 
     def __init__(self, channels: Channels, names: Sequence[bytes], grace: float) -> None:
         self._channels = channels
-        self._names = frozenset((*names, b""))  # the empty one tells of deaths
+        self._names = frozenset((*names, b""))  # a death is published on the empty name
         self._grace = grace
         self._connection: Any = None
         self._reading = False
-        """Also when a signal's handler raised in the middle of a message."""
+        """Stays True if a signal's handler raises in the middle of a message."""
         self._pid = 0
 
     def __repr__(self) -> str:
@@ -139,7 +139,7 @@ class RedisWatch(Watch):
 
     def pause(self, timeout: float | None) -> None:
         seconds = self._grace if timeout is None else min(timeout, self._grace)
-        if self._pid != os.getpid():  # a forked child is told on a connection of its own
+        if self._pid != os.getpid():  # a forked child subscribes on a connection of its own
             self.__enter__()
             return
         try:
@@ -147,7 +147,7 @@ class RedisWatch(Watch):
                 self._reading = True
                 drain(self._connection)
                 self._reading = False
-        except lost():  # cut off: whatever happened meanwhile, look again
+        except no_answer():  # cut off: return, as the caller may have missed a change
             self._connection.disconnect()
             self._connection = self._channels.subscribe(self._names)
             self._reading = False

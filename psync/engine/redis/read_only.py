@@ -1,4 +1,4 @@
-"""An engine for who only looks at what a server keeps: it writes nothing, is nobody, moves nothing."""
+"""Read-only engine: reads a store on a server; it writes and moves nothing, and is no owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A register on the server: a string that is read with one GET, and replaced by who knows what stands there.
+"""Registers on the server: read with one GET, and changed by compare-and-swap.
 
 The fact that decides: whether its version is the one that the change was made from, in the script that writes it.
 """
@@ -12,7 +12,7 @@ from psync.engine.redis.client import Server
 from psync.errors import CorruptValue, PsyncError
 
 REFUSALS = PsyncError, ValueError, TypeError, RuntimeError
-"""How those above refuse a change; all else that is raised meanwhile, by a signal's handler, say, goes on its way."""
+"""The errors with which a caller's function refuses a change; any other, from a signal's handler, say, is passed on."""
 
 
 class RedisRegister(Register):
@@ -21,7 +21,7 @@ class RedisRegister(Register):
         self._name = name
         self._key = name.encode()
         self._known: bytes | None = None
-        """What stood there when this handle read or wrote it last."""
+        """The bytes that this handle read or wrote last."""
 
     def __repr__(self) -> str:
         return f"<RedisRegister {self._name!r}>"
@@ -34,8 +34,9 @@ class RedisRegister(Register):
         return data
 
     def update(self, function: Update) -> bytes | None:
-        """A round trip if nobody else changed it since this handle saw it; else one more, and one for each who comes
-        first meanwhile. Nobody is kept out: what is written replaces what `function` was given, or nothing."""
+        """One round trip if no rival has changed the register since this handle saw it; else one more, and one for each
+        rival that comes first meanwhile. It locks nothing: the new bytes replace those that `function` was given, or
+        none."""
         data, sure = self._known, False
         if data is None:
             data, sure = self._fetch(), True
@@ -46,7 +47,7 @@ class RedisRegister(Register):
             except REFUSALS:
                 if sure:
                     raise
-                old = new = None  # of what does not stand there any more, perhaps
+                old = new = None  # `function` refused bytes that a rival may have replaced since
             if new is not None and new is not old:
                 fresh = encoding.cell(bytes(new))
                 _, won, *now = self._server.run(lua.SWAP, self._key, (data or b"")[: encoding.VERSION], fresh)

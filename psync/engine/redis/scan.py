@@ -1,4 +1,4 @@
-"""All that a server keeps of one store: what stands in it, and who is at work."""
+"""Scan: lists all that a server keeps of one store: values, registers, logs, mutexes and processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HIDDEN = ".psync"
 
 
 def is_used(server: Server) -> bool:
-    """Whether anything was ever stored here, or somebody is here."""
+    """Whether anything was ever stored here, or there is an owner."""
     return any(next(server.keys(kind), None) is not None for kind in (b"n:", b"r:", b"l:", b"o:", b"t"))
 
 
@@ -43,7 +43,7 @@ def _names(server: Server, folder: str) -> Iterator[str]:
 
 
 def _is_bucket(server: Server, name: str) -> bool:
-    """One read; none for a name that none has: its last segment has two characters."""
+    """One read; none for a name whose last segment has not two characters, as it is no bucket's."""
     if name[-3:-2] != "/":
         return False
     begin: bytes = server.ask("GETRANGE", server.prefix + b"n:" + name.encode(), 0, 0)
@@ -57,7 +57,7 @@ def facts(server: Server, name: str) -> Facts | None:
 
 
 def mutexes(server: Server) -> list[str]:
-    """Those that are held."""
+    """Return the names of the mutexes that are held."""
     return [key.decode() for key in server.keys(b"h:m:")]
 
 

@@ -1,6 +1,6 @@
-"""What the server is like, found out once when a store on it is opened: may psync rely on it, and how far?
+"""Server info: tells, when a store is opened, what the server is like and whether psync can rely on it.
 
-A managed server may forbid to ask (``INFO``, ``CONFIG GET``): then the answer is "unknown", which is said, not refused.
+A managed server may forbid ``INFO`` and ``CONFIG GET``: then the answer is "unknown", which is a warning, not an error.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from psync.engine.contract.values import Durability
 from psync.errors import StoreFailed
 
-OLDEST = (6, 0)
-"""The version of Redis from which on all that psync asks for is there; Valkey began with 7.2."""
+OLDEST_VERSION = (6, 0)
+"""The oldest version of Redis with all commands that psync uses; Valkey began with 7.2."""
 
 Persistence = Literal["always", "everysec", "no fsync", "snapshots", "none", "unknown"]
 SURVIVES: dict[Persistence, str] = {
@@ -24,12 +24,12 @@ SURVIVES: dict[Persistence, str] = {
 }
 
 
-class Premises(NamedTuple):
-    """None and "unknown" are what the server does not tell."""
+class ServerInfo(NamedTuple):
+    """What a server is like. None and "unknown" stand for what it does not tell."""
 
     version: str | None
     run: str | None
-    """Drawn by the server when it starts: another one is another life of it, or another server."""
+    """A random number of the server's process: another one after a restart, and for another server."""
     limited: bool | None
     """Whether there is a limit to its memory, at which its policy matters."""
     policy: str | None
@@ -37,19 +37,19 @@ class Premises(NamedTuple):
 
     @property
     def survives(self) -> str:
-        """What the server's persistence means, to be said behind its name."""
+        """What the server's persistence means, as a text that follows its name."""
         return SURVIVES[self.persistence]
 
     @property
     def is_old(self) -> bool:
-        return self.version is not None and _numbers(self.version) < OLDEST
+        return self.version is not None and _numbers(self.version) < OLDEST_VERSION
 
     def check(self, place: str) -> None:
         """Raises `StoreFailed` with the remedy where psync's promises can't be kept at all."""
         if self.is_old:
             raise StoreFailed(
                 f"the server of {place} is of version {self.version}, and psync needs "
-                f"{'.'.join(map(str, OLDEST))} or later. Nothing was changed",
+                f"{'.'.join(map(str, OLDEST_VERSION))} or later. Nothing was changed",
                 key=None,
             )
         if self.limited and self.policy not in (None, "noeviction"):
@@ -75,8 +75,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
-def told(information: dict[str, str] | None, configured: dict[str, str]) -> Premises:
-    """From the answers to INFO (None if it is forbidden) and to CONFIG GET (empty if it is)."""
+def told(information: dict[str, str] | None, configured: dict[str, str]) -> ServerInfo:
+    """Make it from the answers to INFO (None if forbidden) and to CONFIG GET (empty if forbidden)."""
     about = information or {}
     limit, policy = about.get("maxmemory"), about.get("maxmemory_policy")
     appends = about.get("aof_enabled")
@@ -86,18 +86,18 @@ def told(information: dict[str, str] | None, configured: dict[str, str]) -> Prem
         persistence = by_word.get(configured.get("appendfsync"), "unknown")
     elif appends == "0" and "save" in configured:
         persistence = "snapshots" if configured["save"] else "none"
-    return Premises(
+    return ServerInfo(
         about.get("redis_version"), about.get("run_id"), None if limit is None else limit != "0", policy, persistence
     )
 
 
 def fields(answer: bytes) -> dict[str, str]:
-    """The lines of an answer to INFO."""
+    """Parse the lines of an answer to INFO."""
     pairs = (line.partition(":") for line in answer.decode(errors="replace").splitlines())
     return {name: value for name, colon, value in pairs if colon}
 
 
 def settings(answer: list[Any]) -> dict[str, str]:
-    """The pairs of an answer to CONFIG GET."""
+    """Parse the pairs of an answer to CONFIG GET."""
     words = [word.decode(errors="replace") for word in answer]
     return dict(zip(words[::2], words[1::2], strict=False))

@@ -1,11 +1,11 @@
-"""Who is alive: a key with a lease for each process, renewed by a thread; and the process table, on the same host.
+"""Sessions: give each process a key with a lease, which a thread renews; the process table tells more on the same host.
 
-The fact that decides: whether the key is there. The server's clock ends a lease that nobody renewed; who is proved
-dead by the process table of its own host is buried at once, by whoever asks. A key that is gone never comes back: a
-process that was cut off for longer than its lease goes on as a new owner.
+The fact that decides: whether the key is there. The server's clock ends a lease that was not renewed. If the process
+table of its own host proves a process dead, whoever asks ends its session at once. A key that is gone never comes back:
+a process that was cut off for longer than its lease goes on as a new owner.
 
-Each owner has three keys: ``o:`` says that it is somebody, ``s:`` that what it holds is held. To close an engine takes
-the first away, and the second once nothing is held any more. ``w:`` says who it was, for people, and outlives both.
+Each owner has three keys: ``o:`` while it is an owner, ``s:`` while its locks count. Closing an engine removes the
+first, and the second once no lock is held any more. ``w:`` says who it was, for people, and outlives both.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from psync.engine.system import clock, fork_hooks
 from psync.engine.system.process_identity import examine, myself
 from psync.errors import StoreFailed
 
-RENEWALS = 4
-"""How often a lease is renewed in its length."""
-KNOWN = 1000
-"""Identities that are remembered, at most."""
+RENEWALS_PER_LEASE = 4
+"""How often a lease is renewed within its length."""
+MAX_KNOWN_IDENTITIES = 1000
+"""More identities than these are not remembered."""
 
 
 class Sessions:
@@ -38,21 +38,21 @@ class Sessions:
         self.lost = 0
         """How often this process was taken for dead."""
         self._leases: dict[int, set[bytes]] = {}
-        """Numbers whose leases are kept: what is held under each."""
-        self._strays: list[tuple[bytes, int, bytes]] = []
-        """What the server may think that we hold, though nobody here does, as a signal's handler raised, or no answer
-        came. The keeper lets go of it."""
+        """The numbers whose leases are renewed, with the locks held under each."""
+        self._doubtful: list[tuple[bytes, int, bytes]] = []
+        """Locks that the server may have for us though no thread knows of them, because a signal's handler raised or no
+        answer came. The renewer releases them."""
         self._era = server.era
         self._known: dict[int, Identity] = {}
         self._lock = threading.Lock()
         self._awake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        """Something is put into it when the keeper is to look at once, by the collector too, wherever that comes in."""
-        self._keeper: threading.Thread | None = None
+        """An item in it wakes the renewer. The garbage collector puts one, too, wherever that interrupts."""
+        self._renewer: threading.Thread | None = None
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
         """A child is another owner, holds nothing, and renews nothing of its parent's."""
-        self.number, self._leases, self._strays, self._keeper = 0, {}, [], None
+        self.number, self._leases, self._doubtful, self._renewer = 0, {}, [], None
         self._lock, self._awake = threading.Lock(), queue.SimpleQueue()
 
     # -- this process --------------------------------------------------------------------------------
@@ -63,8 +63,8 @@ class Sessions:
         return self.number or self._arrive()
 
     def _after_a_loss(self) -> None:
-        """The server may have forgotten what this process claimed, held or settled, and may have given it to others. So
-        it goes on as somebody else, and what it has in hand is refused when it comes to settle it."""
+        """Go on as another owner: the server may have lost what this process claimed, locked or settled, and may have
+        given it to others. So its claims are refused when it comes to settle them."""
         with self._lock:
             self._era, numbers = self._server.era, list(self._leases)
         for number in numbers:
@@ -74,7 +74,7 @@ class Sessions:
     def _arrive(self) -> int:
         with self._lock:
             if not self.number:
-                self._server.premises()
+                self._server.info()
                 number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
                 who = json.dumps(myself(clock.wall_ns() / 1e9)._asdict())
                 self._server.run(lua.ARRIVE, number, who, self._milliseconds())
@@ -87,17 +87,17 @@ class Sessions:
         return int(self._server.address.lease * 1000)
 
     def _keep(self) -> None:
-        if self._keeper is None or not self._keeper.is_alive():
+        if self._renewer is None or not self._renewer.is_alive():
             awake = self._awake = queue.SimpleQueue()
             forgotten = weakref.ref(self, lambda _: awake.put(None))
-            self._keeper = threading.Thread(
+            self._renewer = threading.Thread(
                 target=_keep_alive, args=(forgotten, awake), name="psync leases", daemon=True
             )
-            self._keeper.start()
+            self._renewer.start()
 
     def renew(self) -> bool:
-        """Renew all leases, let go of strays; whether there is a lease left to renew."""
-        self._let_strays_go()
+        """Renew all leases, release doubtful locks; returns whether there is a lease left to renew."""
+        self._release_doubtful()
         numbers = list(self._leases)
         if numbers:
             _, gone = self._server.run(lua.RENEW, self._milliseconds(), *numbers)
@@ -108,7 +108,7 @@ class Sessions:
         return bool(self._leases)
 
     def expired(self, number: int) -> None:
-        """The server has not heard of us for too long: `number` counts as dead, we are somebody else from now on."""
+        """Forget `number`, which counts as dead: the server did not hear of it. This process is another owner now."""
         with self._lock:
             if self._leases.pop(number, None) is not None:
                 self.lost += 1
@@ -118,13 +118,13 @@ class Sessions:
                 self._awake.put(None)
 
     def add(self, number: int, proof: bytes) -> None:
-        """Something is held under `number`, which is kept alive as long as there is anything."""
+        """Note a lock under `number`, whose lease is renewed as long as it has any."""
         with self._lock:
             if number in self._leases:
                 self._leases[number].add(proof)
 
     def remove(self, number: int, proof: bytes) -> None:
-        """It is not held any more."""
+        """Note that a lock is not held any more."""
         with self._lock:
             if number not in self._leases:
                 return
@@ -138,11 +138,12 @@ class Sessions:
             self._server.run(lua.LEAVE, number, 1)
 
     def release(self, what: bytes, number: int, proof: bytes) -> bool:
-        """Whether it was still held. If this is interrupted, or the server is away, it is let go of later."""
+        """Release a lock; returns whether it was still held. If this is interrupted, or the server is away, the renewer
+        releases it later."""
         try:
             return self._free(what, number, proof)
         except BaseException:
-            self._strays.append((what, number, proof))
+            self._doubtful.append((what, number, proof))
             raise
 
     def _free(self, what: bytes, number: int, proof: bytes) -> bool:
@@ -151,24 +152,24 @@ class Sessions:
         return bool(was)
 
     def undo(self, what: bytes, number: int, proof: bytes, *, later: bool) -> None:
-        """To lay this hold was interrupted, so whether it is there is not known. It may even come late, on the
-        connection that was given up, so the keeper looks once more."""
-        self._strays.append((what, number, proof))
+        """Release a lock whose acquisition was interrupted, so that it may or may not be there. It may even come late,
+        on the connection that was given up, so the renewer releases it once more."""
+        self._doubtful.append((what, number, proof))
         if not later:
             self._free(what, number, proof)
 
-    def _let_strays_go(self) -> None:
+    def _release_doubtful(self) -> None:
         with contextlib.suppress(IndexError):  # another thread may be at it
             while True:
-                self.release(*self._strays.pop())
+                self.release(*self._doubtful.pop())
 
     def is_ours(self, number: int) -> bool:
         """Whether the lease of `number` is still ours."""
         return number in self._leases
 
     def close(self) -> None:
-        """This process is nobody any more; what it holds is held until it lets go or ends."""
-        self._let_strays_go()
+        """End the ownership of this process; its locks are held until it releases them or ends."""
+        self._release_doubtful()
         with self._lock:
             number, self.number = self.number, 0
             if not number:
@@ -188,13 +189,13 @@ class Sessions:
         if data is None:
             self._known.pop(owner, None)
             return None
-        if len(self._known) >= KNOWN:
+        if len(self._known) >= MAX_KNOWN_IDENTITIES:
             self._known.clear()
         found = self._known[owner] = Identity(**json.loads(data))
         return found
 
     def alive(self, owner: int) -> Alive:
-        """One read, and a look at the process table if it is on this host. Changes nothing."""
+        """One read, and the process table if the owner is on this host. Changes nothing."""
         data = self._server.get(b"o:", b"%d" % owner)
         if data is None:
             return Alive.NO
@@ -202,13 +203,13 @@ class Sessions:
         return Alive.YES if here else Alive.NO
 
     def end_if_dead(self, session: int) -> None:
-        """Free what `session` holds if it is proved dead."""
+        """Free the locks of `session` if it is proved dead."""
         known = self._known.get(session) or self.identity(session)
         if known is not None and examine(known) is Alive.NO:
             self.end(session)
 
     def living(self, session: int) -> int:
-        """`session`, or 0 if it is proved dead. Changes nothing."""
+        """Return `session`, or 0 if it is proved dead. Changes nothing."""
         if not session or session in self._leases:
             return session
         known = self.identity(session)
@@ -219,12 +220,12 @@ class Sessions:
         self._server.run(lua.LEAVE, owner, 1)
 
     def describe(self, owner: int) -> str:
-        """Who is dead is still named, for a day."""
+        """For people. A dead owner is still known for a day."""
         data = self._server.get(b"w:", b"%d" % owner)
         return f"a process that is gone ({owner:016x})" if data is None else str(Identity(**json.loads(data)))
 
     def sweep(self) -> int:
-        """Bury who is proved dead; returns how many."""
+        """End the sessions that are proved dead; returns how many."""
         buried = 0
         for owner in {int(key) for key in self._server.keys(b"s:")}:
             found = self.identity(owner) if owner not in self._leases else None
@@ -235,18 +236,18 @@ class Sessions:
 
 
 def _keep_alive(owners: weakref.ref[Sessions], awake: queue.SimpleQueue[None]) -> None:
-    """Renew until there is nothing left to renew, or nobody who wants it."""
+    """Renew until there is nothing left to renew, or the sessions are garbage."""
     while True:
         one = owners()
         if one is None:
             return
-        pause = one._server.address.lease / RENEWALS
+        pause = one._server.address.lease / RENEWALS_PER_LEASE
         try:
             if not one.renew() and not one.number:
                 with one._lock:
-                    if not one._leases and one._keeper is threading.current_thread():
-                        one._keeper = None
-                        one._server.close()  # nobody may be left to do it
+                    if not one._leases and one._renewer is threading.current_thread():
+                        one._renewer = None
+                        one._server.close()  # no other thread may be left to do it
                         return
         except StoreFailed:
             pass  # the server is away; when it is back it says whether we were taken for dead

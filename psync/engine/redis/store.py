@@ -6,7 +6,7 @@ Each change is one script. The fact that decides: whether the server runs it, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from psync.engine.contract.values import Cell, Version
@@ -97,8 +97,8 @@ class RedisStore:
         what = b"n:" + key
         proof = self.locks.proof(what)
         # The script moves only these very bytes: a value that a rival has set meanwhile stays.
-        move: Callable[[], list[Any]] = lambda: self.server.run(lua.MOVE, key, refuge.encode(), proof, data)  # noqa: E731
-        return refuge if self.checked(what, self.locks.until_free(what, move))[1] else None
+        answer = self.locks.until_free(what, lambda: self.server.run(lua.MOVE, key, refuge.encode(), proof, data))
+        return refuge if self.checked(what, answer)[1] else None
 
     def close(self) -> None:
         """End the session and give back the connections, which are opened again on the next use."""

@@ -1,4 +1,4 @@
-"""A URL says where a store is: the server, how to log in, and the prefix that all keys of the store begin with."""
+"""URLs: parse where a store is: the server, how to log in, and the prefix that all keys of the store begin with."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
 from psync.engine.root import SCHEMES
 
-LEASE = 10.0
-"""Seconds for which a process that the server does not hear of counts as alive."""
+LEASE_S = 10.0
+"""The time for which a process that the server does not hear of counts as alive."""
 PORT, SENTINEL_PORT = 6379, 26379
-PATIENCE = 30.0
-"""Seconds for which a server that does not answer is tried again."""
+PATIENCE_S = 30.0
+"""The time for which a server that does not answer is tried again."""
 
 
 class Address(NamedTuple):
@@ -70,8 +70,8 @@ def parse(url: str) -> Address:
     if not prefix or any(character in prefix for character in "{}:") or not prefix.isprintable():
         raise ValueError(f"prefix must be printable, not empty, and without braces and colons, not {prefix!r}")
     sentinel = options.pop("sentinel", "")
-    lease = _seconds(options, "lease", LEASE)
-    patience = _seconds(options, "patience", PATIENCE)
+    lease = _seconds(options, "lease", LEASE_S)
+    patience = _seconds(options, "patience", PATIENCE_S)
     if lease < 0.5:
         raise ValueError(f"lease must be at least half a second, not {lease!r}: its holder renews it four times")
     address = Address(_joined(parts, options), prefix, lease, patience, sentinel)
