@@ -262,7 +262,7 @@ class DirectoryEngine(ShapeEngine):
         return removed
 
     def close(self) -> None:
-        self._farewells.say()
+        self._farewells.run()
         self._kept.close()
         self._owners.close()
         self._wake.close()

@@ -1,4 +1,4 @@
-"""A clock says what time it is and how to wait; one of the two here moves only when a test says so."""
+"""Clocks: tell the time and wait; one of the two here moves only when a test says so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from psync.engine.system import clock
 
 
 class Clock(Protocol):
-    """What `MemoryEngine` wants of a clock: every wait of every verb ends in `wait`."""
+    """A clock for `MemoryEngine`: every wait of every verb calls `wait`."""
 
     def now(self) -> float: ...
 
@@ -59,12 +59,12 @@ class ManualClock:
 
     @property
     def sleepers(self) -> int:
-        """How many threads wait, now."""
+        """The number of threads that wait now."""
         with self._changed:
             return len(self._sleepers)
 
     def advance(self, seconds: float) -> None:
-        """It is `seconds` later; whoever waited for that moment goes on."""
+        """Make it `seconds` later; the threads whose deadline has come go on."""
         if seconds < 0:
             raise ValueError(f"time never goes back, so not by {seconds!r} seconds")
         with self._changed:

@@ -34,9 +34,9 @@ class MemoryEngine(Engine):
 
     spin = 0.0
     grace = 60.0
-    """Nothing goes unannounced in one memory, not even a death; a pause returns all the same, as the contract says."""
+    """Every change is announced in one memory, even a death; a pause returns all the same, as the contract says."""
     seats = 0
-    """Of each register: none, as a change of it costs no more here. Tests want some."""
+    """The number of slots of each register: none, as they save nothing here. Tests set it."""
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self.turns = Turns(State(clock or MonotonicClock()))
@@ -171,7 +171,7 @@ class MemoryEngine(Engine):
             state.announce(name)
 
     def give_way(self) -> None:
-        """Nothing: who waits here sleeps."""
+        """Do nothing: every waiter here sleeps."""
 
     def now(self) -> float:
         return self.turns.state.clock.now()
@@ -205,7 +205,7 @@ class MemoryEngine(Engine):
         return f"owner {owner} in pid {facts.pid} since {facts.since:.3f}{'' if facts.alive else ', dead'}"
 
     def as_owner(self) -> MemoryEngine:
-        """The same memory as another owner sees it: what a second process would be to a directory."""
+        """Return an engine of another owner of the same memory, as a second process is one of a directory."""
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         other.turns = self.turns.as_owner()
@@ -214,7 +214,7 @@ class MemoryEngine(Engine):
         return other
 
     def die(self) -> None:
-        """This owner ends like a killed process: proved dead, its mutexes free.
+        """End this owner like a killed process: it is proved dead, and its mutexes are free.
 
         Its further verbs, and those that wait already, raise `Died`.
         """
@@ -257,7 +257,7 @@ class MemoryEngine(Engine):
             return state.quarantine(name, slot, reason)
 
     def spoil(self, name: str, reason: str = "damaged by a test") -> None:
-        """Damage what stands at `name`, as a broken disk would: from now on it fails its check."""
+        """Damage the value at `name`, as a broken disk would: from now on it fails its check."""
         with self.turns.changing("spoil", name) as state:
             slot = state.namespace.get(name)
             if slot is None:
@@ -271,6 +271,6 @@ class MemoryEngine(Engine):
             return 0  # verbs are steps here, so the dead leave nothing half done
 
     def close(self) -> None:
-        """Nothing to give back but the owner: used again, this is another one. A mutex that is held stays so."""
-        self._farewells.say()
+        """End the owner; a later verb is done as another one. A held mutex stays held."""
+        self._farewells.run()
         self.turns.leave()

@@ -277,7 +277,7 @@ class RedisEngine(Engine):
 
     def close(self) -> None:
         """End the session; a later verb opens the connections again, as a new owner. A held mutex stays held."""
-        self._farewells.say()
+        self._farewells.run()
         self.store.close()
 
 

@@ -1,7 +1,7 @@
-"""A moment as a number that processes of one boot of one host can compare: which boot, and how long after it began.
+"""Boot time: encodes a moment as a number that all processes of one boot of one host can compare.
 
-24 bits tell the boot (by its id, and by the time namespace), 40 bits count milliseconds of the clock that runs through
-a suspend. The wall clock has no part in it.
+24 bits identify the boot (by its id and the time namespace); 40 bits count milliseconds since it began, on the clock
+that runs through a suspend. The wall clock has no part in it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BITS = 40
 
 @functools.cache
 def _boot() -> int:
-    """This boot in 24 bits; where the kernel tells no id, each process is one of its own."""
+    """Return this boot in 24 bits. Where the kernel tells no id, each process counts as a boot of its own."""
     try:
         namespace = os.stat("/proc/self/ns/time").st_ino
     except OSError:
@@ -29,18 +29,18 @@ def _boot() -> int:
 
 
 def number() -> int:
-    """This boot, as a number that is not 0."""
+    """Return this boot as a number that is not 0."""
     return _boot() or 1
 
 
 def due(seconds: float) -> int:
-    """The moment in so many seconds; at most 30 years."""
+    """Return the moment in `seconds`, at most 30 years from now."""
     moment = math.ceil((clock.since_boot() + min(seconds, 1e9)) * 1000)
     return _boot() << _BITS | moment
 
 
 def until(due: int) -> float | None:
-    """Seconds until the moment `due`; None if that is another boot's."""
+    """Return the seconds until the moment `due`; None if it is of another boot."""
     if due >> _BITS != _boot():
         return None
     return (due & (1 << _BITS) - 1) / 1000 - clock.since_boot()

@@ -1,4 +1,4 @@
-"""What time it is: seconds that never go back. The one door to the clock."""
+"""Clock: tells the time in seconds that never go back. The one door to the clock."""
 
 from __future__ import annotations
 

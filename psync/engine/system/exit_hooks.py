@@ -1,7 +1,7 @@
-"""To leave in order is to say so: what a process has to do before it is nobody any more, if it is not killed.
+"""Exit hooks: close the engines of a process that ends in order, so that their close callbacks run.
 
-An engine that has an owner in this process is told when the process ends by itself: by `atexit`, or, in a child of
-`multiprocessing`, which ends without that, by its own way of ending.
+An engine that has an owner in this process is closed by `atexit`; or, in a child of `multiprocessing`, which does not
+run that, by a finalizer of `multiprocessing`. A process that is killed runs neither.
 """
 
 from __future__ import annotations
@@ -16,44 +16,46 @@ from typing import Protocol
 from psync.engine.system import fork_hooks
 
 
-class Leaving(Protocol):
+class Closable(Protocol):
+    """An engine that has an owner."""
+
     def close(self) -> None:
-        """Say farewell, and be nobody any more."""
+        """Call the close callbacks, and end the owner."""
 
 
-class _Present:
-    """The engines that are somebody in this process."""
+class _OpenEngines:
+    """The engines that have an owner in this process."""
 
     def __init__(self) -> None:
-        self.engines: weakref.WeakSet[Leaving] = weakref.WeakSet()
+        self.engines: weakref.WeakSet[Closable] = weakref.WeakSet()
         self.pid = 0
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
-        self.engines.clear()  # a child is somebody else
+        self.engines.clear()  # a child is another owner
 
-    def leave(self) -> None:
+    def close(self) -> None:
         if self.pid == os.getpid():
             for engine in list(self.engines):
                 engine.close()
 
 
-_present = _Present()
-atexit.register(_present.leave)
+_open = _OpenEngines()
+atexit.register(_open.close)
 
 
-def remember(engine: Leaving) -> None:
+def remember(engine: Closable) -> None:
     """Close `engine` when this process ends in order."""
-    _present.engines.add(engine)
-    if _present.pid != os.getpid():
-        _present.pid = os.getpid()
-        ways = sys.modules.get("multiprocessing.util")  # there if this process is a child of multiprocessing
-        if ways is not None:
-            ways.Finalize(None, _present.leave, exitpriority=0)
+    _open.engines.add(engine)
+    if _open.pid != os.getpid():
+        _open.pid = os.getpid()
+        finalizers = sys.modules.get("multiprocessing.util")  # there if this process is a child of multiprocessing
+        if finalizers is not None:
+            finalizers.Finalize(None, _open.close, exitpriority=0)
 
 
 class CloseCallbacks:
-    """The methods to call before one engine is closed. They are kept as long as their objects live."""
+    """The methods to call before one engine is closed. A method is kept weakly, as long as its object lives."""
 
     def __init__(self) -> None:
         self._methods: set[weakref.WeakMethod[Callable[[], object]]] = set()
@@ -61,12 +63,13 @@ class CloseCallbacks:
     def add(self, method: Callable[[], object]) -> None:
         self._methods.add(weakref.WeakMethod(method, self._methods.discard))
 
-    def say(self) -> None:
+    def run(self) -> None:
+        """Call all of them."""
         for reference in list(self._methods):
             method = reference()
             if method is not None:
                 method()
 
     def forget(self) -> None:
-        """In a forked child: its parent's are not its own."""
+        """Drop all of them: in a forked child they are its parent's."""
         self._methods.clear()

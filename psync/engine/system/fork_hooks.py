@@ -1,4 +1,7 @@
-"""A forked child owns, holds and keeps alive nothing of its parent's: who has such things says so here."""
+"""Fork hooks: tell each object with locks, descriptors or an owner that it is in a forked child now.
+
+A child owns and holds nothing of its parent's, and keeps none of it alive.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ import weakref
 from typing import Protocol
 
 put_off = threading.RLock()
-"""Held while a descriptor that will be locked is opened and made known to who gives it up in a child: a fork by another
-thread in between would leave the child a copy of which nobody knows, and which keeps the lock."""
+"""Held while a descriptor that will be locked is opened and registered to be closed in a child. A fork by another
+thread in between would leave the child an unknown copy, which keeps the lock."""
 
 
 class Forked(Protocol):
     def after_fork(self) -> None:
-        """Called in the child, while it has one thread: give up what is the parent's, and make new locks."""
+        """Called in the child, while it has one thread: drop what is the parent's, and make new locks."""
 
 
 _concerned: weakref.WeakSet[Forked] = weakref.WeakSet()

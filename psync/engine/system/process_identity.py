@@ -1,9 +1,8 @@
-"""Who am I, is that one alive, and how much is used? The one door to the table of processes.
+"""Process identity: identifies a process, and asks the process table whether it lives. The one door to that table.
 
-A process is a random number of 64 bits with a file that it keeps locked as long as it lives. A lock
-that can be had proves that the process is gone, at once and across pid namespaces of a host. Where
-locks prove nothing, boot id, pid namespace, pid and raw start ticks do (`psutil`): another boot of
-this host, or the pid gone, a zombie, or started at another tick. Everything else is unknown, and unknown means alive.
+A process is identified by boot id, pid namespace, pid and raw start ticks. It is proved dead if this host has been
+booted since, or if its pid is gone, a zombie, or started at another tick. Everything else is unknown, and unknown means
+alive.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from psync.engine.contract.values import Alive, Identity, Usage
 
 @functools.cache
 def boot_id() -> str:
-    """This boot of this kernel; "" where the kernel does not tell."""
+    """Return the id of this boot; "" where the kernel does not tell it."""
     try:
         with open("/proc/sys/kernel/random/boot_id", "rb") as file:
             return file.read().strip().decode()
@@ -32,7 +31,7 @@ def pid_namespace() -> int:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When `pid` started, in the kernel's own ticks since boot; None if there is no such process."""
+    """Return when `pid` started, in the kernel's ticks since boot; None if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])
@@ -46,7 +45,7 @@ def myself(since: float) -> Identity:
 
 
 def usage(identity: Identity) -> Usage | None:
-    """None for a process that is not certainly a living one of this host."""
+    """Return what a process has used; None if it is not proved to be a living one of this host."""
     if examine(identity) is not Alive.YES:
         return None
     import time
@@ -63,7 +62,7 @@ def usage(identity: Identity) -> Usage | None:
 
 
 def examine(identity: Identity) -> Alive:
-    """What the table of processes says about a process that may be another host's."""
+    """Ask the process table about a process, which may be another host's."""
     if not identity.boot or identity.boot != boot_id() or identity.namespace != pid_namespace():
         return Alive.UNKNOWN
     import psutil
@@ -83,14 +82,14 @@ def examine(identity: Identity) -> Alive:
 
 
 def memory() -> int:
-    """Bytes of memory that this process has in use (its resident set)."""
+    """Return the bytes of memory that this process uses (its resident set)."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)
 
 
 def load() -> float:
-    """How many processes of this host want to run (the average of the last minute), for each of its processors."""
+    """Return how many processes of this host want to run, for each processor: the average of the last minute."""
     import psutil
 
     return float(psutil.getloadavg()[0]) / (psutil.cpu_count() or 1)
