@@ -20,6 +20,7 @@ import psync
 import psync.cli
 import psync.errors
 import psync.pickleshare
+from psync.engine.system.fork_hooks import Forked
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -79,7 +80,8 @@ def test_every_public_name_is_in_the_readme(name: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for name in psync.__all__ if inspect.isclass(kind := getattr(psync, name))])
 def test_every_public_method_is_in_the_readme(kind: type) -> None:
-    known = dir(tuple) + dir(psync.errors.StoreFull) + dir(psync.MemoryEngine) + dir(psync.DirectoryEngine)
+    known = [*dir(tuple), *dir(psync.errors.StoreFull), *dir(psync.MemoryEngine), *dir(psync.DirectoryEngine)]
+    known += dir(Forked)
     names = {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")} - {*known}
     assert sorted(names - NAMED) == []
 
