@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from psync.engine.contract.log import Mark, State
-from psync.engine.directory.log.double_buffer import ReadCopies, ShownCopies, StoredCopies
+from psync.engine.directory.log.double_buffer import DoubleBuffer, MappedDoubleBuffer, ReadMappedDoubleBuffer
 from psync.engine.directory.log.status_file import MappedMarkFile, MarkFile, at_position, mark_of, words_of
 from psync.engine.encoding.framing import Unreadable
 
@@ -54,6 +55,10 @@ class Stores:
             raise Killed
         self.left -= 1
         self.memory[at] = value
+
+
+def words(*numbers: int) -> bytes:
+    return struct.pack(f"<{len(numbers)}Q", *numbers)
 
 
 def opened(path: Path, kind: Callable[[int], MarkFile] = MarkFile) -> MarkFile:
@@ -150,10 +155,10 @@ def test_what_is_marked_behind_the_end_is_forgotten_though_others_have_mapped_it
 @pytest.mark.parametrize("part", [None, 0, 1, 8, 9, 31, 39, 40])
 def test_numbers_are_the_old_or_the_new_ones(part: int | None, tmp_path: Path) -> None:
     path = tmp_path / "numbers"
-    path.write_bytes(ReadCopies.zeros(3))
+    path.write_bytes(DoubleBuffer.zeros(3))
     fd = os.open(path, os.O_RDWR)
-    writer, reader = StoredCopies(fd, 3, blank=False), ShownCopies(fd, 3, blank=False)
-    reading = ReadCopies(fd, 3, blank=False)
+    writer, reader = MappedDoubleBuffer(fd, 3, blank=False), ReadMappedDoubleBuffer(fd, 3, blank=False)
+    reading = DoubleBuffer(fd, 3, blank=False)
     for number in range(1, 5):
         old, new = [number - 1] * 3, [number] * 3
         if part is None:
@@ -161,13 +166,13 @@ def test_numbers_are_the_old_or_the_new_ones(part: int | None, tmp_path: Path) -
         else:
             writer._map = Stores(writer._map, 0, part)  # type: ignore[assignment]
         with pytest.raises(Killed):
-            writer.write(fd, number, new)
+            writer.write(fd, number, words(number, *new))
         assert reader.since(None) == reading.since(None) == (number - 1, old)
-        writer = StoredCopies(fd, 3, blank=False)
-        writer.write(fd, number, new)
+        writer = MappedDoubleBuffer(fd, 3, blank=False)
+        writer.write(fd, number, words(number, *new))
         assert reader.since(number - 1) == reading.since(None) == (number, new)
         assert reader.since(number) is writer.since(number) is None
-    reading.write(fd, 9, [9, 9, 9])
+    reading.write(fd, 9, words(9, 9, 9, 9))
     assert writer.since(4) == reader.since(4) == (9, [9, 9, 9])
     reading.close()
     os.close(fd)
@@ -177,11 +182,11 @@ def test_numbers_are_the_old_or_the_new_ones(part: int | None, tmp_path: Path) -
 def test_damaged_numbers_are_known_for_it(at: int, tmp_path: Path) -> None:
     """In the copy that counts, or in the word that says which that is."""
     path = tmp_path / "numbers"
-    path.write_bytes(ReadCopies.zeros(3))
+    path.write_bytes(DoubleBuffer.zeros(3))
     fd = os.open(path, os.O_RDWR)
-    writer = StoredCopies(fd, 3, blank=False)
-    writer.write(fd, 1, [5, 6, 7])
-    writer.write(fd, 2, [8, 9, 10])
+    writer = MappedDoubleBuffer(fd, 3, blank=False)
+    writer.write(fd, 1, words(1, 5, 6, 7))
+    writer.write(fd, 2, words(2, 8, 9, 10))
     data = path.read_bytes()
     path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     if at < 48:

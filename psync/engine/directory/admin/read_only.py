@@ -24,17 +24,19 @@ from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.fs.syscalls import READ
 from psync.engine.directory.layout import OWN_FOLDERS, Layout
 from psync.engine.directory.liveness.registry import Owners
-from psync.engine.directory.log.double_buffer import ReadCopies
-from psync.engine.directory.log.header import Block
+from psync.engine.directory.log.double_buffer import DoubleBuffer
+from psync.engine.directory.log.header import FieldsT, Front, LockedHeader, Tail
 from psync.engine.directory.log.log import DirectoryLog
 from psync.engine.directory.log.position_file import PositionFile
 from psync.engine.directory.log.segment_recovery import Salvage
-from psync.engine.directory.log.state import DELAYED
 from psync.engine.directory.log.status_file import MarkFile
 from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import exit_hooks
 from psync.errors import StoreFailed
+
+READS = 100
+"""Reads of a header that may meet a half-made change before it is taken for damaged."""
 
 
 class ReadOnlyEngine(DirectoryEngine):
@@ -130,34 +132,31 @@ class _SeenBucket(DirectoryBucket):
         return self._attach()
 
 
-class _SeenBlock(Block):
-    """Another block, read without its lock; its numbers are all 0 where there is no file yet."""
+class _SeenHeader(LockedHeader[FieldsT]):
+    """A header that is read without its lock; its fields are all 0 where there is no file yet."""
 
-    def __init__(self, block: Block) -> None:
-        self.__dict__.update(block.__dict__)
-
-    def peek(self) -> list[int]:
+    def peek(self) -> FieldsT:
         try:
             fd = self._fs.open(self.path, READ)
         except FileNotFoundError:
-            return [0] * len(self.values)
+            return self._loaded([0] * self._fields.COUNT)
         try:
-            copies = ReadCopies(fd, len(self.values), blank=self._blank)
+            buffer = DoubleBuffer(fd, self._fields.COUNT, blank=self._blank)
         finally:
             os.close(fd)
         try:
-            for _ in range(100):
-                with contextlib.suppress(Unreadable):  # a writer was in the middle of it
-                    return (copies.since(None) or (0, []))[1]
-            return (copies.since(None) or (0, []))[1]
+            for _ in range(READS):
+                with contextlib.suppress(Unreadable):  # a writer was in the middle of a change
+                    return self._loaded((buffer.since(None) or (0, []))[1])
+            return self._loaded((buffer.since(None) or (0, []))[1])
         finally:
-            copies.close()
+            buffer.close()
 
-    def enter(self, how: int = 0) -> list[int]:
+    def enter(self, how: int = 0) -> FieldsT:
         return self.peek()
 
     def leave(self) -> None:
-        """It was not entered."""
+        """There is no lock to release."""
 
 
 class _SeenSegments(Salvage):
@@ -213,8 +212,8 @@ class _SeenEntries(PositionFile):
 class _SeenLog(DirectoryLog):
     def __init__(self, name: str, layout: Layout, **options: Any) -> None:
         super().__init__(name, layout, **options)
-        self._tail = _SeenBlock(self._tail)
-        self._front = _SeenBlock(self._front)
+        self._tail = _SeenHeader(layout.log(name, "tail"), Tail, options["fs"], _nothing, blank=False)
+        self._front = _SeenHeader(layout.log(name, "front"), Front, options["fs"], _nothing, blank=False)
         self._taken = _SeenSegments(layout, name, options["fs"])
         self._later = _SeenEntries(layout.log(name, "delayed"), options["fs"])
         options["kept"].opened(self)
@@ -228,7 +227,7 @@ class _SeenLog(DirectoryLog):
     def delayed(self) -> list[tuple[int, Mark]]:
         end, base, _ = self._look()
         found: dict[int, Mark] = {}
-        for position in self._later.first(self._front.peek()[DELAYED]):
+        for position in self._later.first(self._front.peek().delayed_count):
             mark = self._taken.mark(position, base) if position < end and position not in found else None
             if mark is not None and mark.state is State.DELAYED:
                 found[position] = mark

@@ -12,26 +12,12 @@ from collections.abc import Sequence
 
 from psync.engine.contract.log import WAITING, Mark, Sealed, State
 from psync.engine.directory.layout import SEATS
-from psync.engine.directory.log.group_commit import (
-    APPENDED,
-    BASE,
-    END,
-    LATER,
-    MARKED,
-    PENDING,
-    PREPARED,
-    SEALED,
-    Commit,
-)
+from psync.engine.directory.log.group_commit import Commit
+from psync.engine.directory.log.header import Tail
 from psync.engine.directory.log.record_format import ALIGN, encode
 from psync.engine.directory.log.requeue import LogHints
 from psync.engine.directory.log.segment_files import SEGMENT
-from psync.engine.directory.log.state import (
-    FRONT,
-    LOW,
-    TAKEN,
-    in_words,
-)
+from psync.engine.directory.log.state import in_words
 from psync.engine.encoding.framing import Unreadable
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
@@ -73,7 +59,7 @@ class LogAppends(LogHints):
         try:
             fails = self._look_for_failure(commit)
             positions = self._append(payloads, mark)
-            end = self._tail.values[PREPARED]
+            end = self._tail.values.prepared_end
         finally:
             self._tail.leave()
         try:
@@ -88,15 +74,15 @@ class LogAppends(LogHints):
         """What was prepared, and could not be seen to its end, will not exist."""
         tail = self._tail.enter()
         try:
-            if commit.fails() != fails or tail[END] >= end:
+            if commit.fails() != fails or tail.end >= end:
                 return
-            if tail[PREPARED] == end:
-                tail[PREPARED] = positions[0] if positions[0] > tail[END] else 0
-                tail[PENDING] -= len(positions)
+            if tail.prepared_end == end:
+                tail.prepared_end = positions[0] if positions[0] > tail.end else 0
+                tail.prepared_count -= len(positions)
                 self._tail.save()
             else:  # others have prepared something behind it: it comes to exist with that, but nobody takes it
                 for position in positions:
-                    self._written.write_mark(position, tail[BASE], Mark(_DONE, 1))
+                    self._written.write_mark(position, tail.base, Mark(_DONE, 1))
         finally:
             self._tail.leave()
 
@@ -111,15 +97,15 @@ class LogAppends(LogHints):
     def _append(self, payloads: Sequence[bytes], mark: Mark) -> list[int]:
         tail = self._tail.enter()
         try:
-            if tail[SEALED]:
+            if tail.sealed:
                 raise Sealed(self._name)
-            begin = end = tail[PREPARED] or tail[END]
-            base = tail[BASE]
+            begin = end = tail.prepared_end or tail.end
+            base = tail.base
             if end - base >= SEGMENT:
                 base = end
-            if tail[MARKED] > begin:
+            if tail.status_end > begin:
                 self._written.cut_marks(begin, base)
-                tail[MARKED] = 0
+                tail.status_end = 0
             if len(payloads) == 1:
                 positions = [begin]
                 data = encode(payloads[0], begin)
@@ -136,16 +122,16 @@ class LogAppends(LogHints):
                 data = b"".join(records)
             if mark is WAITING or mark.state is _WAITING:
                 self._written.write(data, begin, base)
-                tail[BASE] = base
+                tail.base = base
                 if self._commit is not None:
-                    tail[PREPARED] = end
-                    tail[PENDING] += len(positions)
+                    tail.prepared_end = end
+                    tail.prepared_count += len(positions)
                 else:
-                    tail[END] = end
-                    tail[APPENDED] += len(positions)
-                    if tail[PREPARED]:  # by others, for whom it is on the disk when they say so, but seen from now on
-                        tail[APPENDED] += tail[PENDING]
-                        tail[PREPARED] = tail[PENDING] = 0
+                    tail.end = end
+                    tail.appended += len(positions)
+                    if tail.prepared_end:  # by durable appenders: their records are seen from now on
+                        tail.appended += tail.prepared_count
+                        tail.prepared_end = tail.prepared_count = 0
                 self._tail.save()
             else:
                 self._append_delayed(tail, data, positions, end, base, mark)
@@ -153,23 +139,21 @@ class LogAppends(LogHints):
         finally:
             self._tail.leave()
 
-    def _append_delayed(
-        self, tail: list[int], data: bytes, positions: list[int], end: int, base: int, mark: Mark
-    ) -> None:
+    def _append_delayed(self, tail: Tail, data: bytes, positions: list[int], end: int, base: int, mark: Mark) -> None:
         front = self._front.enter()  # till the end, or somebody would find that the hints lead to nothing
         try:
             self._hint_delayed(front, positions)
-            tail[MARKED] = end
+            tail.status_end = end
             self._tail.save()
             self._written.set_marks(positions, end, base, mark)
             self._written.write(data, positions[0], base)
             if self._commit is None:
-                tail[END], tail[BASE], tail[APPENDED] = end, base, tail[APPENDED] + len(positions)
+                tail.end, tail.base, tail.appended = end, base, tail.appended + len(positions)
             else:
                 self._written.sync_marks(positions, base)
-                tail[PREPARED], tail[BASE], tail[PENDING] = end, base, len(positions)
+                tail.prepared_end, tail.base, tail.prepared_count = end, base, len(positions)
                 self._commit.all()
-            tail[LATER] += len(positions)
+            tail.appended_delayed += len(positions)
             self._tail.save()
         finally:
             self._front.leave()
@@ -178,15 +162,15 @@ class LogAppends(LogHints):
     def begin(self, at: int, appended: int) -> bool:
         with self.held():
             tail, front = self._tail.values, self._front.values
-            if tail[END]:
+            if tail.end:
                 return False
             at += -at % ALIGN
             # first, for it counts as nothing before `tail` says where the log ends: killed in between, begin anew
-            front[FRONT] = front[LOW] = at
-            front[TAKEN] = appended
+            front.head = front.low = at
+            front.passed = appended
             self._front.save()
-            tail[END] = tail[BASE] = at
-            tail[APPENDED] = appended
+            tail.end = tail.base = at
+            tail.appended = appended
             self._tail.save()
             return True
 
@@ -197,7 +181,7 @@ class LogAppends(LogHints):
             try:
                 if self._commit is not None:
                     self._commit.all()
-                tail[SEALED] = int(sealed)
+                tail.sealed = int(sealed)
                 self._tail.save()
             finally:
                 self._tail.leave()

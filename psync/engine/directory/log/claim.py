@@ -11,18 +11,9 @@ from collections.abc import Callable
 
 from psync.engine.contract.log import FINAL, Mark, Record, State
 from psync.engine.directory.log.append import LogAppends
-from psync.engine.directory.log.group_commit import APPENDED, END, LATER
+from psync.engine.directory.log.header import Front
 from psync.engine.directory.log.segment_files import SEGMENT
-from psync.engine.directory.log.state import (
-    ARRIVED,
-    FRONT,
-    NOTE,
-    RETAKEN,
-    RETURNED,
-    SKIPPED,
-    TAKEN,
-    in_words,
-)
+from psync.engine.directory.log.state import in_words
 from psync.engine.encoding.framing import Unreadable
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
@@ -42,7 +33,7 @@ class LogTakes(LogAppends):
                     front, owner, beat, lease, limit, taken
                 ):
                     self._front.save()
-                self.noted = front[NOTE]
+                self.noted = front.note
                 if self._commit is not None:
                     self._taken.sync_marks([record.position for record in taken], self._reach[1])
             except BaseException:
@@ -61,35 +52,35 @@ class LogTakes(LogAppends):
                 self._claimed[position] = mark
         return taken
 
-    def _take_next(self, front: list[int], owner: int, beat: int, lease: float, taken: list[Record]) -> bool:
+    def _take_next(self, front: Front, owner: int, beat: int, lease: float, taken: list[Record]) -> bool:
         """`_advance` by one record, if the next one is as they mostly are; else False, and nothing has happened."""
-        position = front[FRONT]
+        position = front.head
         end, base, _ = self._reach
-        if position >= end or front[RETAKEN] != front[RETURNED]:
+        if position >= end or front.requeue_head != front.requeue_end:
             return False
         record, size, _ = self._taken.claim(position, end, base, owner, beat, lease)
         if record is None:
             return False
         taken.append(record)
-        front[FRONT] = position + size
-        front[TAKEN] += 1
+        front.head = position + size
+        front.passed += 1
         if position // SEGMENT != (position + size) // SEGMENT:
             self._raise_low(front, self._look(), position + size)
         return True
 
-    def _advance(self, front: list[int], owner: int, beat: int, lease: float, limit: int, taken: list[Record]) -> bool:
+    def _advance(self, front: Front, owner: int, beat: int, lease: float, limit: int, taken: list[Record]) -> bool:
         """Claim records into `taken`; True if `front` has changed."""
-        begun = front[FRONT]
+        begun = front.head
         changed = False
         while len(taken) < limit:
-            position = self._next(front) if front[RETAKEN] < front[RETURNED] else front[FRONT]
+            position = self._next(front) if front.requeue_head < front.requeue_end else front.head
             end, base, _ = self._reach
             if position >= end:
                 end, base, _ = self._look()
                 if position >= end:
                     return self._reckon(front) or changed
             changed = True
-            if position != front[FRONT]:
+            if position != front.head:
                 record, size, mark = self._taken.claim(position, end, base, owner, beat, lease)
                 if record is None:
                     self._pass_by(front, mark, hinted=True)
@@ -98,42 +89,42 @@ class LogTakes(LogAppends):
                 if many > 1:
                     size = self._taken.claim_run(position, end, base, many, owner, beat, lease, taken)
                     if size:
-                        front[FRONT] += size
-                        front[TAKEN] += len(taken) - before
+                        front.head += size
+                        front.passed += len(taken) - before
                         continue
                 record, size, mark = self._taken.claim(position, end, base, owner, beat, lease)
                 if record is None:
                     self._pass_by(front, mark, hinted=False)
-                front[FRONT] += size
-                front[TAKEN] += 1
+                front.head += size
+                front.passed += 1
             if record is not None:
                 taken.append(record)
-        if begun // SEGMENT != front[FRONT] // SEGMENT:
-            self._raise_low(front, self._look(), front[FRONT])
+        if begun // SEGMENT != front.head // SEGMENT:
+            self._raise_low(front, self._look(), front.head)
         return changed
 
-    def _pass_by(self, front: list[int], mark: Mark | None, *, hinted: bool) -> None:
+    def _pass_by(self, front: Front, mark: Mark | None, *, hinted: bool) -> None:
         """Keep count of what is not to be taken."""
         if mark is not None and mark.state is _DELAYED:
             if not mark.attempt and not hinted:
-                front[ARRIVED] += 1
-        elif front[SKIPPED] and (hinted or mark is None or (mark.state in FINAL and not mark.attempt)):
-            front[SKIPPED] -= 1
+                front.delayed_passed += 1
+        elif front.skipped and (hinted or mark is None or (mark.state in FINAL and not mark.attempt)):
+            front.skipped -= 1
 
-    def _reckon(self, front: list[int]) -> bool:
+    def _reckon(self, front: Front) -> bool:
         """Nothing is left to take, so nothing is left to pass: a count that says otherwise was a killed process's."""
         tail = self._tail.peek()
-        counts = tail[APPENDED], 0, tail[LATER]
-        if front[FRONT] != tail[END] or counts == (front[TAKEN], front[SKIPPED], front[ARRIVED]):
+        counts = tail.appended, 0, tail.appended_delayed
+        if front.head != tail.end or counts == (front.passed, front.skipped, front.delayed_passed):
             return False
-        front[TAKEN], front[SKIPPED], front[ARRIVED] = counts
+        front.passed, front.skipped, front.delayed_passed = counts
         return True
 
-    def _untake(self, front: list[int], taken: list[Record]) -> None:
+    def _untake(self, front: Front, taken: list[Record]) -> None:
         """Something failed, and nobody will hear of these: they wait again, with the attempts they had."""
         for position, mark, _ in reversed(taken):
             before = Mark(_WAITING, mark.attempt - 1)
-            if position < front[FRONT]:
+            if position < front.head:
                 with contextlib.suppress(OSError):  # then it was not written that they were passed
                     self._hint(front, position, None, first=True)
             with contextlib.suppress(OSError, Unreadable):
@@ -143,7 +134,7 @@ class LogTakes(LogAppends):
     def note(self, change: Callable[[int], int]) -> None:
         front = self._front.enter()
         try:
-            front[NOTE] = change(front[NOTE])
+            front.note = change(front.note)
             self._front.save()
         finally:
             self._front.leave()

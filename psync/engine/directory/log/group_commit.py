@@ -19,17 +19,10 @@ import os
 from collections.abc import Iterator
 from fcntl import LOCK_EX, LOCK_NB
 
-from psync.engine.directory.log.header import Block
+from psync.engine.directory.log.header import LockedHeader, Sync, Tail
 from psync.engine.directory.log.segment_files import SegmentFiles
 from psync.engine.system import clock
 
-END, BASE, APPENDED, LATER, MARKED, SEALED, PREPARED, PENDING, BOOT = range(9)
-"""In ``tail``: where the log ends, where its last segment begins, how many records were ever appended, and how many of
-them DELAYED; up to where there may be marks, if that is behind the end; whether it is sealed; where what is prepared
-ends (0: nothing is), and how many records that is; the boot of the host in which somebody last looked through it."""
-SYNCED, FAILS, CROWD = range(3)
-"""In ``sync``: up to where the records are on the disk; how often the disk failed; how many records came about at the
-same time lately."""
 PATIENCE = 0.5
 """Of the time that asking the disk takes, at most this part is spent in waiting for others to join."""
 LONGEST = 0.002
@@ -39,7 +32,7 @@ LONGEST = 0.002
 class Commit:
     """The ``sync`` of one log. Threads may share it."""
 
-    def __init__(self, block: Block, tail: Block, segments: SegmentFiles) -> None:
+    def __init__(self, block: LockedHeader[Sync], tail: LockedHeader[Tail], segments: SegmentFiles) -> None:
         self._block = block
         self._tail = tail
         self._segments = segments
@@ -47,7 +40,7 @@ class Commit:
 
     def fails(self) -> int:
         """To be asked while ``tail`` is locked, before a record is prepared, and handed to `wait`."""
-        return self._block.peek()[FAILS]
+        return self._block.peek().failures
 
     def wait(self, end: int, fails: int) -> None:
         """Return when the record that was prepared, and ends at `end`, is on the disk and exists. Raises OSError."""
@@ -61,7 +54,7 @@ class Commit:
             crowd = 0
             try:
                 if not self._is_done(sync, end, fails):
-                    crowd = 0 if waited or self._tail.depth else sync[CROWD]
+                    crowd = 0 if waited or self._tail.depth else sync.group_size
                     if crowd < 2:
                         self._ask(sync)
                         return
@@ -71,10 +64,10 @@ class Commit:
                 waited = True
                 self._let_others_join(crowd, end)
 
-    def _is_done(self, sync: list[int], end: int, fails: int) -> bool:
-        if sync[FAILS] != fails:
+    def _is_done(self, sync: Sync, end: int, fails: int) -> bool:
+        if sync.failures != fails:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return sync[SYNCED] >= end
+        return sync.synced >= end
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -87,21 +80,21 @@ class Commit:
 
     def all(self) -> None:
         """While `alone` and ``tail`` is locked: what is prepared exists."""
-        if self._tail.values[PREPARED]:
+        if self._tail.values.prepared_end:
             self._ask(self._block.values)
 
     def _let_others_join(self, crowd: int, end: int) -> None:
         until = clock.monotonic() + min(PATIENCE * self._took, LONGEST)
-        while self._tail.peek()[PENDING] < crowd and clock.monotonic() < until:
-            if self._block.peek()[SYNCED] >= end:
+        while self._tail.peek().prepared_count < crowd and clock.monotonic() < until:
+            if self._block.peek().synced >= end:
                 return
             os.sched_yield()
 
-    def _ask(self, sync: list[int]) -> None:
+    def _ask(self, sync: Sync) -> None:
         tail = self._tail.peek()
-        end, pending = tail[PREPARED] or tail[END], tail[PENDING]
+        end, pending = tail.prepared_end or tail.end, tail.prepared_count
         begun = clock.monotonic()
-        for file in self._segments.written_since(sync[SYNCED], tail[BASE]):
+        for file in self._segments.written_since(sync.synced, tail.base):
             try:
                 os.fdatasync(file)
             except OSError:
@@ -110,38 +103,38 @@ class Commit:
         self._took = clock.monotonic() - begun
         tail = self._tail.enter()
         try:
-            if end > tail[END]:
-                tail[END] = end
-                tail[APPENDED] += pending
-                tail[PENDING] -= pending
-                if tail[PREPARED] == end:
-                    tail[PREPARED] = 0
+            if end > tail.end:
+                tail.end = end
+                tail.appended += pending
+                tail.prepared_count -= pending
+                if tail.prepared_end == end:
+                    tail.prepared_end = 0
                 self._tail.save()
-            sync[CROWD] = max(pending + tail[PENDING], sync[CROWD] * 3 // 4)
+            sync.group_size = max(pending + tail.prepared_count, sync.group_size * 3 // 4)
         except BaseException:
             self._tail.spoil()
             raise
         finally:
             self._tail.leave()
-        sync[SYNCED] = end
+        sync.synced = end
         try:
             self._block.save()
         except OSError:
             self._block.spoil()  # it is on the disk, and exists; somebody will ask once more
 
-    def _give_up(self, sync: list[int]) -> None:
+    def _give_up(self, sync: Sync) -> None:
         tail = self._tail.enter()
         try:
-            end = tail[END]
-            tail[PREPARED] = tail[PENDING] = 0
-            if end > tail[BASE]:
+            end = tail.end
+            tail.prepared_end = tail.prepared_count = 0
+            if end > tail.base:
                 with contextlib.suppress(OSError):
-                    self._segments.cut(end, tail[BASE])
-                tail[BASE] = end
+                    self._segments.cut(end, tail.base)
+                tail.base = end
             else:
                 self._segments.begin_anew(end)
             self._tail.save()
-            sync[FAILS] += 1
+            sync.failures += 1
             self._block.save()
         finally:
             self._tail.leave()

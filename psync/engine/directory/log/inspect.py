@@ -9,21 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from psync.engine.contract.log import FINAL, Counts, Mark, Record, State
-from psync.engine.directory.log.group_commit import APPENDED, END, LATER, SEALED
+from psync.engine.directory.log.header import Front, Tail
 from psync.engine.directory.log.repair import Repair
 from psync.engine.directory.log.segment_files import SEGMENT
-from psync.engine.directory.log.state import (
-    ARRIVED,
-    DELAYED,
-    FRONT,
-    LOW,
-    NOTE,
-    RETAKEN,
-    RETURNED,
-    SKIPPED,
-    TAKEN,
-    in_words,
-)
+from psync.engine.directory.log.state import in_words
 from psync.engine.encoding.framing import Unreadable
 
 _WAITING, _CLAIMED, _, _, _DELAYED = State
@@ -57,12 +46,12 @@ class LogLooks(Repair):
         try:
             end, base, _ = self._look()
             found = []
-            for position, state, _ in self._taken.scan(front[LOW], end, base, front[FRONT]):
+            for position, state, _ in self._taken.scan(front.low, end, base, front.head):
                 if state is _CLAIMED:
                     record = self._taken.read(position, base)
                     if record is not None:
                         found.append(record)
-                elif state is _WAITING and position >= front[FRONT]:
+                elif state is _WAITING and position >= front.head:
                     break  # nobody was ever further than this
             return found
         finally:
@@ -81,7 +70,7 @@ class LogLooks(Repair):
         try:
             end, base, _ = self._look()
             found: list[Record] = []
-            for position, state, _ in self._taken.scan(max(begin, front[LOW]), end, base, front[FRONT]):
+            for position, state, _ in self._taken.scan(max(begin, front.low), end, base, front.head):
                 if len(found) == AT_ONCE:
                     return found, position
                 record = None if state in FINAL else self._taken.read(position, base)
@@ -95,7 +84,7 @@ class LogLooks(Repair):
     def delayed(self) -> list[tuple[int, Mark]]:
         front = self._front.enter()
         try:
-            count = front[DELAYED]
+            count = front.delayed_count
             if not count:
                 return []
             end, base, _ = self._look()
@@ -107,7 +96,7 @@ class LogLooks(Repair):
             if count > 2 * len(found) + 64 or not found:
                 # those that count move to the beginning, in order: killed in the middle, each is there or still there
                 self._later.put(0, list(found))
-                front[DELAYED] = len(found)
+                front.delayed_count = len(found)
                 self._front.save()
             return list(found.items())
         finally:
@@ -120,17 +109,17 @@ class LogLooks(Repair):
             reach = self._look()
             if self._raise_low(front, reach, reach[0]):
                 self._front.save()
-            return front[LOW] == reach[0]
+            return front.low == reach[0]
         finally:
             self._front.leave()
 
-    def _raise_low(self, front: list[int], reach: tuple[int, int, int], limit: int) -> bool:
+    def _raise_low(self, front: Front, reach: tuple[int, int, int], limit: int) -> bool:
         """Step over what is final, up to `limit`, and remove segments that hold nothing else; True if it was a step."""
-        low = front[LOW]
-        front[LOW] = self._taken.final_up_to(low, limit, reach[1], front[FRONT])
-        if low // SEGMENT != front[LOW] // SEGMENT:
-            self._taken.clear(front[LOW], reach[1])
-        return low != front[LOW]
+        low = front.low
+        front.low = self._taken.final_up_to(low, limit, reach[1], front.head)
+        if low // SEGMENT != front.low // SEGMENT:
+            self._taken.clear(front.low, reach[1])
+        return low != front.low
 
     @in_words
     def counts(self) -> Counts:
@@ -147,8 +136,8 @@ class LogLooks(Repair):
         finally:
             self._front.leave()
 
-    def _counted(self, front: list[int], tail: list[int]) -> Counts:
-        self.noted, self.sealed = front[NOTE], bool(tail[SEALED])
-        waiting = tail[APPENDED] - front[TAKEN] + front[RETURNED] - front[RETAKEN] - front[SKIPPED]
-        waiting -= tail[LATER] - front[ARRIVED]
-        return Counts(max(0, waiting), tail[APPENDED], tail[END], bool(tail[SEALED]))
+    def _counted(self, front: Front, tail: Tail) -> Counts:
+        self.noted, self.sealed = front.note, bool(tail.sealed)
+        waiting = tail.appended - front.passed + front.requeue_end - front.requeue_head - front.skipped
+        waiting -= tail.appended_delayed - front.delayed_passed
+        return Counts(max(0, waiting), tail.appended, tail.end, bool(tail.sealed))

@@ -32,7 +32,6 @@ from psync.engine.contract.log import FINAL, Change, Mark, State
 from psync.engine.directory.log.claim import LogTakes
 from psync.engine.directory.log.segment_files import SEGMENT
 from psync.engine.directory.log.segments import Segments
-from psync.engine.directory.log.state import ARRIVED, FRONT, SKIPPED
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
 _KEPT = _CLAIMED, _DONE, _DEAD
@@ -187,7 +186,7 @@ class DirectoryLog(LogTakes):
     def _settle_locked(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
         front = self._front.enter()
         try:
-            ahead = position >= front[FRONT]  # whoever takes will come by
+            ahead = position >= front.head  # whoever takes will come by
             if new.state is _WAITING and not (ahead and held.state is _DELAYED):
                 unused = new.attempt < held.attempt
                 before = functools.partial(self._hint, front, position, before, first=unused)
@@ -203,8 +202,8 @@ class DirectoryLog(LogTakes):
             skipped = new.state in FINAL and (held.state is _WAITING or (ahead and held.state is _DELAYED))
             arrived = ahead and held.state is _DELAYED and not held.attempt
             if skipped or arrived or (held.state is _WAITING and new.state is _CLAIMED):
-                front[SKIPPED] += new.state is not _WAITING
-                front[ARRIVED] += arrived
+                front.skipped += new.state is not _WAITING
+                front.delayed_passed += arrived
                 self._front.save()
             return True
         finally:

@@ -13,9 +13,9 @@ import os
 from collections.abc import Hashable, Iterator
 
 from psync.engine.contract.log import Counts, Mark, Record
-from psync.engine.directory.log.group_commit import END
+from psync.engine.directory.log.header import Front
 from psync.engine.directory.log.log import DirectoryLog
-from psync.engine.directory.log.state import DELAYED, FRONT, NOTE, RETAKEN, RETURNED, in_words
+from psync.engine.directory.log.state import in_words
 from psync.engine.directory.notify.nfs_poll import ChangeToken
 
 
@@ -30,18 +30,18 @@ class NetworkLog(DirectoryLog):
             return []
         taken = super().take(owner, limit, beat, lease)
         self._dry = not taken
-        self._passed = self._front.values[FRONT]
+        self._passed = self._front.values.head
         return taken
 
     @in_words
-    def _front_now(self) -> list[int]:
+    def _front_now(self) -> Front:
         return self._front.peek()
 
     @in_words
     def _is_dry(self) -> bool:
         front = self._front.peek()
-        self.noted = front[NOTE]
-        return front[FRONT] >= self._look()[0] and front[RETAKEN] == front[RETURNED]
+        self.noted = front.note
+        return front.head >= self._look()[0] and front.requeue_head == front.requeue_end
 
     @in_words
     def counts(self) -> Counts:
@@ -55,7 +55,7 @@ class NetworkLog(DirectoryLog):
 
     def delayed(self) -> list[tuple[int, Mark]]:
         """READ, if there are none."""
-        return super().delayed() if self._front_now()[DELAYED] else []
+        return super().delayed() if self._front_now().delayed_count else []
 
     def signs(self, *, final: bool) -> Iterator[ChangeToken]:
         """READ, READ. Where records become final, which only their marks show, two GETATTRs for each file of marks, of
@@ -65,13 +65,13 @@ class NetworkLog(DirectoryLog):
             yield ChangeToken(f"{self._name}/log/marks", self._marked, exact=False)
 
     def _numbers(self, asked: dict[str, bool]) -> Hashable:
-        return tuple(self._front.peek()), tuple(self._tail.peek())
+        return self._front.peek().pack(0), self._tail.peek().pack(0)
 
     def _marked(self, asked: dict[str, bool]) -> Hashable:
         shared = self._fs.shared
         assert shared is not None
         folder = os.path.dirname(self._tail.path)
-        end = self._tail.peek()[END]
+        end = self._tail.peek().end
         if end != self._marks_of[0]:
             self._marks_of = end, tuple(name for name in shared.lookups.listing(folder) if name.endswith(".marks"))
         return tuple(shared.lookups.status(f"{folder}/{name}", asked) for name in self._marks_of[1])

@@ -15,20 +15,9 @@ Everything is written before `BOOT` says that it was: killed in the middle, the 
 from __future__ import annotations
 
 from psync.engine.contract.log import WAITING, Mark, State
-from psync.engine.directory.log.group_commit import APPENDED, BASE, BOOT, END, LATER, MARKED, PENDING, PREPARED
+from psync.engine.directory.log.header import Front, Tail
 from psync.engine.directory.log.record_format import HEAD
-from psync.engine.directory.log.state import (
-    ARRIVED,
-    DELAYED,
-    FRONT,
-    LOW,
-    RETAKEN,
-    RETURNED,
-    ROOM,
-    SKIPPED,
-    TAKEN,
-    LogFiles,
-)
+from psync.engine.directory.log.state import ROOM, LogFiles
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import boot_time
 
@@ -47,26 +36,26 @@ class Mending(LogFiles):
             try:
                 if damaged is not None and any(damaged):
                     raise Unreadable("its numbers do not fit their checksum")  # zeros are what a power cut leaves
-                if tail[BOOT] != now:
+                if tail.boot != now:
                     bases = self._taken.bases()
-                    if bases or tail[END]:
+                    if bases or tail.end:
                         self._mend(tail, bases)
-                    tail[PREPARED] = tail[PENDING] = tail[MARKED] = 0
-                    tail[BOOT] = now
+                    tail.prepared_end = tail.prepared_count = tail.status_end = 0
+                    tail.boot = now
                     self._tail.save()
             finally:
                 self._tail.leave()
         self._examined = True
 
-    def _mend(self, tail: list[int], bases: list[int]) -> None:
+    def _mend(self, tail: Tail, bases: list[int]) -> None:
         files = self._taken
         front, _ = self._front.enter_damaged()
         try:
-            tail[END], more = files.follow(max([tail[END], *bases[:1]]))
-            tail[APPENDED] += more
-            tail[BASE] = files.drop_behind(tail[END])
+            tail.end, more = files.follow(max([tail.end, *bases[:1]]))
+            tail.appended += more
+            tail.base = files.drop_behind(tail.end)
             self._fill(tail)
-            self._find_front(tail, front, bases[0] if bases else tail[END])
+            self._find_front(tail, front, bases[0] if bases else tail.end)
             self._front.save()
         except BaseException:
             self.spoil()
@@ -74,22 +63,22 @@ class Mending(LogFiles):
         finally:
             self._front.leave()
 
-    def _count_from_records(self, tail: list[int], count: int) -> None:
+    def _count_from_records(self, tail: Tail, count: int) -> None:
         """`tail` was lost: so many records are left of all that were ever appended."""
-        tail[APPENDED] = count
+        tail.appended = count
 
-    def _fill(self, tail: list[int]) -> None:
+    def _fill(self, tail: Tail) -> None:
         """The positions that may have been given before, and be lost."""
-        end, base = tail[END], tail[BASE]
+        end, base = tail.end, tail.base
         payload = bytes(MARGIN - HEAD)
         self._holes.add(end, end + MARGIN)
         self._taken.fill(payload, end, base)
         self._taken.write_mark(end, base, Mark(State.DEAD, 1))
-        tail[END] += MARGIN
-        tail[APPENDED] += 1
+        tail.end += MARGIN
+        tail.appended += 1
 
-    def _find_front(self, tail: list[int], front: list[int], low: int) -> None:
-        end, base = tail[END], tail[BASE]
+    def _find_front(self, tail: Tail, front: Front, low: int) -> None:
+        end, base = tail.end, tail.base
         touched, rest = low, 0
         for position, state, size in self._taken.scan(low, end, base):
             rest += 1
@@ -107,6 +96,6 @@ class Mending(LogFiles):
             self._returned.put(ROOM, waiting)
         if delayed:
             self._later.put(0, delayed)
-        front[FRONT], front[LOW], front[TAKEN] = touched, low, tail[APPENDED] - rest
-        front[RETAKEN], front[RETURNED], front[DELAYED] = ROOM, ROOM + len(waiting), len(delayed)
-        front[SKIPPED], front[ARRIVED] = 0, tail[LATER]
+        front.head, front.low, front.passed = touched, low, tail.appended - rest
+        front.requeue_head, front.requeue_end, front.delayed_count = ROOM, ROOM + len(waiting), len(delayed)
+        front.skipped, front.delayed_passed = 0, tail.appended_delayed

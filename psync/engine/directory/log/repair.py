@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import warnings
 
-from psync.engine.directory.log.group_commit import BASE, BOOT, END, PENDING, PREPARED
+from psync.engine.directory.log.header import Tail
 from psync.engine.directory.log.recovery import Mending
-from psync.engine.directory.log.state import FRONT, LOW, NOTE
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import boot_time
 
@@ -57,12 +56,12 @@ class Repair(Mending):
                 if damaged_tail is not None:
                     found.append(self._keep("tail", damaged_tail, "its numbers do not fit their checksum"))
                     self._find_tail(tail, bases)
-                low, passed = front[LOW], front[FRONT]
+                low, passed = front.low, front.head
                 if damaged_front is not None:
                     found.append(self._keep("front", damaged_front, "its numbers do not fit their checksum"))
-                    front[NOTE] = EVERYTHING
-                if damaged_front is not None or tail[BOOT] != boot_time.number():
-                    low, passed = bases[0] if bases else tail[END], 0  # a power cut may have taken what was final, too
+                    front.note = EVERYTHING
+                if damaged_front is not None or tail.boot != boot_time.number():
+                    low, passed = bases[0] if bases else tail.end, 0  # a power cut may have taken what was final, too
                 found += self._retire_damaged(low, tail, passed)
                 self._find_front(tail, front, low)
                 self._tail.save()
@@ -73,19 +72,19 @@ class Repair(Mending):
             self._tail.leave()
         return found
 
-    def _find_tail(self, tail: list[int], bases: list[int]) -> None:
+    def _find_tail(self, tail: Tail, bases: list[int]) -> None:
         files = self._taken
-        tail[END], more = files.follow(bases[0] if bases else 0)
-        if any(base > tail[END] for base in bases):
+        tail.end, more = files.follow(bases[0] if bases else 0)
+        if any(base > tail.end for base in bases):
             raise Unreadable("a record is damaged, too, and so it can't be told where the log ends")
         self._count_from_records(tail, more)
-        tail[BASE] = files.drop_behind(tail[END])
-        tail[PREPARED] = tail[PENDING] = 0
-        tail[BOOT] = boot_time.number()
+        tail.base = files.drop_behind(tail.end)
+        tail.prepared_end = tail.prepared_count = 0
+        tail.boot = boot_time.number()
 
-    def _retire_damaged(self, low: int, tail: list[int], passed: int) -> list[str]:
+    def _retire_damaged(self, low: int, tail: Tail, passed: int) -> list[str]:
         found = []
-        files, position, end, base = self._taken, low, tail[END], tail[BASE]
+        files, position, end, base = self._taken, low, tail.end, tail.base
         files.close()  # what was read ahead may be what is damaged
         files.bases()
         while position < end:

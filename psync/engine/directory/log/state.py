@@ -15,19 +15,14 @@ from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.layout import Layout
 from psync.engine.directory.liveness.registry import Owners
-from psync.engine.directory.log.group_commit import BASE, END, LATER, SEALED, Commit
-from psync.engine.directory.log.header import Block
+from psync.engine.directory.log.group_commit import Commit
+from psync.engine.directory.log.header import Front, LockedHeader, Sync, Tail
 from psync.engine.directory.log.lost_ranges import LostRanges
 from psync.engine.directory.log.nfs_segments import NetworkSegments
 from psync.engine.directory.log.position_file import PositionFile
 from psync.engine.directory.log.segment_recovery import Salvage
 from psync.engine.encoding.framing import Unreadable
 from psync.errors import CorruptValue, PsyncError
-
-FRONT, LOW, TAKEN, RETURNED, RETAKEN, SKIPPED, ARRIVED, DELAYED, NOTE = range(9)
-"""In ``front``: the first record never taken, the first that may be unfinished, how many were passed; how many entries
-`returned` has, and where the first unused one is; how many records were settled untaken and are still to be passed;
-how many of those appended DELAYED were passed or are not so any more; how many entries `delayed` has; `Log.note`."""
 
 ROOM = 512
 """So many entries can be put before those of `returned`: what was taken and never used goes back to its place."""
@@ -75,8 +70,8 @@ class LogFiles(Log):
         """To be told how many records can be taken since."""
         self._finished = finished
         opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 9, fs, opened, blank=False)
-        self._front = Block(layout.log(name, "front"), 9, fs, opened, blank=False)
+        self._tail = LockedHeader(layout.log(name, "tail"), Tail, fs, opened, blank=False)
+        self._front = LockedHeader(layout.log(name, "front"), Front, fs, opened, blank=False)
         # appending and taking go on beside each other, so each has descriptors of its own
         segments = Salvage if fs.shared is None else NetworkSegments
         self._written = segments(layout, name, fs)
@@ -86,7 +81,7 @@ class LogFiles(Log):
         self._commit: Commit | None = None
         """None if records and marks need not be on the disk."""
         if fs.sync_file:
-            sync = Block(layout.log(name, "sync"), 3, fs, opened)
+            sync = LockedHeader(layout.log(name, "sync"), Sync, fs, opened)
             self._commit = Commit(sync, self._tail, segments(layout, name, fs))
         self._fails = 0
         self._examined = False
@@ -100,7 +95,7 @@ class LogFiles(Log):
         self._passed = 0
         """All records before this position have been marked, as far as that was noted here."""
         self._reach = 0, 0, 0
-        """END, BASE and LATER when a taker last looked. One tuple: threads share it."""
+        """End, base and `appended_delayed` when a taker last looked. One tuple: threads share it."""
 
     def failed(self, error: BaseException) -> BaseException:
         """What to raise for it, after everything is unlocked."""
@@ -157,10 +152,10 @@ class LogFiles(Log):
             yield
 
     def _look(self) -> tuple[int, int, int]:
-        """END, BASE and LATER; what was appended before this call is counted in."""
+        """End, base and `appended_delayed`; what was appended before this call is counted in."""
         tail = self._tail.peek()
-        self._reach = reach = tail[END], tail[BASE], tail[LATER]
-        self.sealed = bool(tail[SEALED])
+        self._reach = reach = tail.end, tail.base, tail.appended_delayed
+        self.sealed = bool(tail.sealed)
         return reach
 
     def _reaching(self, position: int) -> tuple[int, int, int]:
