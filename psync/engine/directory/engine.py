@@ -32,7 +32,6 @@ from psync.engine.directory.handles import ShapeEngine
 from psync.engine.directory.layout import OWN, OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.liveness.registry import Owners
 from psync.engine.directory.locks.mutex import DirectoryMutex
-from psync.engine.directory.log.nfs_log import NetworkLog
 from psync.engine.directory.notify.nfs_poll import ChangeToken
 from psync.engine.directory.notify.wakeup import GRACE, Wakeup
 from psync.engine.directory.registers.nfs import NetworkRegister
@@ -174,8 +173,8 @@ class DirectoryEngine(ShapeEngine):
                 if each.startswith(f"{owner}/"):
                     yield ChangeToken(each, functools.partial(_read, below))
             for each, log in logs:
-                if isinstance(log, NetworkLog) and f"{each}/".startswith(f"{owner}/"):
-                    yield from log.signs(final=part == "final")
+                if f"{each}/".startswith(f"{owner}/"):
+                    yield from log.change_tokens(final=part == "final")
 
     def announce(self, name: str) -> None:
         self._wake.notify(name)

@@ -22,7 +22,6 @@ from psync.engine.directory.layout import slot_of
 from psync.engine.directory.liveness.registry import Owners
 from psync.engine.directory.locks.mutex import DirectoryMutex
 from psync.engine.directory.log.log import DirectoryLog
-from psync.engine.directory.log.nfs_log import NetworkLog
 from psync.engine.directory.registers.nfs import NetworkRegister
 from psync.engine.directory.registers.register import DirectoryRegister
 from psync.engine.system import fork_hooks
@@ -82,8 +81,7 @@ class ShapeEngine(CellEngine):
             log = self._logs.get(name)
             if log is None:
                 slot, final = slot_of(name), slot_of(name + "/final")
-                kind = NetworkLog if self.can.network else DirectoryLog
-                log = self._logs[name] = kind(
+                log = self._logs[name] = DirectoryLog(
                     name,
                     self.layout,
                     fs=self._fs,
