@@ -92,6 +92,7 @@ class ReadOnlyEngine(DirectoryEngine):
                 kept=self._kept,
                 kinds=_SEEN,
             )
+            self._kept.opened(log)  # so that `close` closes its files
         return log
 
     def set_aside(self, name: str, reason: str, seen: object = None) -> None:

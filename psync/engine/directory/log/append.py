@@ -49,7 +49,7 @@ class Appender:
             return []
         try:
             if not self._state.checked:
-                self._recovery.check()
+                self._repair.check()
             if self._commit is None:
                 positions = self._append(payloads, mark)
             else:
