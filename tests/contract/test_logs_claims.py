@@ -147,7 +147,7 @@ def test_what_was_read_ahead_is_never_what_a_killed_append_left(disk: DirectoryS
     def append_half(engine: Engine) -> None:
         half = engine.log(LOG)
         half = getattr(half, "_inner", half)  # a sealed one goes around it
-        half._tail.save = lambda: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[attr-defined]
+        half._state.tail.save = lambda: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[attr-defined]
         half.append([b"never" * 4])
 
     with pytest.raises(EOFError):

@@ -148,13 +148,13 @@ def test_a_put_that_fails_while_it_waits_for_the_disk_is_not_made_by_the_next_on
     jobs = durable(root)
     jobs.put("first")
 
-    def fail(commit: Commit, end: int, fails: int) -> None:
+    def fail(commit: Commit, end: int, failures: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    def fail_late(commit: Commit, end: int, fails: int) -> None:
+    def fail_late(commit: Commit, end: int, failures: int) -> None:
         monkeypatch.undo()
-        jobs._log._append([b"behind it"], WAITING)  # type: ignore[attr-defined]
-        fail(commit, end, fails)
+        jobs._log.append.__self__._append([b"behind it"], WAITING)  # type: ignore[attr-defined]
+        fail(commit, end, failures)
 
     for failing in (fail, fail_late):
         monkeypatch.setattr(Commit, "wait", failing)

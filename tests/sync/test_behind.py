@@ -15,6 +15,7 @@ from psync import PickleShareDB, WorkQueue
 from psync.engine import DirectoryEngine, MemoryEngine
 from psync.engine.contract.log import Change
 from psync.engine.directory.log.log import DirectoryLog
+from psync.engine.directory.log.settle import Settler
 from psync.engine.memory import Died, ManualClock
 from psync.errors import StaleClaim, StoreFull, WaitTimeout
 from psync.sync.queue.ack_buffer import SHORTEST_LEASE
@@ -71,7 +72,7 @@ def until(met: Callable[[], Any]) -> None:
 def test_what_a_loop_answers_is_recorded_together(
     far: Callable[..., WorkQueue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle_all, settle = DirectoryLog.settle_all, DirectoryLog.settle
+    settle_all, settle = DirectoryLog.settle_all, Settler.settle
     together: list[int] = []
     alone: list[int] = []
 
@@ -79,12 +80,12 @@ def test_what_a_loop_answers_is_recorded_together(
         together.append(len(changes))
         return settle_all(self, changes)
 
-    def counted(self: DirectoryLog, position: int, *rest: Any) -> bool:
+    def counted(self: Settler, position: int, *rest: Any) -> bool:
         alone.append(position)
         return settle(self, position, *rest)
 
     monkeypatch.setattr(DirectoryLog, "settle_all", counted_all)
-    monkeypatch.setattr(DirectoryLog, "settle", counted)
+    monkeypatch.setattr(Settler, "settle", counted)
     jobs = far()
     ids = jobs.put_many(range(500))
     for task in jobs:

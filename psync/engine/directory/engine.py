@@ -34,7 +34,7 @@ from psync.engine.directory.handles import HandleCache, MutexCache
 from psync.engine.directory.layout import OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.locks.guard import LOCAL_POLL_S, NFS_POLL_S, guard
-from psync.engine.directory.log.log import DirectoryLog
+from psync.engine.directory.log.state import WRITABLE, FileKinds
 from psync.engine.directory.notify.wakeup import GRACE_S, Wakeup
 from psync.engine.system import boot_time, clock, exit_hooks, fork_hooks
 
@@ -136,7 +136,7 @@ class DirectoryEngine(Engine):
         fs: AtomicFiles,
         durability: Durability,
         options: tuple[Wakeups, bool, Sharing],
-        log_kind: type[DirectoryLog] | None = None,
+        log_files: FileKinds = WRITABLE,
     ) -> None:
         """Build the parts that have a level of durability on those that the engines of the directory share."""
         self.layout, self.can = directory.layout, directory.can
@@ -157,7 +157,7 @@ class DirectoryEngine(Engine):
             owners=self._owners,
             wake=self._wake,
             descriptors=directory.descriptors,
-            log_kind=log_kind,
+            log_files=log_files,
         )
         directory.engines[durability] = self
 

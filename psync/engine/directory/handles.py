@@ -20,7 +20,7 @@ from psync.engine.directory.layout import OWN, Layout, slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.locks.mutex import DirectoryMutex
 from psync.engine.directory.log.log import DirectoryLog
-from psync.engine.directory.log.nfs_log import NetworkLog
+from psync.engine.directory.log.state import WRITABLE, FileKinds
 from psync.engine.directory.notify.nfs_poll import ChangeToken
 from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.directory.registers.nfs import NetworkRegister
@@ -42,7 +42,7 @@ class HandleCache:
         owners: OwnerRegistry,
         wake: Wakeup,
         descriptors: DescriptorCache,
-        log_kind: type[DirectoryLog] | None = None,
+        log_files: FileKinds = WRITABLE,
     ) -> None:
         self._layout = layout
         self._can = can
@@ -52,7 +52,7 @@ class HandleCache:
         self._wake = wake
         self._descriptors = descriptors
         self.transactions = MultiAppend(layout, fs)
-        self._log_kind = log_kind or (NetworkLog if can.network else DirectoryLog)
+        self._log_files = log_files
         self._register_kind = NetworkRegister if can.network else DirectoryRegister
         self._buckets: dict[str, DirectoryBucket] = {}
         self._logs: dict[str, DirectoryLog] = {}
@@ -92,7 +92,7 @@ class HandleCache:
         with self._lock:
             log = self._logs.get(name)
             if log is None:
-                log = self._logs[name] = self._log_kind(
+                log = self._logs[name] = DirectoryLog(
                     name,
                     self._layout,
                     fs=self._fs,
@@ -100,7 +100,10 @@ class HandleCache:
                     changed=functools.partial(self._wake.notify_claimers, slot_of(name)),
                     finished=functools.partial(self._wake.notify_slot, slot_of(name + "/final")),
                     kept=self._descriptors,
+                    kinds=self._log_files,
                 )
+                if not self._log_files.writable:
+                    self._descriptors.opened(log)  # so that `close` closes its files
             return log
 
     def register(self, name: str) -> DirectoryRegister:
@@ -142,8 +145,8 @@ class HandleCache:
                 if each.startswith(f"{owner}/"):
                     yield ChangeToken(each, functools.partial(_register_token, below))
             for each, log in logs:
-                if isinstance(log, NetworkLog) and f"{each}/".startswith(f"{owner}/"):
-                    yield from log.signs(final=part == "final")
+                if f"{each}/".startswith(f"{owner}/"):
+                    yield from log.change_tokens(final=part == "final")
 
     def after_fork(self) -> None:
         """In a child: no handle of the parent's may be used with its descriptors and locks."""

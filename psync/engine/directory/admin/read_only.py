@@ -11,7 +11,6 @@ import errno
 import os
 from typing import Any, NoReturn
 
-from psync.engine.contract.log import Mark, State
 from psync.engine.contract.values import Durability
 from psync.engine.directory.engine import DirectoryEngine, OpenDirectory, files_of, layout_of
 from psync.engine.directory.fs.atomic import AtomicFiles
@@ -19,15 +18,17 @@ from psync.engine.directory.fs.capabilities import NFS_TYPES, Capabilities, file
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import READ
 from psync.engine.directory.layout import Layout
-from psync.engine.directory.log.double_buffer import ReadCopies
-from psync.engine.directory.log.header import Block
-from psync.engine.directory.log.log import DirectoryLog
+from psync.engine.directory.log.double_buffer import DoubleBuffer
+from psync.engine.directory.log.header import FieldsT, LockedHeader
 from psync.engine.directory.log.position_file import PositionFile
-from psync.engine.directory.log.segment_recovery import Salvage
-from psync.engine.directory.log.state import DELAYED
-from psync.engine.directory.log.status_file import MarkFile
+from psync.engine.directory.log.segments import Segments
+from psync.engine.directory.log.state import FileKinds
+from psync.engine.directory.log.status_file import StatusFile
 from psync.engine.encoding.framing import Unreadable
 from psync.errors import StoreFailed
+
+READS = 100
+"""Reads of a header that may meet a half-made change before it is taken for damaged."""
 
 
 class ReadOnlyEngine(DirectoryEngine):
@@ -44,7 +45,7 @@ class ReadOnlyEngine(DirectoryEngine):
         can = Capabilities(kind, is_network(kind), unnamed=False, fine_times=False, writable=False, direct=direct)
         layout.trust.unnamed = can.unnamed
         fs = files_of(layout, can, "process", reading=True)
-        self._compose(OpenDirectory(layout, can, fs), fs, "process", ("poll", trust_group, "auto"), log_kind=_SeenLog)
+        self._compose(OpenDirectory(layout, can, fs), fs, "process", ("poll", trust_group, "auto"), log_files=_SEEN)
 
     def at(self, durability: Durability | None) -> ReadOnlyEngine:
         return self
@@ -58,71 +59,61 @@ class ReadOnlyEngine(DirectoryEngine):
     owner = sweep = announce = _refuse
 
 
-class _SeenBlock(Block):
-    """Another block, read without its lock; its numbers are all 0 where there is no file yet."""
+class _SeenHeader(LockedHeader[FieldsT]):
+    """A header that is read without its lock; its fields are all 0 where there is no file yet."""
 
-    def __init__(self, block: Block) -> None:
-        self.__dict__.update(block.__dict__)
-
-    def peek(self) -> list[int]:
+    def peek(self) -> FieldsT:
         try:
             fd = self._fs.open(self.path, READ)
         except FileNotFoundError:
-            return [0] * len(self.values)
+            return self._loaded([0] * self._fields.COUNT)
         try:
-            copies = ReadCopies(fd, len(self.values), blank=self._blank)
+            buffer = DoubleBuffer(fd, self._fields.COUNT, blank=self._blank)
         finally:
             os.close(fd)
         try:
-            for _ in range(100):
-                with contextlib.suppress(Unreadable):  # a writer was in the middle of it
-                    return (copies.since(None) or (0, []))[1]
-            return (copies.since(None) or (0, []))[1]
+            for _ in range(READS):
+                with contextlib.suppress(Unreadable):  # a writer was in the middle of a change
+                    return self._loaded((buffer.since(None) or (0, []))[1])
+            return self._loaded((buffer.since(None) or (0, []))[1])
         finally:
-            copies.close()
+            buffer.close()
 
-    def enter(self, how: int = 0) -> list[int]:
+    def enter(self, how: int = 0) -> FieldsT:
         return self.peek()
 
     def leave(self) -> None:
-        """It was not entered."""
+        """There is no lock to release."""
 
 
-class _SeenSegments(Salvage):
+class _SeenSegments(Segments):
+    """Segments that are opened for reading."""
+
     def __init__(self, layout: Layout, log: str, fs: AtomicFiles) -> None:
         super().__init__(layout, log, fs)
-        self._unmarked: set[int] = set()
-        """Segments that had no file of marks yet."""
+        self._unwritten: set[int] = set()
+        """Segments that had no file of statuses yet."""
 
-    def _find(self, position: int, tail: int) -> tuple[int, MarkFile, int] | None:
-        while self._unmarked:
-            self._forget(self._unmarked.pop())  # they may have one by now
-        return super()._find(position, tail)
+    def find(self, position: int, tail: int) -> tuple[int, StatusFile, int] | None:
+        while self._unwritten:
+            self._evict(self._unwritten.pop())  # they may have one by now
+        return super().find(position, tail)
 
-    def _file(self, base: int, *, create: bool = False) -> int:
-        fd = self._files.get(base)
-        if fd is None:
-            fd = self._fs.open(self._layout.segment(self._log, base), READ)
-            self._make_room(self._files)
-            self._files[base] = fd
-            if base not in self._bases:
-                self._bases = sorted([*self._bases, base])
-        return fd
+    def _open_segment(self, path: str, create: bool) -> int:
+        return self._fs.open(path, READ)
 
-    def _mark_file(self, base: int) -> MarkFile:
-        marks = self._marks.get(base)
-        if marks is None:
-            try:
-                fd = self._fs.open(self._layout.marks(self._log, base), READ)
-            except FileNotFoundError:
-                fd = os.open(os.devnull, READ)  # nothing is marked: nothing is in there
-                self._unmarked.add(base)
-            self._make_room(self._marks)
-            marks = self._marks[base] = MarkFile(fd)
-        return marks
+    def _open_statuses(self, path: str, base: int) -> StatusFile:
+        try:
+            fd = self._fs.open(path, READ)
+        except FileNotFoundError:
+            fd = os.open(os.devnull, READ)  # nothing is in there: no status was written
+            self._unwritten.add(base)
+        return StatusFile(fd)
 
 
-class _SeenEntries(PositionFile):
+class _SeenPositions(PositionFile):
+    """A position file that is opened for reading."""
+
     _absent = False
 
     def _file(self) -> int:
@@ -138,31 +129,4 @@ class _SeenEntries(PositionFile):
         return self._fd
 
 
-class _SeenLog(DirectoryLog):
-    def __init__(self, name: str, layout: Layout, **options: Any) -> None:
-        super().__init__(name, layout, **options)
-        self._tail = _SeenBlock(self._tail)
-        self._front = _SeenBlock(self._front)
-        self._taken = _SeenSegments(layout, name, options["fs"])
-        self._later = _SeenEntries(layout.log(name, "delayed"), options["fs"])
-        options["kept"].opened(self)
-
-    def _examine(self) -> None:
-        """What is to be mended stays so."""
-
-    def _repair(self, error: BaseException) -> bool:
-        return False
-
-    def delayed(self) -> list[tuple[int, Mark]]:
-        end, base, _ = self._look()
-        found: dict[int, Mark] = {}
-        for position in self._later.first(self._front.peek()[DELAYED]):
-            mark = self._taken.mark(position, base) if position < end and position not in found else None
-            if mark is not None and mark.state is State.DELAYED:
-                found[position] = mark
-        return list(found.items())
-
-    def finished(self) -> bool:
-        end, base, _ = self._look()
-        states = (state for _, state, _ in self._taken.scan(0, end, base))
-        return all(state in (State.DONE, State.DEAD) for state in states)
+_SEEN = FileKinds(_SeenHeader, _SeenSegments, _SeenSegments, _SeenPositions, writable=False)

@@ -1,8 +1,9 @@
-"""How records come to be in a log: whole or not at all, WAITING or DELAYED; and how a log is closed to them.
+"""Append: records enter a log all or none, WAITING or DELAYED; and a log is sealed, or begins at a later position.
 
-Who appends locks ``tail``. The fact that decides: ``tail`` says that the log ends behind the record. At a durable level
-that comes once it is on the disk (see `commit`). What begins DELAYED is marked before it exists; should it never come
-to exist, ``tail`` knows that there may be marks behind the end, and who appends next cuts them off.
+An appender locks ``tail``. The fact that decides: ``tail`` says that the log ends behind the record. At a durable level
+it says so only after the record is on the disk (see `group_commit`). The status of a record that begins DELAYED is
+written before the record exists. Should an appender be killed in between, `Tail.status_end` tells the next one that
+there may be statuses behind the end, and it removes them.
 """
 
 from __future__ import annotations
@@ -12,114 +13,114 @@ from collections.abc import Sequence
 
 from psync.engine.contract.log import WAITING, Mark, Sealed, State
 from psync.engine.directory.layout import SEATS
-from psync.engine.directory.log.group_commit import (
-    APPENDED,
-    BASE,
-    END,
-    LATER,
-    MARKED,
-    PENDING,
-    PREPARED,
-    SEALED,
-    Commit,
-)
-from psync.engine.directory.log.record_format import ALIGN, encode
-from psync.engine.directory.log.requeue import LogHints
-from psync.engine.directory.log.segment_files import SEGMENT
-from psync.engine.directory.log.state import (
-    FRONT,
-    LOW,
-    TAKEN,
-    in_words,
-)
+from psync.engine.directory.log.group_commit import Commit
+from psync.engine.directory.log.header import Tail
+from psync.engine.directory.log.record_format import ALIGN_BYTES, encode
+from psync.engine.directory.log.recovery import CrashRecovery
+from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors
+from psync.engine.directory.log.requeue import RequeueIndex
+from psync.engine.directory.log.segment_files import SEGMENT_BYTES
+from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
 
 
-class LogAppends(LogHints):
-    """What changes the end of one log."""
+class Appender:
+    """The verbs that change the end of one log."""
+
+    def __init__(
+        self, state: LogState, recovery: CrashRecovery, repair: CorruptionRepair, requeue: RequeueIndex
+    ) -> None:
+        self._state = state
+        self._recovery = recovery
+        self._repair = repair
+        self._requeue = requeue
+        self._wake_claimers = state.wake_claimers
+        self._tail = state.tail
+        self._front = state.front
+        self._commit = state.commit
+        self._segments = state.appending
+        self._failures = 0
+        """`Sync.failures`, as last read."""
 
     def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
         if not payloads:
             return []
         try:
-            if not self._examined:
-                self._examine()
+            if not self._state.checked:
+                self._repair.check()
             if self._commit is None:
                 positions = self._append(payloads, mark)
             else:
                 positions = self._append_durably(self._commit, payloads, mark)
         except BaseException as error:
-            if self._repair(error):
-                return self.append(payloads, mark)
-            if (worded := self.failed(error)) is error:
-                raise
-            raise worded from error
-        self._changed(len(positions))
+            self._repair.handle(error)
+            return self.append(payloads, mark)
+        self._wake_claimers(len(positions))
         return positions
 
-    def _append_durably(self, commit: Commit, payloads: Sequence[bytes], mark: Mark) -> list[int]:
-        if mark.state is not _WAITING:
+    def _append_durably(self, commit: Commit, payloads: Sequence[bytes], status: Mark) -> list[int]:
+        if status.state is not _WAITING:
             with commit.alone():
                 self._tail.enter()
                 try:
                     commit.all()
-                    self._look_for_failure(commit)
-                    return self._append(payloads, mark)
+                    self._check_failures(commit)
+                    return self._append(payloads, status)
                 finally:
                     self._tail.leave()
         self._tail.enter()
         try:
-            fails = self._look_for_failure(commit)
-            positions = self._append(payloads, mark)
-            end = self._tail.values[PREPARED]
+            failures = self._check_failures(commit)
+            positions = self._append(payloads, status)
+            end = self._tail.values.prepared_end
         finally:
             self._tail.leave()
         try:
-            commit.wait(end, fails)
+            commit.wait(end, failures)
         except BaseException:
             with contextlib.suppress(OSError, Unreadable):
-                self._withdraw(commit, positions, end, fails)
+                self._withdraw(commit, positions, end, failures)
             raise
         return positions
 
-    def _withdraw(self, commit: Commit, positions: list[int], end: int, fails: int) -> None:
-        """What was prepared, and could not be seen to its end, will not exist."""
+    def _withdraw(self, commit: Commit, positions: list[int], end: int, failures: int) -> None:
+        """Undo a prepared append whose group commit failed."""
         tail = self._tail.enter()
         try:
-            if commit.fails() != fails or tail[END] >= end:
+            if commit.failures() != failures or tail.end >= end:
                 return
-            if tail[PREPARED] == end:
-                tail[PREPARED] = positions[0] if positions[0] > tail[END] else 0
-                tail[PENDING] -= len(positions)
+            if tail.prepared_end == end:
+                tail.prepared_end = positions[0] if positions[0] > tail.end else 0
+                tail.prepared_count -= len(positions)
                 self._tail.save()
-            else:  # others have prepared something behind it: it comes to exist with that, but nobody takes it
+            else:  # other appenders have prepared records behind these: they come to exist with those, DONE already
                 for position in positions:
-                    self._written.write_mark(position, tail[BASE], Mark(_DONE, 1))
+                    self._segments.write_status(position, tail.base, Mark(_DONE, 1))
         finally:
             self._tail.leave()
 
-    def _look_for_failure(self, commit: Commit) -> int:
-        """While ``tail`` is locked: how often the disk failed; since then, segments may have other files."""
-        fails = commit.fails()
-        if fails != self._fails:
-            self._written.close()
-            self._fails = fails
-        return fails
+    def _check_failures(self, commit: Commit) -> int:
+        """How often the disk failed, read while ``tail`` is locked: a failure may have replaced segment files."""
+        failures = commit.failures()
+        if failures != self._failures:
+            self._segments.close()
+            self._failures = failures
+        return failures
 
-    def _append(self, payloads: Sequence[bytes], mark: Mark) -> list[int]:
+    def _append(self, payloads: Sequence[bytes], status: Mark) -> list[int]:
         tail = self._tail.enter()
         try:
-            if tail[SEALED]:
-                raise Sealed(self._name)
-            begin = end = tail[PREPARED] or tail[END]
-            base = tail[BASE]
-            if end - base >= SEGMENT:
+            if tail.sealed:
+                raise Sealed(self._state.name)
+            begin = end = tail.prepared_end or tail.end
+            base = tail.base
+            if end - base >= SEGMENT_BYTES:
                 base = end
-            if tail[MARKED] > begin:
-                self._written.cut_marks(begin, base)
-                tail[MARKED] = 0
+            if tail.status_end > begin:
+                self._segments.cut_statuses(begin, base)
+                tail.status_end = 0
             if len(payloads) == 1:
                 positions = [begin]
                 data = encode(payloads[0], begin)
@@ -134,72 +135,71 @@ class LogAppends(LogHints):
                     records.append(record)
                     end += len(record)
                 data = b"".join(records)
-            if mark is WAITING or mark.state is _WAITING:
-                self._written.write(data, begin, base)
-                tail[BASE] = base
+            if status is WAITING or status.state is _WAITING:
+                # the record before the end: after a kill in between, the next appender overwrites it
+                self._segments.write(data, begin, base)
+                tail.base = base
                 if self._commit is not None:
-                    tail[PREPARED] = end
-                    tail[PENDING] += len(positions)
+                    tail.prepared_end = end
+                    tail.prepared_count += len(positions)
                 else:
-                    tail[END] = end
-                    tail[APPENDED] += len(positions)
-                    if tail[PREPARED]:  # by others, for whom it is on the disk when they say so, but seen from now on
-                        tail[APPENDED] += tail[PENDING]
-                        tail[PREPARED] = tail[PENDING] = 0
+                    tail.end = end
+                    tail.appended += len(positions)
+                    if tail.prepared_end:  # records of durable appenders that lie before this one exist from now on
+                        tail.appended += tail.prepared_count
+                        tail.prepared_end = tail.prepared_count = 0
                 self._tail.save()
             else:
-                self._append_delayed(tail, data, positions, end, base, mark)
+                self._append_delayed(tail, data, positions, end, base, status)
             return positions
         finally:
             self._tail.leave()
 
-    def _append_delayed(
-        self, tail: list[int], data: bytes, positions: list[int], end: int, base: int, mark: Mark
-    ) -> None:
-        front = self._front.enter()  # till the end, or somebody would find that the hints lead to nothing
+    def _append_delayed(self, tail: Tail, data: bytes, positions: list[int], end: int, base: int, status: Mark) -> None:
+        front = self._front.enter()  # held to the end, or a reader would find entries that lead to nothing
         try:
-            self._hint_delayed(front, positions)
-            tail[MARKED] = end
+            self._requeue.add_delayed(front, positions)
+            tail.status_end = end  # first, so that after a kill the next appender removes the statuses
             self._tail.save()
-            self._written.set_marks(positions, end, base, mark)
-            self._written.write(data, positions[0], base)
+            self._segments.write_statuses(positions, end, base, status)
+            self._segments.write(data, positions[0], base)
             if self._commit is None:
-                tail[END], tail[BASE], tail[APPENDED] = end, base, tail[APPENDED] + len(positions)
+                tail.end, tail.base, tail.appended = end, base, tail.appended + len(positions)
             else:
-                self._written.sync_marks(positions, base)
-                tail[PREPARED], tail[BASE], tail[PENDING] = end, base, len(positions)
+                self._segments.sync_statuses(positions, base)
+                tail.prepared_end, tail.base, tail.prepared_count = end, base, len(positions)
                 self._commit.all()
-            tail[LATER] += len(positions)
+            tail.appended_delayed += len(positions)
             self._tail.save()
         finally:
             self._front.leave()
 
-    @in_words
+    @wrap_errors
     def begin(self, at: int, appended: int) -> bool:
-        with self.held():
+        with self._recovery.locked():
             tail, front = self._tail.values, self._front.values
-            if tail[END]:
+            if tail.end:
                 return False
-            at += -at % ALIGN
-            # first, for it counts as nothing before `tail` says where the log ends: killed in between, begin anew
-            front[FRONT] = front[LOW] = at
-            front[TAKEN] = appended
+            at += -at % ALIGN_BYTES
+            # ``front`` first: it counts for nothing until ``tail`` says where the log ends, so a crash is safe
+            front.head = front.low = at
+            front.passed = appended
             self._front.save()
-            tail[END] = tail[BASE] = at
-            tail[APPENDED] = appended
+            tail.end = tail.base = at
+            tail.appended = appended
             self._tail.save()
             return True
 
-    @in_words
+    @wrap_errors
     def seal(self, sealed: bool = True) -> None:
         with self._commit.alone() if self._commit is not None else contextlib.nullcontext():
             tail = self._tail.enter()
             try:
                 if self._commit is not None:
                     self._commit.all()
-                tail[SEALED] = int(sealed)
+                tail.sealed = int(sealed)
                 self._tail.save()
             finally:
                 self._tail.leave()
-        self._changed(SEATS)
-        self._finished()
+        self._wake_claimers(SEATS)
+        self._state.wake_final()

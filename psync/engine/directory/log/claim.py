@@ -1,7 +1,7 @@
-"""How records are taken from a log: those that were given back first, then the next ones.
+"""Claim: a claimer takes the records that were given back, and then the next ones.
 
-Who takes locks ``front``. The fact that decides: the record's mark. What ``front`` says is a hint that a killed taker
-leaves behind the marks: the next one steps over what is marked already.
+A claimer locks ``front``. The fact that decides: the record's status. What ``front`` says is a hint: a killed claimer
+leaves the cursors behind the statuses, and the next one steps over the records that have a status already.
 """
 
 from __future__ import annotations
@@ -10,140 +10,142 @@ import contextlib
 from collections.abc import Callable
 
 from psync.engine.contract.log import FINAL, Mark, Record, State
-from psync.engine.directory.log.append import LogAppends
-from psync.engine.directory.log.group_commit import APPENDED, END, LATER
-from psync.engine.directory.log.segment_files import SEGMENT
-from psync.engine.directory.log.state import (
-    ARRIVED,
-    FRONT,
-    NOTE,
-    RETAKEN,
-    RETURNED,
-    SKIPPED,
-    TAKEN,
-    in_words,
-)
+from psync.engine.directory.log.header import Front
+from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors
+from psync.engine.directory.log.requeue import RequeueIndex
+from psync.engine.directory.log.segment_files import SEGMENT_BYTES
+from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
 
 
-class LogTakes(LogAppends):
-    """What moves the front of one log."""
+class Claimer:
+    """The verbs that move the head cursor of one log."""
+
+    def __init__(self, state: LogState, repair: CorruptionRepair, requeue: RequeueIndex) -> None:
+        self._state = state
+        self._repair = repair
+        self._requeue = requeue
+        self._handle = state.handle
+        self._tail = state.tail
+        self._front = state.front
+        self._segments = state.claiming
+        self._commit = state.commit
+        self._claims = state.claims
+        self._local = state.local
 
     def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
         taken: list[Record] = []
+        state = self._state
         try:
-            if not self._examined:
-                self._examine()
+            if not state.checked:
+                self._repair.check()
             front = self._front.enter()
             try:
-                if (limit == 1 and self._take_next(front, owner, beat, lease, taken)) or self._advance(
+                if (limit == 1 and self._take_next(front, owner, beat, lease, taken)) or self._take_many(
                     front, owner, beat, lease, limit, taken
                 ):
                     self._front.save()
-                self.noted = front[NOTE]
+                self._handle.noted = front.note
                 if self._commit is not None:
-                    self._taken.sync_marks([record.position for record in taken], self._reach[1])
+                    self._segments.sync_statuses([record.position for record in taken], state.reach[1])
             except BaseException:
-                self._untake(front, taken)
+                self._give_back(front, taken)
                 raise
             finally:
                 self._front.leave()
         except BaseException as error:
-            if self._repair(error):
-                return self.take(owner, limit, beat, lease)
-            if (worded := self.failed(error)) is error:
-                raise
-            raise worded from error
-        if self._mapped and not lease:
-            for position, mark, _ in taken:
-                self._claimed[position] = mark
+            self._repair.handle(error)
+            return self.take(owner, limit, beat, lease)
+        if self._local and not lease:
+            for position, status, _ in taken:
+                self._claims[position] = status
         return taken
 
-    def _take_next(self, front: list[int], owner: int, beat: int, lease: float, taken: list[Record]) -> bool:
-        """`_advance` by one record, if the next one is as they mostly are; else False, and nothing has happened."""
-        position = front[FRONT]
-        end, base, _ = self._reach
-        if position >= end or front[RETAKEN] != front[RETURNED]:
+    def _take_next(self, front: Front, owner: int, beat: int, lease: float, taken: list[Record]) -> bool:
+        """Claim one record, if it is WAITING at the head cursor, as most are; else change nothing and return False."""
+        position = front.head
+        end, base = self._state.reach
+        if position >= end or front.requeue_head != front.requeue_end:
             return False
-        record, size, _ = self._taken.claim(position, end, base, owner, beat, lease)
+        record, size, _ = self._segments.claim(position, end, base, owner, beat, lease)
         if record is None:
             return False
         taken.append(record)
-        front[FRONT] = position + size
-        front[TAKEN] += 1
-        if position // SEGMENT != (position + size) // SEGMENT:
-            self._raise_low(front, self._look(), position + size)
+        front.head = position + size
+        front.passed += 1
+        if position // SEGMENT_BYTES != (position + size) // SEGMENT_BYTES:
+            self._state.raise_low(front, self._state.read_reach()[1], position + size)
         return True
 
-    def _advance(self, front: list[int], owner: int, beat: int, lease: float, limit: int, taken: list[Record]) -> bool:
-        """Claim records into `taken`; True if `front` has changed."""
-        begun = front[FRONT]
+    def _take_many(self, front: Front, owner: int, beat: int, lease: float, limit: int, taken: list[Record]) -> bool:
+        """Claim records into `taken`; returns whether ``front`` has changed."""
+        begun = front.head
         changed = False
         while len(taken) < limit:
-            position = self._next(front) if front[RETAKEN] < front[RETURNED] else front[FRONT]
-            end, base, _ = self._reach
+            position = self._requeue.next(front) if front.requeue_head < front.requeue_end else front.head
+            end, base = self._state.reach
             if position >= end:
-                end, base, _ = self._look()
+                end, base = self._state.read_reach()
                 if position >= end:
-                    return self._reckon(front) or changed
+                    return self._correct_counts(front) or changed
             changed = True
-            if position != front[FRONT]:
-                record, size, mark = self._taken.claim(position, end, base, owner, beat, lease)
+            if position != front.head:
+                record, size, status = self._segments.claim(position, end, base, owner, beat, lease)
                 if record is None:
-                    self._pass_by(front, mark, hinted=True)
+                    self._pass(front, status, requeued=True)
             else:
                 many, before = limit - len(taken), len(taken)
                 if many > 1:
-                    size = self._taken.claim_run(position, end, base, many, owner, beat, lease, taken)
+                    size = self._segments.claim_run(position, end, base, many, owner, beat, lease, taken)
                     if size:
-                        front[FRONT] += size
-                        front[TAKEN] += len(taken) - before
+                        front.head += size
+                        front.passed += len(taken) - before
                         continue
-                record, size, mark = self._taken.claim(position, end, base, owner, beat, lease)
+                record, size, status = self._segments.claim(position, end, base, owner, beat, lease)
                 if record is None:
-                    self._pass_by(front, mark, hinted=False)
-                front[FRONT] += size
-                front[TAKEN] += 1
+                    self._pass(front, status, requeued=False)
+                front.head += size
+                front.passed += 1
             if record is not None:
                 taken.append(record)
-        if begun // SEGMENT != front[FRONT] // SEGMENT:
-            self._raise_low(front, self._look(), front[FRONT])
+        if begun // SEGMENT_BYTES != front.head // SEGMENT_BYTES:
+            self._state.raise_low(front, self._state.read_reach()[1], front.head)
         return changed
 
-    def _pass_by(self, front: list[int], mark: Mark | None, *, hinted: bool) -> None:
-        """Keep count of what is not to be taken."""
-        if mark is not None and mark.state is _DELAYED:
-            if not mark.attempt and not hinted:
-                front[ARRIVED] += 1
-        elif front[SKIPPED] and (hinted or mark is None or (mark.state in FINAL and not mark.attempt)):
-            front[SKIPPED] -= 1
+    def _pass(self, front: Front, status: Mark | None, *, requeued: bool) -> None:
+        """Count a record that the cursor moves over without a claim."""
+        if status is not None and status.state is _DELAYED:
+            if not status.attempt and not requeued:
+                front.delayed_passed += 1
+        elif front.skipped and (requeued or status is None or (status.state in FINAL and not status.attempt)):
+            front.skipped -= 1
 
-    def _reckon(self, front: list[int]) -> bool:
-        """Nothing is left to take, so nothing is left to pass: a count that says otherwise was a killed process's."""
+    def _correct_counts(self, front: Front) -> bool:
+        """Correct the counts that a killed process left: nothing is left to take, so none can be left to pass."""
         tail = self._tail.peek()
-        counts = tail[APPENDED], 0, tail[LATER]
-        if front[FRONT] != tail[END] or counts == (front[TAKEN], front[SKIPPED], front[ARRIVED]):
+        counts = tail.appended, 0, tail.appended_delayed
+        if front.head != tail.end or counts == (front.passed, front.skipped, front.delayed_passed):
             return False
-        front[TAKEN], front[SKIPPED], front[ARRIVED] = counts
+        front.passed, front.skipped, front.delayed_passed = counts
         return True
 
-    def _untake(self, front: list[int], taken: list[Record]) -> None:
-        """Something failed, and nobody will hear of these: they wait again, with the attempts they had."""
-        for position, mark, _ in reversed(taken):
-            before = Mark(_WAITING, mark.attempt - 1)
-            if position < front[FRONT]:
-                with contextlib.suppress(OSError):  # then it was not written that they were passed
-                    self._hint(front, position, None, first=True)
+    def _give_back(self, front: Front, taken: list[Record]) -> None:
+        """Make the records of a `take` that failed WAITING again, with the attempts that they had."""
+        for position, status, _ in reversed(taken):
+            before = Mark(_WAITING, status.attempt - 1)
+            if position < front.head:
+                with contextlib.suppress(OSError):  # then ``front`` does not say in the file that they were passed
+                    self._requeue.add(front, position, None, first=True)
             with contextlib.suppress(OSError, Unreadable):
-                self._taken.exchange_mark(position, self._reach[1], mark, before, None)
+                self._segments.exchange(position, self._state.reach[1], status, before, None)
 
-    @in_words
+    @wrap_errors
     def note(self, change: Callable[[int], int]) -> None:
         front = self._front.enter()
         try:
-            front[NOTE] = change(front[NOTE])
+            front.note = change(front.note)
             self._front.save()
         finally:
             self._front.leave()

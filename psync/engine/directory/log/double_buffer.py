@@ -1,10 +1,12 @@
-"""A row of numbers in a small file, twice: which of the two copies counts is said by the first word, the number of the
-change that made it. An odd change lies in the second copy, an even one in the first.
+"""Double buffer: two copies of a few numbers in a small file, and a first word that selects one of them.
 
-The fact that decides: the store of that word, after the copy that does not count yet was written. No kill can tear it;
-who looks without a lock finds a copy that belongs to its number and fits its checksum, or looks again. Where no stores
-can be made (see `Capabilities.in_place`), all of it is one `pwrite` of less than a page (whole or not at all under
-SIGKILL), and where other hosts write too, each look is a `pread`.
+The first word is the number of the last change. An odd change lies in the second copy, an even one in the first. Each
+copy repeats the number of its change, and ends with a checksum.
+
+The fact that decides: the store of the first word, after the other copy was written. No kill can tear it. A reader
+without a lock finds a copy that repeats the number and fits its checksum, or it reads again. Where stores into memory
+are not possible (see `Capabilities.in_place`), one `pwrite` of less than a page changes word and copies; it is whole or
+not at all under SIGKILL. Where other hosts write too, each read is a `pread`.
 """
 
 from __future__ import annotations
@@ -16,64 +18,62 @@ from zlib import crc32
 
 from psync.engine.encoding.framing import Unreadable
 
-_WORD = 8
+_WORD_BYTES = 8
 
 
-class ReadCopies:
-    """The file, by system calls. Not locked: the block does that."""
+class DoubleBuffer:
+    """The file, by pread and pwrite. Not locked: `LockedHeader` does that."""
 
     def __init__(self, fd: int, count: int, *, blank: bool) -> None:
         self._count = count
         self._blank = blank
-        """Whether all zeros are no damage, but what a power cut leaves of a file that was never on the disk."""
-        self._size = _WORD * (count + 2)
-        self._pack = struct.Struct(f"<{count + 1}Q").pack
+        """Whether all zeros are valid: a power cut leaves them in a file that was never on the disk."""
+        self._size = _WORD_BYTES * (count + 2)
         self._open(fd)
 
     @staticmethod
     def size(count: int) -> int:
-        """Bytes of a file for so many numbers."""
-        return _WORD + 2 * _WORD * (count + 2)
+        """Bytes of a file for `count` numbers."""
+        return _WORD_BYTES + 2 * _WORD_BYTES * (count + 2)
 
     @classmethod
     def zeros(cls, count: int) -> bytes:
-        """What a new file holds: numbers that are all 0."""
-        body = bytes(_WORD * (count + 1))
-        return bytes(_WORD) + 2 * (body + crc32(body).to_bytes(_WORD, "little"))
+        """The content of a new file: all numbers are 0."""
+        body = bytes(_WORD_BYTES * (count + 1))
+        return bytes(_WORD_BYTES) + 2 * (body + crc32(body).to_bytes(_WORD_BYTES, "little"))
 
     def _open(self, fd: int) -> None:
         self._fd = os.dup(fd)
 
     def since(self, known: int | None) -> tuple[int, list[int]] | None:
-        """The number of the last change, and what came of it; None if it is `known`. pread. Raises `Unreadable`;
-        ValueError after `close`."""
+        """The number of the last change, and the numbers after it; None if the change is `known`. pread.
+
+        Raises `Unreadable`, and ValueError after `close`.
+        """
         if self._fd < 0:
-            raise ValueError("it is closed")
-        return self._since(os.pread(self._fd, _WORD + 2 * self._size, 0), known)
+            raise ValueError("the double buffer is closed")
+        return self._since(os.pread(self._fd, _WORD_BYTES + 2 * self._size, 0), known)
 
     def _since(self, data: bytes, known: int | None) -> tuple[int, list[int]] | None:
-        number = int.from_bytes(data[:_WORD], "little")
-        return None if number == known else self._found(number, data[self._at(number) :][: self._size])
+        change = int.from_bytes(data[:_WORD_BYTES], "little")
+        return None if change == known else self._checked(change, data[self._offset(change) :][: self._size])
 
-    def _at(self, number: int) -> int:
-        return _WORD + (number & 1) * self._size
+    def _offset(self, change: int) -> int:
+        return _WORD_BYTES + (change & 1) * self._size
 
-    def _found(self, number: int, copy: bytes) -> tuple[int, list[int]]:
-        if not number and self._blank and not any(copy):
+    def _checked(self, change: int, copy: bytes) -> tuple[int, list[int]]:
+        if not change and self._blank and not any(copy):
             return 0, [0] * self._count
         if len(copy) == self._size:
-            first, *values, check = struct.unpack(f"<{self._count + 2}Q", copy)
-            if first == number and crc32(copy[:-_WORD]) == check:
-                return number, values
+            first, *numbers, check = struct.unpack(f"<{self._count + 2}Q", copy)
+            if first == change and crc32(copy[:-_WORD_BYTES]) == check:
+                return change, numbers
         raise Unreadable("it does not fit its checksum")
 
-    def _copy(self, number: int, values: list[int]) -> bytes:
-        body = self._pack(number, *values)
-        return body + crc32(body).to_bytes(_WORD, "little")
-
-    def write(self, fd: int, number: int, values: list[int]) -> None:
-        """They are `values` from now on, by that change. pwrite."""
-        os.pwrite(fd, number.to_bytes(_WORD, "little") + 2 * self._copy(number, values), 0)
+    def write(self, fd: int, change: int, body: bytes) -> None:
+        """Make `body` current: the number of the `change` and the numbers, as words. pwrite."""
+        copy = body + crc32(body).to_bytes(_WORD_BYTES, "little")
+        os.pwrite(fd, change.to_bytes(_WORD_BYTES, "little") + 2 * copy, 0)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -81,8 +81,8 @@ class ReadCopies:
             os.close(fd)
 
 
-class ShownCopies(ReadCopies):
-    """The same, mapped to be looked at: no system call."""
+class ReadMappedDoubleBuffer(DoubleBuffer):
+    """The file, mapped to be read without a system call; changed by pwrite."""
 
     def _open(self, fd: int) -> None:
         """Raises `Unreadable` if the file is too short."""
@@ -101,29 +101,29 @@ class ShownCopies(ReadCopies):
         self._map.close()
 
 
-class StoredCopies(ShownCopies):
-    """The same, mapped to be changed, too: no system call either."""
+class MappedDoubleBuffer(ReadMappedDoubleBuffer):
+    """The file, mapped to be read and changed without a system call."""
 
     def _open(self, fd: int) -> None:
         size = self.size(self._count)
         if os.fstat(fd).st_size < size and not self._blank:
             raise Unreadable("it is too short")
-        os.posix_fallocate(fd, 0, size)  # a store that finds no room for its page would kill the process
+        os.posix_fallocate(fd, 0, size)  # a store into a page that the disk has no room for would kill the process
         self._map = mmap.mmap(fd, size)
-        self._words = memoryview(self._map)[:_WORD].cast("Q")
+        self._words = memoryview(self._map)[:_WORD_BYTES].cast("Q")
 
     def since(self, known: int | None) -> tuple[int, list[int]] | None:
-        number = self._words[0]
-        if number == known:
+        change = self._words[0]
+        if change == known:
             return None
-        at = self._at(number)
-        return self._found(number, self._map[at : at + self._size])
+        at = self._offset(change)
+        return self._checked(change, self._map[at : at + self._size])
 
-    def write(self, fd: int, number: int, values: list[int]) -> None:
-        body = self._pack(number, *values)
-        at = _WORD + self._size if number & 1 else _WORD
-        self._map[at : at + self._size] = body + crc32(body).to_bytes(_WORD, "little")
-        self._words[0] = number
+    def write(self, fd: int, change: int, body: bytes) -> None:
+        at = _WORD_BYTES + self._size if change & 1 else _WORD_BYTES
+        # a kill in this store tears only the copy that is not selected
+        self._map[at : at + self._size] = body + crc32(body).to_bytes(_WORD_BYTES, "little")
+        self._words[0] = change
 
     def close(self) -> None:
         self._words.release()

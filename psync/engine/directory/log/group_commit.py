@@ -1,14 +1,16 @@
-"""Durable appends of many processes reach the disk together: one of them asks for all that were written by then.
+"""Group commit: concurrent durable appends of many processes share one fdatasync.
 
-Who appends durably writes its record behind what others have prepared, and says in ``tail`` how far that goes now. Then
-it queues for ``sync``. Once it has that, it looks: is my record on the disk by now? If not, it asks for all that is
-prepared, and says in ``tail`` that the log ends behind it. The fact that decides is that: before, nobody sees the
-record. A killed one's record comes to exist with the next group, or never.
+A durable appender writes its record behind those that others have prepared, and says in ``tail`` how far that goes now.
+Then it queues for the lock on ``sync``. When it has the lock, its record may be on the disk already. If not, it syncs
+all that is prepared, and says in ``tail`` that the log ends behind it. The fact that decides is that change of
+``tail``: before it no process sees the record. The record of an appender that was killed comes to exist with the next
+group, or never.
 
-If the disk fails, nothing of the group was written, all of it raise, and the segment is not asked for again: what comes
-next goes to another file, as the kernel gives up what it could not write, and says nothing when it is asked again.
+If the disk fails, no record of the group was written, and each of its appenders raises. The segment is not synced
+again, and later records go to another file: the kernel drops pages that it could not write, and does not report them
+twice.
 
-flock, the asking for all, flock, pwrite, unlock, pwrite, unlock; or flock, unlock, if somebody else was faster.
+Cost: flock, fdatasync, flock, pwrite, unlock, pwrite, unlock; or flock, unlock, if another appender synced the record.
 """
 
 from __future__ import annotations
@@ -19,142 +21,136 @@ import os
 from collections.abc import Iterator
 from fcntl import LOCK_EX, LOCK_NB
 
-from psync.engine.directory.log.header import Block
+from psync.engine.directory.log.header import LockedHeader, Sync, Tail
 from psync.engine.directory.log.segment_files import SegmentFiles
 from psync.engine.system import clock
 
-END, BASE, APPENDED, LATER, MARKED, SEALED, PREPARED, PENDING, BOOT = range(9)
-"""In ``tail``: where the log ends, where its last segment begins, how many records were ever appended, and how many of
-them DELAYED; up to where there may be marks, if that is behind the end; whether it is sealed; where what is prepared
-ends (0: nothing is), and how many records that is; the boot of the host in which somebody last looked through it."""
-SYNCED, FAILS, CROWD = range(3)
-"""In ``sync``: up to where the records are on the disk; how often the disk failed; how many records came about at the
-same time lately."""
-PATIENCE = 0.5
-"""Of the time that asking the disk takes, at most this part is spent in waiting for others to join."""
-LONGEST = 0.002
-"""Seconds."""
+MAX_JOIN_SHARE = 0.5
+"""A committer waits for others to join at most for this share of the time that a sync takes."""
+MAX_JOIN_S = 0.002
+"""Seconds that it waits at most."""
 
 
 class Commit:
     """The ``sync`` of one log. Threads may share it."""
 
-    def __init__(self, block: Block, tail: Block, segments: SegmentFiles) -> None:
-        self._block = block
+    def __init__(self, header: LockedHeader[Sync], tail: LockedHeader[Tail], segments: SegmentFiles) -> None:
+        self._header = header
         self._tail = tail
         self._segments = segments
-        self._took = 0.0
+        self._sync_s = 0.0
 
-    def fails(self) -> int:
-        """To be asked while ``tail`` is locked, before a record is prepared, and handed to `wait`."""
-        return self._block.peek()[FAILS]
+    def failures(self) -> int:
+        """How often the disk failed. Called under the lock on ``tail``, before a record is prepared; for `wait`."""
+        return self._header.peek().failures
 
-    def wait(self, end: int, fails: int) -> None:
-        """Return when the record that was prepared, and ends at `end`, is on the disk and exists. Raises OSError."""
+    def wait(self, end: int, failures: int) -> None:
+        """Return when the prepared record that ends at `end` is on the disk and exists. Raises OSError."""
         waited = False
-        while not self._is_done(self._block.peek(), end, fails):
+        while not self._is_done(self._header.peek(), end, failures):
             try:
-                sync = self._block.enter(LOCK_EX | LOCK_NB)
+                sync = self._header.enter(LOCK_EX | LOCK_NB)
             except BlockingIOError:
-                self._block.await_leaving()
+                self._header.await_leaving()
                 continue
-            crowd = 0
+            group_size = 0
             try:
-                if not self._is_done(sync, end, fails):
-                    crowd = 0 if waited or self._tail.depth else sync[CROWD]
-                    if crowd < 2:
-                        self._ask(sync)
+                if not self._is_done(sync, end, failures):
+                    group_size = 0 if waited or self._tail.depth else sync.group_size
+                    if group_size < 2:
+                        self._sync(sync)
                         return
             finally:
-                self._block.leave()
-            if crowd > 1:  # not while it is locked, or those who are done would not learn of it
+                self._header.leave()
+            if group_size > 1:  # without the lock, or appenders whose record is on the disk could not look
                 waited = True
-                self._let_others_join(crowd, end)
+                self._let_others_join(group_size, end)
 
-    def _is_done(self, sync: list[int], end: int, fails: int) -> bool:
-        if sync[FAILS] != fails:
+    def _is_done(self, sync: Sync, end: int, failures: int) -> bool:
+        if sync.failures != failures:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return sync[SYNCED] >= end
+        return sync.synced >= end
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """For the length of the block nobody else commits, and, if ``tail`` can be locked in it, nothing is pending."""
-        self._block.enter()
+        """Keep other committers out for the length of the block."""
+        self._header.enter()
         try:
             yield
         finally:
-            self._block.leave()
+            self._header.leave()
 
     def all(self) -> None:
-        """While `alone` and ``tail`` is locked: what is prepared exists."""
-        if self._tail.values[PREPARED]:
-            self._ask(self._block.values)
+        """Commit all that is prepared. Called in `alone` and under the lock on ``tail``."""
+        if self._tail.values.prepared_end:
+            self._sync(self._header.values)
 
-    def _let_others_join(self, crowd: int, end: int) -> None:
-        until = clock.monotonic() + min(PATIENCE * self._took, LONGEST)
-        while self._tail.peek()[PENDING] < crowd and clock.monotonic() < until:
-            if self._block.peek()[SYNCED] >= end:
+    def _let_others_join(self, group_size: int, end: int) -> None:
+        until = clock.monotonic() + min(MAX_JOIN_SHARE * self._sync_s, MAX_JOIN_S)
+        while self._tail.peek().prepared_count < group_size and clock.monotonic() < until:
+            if self._header.peek().synced >= end:
                 return
             os.sched_yield()
 
-    def _ask(self, sync: list[int]) -> None:
+    def _sync(self, sync: Sync) -> None:
         tail = self._tail.peek()
-        end, pending = tail[PREPARED] or tail[END], tail[PENDING]
+        end, pending = tail.prepared_end or tail.end, tail.prepared_count
         begun = clock.monotonic()
-        for file in self._segments.written_since(sync[SYNCED], tail[BASE]):
+        for file in self._segments.written_since(sync.synced, tail.base):
             try:
                 os.fdatasync(file)
             except OSError:
-                self._give_up(sync)
+                self._abandon(sync)
                 raise
-        self._took = clock.monotonic() - begun
+        self._sync_s = clock.monotonic() - begun
         tail = self._tail.enter()
         try:
-            if end > tail[END]:
-                tail[END] = end
-                tail[APPENDED] += pending
-                tail[PENDING] -= pending
-                if tail[PREPARED] == end:
-                    tail[PREPARED] = 0
+            if end > tail.end:
+                tail.end = end
+                tail.appended += pending
+                tail.prepared_count -= pending
+                if tail.prepared_end == end:
+                    tail.prepared_end = 0
                 self._tail.save()
-            sync[CROWD] = max(pending + tail[PENDING], sync[CROWD] * 3 // 4)
+            sync.group_size = max(pending + tail.prepared_count, sync.group_size * 3 // 4)
         except BaseException:
             self._tail.spoil()
             raise
         finally:
             self._tail.leave()
-        sync[SYNCED] = end
+        sync.synced = end
         try:
-            self._block.save()
+            self._header.save()
         except OSError:
-            self._block.spoil()  # it is on the disk, and exists; somebody will ask once more
+            self._header.spoil()  # the records are on the disk, and exist; the next committer syncs once more
 
-    def _give_up(self, sync: list[int]) -> None:
+    def _abandon(self, sync: Sync) -> None:
+        """Drop all that is prepared, since the disk failed, and make later records go to another file."""
         tail = self._tail.enter()
         try:
-            end = tail[END]
-            tail[PREPARED] = tail[PENDING] = 0
-            if end > tail[BASE]:
+            end = tail.end
+            tail.prepared_end = tail.prepared_count = 0
+            if end > tail.base:
                 with contextlib.suppress(OSError):
-                    self._segments.cut(end, tail[BASE])
-                tail[BASE] = end
+                    self._segments.cut(end, tail.base)
+                tail.base = end
             else:
-                self._segments.begin_anew(end)
+                self._segments.replace(end)
             self._tail.save()
-            sync[FAILS] += 1
-            self._block.save()
+            sync.failures += 1
+            self._header.save()
         finally:
             self._tail.leave()
 
     def spoil(self) -> None:
-        self._block.spoil()
+        self._header.spoil()
 
     def close_if_idle(self) -> bool:
-        if not self._block.close_if_idle():
+        if not self._header.close_if_idle():
             return False
         self._segments.close()
         return True
 
     def after_fork(self) -> None:
-        self._block.after_fork()
+        self._header.after_fork()
         self._segments.close()

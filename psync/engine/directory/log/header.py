@@ -1,124 +1,301 @@
-"""A few numbers in a file that many change: always under the file's lock, always all of them at once.
+"""Locked header: a few named numbers in a file that many processes change, always all at once and under a lock.
 
-Who only wants to know them reads without the lock, and again if it met a half-made change. How they lie in the file,
-and the fact that decides, is `copies`' matter.
+A reader needs no lock: it reads again if it met a change that was half made. `double_buffer` says how the numbers lie
+in the file, and which store decides. `Tail`, `Front` and `Sync` name the numbers of the three headers of a log.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE
-from psync.engine.directory.log.double_buffer import ReadCopies, ShownCopies, StoredCopies
+from psync.engine.directory.log.double_buffer import DoubleBuffer, MappedDoubleBuffer, ReadMappedDoubleBuffer
 from psync.engine.encoding.framing import Unreadable
 
+_PEEKS = 100
+"""Reads without the lock that may meet a half-made change before the reader takes the lock."""
+_pack_3 = struct.Struct("<4Q").pack
+_pack_9 = struct.Struct("<10Q").pack
 
-class Block:
-    """The numbers in one file, which is kept open. Threads may share it; who has the lock may take it again."""
+
+class Fields(Protocol):
+    """The numbers of a header, with their names."""
+
+    COUNT: ClassVar[int]
+
+    def load(self, numbers: Sequence[int]) -> None:
+        """Set all fields, in the order in which they lie in the file."""
+
+    def pack(self, change: int) -> bytes:
+        """The number of a change, and all fields, as they lie in the file."""
+        ...
+
+
+class Tail:
+    """The fields of ``tail``: where a log ends. An appender changes them under the lock on ``tail``."""
+
+    COUNT: ClassVar[int] = 9
+    __slots__ = (
+        "appended",
+        "appended_delayed",
+        "base",
+        "boot",
+        "end",
+        "prepared_count",
+        "prepared_end",
+        "sealed",
+        "status_end",
+    )
+    end: int
+    """The position behind the last record."""
+    base: int
+    """The position at which the last segment begins."""
+    appended: int
+    """Records ever appended."""
+    appended_delayed: int
+    """Those of them that were appended DELAYED."""
+    status_end: int
+    """Up to where there may be statuses behind the end, left by an append that was killed; or a smaller number."""
+    sealed: int
+    """1 if the log takes no more records."""
+    prepared_end: int
+    """The position behind the last record that waits for its group commit; 0 if none does."""
+    prepared_count: int
+    """Records that wait for their group commit."""
+    boot: int
+    """The boot of the host in which the log was last checked for a power cut."""
+
+    def load(self, numbers: Sequence[int]) -> None:
+        (
+            self.end,
+            self.base,
+            self.appended,
+            self.appended_delayed,
+            self.status_end,
+            self.sealed,
+            self.prepared_end,
+            self.prepared_count,
+            self.boot,
+        ) = numbers
+
+    def pack(self, change: int) -> bytes:
+        return _pack_9(
+            change,
+            self.end,
+            self.base,
+            self.appended,
+            self.appended_delayed,
+            self.status_end,
+            self.sealed,
+            self.prepared_end,
+            self.prepared_count,
+            self.boot,
+        )
+
+
+class Front:
+    """The fields of ``front``: how far a log was claimed. A claimer changes them under the lock on ``front``."""
+
+    COUNT: ClassVar[int] = 9
+    __slots__ = (
+        "delayed_count",
+        "delayed_passed",
+        "head",
+        "low",
+        "note",
+        "passed",
+        "requeue_end",
+        "requeue_head",
+        "skipped",
+    )
+    head: int
+    """Head cursor: the first record that no claimer has passed."""
+    low: int
+    """Low-water mark: every record before it is final."""
+    passed: int
+    """Records that the head cursor has passed."""
+    requeue_end: int
+    """Entries in the file ``returned``: positions of records that can be claimed again."""
+    requeue_head: int
+    """Requeue cursor: the first entry of ``returned`` that no claimer has used."""
+    skipped: int
+    """Records that were settled without a claim and that a claimer will still come past."""
+    delayed_passed: int
+    """Records appended DELAYED that a claimer has passed, or that are DELAYED no more."""
+    delayed_count: int
+    """Entries in the file ``delayed``: positions of records that are, or were, DELAYED."""
+    note: int
+    """The number that `Log.note` left."""
+
+    def load(self, numbers: Sequence[int]) -> None:
+        (
+            self.head,
+            self.low,
+            self.passed,
+            self.requeue_end,
+            self.requeue_head,
+            self.skipped,
+            self.delayed_passed,
+            self.delayed_count,
+            self.note,
+        ) = numbers
+
+    def pack(self, change: int) -> bytes:
+        return _pack_9(
+            change,
+            self.head,
+            self.low,
+            self.passed,
+            self.requeue_end,
+            self.requeue_head,
+            self.skipped,
+            self.delayed_passed,
+            self.delayed_count,
+            self.note,
+        )
+
+
+class Sync:
+    """The fields of ``sync``: how far a durable log is on the disk. A committer changes them under its lock."""
+
+    COUNT: ClassVar[int] = 3
+    __slots__ = ("failures", "group_size", "synced")
+    synced: int
+    """The position before which all records are on the disk."""
+    failures: int
+    """How often the disk failed."""
+    group_size: int
+    """Records of a recent group commit: how many appenders to expect."""
+
+    def load(self, numbers: Sequence[int]) -> None:
+        self.synced, self.failures, self.group_size = numbers
+
+    def pack(self, change: int) -> bytes:
+        return _pack_3(change, self.synced, self.failures, self.group_size)
+
+
+FieldsT = TypeVar("FieldsT", bound=Fields)
+
+
+class LockedHeader(Generic[FieldsT]):
+    """The header in one file, which is kept open. Threads may share it; the holder may enter it again."""
 
     def __init__(
         self,
         path: str,
-        count: int,
+        fields: type[FieldsT],
         fs: AtomicFiles,
         opened: Callable[[], None],
         *,
         blank: bool = True,
     ) -> None:
         self.path = path
+        self._fields = fields
         self._blank = blank
         self._trust = fs.trust
-        self.values = [0] * count
-        """As they are while the block is entered; change them and `save`."""
+        self.values = self._loaded([0] * fields.COUNT)
+        """The fields, while the header is entered; change them and `save`."""
         self.depth = 0
         self._fs = fs
         self._opened = opened
-        shown = StoredCopies if fs.in_place else ShownCopies
-        self._kind = shown if fs.shared is None else ReadCopies
+        mapped = MappedDoubleBuffer if fs.in_place else ReadMappedDoubleBuffer
+        self._kind = mapped if fs.shared is None else DoubleBuffer
         self._threads = threading.RLock()
         self._fd = -1
-        # to look takes a descriptor of its own, so that nobody who only looks waits for a thread that waits for others
-        self._looking = threading.Lock()
-        self._copies: ReadCopies | None = None
-        self._number = 0
-        """Of the change that was the last when the block was entered last."""
+        # `peek` opens a descriptor of its own, so that a reader never waits for a thread that waits for the file's lock
+        self._opening = threading.Lock()
+        self._buffer: DoubleBuffer | None = None
+        self._change = 0
+        """The number of the change that was the last when the header was entered last."""
         self._known: int | None = None
-        """The number of the change that `values` are; None when they must be read again."""
-        self._peeked: tuple[int | None, list[int]] = None, self.values
-        """The number of the change seen at the last `peek`, and what came of it. One tuple: threads share it."""
+        """The number of the change that `values` show; None if they must be read again."""
+        self._peeked: tuple[int | None, FieldsT] = None, self.values
+        """The number of the change that the last `peek` saw, and its fields. One tuple: threads share it."""
 
-    def enter(self, how: int = LOCK_EX) -> list[int]:
-        """Lock the block, for threads and processes, and return its values. flock; a pread where it is not mapped.
+    def _loaded(self, numbers: Sequence[int]) -> FieldsT:
+        values = self._fields()
+        values.load(numbers)
+        return values
+
+    def enter(self, how: int = LOCK_EX) -> FieldsT:
+        """Lock the header, for threads and processes, and return its fields. flock; a pread where it is not mapped.
 
         With ``LOCK_EX | LOCK_NB`` for `how` it raises BlockingIOError if another process has it.
         """
         if self.depth and self._threads._is_owned():  # type: ignore[attr-defined]
             self.depth += 1
             return self.values
-        try:  # a signal's handler may raise at any call, and so when both locks are ours
+        try:  # a signal's handler may raise at any call, and so when this thread has both locks
             self._threads.acquire()
             fd = self._fd
             if fd < 0:
                 fd = self._fd = self._open()
             flock(fd, how)
-            found = (self._copies or self._show(fd)).since(self._known)
-            if found is not None:  # somebody else was here
-                self._number, self.values = found
-                self._known = self._number
+            found = (self._buffer or self._attach(fd)).since(self._known)
+            if found is not None:  # another process or thread has changed the header
+                values = self._fields()
+                values.load(found[1])
+                self.values = values
+                self._known = self._change = found[0]
         except BaseException:
-            if self._threads._is_owned():  # type: ignore[attr-defined]
-                if self._fd >= 0:
-                    flock(self._fd, LOCK_UN)
-                self._threads.release()
+            self._give_back()
             raise
         self.depth = 1
         return self.values
 
-    def enter_damaged(self) -> tuple[list[int], bytes | None]:
-        """`enter`, though the block may be damaged: its values are all 0 then, and its bytes come with them."""
+    def _give_back(self) -> None:
+        """Undo an `enter` that failed at any point."""
+        if self._threads._is_owned():  # type: ignore[attr-defined]
+            if self._fd >= 0:
+                flock(self._fd, LOCK_UN)
+            self._threads.release()
+
+    def enter_damaged(self) -> tuple[FieldsT, bytes | None]:
+        """`enter` a header that may be damaged. If it is, all fields are 0, and the second result is its bytes."""
         self.spoil()
         try:
             return self.enter(), None
         except Unreadable:
-            pass  # so it was not entered before, either
-        damaged = None
+            pass  # so this thread had not entered before, either
         try:
             self._threads.acquire()
             fd = self._fd
             if fd < 0:
                 fd = self._fd = self._open()
             flock(fd, LOCK_EX)
-            damaged = self._begin_anew(fd)
+            damaged = self._reset(fd)
             self.spoil()
         except BaseException:
-            if self._threads._is_owned():  # type: ignore[attr-defined]
-                if self._fd >= 0:
-                    flock(self._fd, LOCK_UN)
-                self._threads.release()
+            self._give_back()
             raise
         self.depth = 1
         return self.values, damaged
 
-    def _begin_anew(self, fd: int) -> bytes | None:
-        """While locked: its bytes, if they are damaged still; then its values are 0, though not yet in the file."""
-        size = self._kind.size(len(self.values))
+    def _reset(self, fd: int) -> bytes | None:
+        """While locked: set all fields to 0, though not yet in the file; returns its bytes. None if it is sound now."""
+        size = self._kind.size(self._fields.COUNT)
         damaged = os.pread(fd, size, 0)
         if len(damaged) < size:
             os.ftruncate(fd, size)
         try:
-            self._number, self.values = (self._copies or self._show(fd)).since(None) or (0, [])
+            found = (self._buffer or self._attach(fd)).since(None)
+            assert found is not None
+            self._change, self.values = found[0], self._loaded(found[1])
             return None
         except Unreadable:
-            self._number = int.from_bytes(os.urandom(6), "little")  # none that anybody may have seen before
-            self.values = [0] * len(self.values)
+            self._change = int.from_bytes(os.urandom(6), "little")  # a number that no process has seen before
+            self.values = self._loaded([0] * self._fields.COUNT)
             return damaged
 
     def await_leaving(self) -> None:
-        """Return when who has the lock now has it no more; all who wait for that go on at the same time."""
+        """Return when the present holder has released the lock. All waiters go on at the same time."""
         with self._threads:
             if not self.depth and self._fd >= 0:
                 flock(self._fd, LOCK_SH)
@@ -131,49 +308,51 @@ class Block:
         try:
             flock(self._fd, LOCK_UN)
         except OSError:
-            self._close()  # which unlocks it too
-        except BaseException:  # a signal's handler came by an audit hook, before the kernel was asked
+            self._close()  # which unlocks the file too
+        except BaseException:  # an audit hook let a signal's handler run, before the system call
             flock(self._fd, LOCK_UN)
             raise
         finally:
             self._threads.release()
 
     def save(self) -> None:
-        """While entered: what is in `values` is in the file. No system call; a pwrite where it is not mapped."""
-        assert self._copies is not None
+        """Write `values` to the file, while entered. No system call; a pwrite where the file is not mapped."""
+        assert self._buffer is not None
         self._known = None
-        self._number = number = self._number + 1
-        self._copies.write(self._fd, number, self.values)
-        self._known = number
+        self._change = change = self._change + 1
+        self._buffer.write(self._fd, change, self.values.pack(change))
+        self._known = change
 
     def spoil(self) -> None:
-        """What is in `values` may be ahead of the file, because something failed: read it again next time."""
+        """Read the file again next time: something failed, and `values` may be ahead of it."""
         self._known = None
 
-    def peek(self) -> list[int]:
-        """The values at some moment during the call, without the lock; not to be changed. No system call; a pread where
-        it is not mapped."""
+    def peek(self) -> FieldsT:
+        """The fields at some moment during the call, without the lock; not to be changed.
+
+        No system call; a pread where the file is not mapped.
+        """
         if self.depth and self._threads.acquire(blocking=False):
             try:
                 if self.depth:
                     return self.values
             finally:
                 self._threads.release()
-        for _ in range(100):
+        for _ in range(_PEEKS):
             try:
                 known, values = self._peeked
-                found = (self._copies or self._show()).since(known)
+                found = (self._buffer or self._attach()).since(known)
                 if found is None:
                     return values
-                self._peeked = found
-                return found[1]
+                self._peeked = seen = found[0], self._loaded(found[1])
+                return seen[1]
             except Unreadable:
-                continue  # a writer was in the middle of it
+                continue  # a writer was in the middle of a change
             except ValueError:
-                continue  # it was closed meanwhile, to make room for others
-        self.enter()
+                continue  # another thread closed the file meanwhile, to make room for others
+        values = self.enter()
         try:
-            return list(self.values)
+            return copy(values)
         finally:
             self.leave()
 
@@ -182,20 +361,20 @@ class Block:
             try:
                 fd = self._fs.open(self.path, CHANGE)
             except FileNotFoundError:
-                self._fs.make(self.path, self._kind.zeros(len(self.values)))
+                self._fs.make(self.path, self._kind.zeros(self._fields.COUNT))
                 continue
             self._trust.checked(fd, self.path)
             self._opened()
             return fd
 
-    def _show(self, opened: int | None = None) -> ReadCopies:
-        """What the file holds, which may be `opened`, to be looked at. Raises `Unreadable`."""
+    def _attach(self, opened: int | None = None) -> DoubleBuffer:
+        """The double buffer of the file, which is `opened` already or is opened here. Raises `Unreadable`."""
         fd = self._open() if opened is None else opened
         try:
-            with self._looking:
-                if self._copies is None:
-                    self._copies = self._kind(fd, len(self.values), blank=self._blank)
-                return self._copies
+            with self._opening:
+                if self._buffer is None:
+                    self._buffer = self._kind(fd, self._fields.COUNT, blank=self._blank)
+                return self._buffer
         finally:
             if opened is None:
                 os.close(fd)
@@ -214,14 +393,14 @@ class Block:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
-        with self._looking:
-            if self._copies is not None:
-                self._copies.close()
-            self._copies = None
+        with self._opening:
+            if self._buffer is not None:
+                self._buffer.close()
+            self._buffer = None
 
     def after_fork(self) -> None:
-        """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
+        """Close the descriptor in a child: it shares its lock with the parent (closing unlocks nothing)."""
         self._threads = threading.RLock()
-        self._looking = threading.Lock()
+        self._opening = threading.Lock()
         self.depth = 0
         self._close()

@@ -1,7 +1,7 @@
-"""The verbs of a log that look: at one record, at all that are claimed or delayed, at how many there are.
+"""Inspect: read one record, list the claimed, delayed or unfinished ones, and count.
 
-They lock ``front``, or look at it twice, so that what they see is of one moment. What they change is only hints;
-segments in which all is final are removed.
+A reader locks ``front``, or reads it twice, so that it sees the log at one moment. It changes only entries of position
+files, and it removes segments in which all records are final; a read-only log changes nothing.
 """
 
 from __future__ import annotations
@@ -9,61 +9,61 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from psync.engine.contract.log import FINAL, Counts, Mark, Record, State
-from psync.engine.directory.log.group_commit import APPENDED, END, LATER, SEALED
-from psync.engine.directory.log.repair import Repair
-from psync.engine.directory.log.segment_files import SEGMENT
-from psync.engine.directory.log.state import (
-    ARRIVED,
-    DELAYED,
-    FRONT,
-    LOW,
-    NOTE,
-    RETAKEN,
-    RETURNED,
-    SKIPPED,
-    TAKEN,
-    in_words,
-)
+from psync.engine.directory.log.header import Front, Tail
+from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors
+from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable
 
 _WAITING, _CLAIMED, _, _, _DELAYED = State
-AT_ONCE = 500
-"""Records that are in memory at a time, where all are gone through."""
+MAX_RECORDS_IN_MEMORY = 500
+"""Records that `unfinished` reads at a time."""
+MAX_STALE_ENTRIES = 64
+"""Entries of ``delayed`` that may lead to nothing, beyond as many as lead to records, before it is compacted."""
+UNLOCKED_TRIES = 2
+"""Attempts to count without the lock, which fail if a claimer is at work."""
 
 
-class LogLooks(Repair):
-    """What can be seen of one log."""
+class Inspector:
+    """The reading verbs of one log."""
 
-    @in_words
+    def __init__(self, state: LogState, repair: CorruptionRepair) -> None:
+        self._state = state
+        self._repair = repair
+        self._handle = state.handle
+        self._tail = state.tail
+        self._front = state.front
+        self._segments = state.claiming
+
+    @wrap_errors
     def read(self, position: int) -> Record | None:
         self._front.enter()
         try:
-            end, base, _ = self._look()
-            return self._taken.read(position, base) if 0 <= position < end else None
+            end, base = self._state.read_reach()
+            return self._segments.read(position, base) if 0 <= position < end else None
         except Unreadable:
-            if self._holes.has(position):
+            if self._state.lost.has(position):
                 return None
             raise
         finally:
             self._front.leave()
 
-    @in_words
+    @wrap_errors
     def lost(self, position: int) -> bool:
-        return self._holes.has(position)
+        return self._state.lost.has(position)
 
-    @in_words
+    @wrap_errors
     def claims(self) -> list[Record]:
         front = self._front.enter()
         try:
-            end, base, _ = self._look()
+            end, base = self._state.read_reach()
             found = []
-            for position, state, _ in self._taken.scan(front[LOW], end, base, front[FRONT]):
+            for position, state, _ in self._segments.scan(front.low, end, base, front.head):
                 if state is _CLAIMED:
-                    record = self._taken.read(position, base)
+                    record = self._segments.read(position, base)
                     if record is not None:
                         found.append(record)
-                elif state is _WAITING and position >= front[FRONT]:
-                    break  # nobody was ever further than this
+                elif state is _WAITING and position >= front.head:
+                    break  # no claimer was ever further than this
             return found
         finally:
             self._front.leave()
@@ -74,81 +74,78 @@ class LogLooks(Repair):
             found, begin = self._some_unfinished(begin)
             yield from found
 
-    @in_words
+    @wrap_errors
     def _some_unfinished(self, begin: int) -> tuple[list[Record], int | None]:
-        """The first from `begin` on, and where to go on."""
+        """The first unfinished records from `begin` on, and the position at which to go on."""
         front = self._front.enter()
         try:
-            end, base, _ = self._look()
+            end, base = self._state.read_reach()
             found: list[Record] = []
-            for position, state, _ in self._taken.scan(max(begin, front[LOW]), end, base, front[FRONT]):
-                if len(found) == AT_ONCE:
+            for position, state, _ in self._segments.scan(max(begin, front.low), end, base, front.head):
+                if len(found) == MAX_RECORDS_IN_MEMORY:
                     return found, position
-                record = None if state in FINAL else self._taken.read(position, base)
+                record = None if state in FINAL else self._segments.read(position, base)
                 if record is not None and record.mark.state not in FINAL:
                     found.append(record)
             return found, None
         finally:
             self._front.leave()
 
-    @in_words
+    @wrap_errors
     def delayed(self) -> list[tuple[int, Mark]]:
+        if not self._front.peek().delayed_count:
+            return []
         front = self._front.enter()
         try:
-            count = front[DELAYED]
-            if not count:
-                return []
-            end, base, _ = self._look()
+            count = front.delayed_count
+            end, base = self._state.read_reach()
             found: dict[int, Mark] = {}
-            for position in self._later.first(count):
-                mark = self._taken.mark(position, base) if position < end and position not in found else None
-                if mark is not None and mark.state is _DELAYED:
-                    found[position] = mark
-            if count > 2 * len(found) + 64 or not found:
-                # those that count move to the beginning, in order: killed in the middle, each is there or still there
-                self._later.put(0, list(found))
-                front[DELAYED] = len(found)
+            for position in self._state.delayed.first(count):
+                status = self._segments.status(position, base) if position < end and position not in found else None
+                if status is not None and status.state is _DELAYED:
+                    found[position] = status
+            if self._state.writable and (count > 2 * len(found) + MAX_STALE_ENTRIES or not found):
+                # the entries that count move to the beginning, in order: after a kill in the middle, each is in its new
+                # or in its old place
+                self._state.delayed.put(0, list(found))
+                front.delayed_count = len(found)
                 self._front.save()
             return list(found.items())
         finally:
             self._front.leave()
 
-    @in_words
+    @wrap_errors
     def finished(self) -> bool:
         front = self._front.enter()
         try:
-            reach = self._look()
-            if self._raise_low(front, reach, reach[0]):
+            end, base = self._state.read_reach()
+            if not self._state.writable:
+                return all(state in FINAL for _, state, _ in self._segments.scan(0, end, base))
+            if self._state.raise_low(front, base, end):
                 self._front.save()
-            return front[LOW] == reach[0]
+            return front.low == end
         finally:
             self._front.leave()
 
-    def _raise_low(self, front: list[int], reach: tuple[int, int, int], limit: int) -> bool:
-        """Step over what is final, up to `limit`, and remove segments that hold nothing else; True if it was a step."""
-        low = front[LOW]
-        front[LOW] = self._taken.final_up_to(low, limit, reach[1], front[FRONT])
-        if low // SEGMENT != front[LOW] // SEGMENT:
-            self._taken.clear(front[LOW], reach[1])
-        return low != front[LOW]
-
-    @in_words
+    @wrap_errors
     def counts(self) -> Counts:
-        """No system call, if nobody takes in the middle of it and the files are mapped."""
-        if self._mapped:
-            for _ in range(3):
-                front = self._front.peek()
-                tail = self._tail.peek()
-                if self._front.peek() is front:  # so both were as they are at the moment of the second look
-                    return self._counted(front, tail)
+        """No system call if the headers are mapped and no claimer is at work.
+
+        On a network file system READ, READ, READ; then, if a claimer was at work each time, LOCK, READ, READ, LOCKU.
+        """
+        for _ in range(UNLOCKED_TRIES):
+            front = self._front.peek()
+            tail = self._tail.peek()
+            if self._front.peek() is front:  # so both are as they were at the moment of the second read
+                return self._counted(front, tail)
         front = self._front.enter()
         try:
             return self._counted(front, self._tail.peek())
         finally:
             self._front.leave()
 
-    def _counted(self, front: list[int], tail: list[int]) -> Counts:
-        self.noted, self.sealed = front[NOTE], bool(tail[SEALED])
-        waiting = tail[APPENDED] - front[TAKEN] + front[RETURNED] - front[RETAKEN] - front[SKIPPED]
-        waiting -= tail[LATER] - front[ARRIVED]
-        return Counts(max(0, waiting), tail[APPENDED], tail[END], bool(tail[SEALED]))
+    def _counted(self, front: Front, tail: Tail) -> Counts:
+        self._handle.noted, self._handle.sealed = front.note, bool(tail.sealed)
+        waiting = tail.appended - front.passed + front.requeue_end - front.requeue_head - front.skipped
+        waiting -= tail.appended_delayed - front.delayed_passed
+        return Counts(max(0, waiting), tail.appended, tail.end, bool(tail.sealed))

@@ -1,10 +1,10 @@
-"""A log on a network file system: many who find nothing to take must not queue for a lock to find it again.
+"""The log on a network file system: claimers that find nothing must not queue for a lock to find it again.
 
-Who found nothing last time looks first, at ``front`` and ``tail``, without a lock: READ, READ. A take is LOCK, READ,
-READ, WRITE, WRITE, LOCKU, and two READs more for what was not read ahead; of many at once, little more. An append is
-LOCK, READ, WRITE, WRITE, LOCKU; an answer READ, WRITE; a claim that goes on the same. Many of those, if their records
-lie in a row, are the same, too, and an append for each bucket that gets letters. `tests/nfs/test_costs.py` counts them,
-with the FREE_STATEID that follows each LOCKU on version 4.
+A claimer that found nothing last time first reads ``front`` and ``tail`` without a lock: READ, READ. A take is LOCK,
+READ, READ, WRITE, WRITE, LOCKU, and two READs more for records that were not read ahead; a take of many costs little
+more. An append is LOCK, READ, WRITE, WRITE, LOCKU; an answer READ, WRITE, and so is a heartbeat. Many answers cost the
+same as one if their records lie in a row, and an append for each bucket that gets results. `tests/nfs/test_costs.py`
+counts these calls, with the FREE_STATEID that follows each LOCKU on version 4.
 """
 
 from __future__ import annotations
@@ -12,66 +12,65 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterator
 
-from psync.engine.contract.log import Counts, Mark, Record
-from psync.engine.directory.log.group_commit import END
-from psync.engine.directory.log.log import DirectoryLog
-from psync.engine.directory.log.state import DELAYED, FRONT, NOTE, RETAKEN, RETURNED, in_words
+from psync.engine.contract.log import Record
+from psync.engine.directory.log.claim import Claimer
+from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors
+from psync.engine.directory.log.state import LogState
 from psync.engine.directory.notify.nfs_poll import ChangeToken
 
 
-class NetworkLog(DirectoryLog):
-    _marks_of: tuple[int, tuple[str, ...]] = -1, ()
-    """Where the log ended when its files of marks were listed, and those files."""
-    _dry = False
-    """Whether the last take found nothing."""
+class NfsClaimer:
+    """`Claimer.take` on a network file system."""
+
+    def __init__(self, state: LogState, repair: CorruptionRepair, claimer: Claimer) -> None:
+        self._state = state
+        self._repair = repair
+        self._claim = claimer.take
+        self._found_nothing = False
+        """Whether the last take was in vain."""
 
     def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
-        if self._dry and self._is_dry():
+        if self._found_nothing and self._is_empty():
             return []
-        taken = super().take(owner, limit, beat, lease)
-        self._dry = not taken
-        self._passed = self._front.values[FRONT]
+        taken = self._claim(owner, limit, beat, lease)
+        self._found_nothing = not taken
+        self._state.passed = self._state.front.values.head
         return taken
 
-    @in_words
-    def _front_now(self) -> list[int]:
-        return self._front.peek()
+    @wrap_errors
+    def _is_empty(self) -> bool:
+        front = self._state.front.peek()
+        self._state.handle.noted = front.note
+        return front.head >= self._state.read_reach()[0] and front.requeue_head == front.requeue_end
 
-    @in_words
-    def _is_dry(self) -> bool:
-        front = self._front.peek()
-        self.noted = front[NOTE]
-        return front[FRONT] >= self._look()[0] and front[RETAKEN] == front[RETURNED]
 
-    @in_words
-    def counts(self) -> Counts:
-        """READ, READ, READ, if nobody takes in the middle of it; then LOCK, READ, READ, LOCKU."""
-        for _ in range(2):
-            front = self._front.peek()
-            tail = self._tail.peek()
-            if self._front.peek() is front:  # so both were as they are at the moment of the second look
-                return self._counted(front, tail)
-        return super().counts()
+class NfsChangeTokens:
+    """What a waiter reads to see that a log has changed."""
 
-    def delayed(self) -> list[tuple[int, Mark]]:
-        """READ, if there are none."""
-        return super().delayed() if self._front_now()[DELAYED] else []
+    def __init__(self, state: LogState) -> None:
+        self._state = state
+        self._folder = os.path.dirname(state.tail.path)
+        self._status_files: tuple[int, tuple[str, ...]] = -1, ()
+        """The end of the log when the status files were listed, and their names."""
 
-    def signs(self, *, final: bool) -> Iterator[ChangeToken]:
-        """READ, READ. Where records become final, which only their marks show, two GETATTRs for each file of marks, of
-        which there is mostly one, and a listing when the log has grown."""
-        yield ChangeToken(f"{self._name}/log", self._numbers)
+    def tokens(self, *, final: bool) -> Iterator[ChangeToken]:
+        """One token for the headers: READ, READ. With `final` another one for records that become final.
+
+        Only a status shows that. It costs two GETATTRs for each status file, of which there is mostly one, and a
+        listing when the log has grown.
+        """
+        yield ChangeToken(f"{self._state.name}/log", self._headers)
         if final:
-            yield ChangeToken(f"{self._name}/log/marks", self._marked, exact=False)
+            yield ChangeToken(f"{self._state.name}/log/marks", self._statuses, exact=False)
 
-    def _numbers(self, asked: dict[str, bool]) -> Hashable:
-        return tuple(self._front.peek()), tuple(self._tail.peek())
+    def _headers(self, asked: dict[str, bool]) -> Hashable:
+        return self._state.front.peek().pack(0), self._state.tail.peek().pack(0)
 
-    def _marked(self, asked: dict[str, bool]) -> Hashable:
-        shared = self._fs.shared
+    def _statuses(self, asked: dict[str, bool]) -> Hashable:
+        shared = self._state.fs.shared
         assert shared is not None
-        folder = os.path.dirname(self._tail.path)
-        end = self._tail.peek()[END]
-        if end != self._marks_of[0]:
-            self._marks_of = end, tuple(name for name in shared.lookups.listing(folder) if name.endswith(".marks"))
-        return tuple(shared.lookups.status(f"{folder}/{name}", asked) for name in self._marks_of[1])
+        end = self._state.tail.peek().end
+        if end != self._status_files[0]:
+            names = shared.lookups.listing(self._folder)
+            self._status_files = end, tuple(name for name in names if name.endswith(".marks"))
+        return tuple(shared.lookups.status(f"{self._folder}/{name}", asked) for name in self._status_files[1])

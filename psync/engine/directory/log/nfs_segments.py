@@ -1,51 +1,41 @@
-"""A log's segments on a network file system: one that another host has cleared away may still be open here.
+"""Segments on a network file system: an open segment may have been cleared away by another host.
 
-NFS says ESTALE then (or goes on showing it, which is as good: all in it is final). It is opened anew by name, and
-found to be gone.
+The NFS client then answers ESTALE, or still shows the file, which is as good: all its records are final. A verb that
+meets ESTALE opens the files anew by name, and finds that the segment is gone.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
-from psync.engine.contract.log import Mark, Record
-from psync.engine.directory.log.segment_recovery import Salvage
-from psync.engine.directory.log.status_batch import MarkRuns
+from psync.engine.directory.log.segments import Segments
 
-T = TypeVar("T")
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
 
 
-class NetworkSegments(Salvage):
-    def _once_more(self, verb: Callable[[], T]) -> T:
+def _retry_stale(verb: _Verb) -> _Verb:
+    @functools.wraps(verb)
+    def retried(self: Segments, *args: Any) -> Any:
         try:
-            return verb()
+            return verb(self, *args)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
         self.close()
-        return verb()
+        return verb(self, *args)
 
-    def mark(self, position: int, tail: int) -> Mark | None:
-        return self._once_more(lambda: super(NetworkSegments, self).mark(position, tail))
+    return cast(_Verb, retried)
 
-    def marks_at(self, positions: Sequence[int], tail: int) -> MarkRuns:
-        return self._once_more(lambda: super(NetworkSegments, self).marks_at(positions, tail))
 
-    def read(self, position: int, tail: int) -> Record | None:
-        return self._once_more(lambda: super(NetworkSegments, self).read(position, tail))
+class NfsSegments(Segments):
+    """`exchange` may call `before` twice, as after a crash."""
 
-    def exchange_mark(
-        self, position: int, tail: int, held: Mark, new: Mark, before: Callable[[], object] | None
-    ) -> bool:
-        """`before` may run twice, as after a crash."""
-        return self._once_more(lambda: super(NetworkSegments, self).exchange_mark(position, tail, held, new, before))
-
-    def claim(
-        self, position: int, end: int, tail: int, owner: int, beat: int, lease: float
-    ) -> tuple[Record | None, int, Mark | None]:
-        return self._once_more(lambda: super(NetworkSegments, self).claim(position, end, tail, owner, beat, lease))
-
-    def final_up_to(self, begin: int, end: int, tail: int, passed: int = 0) -> int:
-        return self._once_more(lambda: super(NetworkSegments, self).final_up_to(begin, end, tail, passed))
+    status = _retry_stale(Segments.status)
+    batch = _retry_stale(Segments.batch)
+    read = _retry_stale(Segments.read)
+    exchange = _retry_stale(Segments.exchange)
+    claim = _retry_stale(Segments.claim)
+    final_up_to = _retry_stale(Segments.final_up_to)

@@ -1,5 +1,7 @@
-"""Positions in a file, one after the other: where to look for records of some kind. Who counts them, and who may
-write, is `logs`' matter."""
+"""Position file: an array of positions, each with a checksum, that leads to records of one kind.
+
+``front`` counts the entries (see `header.Front`), and its lock covers every access.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE, open_made, read_all, write_all
 from psync.engine.encoding.framing import Unreadable
 
-_SIZE = 8
-_BITS = 48
-"""Of an entry, for the position; the others are its checksum."""
+ENTRY_BYTES = 8
+POSITION_BITS = 48
+"""Bits of the position in an entry; the upper 16 hold its checksum."""
 
 
 def _check(position: int) -> int:
@@ -36,24 +38,24 @@ class PositionFile:
         return self._fd
 
     def put(self, at: int, positions: Sequence[int]) -> None:
-        """`positions` are the entries from number `at` on."""
-        checked = [position | _check(position) << _BITS for position in positions]
-        write_all(self._file(), struct.pack(f"<{len(checked)}Q", *checked), at * _SIZE)
+        """Write `positions` as the entries from number `at` on. pwrite."""
+        checked = [position | _check(position) << POSITION_BITS for position in positions]
+        write_all(self._file(), struct.pack(f"<{len(checked)}Q", *checked), at * ENTRY_BYTES)
 
     def get(self, at: int) -> int:
-        """Raises `Unreadable`."""
-        return self._checked(int.from_bytes(os.pread(self._file(), _SIZE, at * _SIZE), "little"))
+        """Entry number `at`. pread. Raises `Unreadable`."""
+        return self._checked(int.from_bytes(os.pread(self._file(), ENTRY_BYTES, at * ENTRY_BYTES), "little"))
 
     def first(self, count: int) -> list[int]:
-        """Raises `Unreadable`."""
-        data = read_all(self._file(), count * _SIZE)
-        if len(data) < count * _SIZE:
+        """The first `count` entries. Raises `Unreadable`."""
+        data = read_all(self._file(), count * ENTRY_BYTES)
+        if len(data) < count * ENTRY_BYTES:
             raise Unreadable(f"{self._path} ends before its entry {count}")
         return [self._checked(entry) for entry in struct.unpack(f"<{count}Q", data)]
 
     def _checked(self, entry: int) -> int:
-        position = entry & (1 << _BITS) - 1
-        if entry >> _BITS != _check(position):
+        position = entry & (1 << POSITION_BITS) - 1
+        if entry >> POSITION_BITS != _check(position):
             raise Unreadable(f"an entry of {self._path} does not fit its checksum")
         return position
 

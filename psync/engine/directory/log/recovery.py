@@ -1,112 +1,128 @@
-"""After the host was started anew a log is looked through once: records and marks say what ``tail`` and ``front`` are.
+"""Crash recovery: after a restart of the host, ``tail`` and ``front`` are rebuilt from records and statuses, once.
 
-A power cut may have kept any pages and lost others; ``tail``, ``front`` and the hints are changed far too often to be
-asked for each time. So a log whose `BOOT` is not this one is put in order by the first process that uses it:
+A power cut may have kept any pages and lost others. ``tail``, ``front`` and the position files change far too often to
+be written to the disk each time. So the first process that uses a log of another boot puts it in order:
 
-* It ends behind the last record that was appended whole, with all that were appended with it. What lies behind that is
-  nothing: a mark there would be taken for that of a later record.
-* Positions, and with them the ids of tasks, are not used again, though the records that had them be lost: something
-  else may still speak of them. One record that is DEAD takes their room, which is a hole from now on (see `holes`).
-* FRONT lies behind every record that somebody was ever at; those of them that wait, or are delayed, are hinted at.
+* The log ends behind the last record that was appended whole, with all that were appended with it. Bytes behind that
+  are removed: a status there would be taken for that of a later record.
+* Positions, and with them the ids of tasks, are not used again, though the records that had them be lost: a result or
+  another log may still refer to them. One record that is DEAD takes their room, which is a lost range from now on.
+* The head cursor lies behind every record that a claimer ever passed. Those of them that are WAITING or DELAYED are
+  entered into the position files.
 
-Everything is written before `BOOT` says that it was: killed in the middle, the next one begins anew.
+The fact that decides: `Tail.boot` is written last. After a kill in the middle the next process begins anew.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from psync.engine.contract.log import WAITING, Mark, State
-from psync.engine.directory.log.group_commit import APPENDED, BASE, BOOT, END, LATER, MARKED, PENDING, PREPARED
-from psync.engine.directory.log.record_format import HEAD
-from psync.engine.directory.log.state import (
-    ARRIVED,
-    DELAYED,
-    FRONT,
-    LOW,
-    RETAKEN,
-    RETURNED,
-    ROOM,
-    SKIPPED,
-    TAKEN,
-    LogFiles,
-)
+from psync.engine.directory.log.header import Front, Tail
+from psync.engine.directory.log.record_format import HEAD_BYTES
+from psync.engine.directory.log.requeue import REQUEUE_ROOM_ENTRIES
+from psync.engine.directory.log.segment_recovery import SegmentRecovery
+from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import boot_time
 
-MARGIN = 1 << 26
-"""Bytes that may have been appended since the kernel last wrote ``tail`` by itself, and lost."""
+LOST_MARGIN_BYTES = 1 << 26
+"""Bytes that may have been appended, and lost, since the kernel last wrote ``tail`` to the disk."""
 
 
-class Mending(LogFiles):
-    """What every verb of a log asks for, first of all."""
+class CrashRecovery:
+    """The check of one log that comes before its first verb in a process."""
 
-    def _examine(self) -> None:
-        """Once in each process: is this log as it was in this boot of the host?"""
-        now = boot_time.number()
-        if self._mapped:  # else the boot that counts is the server's
-            tail, damaged = self._tail.enter_damaged()
+    def __init__(self, state: LogState) -> None:
+        self._state = state
+        self.segments = SegmentRecovery(state.claiming, state.fs)
+
+    def check(self) -> None:
+        """Put the log in order if the host was restarted since the last check by any process."""
+        state, now = self._state, boot_time.number()
+        if state.local:  # on a network file system the boot that counts is the server's
+            tail, damaged = state.tail.enter_damaged()
             try:
-                if damaged is not None and any(damaged):
-                    raise Unreadable("its numbers do not fit their checksum")  # zeros are what a power cut leaves
-                if tail[BOOT] != now:
-                    bases = self._taken.bases()
-                    if bases or tail[END]:
-                        self._mend(tail, bases)
-                    tail[PREPARED] = tail[PENDING] = tail[MARKED] = 0
-                    tail[BOOT] = now
-                    self._tail.save()
+                if damaged is not None and any(damaged):  # a power cut leaves zeros, which are no damage
+                    raise Unreadable("its numbers do not fit their checksum")
+                if tail.boot != now:
+                    bases = state.claiming.bases()
+                    if bases or tail.end:
+                        self._recover(tail, bases)
+                    tail.prepared_end = tail.prepared_count = tail.status_end = 0
+                    tail.boot = now
+                    state.tail.save()
             finally:
-                self._tail.leave()
-        self._examined = True
+                state.tail.leave()
+        state.checked = True
 
-    def _mend(self, tail: list[int], bases: list[int]) -> None:
-        files = self._taken
-        front, _ = self._front.enter_damaged()
+    def _recover(self, tail: Tail, bases: list[int]) -> None:
+        state = self._state
+        front, _ = state.front.enter_damaged()
         try:
-            tail[END], more = files.follow(max([tail[END], *bases[:1]]))
-            tail[APPENDED] += more
-            tail[BASE] = files.drop_behind(tail[END])
+            tail.end, more = self.segments.follow(max([tail.end, *bases[:1]]), bases)
+            tail.appended += more
+            tail.base = self.segments.drop_behind(tail.end, bases)
             self._fill(tail)
-            self._find_front(tail, front, bases[0] if bases else tail[END])
-            self._front.save()
+            self.rebuild_front(tail, front, bases[0] if bases else tail.end)
+            state.front.save()
         except BaseException:
-            self.spoil()
+            state.spoil()
             raise
         finally:
-            self._front.leave()
+            state.front.leave()
 
-    def _count_from_records(self, tail: list[int], count: int) -> None:
-        """`tail` was lost: so many records are left of all that were ever appended."""
-        tail[APPENDED] = count
+    def _fill(self, tail: Tail) -> None:
+        """Give the positions that lost records may have had to one record that is DEAD."""
+        end, base = tail.end, tail.base
+        payload = bytes(LOST_MARGIN_BYTES - HEAD_BYTES)
+        self._state.lost.add(end, end + LOST_MARGIN_BYTES)
+        self.segments.fill(payload, end, base)
+        self._state.claiming.write_status(end, base, Mark(State.DEAD, 1))
+        tail.end += LOST_MARGIN_BYTES
+        tail.appended += 1
 
-    def _fill(self, tail: list[int]) -> None:
-        """The positions that may have been given before, and be lost."""
-        end, base = tail[END], tail[BASE]
-        payload = bytes(MARGIN - HEAD)
-        self._holes.add(end, end + MARGIN)
-        self._taken.fill(payload, end, base)
-        self._taken.write_mark(end, base, Mark(State.DEAD, 1))
-        tail[END] += MARGIN
-        tail[APPENDED] += 1
-
-    def _find_front(self, tail: list[int], front: list[int], low: int) -> None:
-        end, base = tail[END], tail[BASE]
-        touched, rest = low, 0
-        for position, state, size in self._taken.scan(low, end, base):
-            rest += 1
+    def rebuild_front(self, tail: Tail, front: Front, low: int) -> None:
+        """Set all cursors of ``front`` by the statuses of the records from `low` on, and write the position files."""
+        files, end, base = self._state.claiming, tail.end, tail.base
+        head, unpassed = low, 0
+        for position, state, size in files.scan(low, end, base):
+            unpassed += 1
             if state is not State.WAITING:
-                touched, rest = position + size, 0
+                head, unpassed = position + size, 0
         waiting, delayed = [], []
-        for position, state, _ in self._taken.scan(low, touched, base):
+        for position, state, _ in files.scan(low, head, base):
             if state is State.WAITING:
                 waiting.append(position)
             elif state is State.DELAYED:
                 delayed.append(position)
-        for position in waiting:  # a mark, even of those that nobody was ever at: where FRONT has passed there is one
-            self._taken.write_mark(position, base, self._taken.mark(position, base) or WAITING)
+        for position in waiting:  # every record before the head cursor has a status, so that damage to it is noticed
+            files.write_status(position, base, files.status(position, base) or WAITING)
         if waiting:
-            self._returned.put(ROOM, waiting)
+            self._state.requeued.put(REQUEUE_ROOM_ENTRIES, waiting)
         if delayed:
-            self._later.put(0, delayed)
-        front[FRONT], front[LOW], front[TAKEN] = touched, low, tail[APPENDED] - rest
-        front[RETAKEN], front[RETURNED], front[DELAYED] = ROOM, ROOM + len(waiting), len(delayed)
-        front[SKIPPED], front[ARRIVED] = 0, tail[LATER]
+            self._state.delayed.put(0, delayed)
+        front.head, front.low, front.passed = head, low, tail.appended - unpassed
+        front.requeue_head, front.requeue_end = REQUEUE_ROOM_ENTRIES, REQUEUE_ROOM_ENTRIES + len(waiting)
+        front.delayed_count = len(delayed)
+        front.skipped, front.delayed_passed = 0, tail.appended_delayed
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold every lock of the log, ``sync``, ``tail`` and ``front`` in this order, with no group commit pending."""
+        state = self._state
+        with contextlib.ExitStack() as entered:
+            try:
+                if not state.checked:
+                    self.check()
+                if state.commit is not None:
+                    entered.enter_context(state.commit.alone())
+                for header in (state.tail, state.front):
+                    header.enter()
+                    entered.callback(header.leave)
+                if state.commit is not None:
+                    state.commit.all()
+            except (OSError, Unreadable) as error:
+                raise state.translate(error) from error
+            yield

@@ -1,51 +1,52 @@
-"""Where to look for the records of a log that were passed and can be taken again, and for those that are delayed.
+"""Requeue index: two position files that lead to records that were passed and can be claimed again, or are DELAYED.
 
-A hint is left before what it speaks of is so: killed in between, somebody looks in vain. While ``front`` is locked.
+An entry is written before the status that it leads to: after a kill in between, a claimer finds that the entry leads to
+nothing. The other way round the record would be lost from sight. Every verb needs the lock on ``front``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from psync.engine.contract.log import State
-from psync.engine.directory.log.inspect import LogLooks
-from psync.engine.directory.log.state import (
-    DELAYED,
-    RETAKEN,
-    RETURNED,
-    ROOM,
-)
+from psync.engine.directory.log.header import Front
+from psync.engine.directory.log.state import LogState
 
-_WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
+REQUEUE_ROOM_ENTRIES = 512
+"""Free entries before the first one of ``returned``, for records that go back to the head of the queue."""
 
 
-class LogHints(LogLooks):
-    """The two files of hints."""
+class RequeueIndex:
+    """The position files ``returned`` and ``delayed`` of one log."""
 
-    def _hint(self, front: list[int], position: int, before: Callable[[], object] | None, *, first: bool) -> None:
-        """Say that the record can be taken again before it is so: else nobody would come past it any more."""
+    def __init__(self, state: LogState) -> None:
+        self._requeued = state.requeued
+        self._delayed = state.delayed
+        self._header = state.front
+
+    def add(self, front: Front, position: int, before: Callable[[], object] | None, *, first: bool) -> None:
+        """Enter a record that becomes WAITING again, after `before` has run; `first`: it is the next to be claimed."""
         if before is not None:
             before()
-        if front[RETAKEN] == front[RETURNED]:
-            front[RETAKEN] = front[RETURNED] = ROOM
-        if first and front[RETAKEN]:
-            self._returned.put(front[RETAKEN] - 1, [position])
-            front[RETAKEN] -= 1
+        if front.requeue_head == front.requeue_end:
+            front.requeue_head = front.requeue_end = REQUEUE_ROOM_ENTRIES
+        if first and front.requeue_head:
+            self._requeued.put(front.requeue_head - 1, [position])
+            front.requeue_head -= 1
         else:
-            self._returned.put(front[RETURNED], [position])
-            front[RETURNED] += 1
-        self._front.save()
+            self._requeued.put(front.requeue_end, [position])
+            front.requeue_end += 1
+        self._header.save()
 
-    def _hint_delayed(self, front: list[int], positions: list[int], before: Callable[[], object] | None = None) -> None:
-        """Say that the records are DELAYED before they are so: else nobody would find them any more."""
+    def add_delayed(self, front: Front, positions: list[int], before: Callable[[], object] | None = None) -> None:
+        """Enter records that become DELAYED, after `before` has run."""
         if before is not None:
             before()
-        self._later.put(front[DELAYED], positions)
-        front[DELAYED] += len(positions)
-        self._front.save()
+        self._delayed.put(front.delayed_count, positions)
+        front.delayed_count += len(positions)
+        self._header.save()
 
-    def _next(self, front: list[int]) -> int:
-        """The position of what was given back and not taken since."""
-        position = self._returned.get(front[RETAKEN])
-        front[RETAKEN] += 1
+    def next(self, front: Front) -> int:
+        """Move the requeue cursor over one entry; returns the position in it."""
+        position = self._requeued.get(front.requeue_head)
+        front.requeue_head += 1
         return position

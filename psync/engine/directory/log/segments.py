@@ -1,4 +1,8 @@
-"""What happens to the records and marks of one log. Who may do what, and when, is `logs`' matter."""
+"""Segments: the verbs on single records of a log and on their statuses, by position.
+
+The callers hold the locks that a verb needs: on ``tail`` to write records, on ``front`` to claim, and on ``front`` or
+by owning the record to change a status.
+"""
 
 from __future__ import annotations
 
@@ -8,206 +12,209 @@ from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
 from psync.engine.contract.log import Mark, Record, State
-from psync.engine.directory.log.record_format import ALIGN, HEAD, fits, head_at, length_at, size_of
-from psync.engine.directory.log.segment_files import NOTHING_AHEAD, SegmentFiles
-from psync.engine.directory.log.status_batch import MarkRuns
+from psync.engine.directory.log.record_format import ALIGN_BYTES, HEAD_BYTES, fits, head_at, length_at, size_of
+from psync.engine.directory.log.segment_files import SegmentFiles
+from psync.engine.directory.log.status_batch import StatusBatch
 from psync.engine.directory.log.status_file import (
     CLAIMED,
     FINAL,
-    MOST_ATTEMPTS,
-    SIZE,
-    MarkFile,
+    MAX_ATTEMPTS,
+    STATUS_BYTES,
+    StatusFile,
     at_position,
     first_word,
-    mark_of,
+    status_of,
     words_at,
     words_of,
 )
 from psync.engine.encoding.framing import Unreadable
 
-_STRETCH = 1 << 18
-"""Bytes of records that are looked through at once, at most."""
-_RUN = 1 << 16
+MAX_SCAN_BYTES = 1 << 18
+"""Bytes of records that a scan reads at once, at most."""
+MAX_CLAIM_BYTES = 1 << 16
 """Bytes of records that are claimed at once, at most."""
-_AHEAD = 1 << 14
-"""Bytes that are read ahead for who takes one record after the other."""
+READ_AHEAD_BYTES = 1 << 14
+"""Bytes that are read ahead for a claimer that takes one record after the other."""
 _CLAIMED = State.CLAIMED
-new_mark = functools.partial(tuple.__new__, Mark)
-"""A `Mark` of a tuple, without a look at it."""
-new_record = functools.partial(tuple.__new__, Record)
+_new_status = functools.partial(tuple.__new__, Mark)
+"""A `Mark` made of a tuple, unchecked."""
+_new_record = functools.partial(tuple.__new__, Record)
 
 
 class Segments(SegmentFiles):
     """The verbs on the records of one log. Not locked: the log does that."""
 
-    _typical = 256
-    """Bytes of a record, as they were when several were claimed last."""
+    _record_bytes = 256
+    """Bytes of a record on average, when several were claimed last."""
 
-    # -- one mark --------------------------------------------------------------------------------------
+    # -- one status ------------------------------------------------------------------------------------
 
-    def mark(self, position: int, tail: int) -> Mark | None:
-        """The mark of the record at `position`; None if it was cleared away."""
-        found = self._find(position, tail)
+    def status(self, position: int, tail: int) -> Mark | None:
+        """The status of the record at `position`; None if the record was cleared away. Raises `Unreadable`."""
+        found = self.find(position, tail)
         if found is None:
             return None
-        _, marks, offset = found
-        return mark_of(*marks.get(offset >> 1), position)
+        _, statuses, offset = found
+        return status_of(*statuses.get(offset >> 1), position)
 
-    def exchange_mark(
-        self, position: int, tail: int, held: Mark, new: Mark, before: Callable[[], object] | None
-    ) -> bool:
-        """The mark goes from `held` to `new`, after `before`; False if it is not `held`."""
-        found = self._find(position, tail)
+    def exchange(self, position: int, tail: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
+        """Compare and set: the status goes from `held` to `new`, after `before` has run; False if it is not `held`."""
+        found = self.find(position, tail)
         if found is None:
             return False
-        _, marks, offset = found
-        if mark_of(*marks.get(offset >> 1), position) != held:
+        _, statuses, offset = found
+        if status_of(*statuses.get(offset >> 1), position) != held:
             return False
         if before is not None:
             before()
         word, owner = words_of(new)
-        marks.put(offset >> 1, at_position(word, position), owner)
+        statuses.put(offset >> 1, at_position(word, position), owner)
         return True
 
-    def marks_at(self, positions: Sequence[int], tail: int) -> MarkRuns:
-        """The marks of the records at `positions`, which are in order."""
-        found = ((position, self._find(position, tail)) for position in positions)
-        return MarkRuns([(position, place[1], place[2] >> 1) for position, place in found if place is not None])
+    def batch(self, positions: Sequence[int], tail: int) -> StatusBatch:
+        """The statuses of the records at `positions`, which are sorted, to be changed together."""
+        found = ((position, self.find(position, tail)) for position in positions)
+        return StatusBatch([(position, place[1], place[2] >> 1) for position, place in found if place is not None])
 
-    def write_mark(self, position: int, tail: int, mark: Mark) -> None:
-        """The mark of the record at `position`, whatever it was."""
-        base, stop, _, marks = self._last
+    def write_status(self, position: int, tail: int, status: Mark) -> None:
+        """Overwrite the status of the record at `position`."""
+        base, stop, _, statuses = self._last
         if base <= position < stop:
             offset = position - base
         else:
-            found = self._find(position, tail)
+            found = self.find(position, tail)
             if found is None:
                 raise Unreadable(f"the record at {position} was cleared away before it was final")
-            _, marks, offset = found
-        word, owner = words_of(mark)
-        marks.put(offset >> 1, word ^ (position & 0x1FFFE0) << 19, owner)  # `at_position` written out
+            _, statuses, offset = found
+        word, owner = words_of(status)
+        statuses.put(offset >> 1, word ^ (position & 0x1FFFE0) << 19, owner)  # `at_position` written out
 
-    # -- marks before records ----------------------------------------------------------------------------
+    # -- statuses before records -------------------------------------------------------------------------
 
-    def set_marks(self, positions: list[int], end: int, tail: int, mark: Mark) -> None:
-        """Before there are any records at `positions`, which lie in the last segment, up to `end`: what marks them."""
+    def write_statuses(self, positions: list[int], end: int, tail: int, status: Mark) -> None:
+        """Write a status for `positions` in the last segment, up to `end`, before there are any records there."""
         first = positions[0]
         written = bytearray((end - first) >> 1)
         for position in positions:
-            _put(written, position - first, mark, position)
-        self._mark_file(tail).write(bytes(written), (first - tail) >> 1)
+            _put(written, position - first, status, position)
+        self.status_file(tail).write(bytes(written), (first - tail) >> 1)
 
-    def cut_marks(self, end: int, tail: int) -> None:
-        """Nothing is marked behind the end of the log."""
-        self._mark_file(tail).forget_from((end - tail) >> 1)
+    def cut_statuses(self, end: int, tail: int) -> None:
+        """Remove all statuses behind `end`, the end of the log."""
+        self.status_file(tail).cut((end - tail) >> 1)
 
     # -- claiming ----------------------------------------------------------------------------------------
 
     def claim(
         self, position: int, end: int, tail: int, owner: int, beat: int, lease: float
     ) -> tuple[Record | None, int, Mark | None]:
-        """The record, if it was WAITING and is CLAIMED now; its size (0 if it is gone); its mark if it is something
-        else. A pread if the record was not read ahead: a record never changes."""
-        begin, data, marks, base = self._ahead
+        """Claim the record at `position` if it is WAITING. Returns the record, its size and None.
+
+        Returns None, the size (0 if it was cleared away) and the status if the record is not WAITING. A pread if the
+        record was not read ahead, which is safe: a record never changes.
+        """
+        begin, data, statuses, base = self._ahead
         at = position - begin
-        if at < 0 or at + HEAD > len(data):
-            found = self._find(position, tail)
+        if at < 0 or at + HEAD_BYTES > len(data):
+            found = self.find(position, tail)
             if found is None:
                 return None, 0, None
-            fd, marks, at = found
+            fd, statuses, at = found
             base = position - at
-            # nothing from behind the end: what a killed append left there looks right, and will be something else
-            data = os.pread(fd, min(self._next_base(position, tail, end) - position, _AHEAD), at)
-            self._ahead = position, data, marks, base
+            # not behind the end: bytes that a killed append left there look right, and will be overwritten
+            data = os.pread(fd, min(self.next_base(position, tail, end) - position, READ_AHEAD_BYTES), at)
+            self._ahead = position, data, statuses, base
             at = 0
-        start = at + HEAD
+        start = at + HEAD_BYTES
         length, checksum, _, _ = head_at(data, at) if start <= len(data) else (0, -1, 0, 0)
         payload = data[start : start + length]
         if len(payload) != length or crc32(payload, position + 1 & 0xFFFFFFFF) != checksum:  # `fits` written out
-            self._ahead = NOTHING_AHEAD
-            found = self._find(position, tail)
+            self.discard_read_ahead()
+            found = self.find(position, tail)
             if found is None:
                 return None, 0, None
-            fd, marks, at = found
-            payload = self._load(fd, at, position)  # it is not read so far, or has come since, or is damaged
+            fd, statuses, at = found
+            payload = self.load(fd, at, position)  # it is longer than what was read ahead, or newer, or damaged
             length = len(payload)
-        size = (HEAD + length + ALIGN - 1) & -ALIGN
+        size = (HEAD_BYTES + length + ALIGN_BYTES - 1) & -ALIGN_BYTES
         offset, attempt = (position - base) >> 1, 1
         word = first_word(CLAIMED, attempt, owner, beat, lease)
-        if marked := marks.put_first(offset, word ^ (position & 0x1FFFE0) << 19, owner):
-            mark = mark_of(*marked, position)
-            if mark.state:
-                return None, size, mark
-            attempt = min(attempt + mark.attempt, MOST_ATTEMPTS)
+        if written := statuses.put_if_unwritten(offset, word ^ (position & 0x1FFFE0) << 19, owner):
+            status = status_of(*written, position)
+            if status.state:
+                return None, size, status
+            attempt = min(attempt + status.attempt, MAX_ATTEMPTS)
             word = first_word(CLAIMED, attempt, owner, beat, lease)
-            marks.put(offset, at_position(word, position), owner)
-        return new_record((position, new_mark((_CLAIMED, attempt, owner, beat, lease)), payload)), size, None
+            statuses.put(offset, at_position(word, position), owner)
+        return _new_record((position, _new_status((_CLAIMED, attempt, owner, beat, lease)), payload)), size, None
 
     def claim_run(
         self, position: int, end: int, tail: int, limit: int, owner: int, beat: int, lease: float, taken: list[Record]
     ) -> int:
-        """pread, pread, pwrite: up to `limit` records in a row, which nobody was ever at, are CLAIMED and in `taken`.
+        """Claim up to `limit` records in a row into `taken`, if they have no status yet; returns their bytes.
 
-        Returns how many bytes they take; fewer, perhaps none, where one was marked before, is large, or is damaged.
+        Stops, perhaps at once, at a record that has a status, is large, or is damaged. pread, pread, pwrite.
         """
-        found = self._find(position, tail)
+        found = self.find(position, tail)
         if found is None:
             return 0
-        fd, marks, offset = found
-        wanted = min((limit + 1) * self._typical, _RUN)  # little of what is not claimed
-        data = os.pread(fd, min(self._next_base(position, tail, end) - position, wanted), offset)
-        old = marks.read(len(data) >> 1, offset >> 1)
-        mark = Mark(_CLAIMED, 1, owner, beat, lease)
+        fd, statuses, offset = found
+        wanted = min((limit + 1) * self._record_bytes, MAX_CLAIM_BYTES)  # not much more than will be claimed
+        data = os.pread(fd, min(self.next_base(position, tail, end) - position, wanted), offset)
+        old = statuses.read(len(data) >> 1, offset >> 1)
+        status = Mark(_CLAIMED, 1, owner, beat, lease)
         written = bytearray()
-        at, wished = 0, limit
-        while limit and at + HEAD <= len(data):
+        at, asked = 0, limit
+        while limit and at + HEAD_BYTES <= len(data):
             length, checksum, _, _ = head_at(data, at)
             size = size_of(length)
-            payload = data[at + HEAD : at + HEAD + length]
-            if len(payload) != length or any(old[at >> 1 : (at >> 1) + SIZE]):
+            payload = data[at + HEAD_BYTES : at + HEAD_BYTES + length]
+            if len(payload) != length or any(old[at >> 1 : (at >> 1) + STATUS_BYTES]):
                 break
             if not fits(payload, checksum, position + at):
                 break
-            taken.append(new_record((position + at, mark, payload)))  # before it is so: what fails is undone
+            taken.append(
+                _new_record((position + at, status, payload))
+            )  # before its status says so: if that fails, the caller gives it back
             written += bytes(size >> 1)
-            _put(written, at, mark, position + at)
+            _put(written, at, status, position + at)
             at += size
             limit -= 1
         if at:
-            marks.write(bytes(written), offset >> 1)
-            self._typical = at // (wished - limit)
+            statuses.write(bytes(written), offset >> 1)
+            self._record_bytes = at // (asked - limit)
         else:
-            self._typical = min(2 * self._typical, _RUN)
+            self._record_bytes = min(2 * self._record_bytes, MAX_CLAIM_BYTES)
         return at
 
-    # -- looking -----------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------
 
     def read(self, position: int, tail: int) -> Record | None:
         """The record at `position`, its payload verified; None if it was cleared away. Raises `Unreadable`."""
-        found = self._find(position, tail)
+        found = self.find(position, tail)
         if found is None:
             return None
-        fd, marks, offset = found
-        mark = mark_of(*marks.get(offset >> 1), position)
-        return Record(position, mark, self._load(fd, offset, position))
+        fd, statuses, offset = found
+        status = status_of(*statuses.get(offset >> 1), position)
+        return Record(position, status, self.load(fd, offset, position))
 
     def scan(self, begin: int, end: int, tail: int, passed: int = 0) -> Iterator[tuple[int, State, int]]:
-        """(position, state, size) of each record from `begin` up to `end`. Payloads are not read.
+        """(position, state, size) of each record from `begin` up to `end`. Payloads are not verified.
 
-        Raises `Unreadable`; also if one before `passed` was never marked.
+        Raises `Unreadable`; also if a record before `passed` has no status.
         """
         position = begin
-        stretch = 4096
+        chunk = 4096
         while position < end:
-            found = self._find(position, tail)
+            found = self.find(position, tail)
             if found is None:
                 return
-            stop = min(end, self._next_base(position, tail, end))
-            data, states = self._stretch(found, min(stretch, stop - position))
-            stretch = min(2 * stretch, _STRETCH)
+            stop = min(end, self.next_base(position, tail, end))
+            data, states = self._chunk(found, min(chunk, stop - position))
+            chunk = min(2 * chunk, MAX_SCAN_BYTES)
             at = 0
-            while at + HEAD <= len(data):
-                state = _marked(states, at, position, passed).state
+            while at + HEAD_BYTES <= len(data):
+                state = _status_in(states, at, position, passed).state
                 size = size_of(length_at(data, at, position))
                 yield position, state, size
                 at += size
@@ -217,55 +224,59 @@ class Segments(SegmentFiles):
                 return
 
     def final_up_to(self, begin: int, end: int, tail: int, passed: int = 0) -> int:
-        """Up to where from `begin` on, at most `end`, all records are final. Raises `Unreadable`; also if one before
-        `passed` was never marked."""
+        """The position up to which all records from `begin` on are final, `end` at most.
+
+        Raises `Unreadable`; also if a record before `passed` has no status.
+        """
         position = begin
-        stretch = 4096
-        while position < end and (found := self._find(position, tail)) is not None:
-            stop = min(end, self._next_base(position, tail, end))
-            data, states = self._stretch(found, min(stretch, stop - position))
-            stretch = min(2 * stretch, _STRETCH)
+        chunk = 4096
+        while position < end and (found := self.find(position, tail)) is not None:
+            stop = min(end, self.next_base(position, tail, end))
+            data, states = self._chunk(found, min(chunk, stop - position))
+            chunk = min(2 * chunk, MAX_SCAN_BYTES)
             at = known = 0
-            last = min(len(data) - HEAD, 2 * (len(states) - SIZE))
+            last = min(len(data) - HEAD_BYTES, 2 * (len(states) - STATUS_BYTES))
             while at <= last and states[at >> 1] in FINAL:
                 here = position + at
                 word, owner = words_at(states, at >> 1)
-                if (alike := at_position(word, here)) != known:  # most say the same
-                    mark_of(word, owner, here)
+                if (alike := at_position(word, here)) != known:  # most statuses are alike
+                    status_of(word, owner, here)
                     known = alike
                 at += size_of(length_at(data, at, here))
             position += at
             _check_room(position, stop)
-            if not at or at <= len(data) - HEAD:
-                _marked(states, at, position, passed)
+            if not at or at <= len(data) - HEAD_BYTES:
+                _status_in(states, at, position, passed)
                 break
         return position
 
-    def _stretch(self, found: tuple[int, MarkFile, int], size: int) -> tuple[bytes, bytes]:
-        """So many bytes of records, and the marks of those."""
-        fd, marks, offset = found
+    def _chunk(self, found: tuple[int, StatusFile, int], size: int) -> tuple[bytes, bytes]:
+        """`size` bytes of records, and their statuses."""
+        fd, statuses, offset = found
         data = os.pread(fd, size, offset)
-        return data, marks.read(len(data) >> 1, offset >> 1)
+        return data, statuses.read(len(data) >> 1, offset >> 1)
 
 
-def _put(written: bytearray, at: int, mark: Mark, position: int) -> None:
-    """Into marks in a row, that of the record at an offset of records in a row."""
-    word, owner = words_of(mark)
+def _put(written: bytearray, at: int, status: Mark, position: int) -> None:
+    """Put a status into a row of them, for the record at an offset in the same row of records."""
+    word, owner = words_of(status)
     word = at_position(word, position)
-    written[at >> 1 : (at >> 1) + SIZE] = word.to_bytes(8, "little") + owner.to_bytes(8, "little")
+    written[at >> 1 : (at >> 1) + STATUS_BYTES] = word.to_bytes(8, "little") + owner.to_bytes(8, "little")
 
 
 def _check_room(position: int, stop: int) -> None:
-    """Raise `Unreadable` if records in a row end at `position`, behind where they must: the check of a head does not
-    find every length that was damaged, and one that is too short leads to no head."""
+    """Raise `Unreadable` if the records of a segment end at `position`, behind its end.
+
+    The check of a head does not find every damaged length.
+    """
     if position > stop:
         raise Unreadable(f"a record is longer than there is room for before {stop}")
 
 
-def _marked(states: bytes, at: int, position: int, passed: int) -> Mark:
-    """Of marks in a row, what that says of the record at an offset of records in a row. Raises `Unreadable`."""
-    raw = states[at >> 1 : (at >> 1) + SIZE]
-    word, owner = words_at(raw.ljust(SIZE, b"\0"))
+def _status_in(states: bytes, at: int, position: int, passed: int) -> Mark:
+    """The status in a row of them of the record at an offset in the same row of records. Raises `Unreadable`."""
+    raw = states[at >> 1 : (at >> 1) + STATUS_BYTES]
+    word, owner = words_at(raw.ljust(STATUS_BYTES, b"\0"))
     if not word and position < passed:
-        raise Unreadable(f"the record at {position} was marked once, and is not any more")
-    return mark_of(word, owner, position)
+        raise Unreadable(f"the record at {position} had a status once, and has none any more")
+    return status_of(word, owner, position)

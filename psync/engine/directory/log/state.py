@@ -1,13 +1,12 @@
-"""What one log of a directory has open, how it is locked, and how its failures are worded. The verbs are in `logs`."""
+"""Log state: the open files of one log, and what this process knows of it. The parts of `log.DirectoryLog` share it."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from psync.engine.contract.log import Log, Mark
 from psync.engine.directory.fs.atomic import AtomicFiles
@@ -15,182 +14,164 @@ from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.layout import Layout
 from psync.engine.directory.liveness.registry import OwnerRegistry
-from psync.engine.directory.log.group_commit import BASE, END, LATER, SEALED, Commit
-from psync.engine.directory.log.header import Block
+from psync.engine.directory.log.group_commit import Commit
+from psync.engine.directory.log.header import Front, LockedHeader, Sync, Tail
 from psync.engine.directory.log.lost_ranges import LostRanges
-from psync.engine.directory.log.nfs_segments import NetworkSegments
+from psync.engine.directory.log.nfs_segments import NfsSegments
 from psync.engine.directory.log.position_file import PositionFile
-from psync.engine.directory.log.segment_recovery import Salvage
+from psync.engine.directory.log.segment_files import SEGMENT_BYTES
+from psync.engine.directory.log.segments import Segments
 from psync.engine.encoding.framing import Unreadable
 from psync.errors import CorruptValue, PsyncError
 
-FRONT, LOW, TAKEN, RETURNED, RETAKEN, SKIPPED, ARRIVED, DELAYED, NOTE = range(9)
-"""In ``front``: the first record never taken, the first that may be unfinished, how many were passed; how many entries
-`returned` has, and where the first unused one is; how many records were settled untaken and are still to be passed;
-how many of those appended DELAYED were passed or are not so any more; how many entries `delayed` has; `Log.note`."""
 
-ROOM = 512
-"""So many entries can be put before those of `returned`: what was taken and never used goes back to its place."""
-_Verb = TypeVar("_Verb", bound=Callable[..., Any])
+class FileKinds(NamedTuple):
+    """The classes that open the files of a log."""
 
-
-def in_words(verb: _Verb) -> _Verb:
-    """A verb whose failures become psync's errors, after everything is unlocked."""
-
-    @functools.wraps(verb)
-    def worded(self: LogFiles, *args: Any) -> Any:
-        try:
-            if not self._examined:
-                self._examine()
-            return verb(self, *args)
-        except BaseException as error:
-            if self._repair(error):
-                return worded(self, *args)
-            if (told := self.failed(error)) is error:
-                raise
-            raise told from error
-
-    return cast(_Verb, worded)
+    header: type[LockedHeader[Any]]
+    local_segments: type[Segments]
+    nfs_segments: type[Segments]
+    positions: type[PositionFile]
+    writable: bool
+    """False: no file is made, locked or mended."""
 
 
-class LogFiles(Log):
-    """The files of one log. Threads may share it; a forked child opens the files anew."""
+WRITABLE = FileKinds(LockedHeader, Segments, NfsSegments, PositionFile, writable=True)
+
+
+class LogState:
+    """The files of one log. Threads may share them; a forked child opens them anew."""
 
     def __init__(
         self,
+        handle: Log,
         name: str,
         layout: Layout,
         *,
         fs: AtomicFiles,
         owners: OwnerRegistry,
+        kept: DescriptorCache,
+        kinds: FileKinds,
         changed: Callable[[int], None],
         finished: Callable[[], None],
-        kept: DescriptorCache,
     ) -> None:
-        self._name = name
-        self._layout = layout
-        self._fs = fs
-        self._owners = owners
-        self._changed = changed
-        """To be told how many records can be taken since."""
-        self._finished = finished
+        self.handle = handle
+        """Shows `Log.noted` and `Log.sealed` as they were read last."""
+        self.name = name
+        self.fs = fs
+        self.owners = owners
+        self.wake_claimers = changed
+        """Wakes waiting claimers, at most as many as there are records to claim since."""
+        self.wake_final = finished
+        """Wakes all who wait for records to become final."""
+        self.local = fs.shared is None
+        """False on a network file system."""
+        self.writable = kinds.writable
         opened = functools.partial(kept.opened, self)
-        self._tail = Block(layout.log(name, "tail"), 9, fs, opened, blank=False)
-        self._front = Block(layout.log(name, "front"), 9, fs, opened, blank=False)
-        # appending and taking go on beside each other, so each has descriptors of its own
-        segments = Salvage if fs.shared is None else NetworkSegments
-        self._written = segments(layout, name, fs)
-        self._taken = segments(layout, name, fs)
-        self._settling = threading.Lock()
-        self._own = segments(layout, name, fs)
-        self._commit: Commit | None = None
-        """None if records and marks need not be on the disk."""
+        self.tail: LockedHeader[Tail] = kinds.header(layout.log(name, "tail"), Tail, fs, opened, blank=False)
+        self.front: LockedHeader[Front] = kinds.header(layout.log(name, "front"), Front, fs, opened, blank=False)
+        segments = kinds.local_segments if self.local else kinds.nfs_segments
+        # threads append, claim and settle at the same time, so each has descriptors of its own
+        self.appending = segments(layout, name, fs)
+        """Used under the lock on ``tail``."""
+        self.claiming = segments(layout, name, fs)
+        """Used under the lock on ``front``."""
+        self.settling = segments(layout, name, fs)
+        """Used under `settle_lock`."""
+        self.settle_lock = threading.Lock()
+        """Keeps the threads of this process from changing a status at the same time."""
+        self.commit: Commit | None = None
+        """None if records and statuses need not be on the disk."""
         if fs.sync_file:
-            sync = Block(layout.log(name, "sync"), 3, fs, opened)
-            self._commit = Commit(sync, self._tail, segments(layout, name, fs))
-        self._fails = 0
-        self._examined = False
-        self._returned = PositionFile(layout.log(name, "returned"), fs)
-        self._later = PositionFile(layout.log(name, "delayed"), fs)
-        self._holes = LostRanges(layout, name, fs)
-        self._mapped = fs.shared is None
-        self._claimed: dict[int, Mark] = {}
-        """The marks without a lease that this process made and has not changed since, by position: as long as it lives
-        nobody else touches them, and so they need not be read. Kept only where no server can lose our locks."""
-        self._passed = 0
-        """All records before this position have been marked, as far as that was noted here."""
-        self._reach = 0, 0, 0
-        """END, BASE and LATER when a taker last looked. One tuple: threads share it."""
+            sync: LockedHeader[Sync] = kinds.header(layout.log(name, "sync"), Sync, fs, opened)
+            self.commit = Commit(sync, self.tail, segments(layout, name, fs))
+        self.requeued = kinds.positions(layout.log(name, "returned"), fs)
+        self.delayed = kinds.positions(layout.log(name, "delayed"), fs)
+        self.lost = LostRanges(layout, name, fs)
+        self.checked = not kinds.writable
+        """Whether `recovery` has looked for a power cut."""
+        self.claims: dict[int, Mark] = {}
+        """The statuses without a lease that this process wrote and has not changed since, by position.
 
-    def failed(self, error: BaseException) -> BaseException:
-        """What to raise for it, after everything is unlocked."""
-        self.spoil()
-        if isinstance(error, PsyncError) or not isinstance(error, OSError | Unreadable):
-            return error
-        return self._words(error)
+        As long as the process lives no other one touches them, so they need not be read. Kept only on a local file
+        system, where no server can lose our locks.
+        """
+        self.passed = 0
+        """All records before this position have a status. 0 if unknown: it is kept only on a network file system."""
+        self.reach = 0, 0
+        """End of the log and base of its last segment, as last read. One tuple: threads share it."""
 
-    def _words(self, error: OSError | Unreadable) -> PsyncError:
-        path = os.path.dirname(self._tail.path)
+    # -- cursors -----------------------------------------------------------------------------------------
+
+    def read_reach(self) -> tuple[int, int]:
+        """End of the log and base of its last segment; every record appended before this call lies before the end."""
+        tail = self.tail.peek()
+        self.reach = reach = tail.end, tail.base
+        self.handle.sealed = bool(tail.sealed)
+        return reach
+
+    def reach_for(self, position: int) -> tuple[int, int]:
+        """The same, but read only if `position` lies behind the end that is known."""
+        reach = self.reach
+        return reach if position < reach[0] else self.read_reach()
+
+    def raise_low(self, front: Front, base: int, limit: int) -> bool:
+        """Move the low-water mark over final records, up to `limit`, and remove the segments before it.
+
+        Returns whether the mark has moved. The caller holds the lock on ``front`` and saves it.
+        """
+        low = front.low
+        front.low = self.claiming.final_up_to(low, limit, base, front.head)
+        if low // SEGMENT_BYTES != front.low // SEGMENT_BYTES:
+            self.claiming.clear(front.low, base)
+        return low != front.low
+
+    # -- failures ----------------------------------------------------------------------------------------
+
+    def translate(self, error: OSError | Unreadable) -> PsyncError:
+        """The error to raise for a failure of the file system, or for damage."""
+        path = os.path.dirname(self.tail.path)
         if isinstance(error, OSError):
-            return translate_os_error(error, self._name, path)
+            return translate_os_error(error, self.name, path)
         return CorruptValue(
-            f"the log {self._name!r} is damaged ({error}); it is still at {path}",
-            key=self._name,
+            f"the log {self.name!r} is damaged ({error}); it is still at {path}",
+            key=self.name,
             path=path,
             reason=str(error),
         )
 
     def spoil(self) -> None:
-        self._tail.spoil()
-        self._front.spoil()
-        if self._commit is not None:
-            self._commit.spoil()
+        """Read all headers again next time: something failed, and their fields may be ahead of the files."""
+        self.tail.spoil()
+        self.front.spoil()
+        if self.commit is not None:
+            self.commit.spoil()
 
-    def _examine(self) -> None:
-        """See `mending`."""
-
-    def _repair(self, error: BaseException) -> bool:
-        """See `repair`."""
-        return False
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        with contextlib.ExitStack() as entered:
-            try:
-                if not self._examined:
-                    self._examine()
-                if self._commit is not None:
-                    entered.enter_context(self._commit.alone())
-            except (OSError, Unreadable) as error:
-                raise self._words(error) from error
-            for block in (self._tail, self._front):
-                try:
-                    block.enter()
-                except (OSError, Unreadable) as error:
-                    raise self._words(error) from error
-                entered.callback(block.leave)
-            if self._commit is not None:
-                try:
-                    self._commit.all()
-                except OSError as error:
-                    raise self._words(error) from error
-            yield
-
-    def _look(self) -> tuple[int, int, int]:
-        """END, BASE and LATER; what was appended before this call is counted in."""
-        tail = self._tail.peek()
-        self._reach = reach = tail[END], tail[BASE], tail[LATER]
-        self.sealed = bool(tail[SEALED])
-        return reach
-
-    def _reaching(self, position: int) -> tuple[int, int, int]:
-        """The same, if it has to be looked up because `position` lies beyond what is known."""
-        reach = self._reach
-        return reach if position < reach[0] else self._look()
+    # -- descriptors -------------------------------------------------------------------------------------
 
     def close_if_idle(self) -> bool:
-        if not self._tail.close_if_idle():
+        if not self.tail.close_if_idle():
             return False
-        if self._commit is not None and not self._commit.close_if_idle():
+        if self.commit is not None and not self.commit.close_if_idle():
             return False
-        if not self._front.close_if_idle() or not self._settling.acquire(blocking=False):
+        if not self.front.close_if_idle() or not self.settle_lock.acquire(blocking=False):
             return False
         try:
             self._close()
         finally:
-            self._settling.release()
+            self.settle_lock.release()
         return True
 
     def _close(self) -> None:
-        self._claimed.clear()
-        for files in (self._returned, self._later, self._written, self._taken, self._own):
+        self.claims.clear()
+        for files in (self.requeued, self.delayed, self.appending, self.claiming, self.settling):
             files.close()
 
     def after_fork(self) -> None:
-        """In a child: what is open shares its locks with the parent, so it is given up."""
-        self._tail.after_fork()
-        self._front.after_fork()
-        if self._commit is not None:
-            self._commit.after_fork()
-        self._settling = threading.Lock()
+        """Close all files in a child: they share their locks with the parent."""
+        self.tail.after_fork()
+        self.front.after_fork()
+        if self.commit is not None:
+            self.commit.after_fork()
+        self.settle_lock = threading.Lock()
         self._close()
