@@ -6,13 +6,12 @@ bucket, made while it is certain that neither the bucket nor what was compacted 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, Engine, rejoined
 from psync.errors import WaitTimeout
 from psync.store.category import COMPRESSED, MISSING, Category
-from psync.store.keys import gethashfile
 from psync.store.waiting import NOT_YET, wait_for
 from psync.sync.primitive import Place, engine_of, own_name
 
@@ -37,16 +36,16 @@ class Mailbox:
     """
 
     def __init__(self, db: Place, name: str = "mail", *, durability: Durability | None = None) -> None:
-        self._setup(engine_of(db, durability), name, own_name("mailbox", name))
+        self._set_up(engine_of(db, durability), name, own_name("mailbox", name))
 
-    def _setup(self, db: Place, name: str, where: str, place: Callable[[Any], str] = gethashfile) -> None:
+    def _set_up(self, engine: Engine, name: str, where: str, box: Category | None = None) -> None:
         self.name = name
         self._where = where
-        self._engine = engine_of(db)
-        self._box = Category(self._engine, where, place)
+        self._engine = engine
+        self._box = Category(engine, where) if box is None else box
 
     @property
-    def _letters(self) -> Category:
+    def _messages(self) -> Category:
         """What who asks for letters looks into."""
         return self._box
 
@@ -61,7 +60,7 @@ class Mailbox:
 
         4 system calls (flock stat pwrite flock).
         """
-        return self._letters.add(address, value)
+        return self._messages.add(address, value)
 
     def get(self, address: Any, timeout: float | None = None) -> Any:
         """The letter, as soon as there is one. `WaitTimeout` after `timeout` seconds (None: never; 0: look once).
@@ -72,15 +71,15 @@ class Mailbox:
         return wait_for(self._engine, self._watched([address]), lambda: self._look(address), timeout, awaited)
 
     def _look(self, address: Any) -> Any:
-        value = self._letters.get(address, fast_only=False)
-        return self._without_letter(address) if value is MISSING else value
+        value = self._messages.get(address, fast_only=False)
+        return self._without_message(address) if value is MISSING else value
 
-    def _without_letter(self, address: Any) -> Any:
+    def _without_message(self, address: Any) -> Any:
         """What to answer for an address that has no letter: NOT_YET. (A queue's results know more.)"""
         return NOT_YET
 
     def _watched(self, addresses: Iterable[Any]) -> list[str]:
-        return sorted({self._letters.bucket_name(address) for address in addresses})
+        return sorted({self._messages.bucket_name(address) for address in addresses})
 
     def collect(
         self, addresses: Iterable[Any] | None = None, timeout: float | None = None
@@ -140,7 +139,7 @@ class Mailbox:
 
     def arrivals(self) -> Arrivals:
         """For who looks again and again: each look yields the letters that came since the last one."""
-        return Arrivals(self._letters)
+        return Arrivals(self._messages)
 
     def __contains__(self, address: Any) -> bool:
         return self._look(address) is not NOT_YET
@@ -153,18 +152,18 @@ class Mailbox:
         return list(self._everything())
 
     def _everything(self) -> dict[Any, Any]:
-        return self._letters.everything(_refuse)
+        return self._messages.everything(_refuse)
 
     def take(self, address: Any) -> Any:
         """Remove the letter and return it; one of several who take it at once gets it, the others a KeyError."""
-        value = self._letters.pop(address)
+        value = self._messages.pop(address)
         if value is MISSING:
             raise KeyError(address)
         return value
 
     def compact(self) -> None:
         """Move all letters to one file, so that reading all of them is fast. May run beside everything."""
-        self._letters.compress()
+        self._messages.compress()
 
     def statistics(self) -> MailboxStatistics:
         """A look that changes nothing; reads every letter."""
@@ -175,14 +174,14 @@ class Arrivals:
     """The letters of a mailbox, each seen once: only what was appended since is read."""
 
     def __init__(self, letters: Category) -> None:
-        self._letters = letters
+        self._messages = letters
         self._all = [f"{letters.name}/{number:02x}" for number in range(256)]
         self._compressed = f"{letters.name}/{COMPRESSED}"
         self._positions: dict[str, Any] = {}
 
     def buckets_of(self, addresses: Iterable[Any]) -> set[str]:
         """What to look through for the letters of these."""
-        return {self._letters.bucket_name(address) for address in addresses}
+        return {self._messages.bucket_name(address) for address in addresses}
 
     def new(self, buckets: Iterable[str] | None = None) -> Iterator[tuple[Any, Any]]:
         """(address, letter) of what came since the last look into each of `buckets` (None: all), or before.
@@ -192,12 +191,12 @@ class Arrivals:
         # A bucket that was compacted meanwhile is gone, but what it held is in the compressed file, which is looked at
         # last for that reason.
         names = (*(self._all if buckets is None else sorted(buckets)), self._compressed)
-        for name, tail in self._letters.engine.tails({name: self._positions.get(name) for name in names}):
+        for name, tail in self._messages.engine.tails({name: self._positions.get(name) for name in names}):
             if tail is None:
                 self._positions.pop(name, None)
             elif tail.ops:
                 self._positions[name] = tail.position
-                yield from self._letters.appended(name, tail).items()
+                yield from self._messages.appended(name, tail).items()
 
 
 def _refuse(error: Exception) -> None:
@@ -206,5 +205,5 @@ def _refuse(error: Exception) -> None:
 
 def _reopen(kind: type[Mailbox], engine: Engine, name: str, where: str) -> Mailbox:
     box = kind.__new__(kind)
-    box._setup(rejoined(engine), name, where)
+    box._set_up(rejoined(engine), name, where)
     return box

@@ -17,7 +17,7 @@ from psync.store.codec import Codec, codec_of
 S = TypeVar("S", bound=tuple[Any, ...])
 
 
-def recalled(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S]) -> S:
+def load_state(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S]) -> S:
     """What `make` makes of the state in `payload`. Raises `CorruptValue` if that is not psync's; where pickles are
     trusted, it is, or else raises what it likes."""
     try:
@@ -33,7 +33,7 @@ def recalled(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S])
         ) from error
 
 
-class Shared(Generic[S]):
+class SharedState(Generic[S]):
     """The value of one name; it begins as `empty`. Values are never changed in place."""
 
     def __init__(self, engine: Engine, where: str, empty: S) -> None:
@@ -58,7 +58,7 @@ class Shared(Generic[S]):
         known, state = self._seen
         if payload == known:
             return state
-        state = self._empty if payload is None else recalled(self._codec, self._where, payload, self._make)
+        state = self._empty if payload is None else load_state(self._codec, self._where, payload, self._make)
         self._seen = payload, state
         return state
 

@@ -12,16 +12,18 @@ from psync.engine.contract.values import Alive
 from psync.store.waiting import NOT_YET
 
 T = TypeVar("T")
-LOOK_FOR_DEAD = 0.25
+LOOK_FOR_DEAD_S = 0.25
 """Seconds between two looks for the dead, by each process that waits."""
-LOOK_FOR_DEAD_FAR, SHARE_FAR, LONGEST_FAR = 1.0, 100, 15.0
+MIN_REMOTE_LOOK_S, REMOTE_LOOK_RATIO, MAX_REMOTE_LOOK_S = 1.0, 100, 15.0
 """The same where a server is asked: at least so many seconds, and so many times as long as the last look took, at most
-LONGEST_FAR seconds: so that all who wait together take a small part of what the server can do."""
+MAX_REMOTE_LOOK_S seconds: so that all who wait together take a small part of what the server can do."""
 
 
 def until_next_look(engine: Engine, took: float) -> float:
     """Seconds until this process should look for the dead again, when the last look took so long."""
-    return max(LOOK_FOR_DEAD_FAR, min(SHARE_FAR * took, LONGEST_FAR)) if engine.remote else LOOK_FOR_DEAD
+    return (
+        max(MIN_REMOTE_LOOK_S, min(REMOTE_LOOK_RATIO * took, MAX_REMOTE_LOOK_S)) if engine.remote else LOOK_FOR_DEAD_S
+    )
 
 
 class Waiter:

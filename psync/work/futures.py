@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from psync.errors import TaskFailed
 from psync.store.category import MISSING
-from psync.sync.queue.work_queue import WorkQueue
+from psync.sync.queue.work_queue import WorkQueue, internals_of
 from psync.sync.wait import until_next_look
 from psync.work import call
 
@@ -92,7 +92,7 @@ class Futures:
         """Never set: waiting for it is to rest."""
         self._thread: threading.Thread | None = None
         self._arrivals = queue.results.arrivals()
-        self._loads = queue._codec.loads
+        self._loads = internals_of(queue).codec.loads
 
     def add(self, put: Callable[[], list[str]]) -> list[TaskFuture[Any]]:
         """The futures of the tasks that `put` puts in and returns the ids of."""
@@ -130,7 +130,7 @@ class Futures:
         """Its letter may have come while nobody looked for it."""
         with self._lock:
             self._await(future)
-        letter = self.queue.results.letter(future.id)
+        letter = internals_of(self.queue).result(future.id)
         if letter is not MISSING and self.forget(future.id):
             future.answer(call.unseal(letter, self._loads))
 
@@ -187,7 +187,7 @@ class Futures:
         engine = self.queue.engine
         next_look = 0.0
         woken = False
-        with engine.watch([f"{self.queue._where}/final"]) as watch:
+        with engine.watch([internals_of(self.queue).final_name]) as watch:
             while self._awaited:
                 begun = engine.now()
                 found = self._look() or (woken and self._look_behind())

@@ -16,7 +16,7 @@ from types import FrameType
 from psync.engine.system import fork_hooks
 from psync.errors import QueueClosed, StaleClaim, WaitTimeout
 from psync.sync.queue.task import Task
-from psync.sync.queue.work_queue import WorkQueue
+from psync.sync.queue.work_queue import WorkQueue, internals_of
 from psync.work import call
 from psync.work.call import Stopped
 
@@ -30,8 +30,8 @@ class Worker:
     def __init__(self, queue: WorkQueue) -> None:
         call.check(queue)
         self._queue = queue
-        self._loads = queue._codec.loads
-        self._name = queue._engine.describe(queue._engine.owner())
+        self._loads = internals_of(queue).codec.loads
+        self._name = queue.engine.describe(queue.engine.owner())
         self._busy = False
         self.stopping = False
         self.made = 0
@@ -62,7 +62,7 @@ class Worker:
         if self.stopping:
             return self.made
         if hold is None:
-            taken = self._queue._taker.loop(drain=drain, idle=None if drain else idle)
+            taken = internals_of(self._queue).loop(drain=drain, idle=None if drain else idle)
         else:
             taken = self._one_by_one(idle, drain, hold)
         try:

@@ -21,7 +21,7 @@ from psync.store.waiting import NOT_YET
 from psync.sync.barrier.fast_path import Arrival, Seating
 from psync.sync.barrier.state import Break, Owners, Round, fate, following, is_open, less, told
 from psync.sync.primitive import Place, Primitive
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, dead_of, names_of, some_seconds
 
 
@@ -67,7 +67,7 @@ class Barrier(Primitive):
         self._parties = parties
         self._action = action
         self._timeout = timeout
-        self._shared = Shared(self._engine, self._where, Round(0, parties))
+        self._shared = SharedState(self._engine, self._where, Round(0, parties))
         seats = self._shared.seats
         self._seating = None if seats is None else Seating(self._engine, self._shared, seats)
         self._opened = self._where + "/opened"

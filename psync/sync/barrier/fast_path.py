@@ -24,7 +24,7 @@ from typing import NamedTuple
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.register import Seat, Seats
 from psync.sync.barrier.state import LAST, OFTEN, Owners, Round, come_on, times_of, word_of
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import dead_of
 
 
@@ -69,7 +69,7 @@ class _Mine:
 class Seating:
     """The seats of one barrier. `lock` is held while a party of this process arrives, by its seat or not."""
 
-    def __init__(self, engine: Engine, shared: Shared[Round], seats: Seats) -> None:
+    def __init__(self, engine: Engine, shared: SharedState[Round], seats: Seats) -> None:
         self._engine = engine
         self._shared = shared
         self._seats = seats
@@ -188,7 +188,7 @@ class Seating:
     # -- closing -----------------------------------------------------------------------------------------
 
     def change(self, function: Callable[[Round], Round]) -> Round:
-        """`Shared.change`, of a state in which the seats are closed."""
+        """`SharedState.change`, of a state in which the seats are closed."""
         return self._shared.change(lambda now: function(self._closed(now)))
 
     def _closed(self, now: Round) -> Round:
@@ -201,7 +201,7 @@ class Seating:
         return come_on(now, dict(self._seats.look().seats))
 
     def seen(self) -> Round:
-        """`Shared.look`, and how far they have come by their seats."""
+        """`SharedState.look`, and how far they have come by their seats."""
         before = None
         while (now := self._shared.look()).seated:
             looked = self._seats.look()

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from psync.errors import QueueClosed, StaleClaim
 from psync.sync.mailbox import Mailbox
-from psync.sync.queue.task import Task
-from psync.sync.queue.work_queue import WorkQueue
+from psync.sync.queue.task import Task, attempt_since_revival
+from psync.sync.queue.work_queue import WorkQueue, internals_of
 from psync.work.shell.child_group import Children, Ended
 
 BRIEF, AHEAD = 0.02, 4
@@ -53,6 +53,7 @@ class Runner:
         """How many commands ended well here, failed for good, and were interrupted."""
         self.interrupted = False
         self._queue = queue
+        self._internals = internals_of(queue)
         self._command_of = command_of
         """For a task of which only the line was put."""
         self._slots = slots
@@ -124,7 +125,7 @@ class Runner:
 
     def _share(self, children: Children) -> int:
         free = self._slots - len(children)
-        fair = self._queue.qsize() // self._queue._claims.workers
+        fair = self._queue.qsize() // self._internals.workers
         return max(1, min(free + self._ahead, fair))
 
     def _patience(self, children: Children) -> float:
@@ -133,12 +134,12 @@ class Runner:
         return SLOW if self._hand else LOOK[0] if len(children) < self._slots else LONG
 
     def _is_over(self) -> bool:
-        return not self._hand and self._queue._levels.finished()
+        return not self._hand and self._internals.finished()
 
     def _give_back_hand(self) -> None:
         if self._hand:
             self._hand.clear()
-            self._queue._in_hand.give_back()
+            self._internals.give_back()
 
     # -- ending ------------------------------------------------------------------------------------------
 
@@ -173,7 +174,7 @@ class Runner:
     def _ended_badly(self, task: Task, result: dict[str, Any]) -> Outcome | None:
         self._failures.post((task.id, task.attempt), result)
         said = f"exit code {result['code']}: {result['stderr'].strip()}".rstrip(": ")
-        if task.attempt - task._tried <= self._retries:
+        if attempt_since_revival(task) <= self._retries:
             task.retry(said)
             return None
         task.fail(said)
