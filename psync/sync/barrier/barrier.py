@@ -87,12 +87,22 @@ class Barrier(Primitive):
         others, an action that raises, `abort`, `reset`, or a party that ended (it is named). All who wait raise then.
         ValueError if the parties that are at work here want another number of parties.
 
-        5 system calls for who is woken (flock pwrite flock read poll); the last to arrive calls utime instead of
-        waiting. On NFS LOCK, READ, WRITE, LOCKU, and a READ for each look. When the same processes came to the two
-        rounds before, a thread of each, and there is no action, it is the last two or utime, or none if the wait was
-        short; on NFS a WRITE, and the READs. The places are all different then, but not the order of arrival. (Not so
-        on a sealed store, on other file systems than tmpfs, ext4 and NFS, and on other processors than x86, but for
-        NFS.)
+        Costs 5 system calls for who is woken (flock pwrite flock read poll) on the slow path, and fewer on the fast
+        path:
+
+        ====================  ===================================  =============================================
+        cost                  slow path                            fast path
+        ====================  ===================================  =============================================
+        a party that waits    flock pwrite flock read poll         read poll; none if the wait is short
+        the last to arrive    flock pwrite flock utime             utime
+        on NFS                LOCK READ WRITE LOCKU, then a READ   WRITE, then a READ for each look
+                              for each look
+        places                the order of arrival                 all different, in no order
+        ====================  ===================================  =============================================
+
+        The fast path is taken when the same processes came to the two rounds before, one thread of each, and the
+        barrier has no `action`. It needs a store that is not sealed, and either NFS, or tmpfs or ext4 on an x86
+        processor. Everything else takes the slow path, without a difference but in cost.
         """
         timeout = self._timeout if timeout is None else timeout
         me = self._engine.owner()
