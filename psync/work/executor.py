@@ -22,7 +22,7 @@ from psync.sync.primitive import Place
 from psync.sync.queue.work_queue import WorkQueue
 from psync.work import call
 from psync.work.futures import Futures, TaskFuture
-from psync.work.pool import Beginning, Crew
+from psync.work.local_workers import FAILURE, LocalWorkers, WorkerOptions
 from psync.work.progress import Progress
 
 T = TypeVar("T")
@@ -92,13 +92,12 @@ class Executor(StandardExecutor):
         self.queue = WorkQueue(place, queue, max_attempts=max(max_attempts, retries + 1))
         call.check(self.queue)
         context = multiprocessing.get_context() if mp_context is None else mp_context
-        beginning = Beginning(initializer, initargs, max_tasks_per_child, idle)
-        crew = Crew(self.queue, context, self.max_workers, beginning)
-        self._crew = crew
+        options = WorkerOptions(initializer, initargs, max_tasks_per_child, idle)
+        self._workers = workers = LocalWorkers(self.queue, context, self.max_workers, options)
         self._submitted = 0
         self._closed = False
         self._progress = Progress() if progress else None
-        self._futures = Futures(self.queue, crew.trouble, _Ending(crew, place, self._private))
+        self._futures = Futures(self.queue, workers.replace_ended, _Ending(workers, place, self._private))
         # the thread that looks for outcomes knows nothing of us: so that it can end when nobody else does, either
         Finalize(self, _farewell, (self._futures,), exitpriority=BEFORE_CHILDREN_ARE_JOINED)
 
@@ -131,8 +130,8 @@ class Executor(StandardExecutor):
     def _check_open(self) -> None:
         if self._closed or self._futures.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        if self._crew.spoiled:
-            raise BrokenExecutor(str(self._crew.trouble()))
+        if self._workers.broken:
+            raise BrokenExecutor(FAILURE)
 
     def _hand_out(self, put: Callable[[], list[str]], count: int) -> list[TaskFuture[Any]]:
         self._grow(count)
@@ -144,7 +143,7 @@ class Executor(StandardExecutor):
     def _grow(self, calls: int) -> None:
         if self._submitted < self.max_workers:
             self._submitted += calls
-            self._crew.grow(self._submitted)
+            self._workers.grow(self._submitted)
 
     def map(
         self,
@@ -217,7 +216,7 @@ class Executor(StandardExecutor):
         """Like `shutdown`, but nothing is waited for: the workers started here are killed, whatever they are at, and no
         call is made any more that nobody elsewhere has begun. The futures that were not done are cancelled."""
         self._closed = True
-        self._crew.kill()
+        self._workers.kill()
         self.queue.recover()
         for future in self._futures.pending():
             future.abandon()
@@ -227,13 +226,13 @@ class Executor(StandardExecutor):
 class _Ending:
     """What is done once, when all futures are told and no more will come."""
 
-    def __init__(self, crew: Crew, place: Place, private: str | None) -> None:
-        self._crew = crew
+    def __init__(self, workers: LocalWorkers, place: Place, private: str | None) -> None:
+        self._workers = workers
         self._place = place
         self._private = private
 
     def __call__(self) -> None:
-        self._crew.dismiss()
+        self._workers.stop()
         if self._private is not None:
             if isinstance(self._place, PickleShareDB):
                 self._place.close()
