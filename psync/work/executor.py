@@ -27,10 +27,10 @@ from psync.work.progress import Progress
 
 T = TypeVar("T")
 P = ParamSpec("P")
-BEFORE_CHILDREN_ARE_JOINED = 0
-"""Of what `multiprocessing` does when a process ends, workers' processes included."""
-CHUNKS, LARGEST_CHUNK = 64, 64
-"""Of a `map` without a chunksize: how many parts each worker's share is cut into, and how many calls one is at most."""
+EXIT_PRIORITY = 0
+"""Among the exit callbacks of `multiprocessing`: before it joins the children, in worker processes too."""
+CHUNKS_PER_WORKER, MAX_CHUNK_CALLS = 64, 64
+"""A `map` without a chunksize cuts the share of each worker into so many chunks, each of so many calls at most."""
 
 
 class Executor(StandardExecutor):
@@ -97,9 +97,9 @@ class Executor(StandardExecutor):
         self._submitted = 0
         self._closed = False
         self._progress = Progress() if progress else None
-        self._futures = Futures(self.queue, workers.replace_ended, _Ending(workers, place, self._private))
-        # the thread that looks for outcomes knows nothing of us: so that it can end when nobody else does, either
-        Finalize(self, _farewell, (self._futures,), exitpriority=BEFORE_CHILDREN_ARE_JOINED)
+        self._futures = Futures(self.queue, workers.replace_ended, _Cleanup(workers, place, self._private))
+        # the thread of the futures has no reference to the executor, so an executor that is forgotten can be collected
+        Finalize(self, _close_futures, (self._futures,), exitpriority=EXIT_PRIORITY)
 
     # -- handing out -------------------------------------------------------------------------------------
 
@@ -172,8 +172,8 @@ class Executor(StandardExecutor):
             rest = _chunks(calls, size)
             return self._results(pending, deadline, lambda: self._submit_chunks(fn, islice(rest, 1)))
         everything = list(calls)
-        share = len(everything) // (CHUNKS * max(1, self.max_workers))
-        size = chunksize or max(1, min(share, LARGEST_CHUNK))
+        share = len(everything) // (CHUNKS_PER_WORKER * max(1, self.max_workers))
+        size = chunksize or max(1, min(share, MAX_CHUNK_CALLS))
         return self._results(deque(self._submit_chunks(fn, _chunks(iter(everything), size))), deadline, list)
 
     def _submit_chunks(self, fn: Callable[..., T], chunks: Iterable[list[Any]]) -> list[TaskFuture[Any]]:
@@ -223,8 +223,8 @@ class Executor(StandardExecutor):
         self._futures.close()
 
 
-class _Ending:
-    """What is done once, when all futures are told and no more will come."""
+class _Cleanup:
+    """Stops the workers and removes a private directory: called once, when all futures are done and none will come."""
 
     def __init__(self, workers: LocalWorkers, place: Place, private: str | None) -> None:
         self._workers = workers
@@ -239,9 +239,9 @@ class _Ending:
             remove_directory(self._private)
 
 
-def _farewell(futures: Futures) -> None:
-    """The executor is forgotten, or its process ends: then, as with the standard's executors, what was submitted is
-    done first."""
+def _close_futures(futures: Futures) -> None:
+    """Called when the executor is forgotten, or its process ends: what was submitted is done first, as with the
+    executors of the standard library."""
     futures.close()
     if is_exiting():
         futures.join()
@@ -253,7 +253,7 @@ def _chunks(calls: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _each(fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> tuple[list[Any], Exception | None]:
-    """What a chunk of a `map` comes to: the results, up to the first call that raised, and what that raised."""
+    """Make the calls of one chunk of a `map`: the results up to the first call that raised, and its exception."""
     results = []
     for args in calls:
         try:

@@ -1,13 +1,14 @@
-"""A queue goes to another store: what is not finished waits there again, in the same order, under the same ids.
+"""Migration: copies a queue to another store; unfinished tasks wait there, in the same order and under the same ids.
 
-A position means something in one store only, so a task gets another one, and its id leads there (as that of a task that
-was revived does). No position is used there that was ever given here: so the ids of tasks that are finished, and were
-made of their positions, are nobody else's, and tell the same as before. A task that somebody had waits again: there is
-nobody there who had it. Its attempts go on counting; towards `max_attempts` they count anew.
+A position means something in one store only, so a task gets another position, and its id leads there, as after a
+revival. The destination gives out no position that was ever given in the source: so the ids of finished tasks that were
+made from positions stay unique, and answer as before. A task that was claimed waits again, because its holder is not at
+the destination. `Task.attempt` goes on counting; towards `max_attempts` the count begins anew.
 
-Tasks are appended some at a time, and then their ids are set: the append decides. Killed in between, the next run finds
-that the tasks at the end have no ids yet. It goes on where the last one ended: the n-th task there is the n-th here, as
-long as nobody uses the queue meanwhile; that they are the same is looked at before anything is added.
+Tasks are appended in batches, and then their ids are set. The fact that decides is the append: after a crash in
+between, the next run finds that the last tasks have no ids yet, and sets them. It continues where the last run ended:
+the n-th task of the destination is the n-th unfinished task of the source, as long as nobody uses the queue meanwhile.
+The run checks that they are equal before it adds anything.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ from psync.sync.queue.priorities import Priorities, Priority
 from psync.sync.queue.task_id import TaskLocation
 from psync.sync.queue.task_index import TaskIndex
 
-AT_ONCE = 500
-"""Tasks that are appended together."""
-KEPT = ("dead", "history", "results")
-"""What of a queue is copied as it is; the rest is made anew there."""
+MAX_TASKS_PER_APPEND = 500
+COPIED_CATEGORIES = ("dead", "history", "results")
+"""The parts of a queue that are copied as they are; the rest is made anew at the destination."""
 
 
 class Moved(NamedTuple):
-    """A task as it is to be there."""
+    """A task as it is to be at the destination."""
 
     id: str
     payload: bytes
@@ -40,12 +40,12 @@ class Moved(NamedTuple):
     """Seconds; 0 for one that waits."""
 
 
-class Unlike(Exception):
-    """The two queues differ in something that is not mended by going on."""
+class QueuesDiffer(Exception):
+    """The two queues differ in something that continuing the copy does not mend."""
 
 
-class Move:
-    """Of one queue, between two stores that nobody else uses meanwhile."""
+class Migration:
+    """The migration of one queue between two stores that nobody else uses meanwhile."""
 
     def __init__(self, source: Engine, destination: Engine, name: str) -> None:
         self.name = name
@@ -61,7 +61,10 @@ class Move:
         return [[priority.number, priority.log.counts().end] for priority in self._priorities.all()]
 
     def run(self, told: Callable[[int], object]) -> None:
-        """Everything that is not finished is there; `told` hears of how many were added. Raises `Unlike`."""
+        """Add every unfinished task to the destination; calls `told` with the size of each batch.
+
+        Raises `QueuesDiffer`.
+        """
         for priority in self._priorities.all():
             there = self._priorities_there.use(priority.number)
             counts = priority.log.counts()
@@ -77,7 +80,7 @@ class Move:
             self._priorities_there.main.log.seal()
 
     def differences(self) -> Iterator[str]:
-        """In what the queue there is not what it is here, in words."""
+        """Each difference between the two queues, as a sentence."""
         if self._priorities_there.main.log.counts().sealed != self._priorities.main.log.counts().sealed:
             yield "one of the two is closed, and the other is not"
         for priority in self._priorities.all():
@@ -90,18 +93,18 @@ class Move:
             for delayed in (False, True):
                 for here, record in zip_longest(self._here(priority, delayed), _there(there, delayed)):
                     if here is None or record is None or here.payload != record.payload:
-                        yield f"task {self._told(here, record, there)} is not the same, or only in one of the two"
+                        yield f"task {self._id_of(here, record, there)} is not the same, or only in one of the two"
 
     # -- here --------------------------------------------------------------------------------------------
 
     def _unfinished(self, priority: Priority) -> Iterator[Record]:
-        """Without those that are answered, though their worker died before it could say so."""
+        """The unfinished tasks, without those whose worker died between the result and the status."""
         for record in priority.log.unfinished():
-            if record.mark.state is State.CLAIMED and self._is_answered(priority, record):
+            if record.mark.state is State.CLAIMED and self._has_result(priority, record):
                 continue
             yield record
 
-    def _is_answered(self, priority: Priority, record: Record) -> bool:
+    def _has_result(self, priority: Priority, record: Record) -> bool:
         return self._index.has_result(self._index.id_in(record.payload, priority, record.position)[0])
 
     def _here(self, priority: Priority, delayed: bool) -> Iterator[Moved]:
@@ -119,17 +122,17 @@ class Move:
 
     def _add_missing(self, priority: Priority, there: Priority, delayed: bool, told: Callable[[int], object]) -> None:
         moved = self._here(priority, delayed)
-        last: deque[tuple[str, int]] = deque(maxlen=AT_ONCE)
+        last: deque[tuple[str, int]] = deque(maxlen=MAX_TASKS_PER_APPEND)
         for record in _there(there, delayed):
             here = next(moved, None)
             if here is None or here.payload != record.payload:
-                raise Unlike(f"task {self._told(here, record, there)} is not the same in both")
+                raise QueuesDiffer(f"task {self._id_of(here, record, there)} is not the same in both")
             last.append((here.id, record.position))
         self._set_ids(there, last)
         batch: list[Moved] = []
         for one in moved:
             batch.append(one)
-            if len(batch) == (1 if delayed else AT_ONCE):
+            if len(batch) == (1 if delayed else MAX_TASKS_PER_APPEND):
                 self._add(there, batch)
                 told(len(batch))
                 batch = []
@@ -145,7 +148,7 @@ class Move:
     def _set_ids(self, there: Priority, tasks: Iterable[tuple[str, int]]) -> None:
         self._index_there.set_locations({id: TaskLocation(there.number, position) for id, position in tasks})
 
-    def _told(self, here: Moved | None, record: Record | None, there: Priority) -> str:
+    def _id_of(self, here: Moved | None, record: Record | None, there: Priority) -> str:
         if here is not None or record is None:
             return repr(here and here.id)
         return repr(self._index_there.id_in(record.payload, there, record.position)[0])
