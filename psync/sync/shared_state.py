@@ -1,7 +1,7 @@
-"""What the parties of one primitive share: a small value that one changes at a time, and that all may look at.
+"""Shared state: a small value that the parties of one primitive share; one process changes it at a time.
 
-It is a named tuple, kept in a register (see `psync.engine.contract`). A change happens whole or not at all, under kill
--9 too, and every look sees all changes that were made before it began.
+The value is a named tuple in a register (see `psync.engine.contract`). A change happens whole or not at all, also under
+kill -9, and every look sees all changes that were made before it began.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ S = TypeVar("S", bound=tuple[Any, ...])
 
 
 def load_state(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S]) -> S:
-    """What `make` makes of the state in `payload`. Raises `CorruptValue` if that is not psync's; where pickles are
-    trusted, it is, or else raises what it likes."""
+    """Decode `payload` and pass it to `make`. Raises `CorruptValue` if psync did not write it. In a store that trusts
+    pickles, raises what `make` raises."""
     try:
         return make(codec.recalled(payload))
     except (ValueError, TypeError) as error:
@@ -34,7 +34,7 @@ def load_state(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S
 
 
 class SharedState(Generic[S]):
-    """The value of one name; it begins as `empty`. Values are never changed in place."""
+    """The value of one name, at first `empty`. Values are never changed in place."""
 
     def __init__(self, engine: Engine, where: str, empty: S) -> None:
         self._register = engine.register(where)
@@ -42,12 +42,12 @@ class SharedState(Generic[S]):
         self._where = where
         self._make: Callable[[Any], S] = type(empty)._make  # type: ignore[attr-defined]
         self._seen: tuple[bytes | None, S] = None, empty
-        """What was read or written last, and what that means. One tuple: threads share it."""
+        """The bytes that were read or written last, and their value. One tuple, because threads share it."""
         self._empty = empty
 
     @property
     def seats(self) -> Seats | None:
-        """Those of the register."""
+        """The seats of the register."""
         return self._register.seats
 
     def look(self) -> S:
