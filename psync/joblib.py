@@ -29,10 +29,10 @@ from psync.store import codec
 from psync.sync.primitive import Place
 from psync.work import Executor
 
-IDLE = 300.0
-"""Seconds after which a worker ends for which there was nothing to do."""
-OF_JOBLIB = {"max_nbytes", "temp_folder", "mmap_mode", "verbose", "context"}
-"""What `joblib.Parallel` tells every backend, and this one has no use for."""
+WORKER_IDLE_S = 300.0
+"""A worker that gets no batch for so long ends."""
+IGNORED_OPTIONS = {"max_nbytes", "temp_folder", "mmap_mode", "verbose", "context"}
+"""Options that `joblib.Parallel` gives to every backend and this one does not use."""
 
 
 class Terms(NamedTuple):
@@ -42,7 +42,7 @@ class Terms(NamedTuple):
     queue: str = "joblib"
     workers: int | None = None
     context: str | BaseContext = "spawn"
-    idle: float | None = IDLE
+    idle: float | None = WORKER_IDLE_S
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
     max_attempts: int = 3
@@ -91,10 +91,10 @@ class PsyncBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        own = {name: value for name, value in options.items() if name not in OF_JOBLIB}
+        own = {name: value for name, value in options.items() if name not in IGNORED_OPTIONS}
         terms = Terms(**{**self._options, **own})
         self._terms = terms._replace(workers=n_jobs if terms.workers is None else terms.workers)
-        self._workers = _kept.take(self._terms) or _executor(self._terms)
+        self._workers = _cache.take(self._terms) or _executor(self._terms)
         self.parallel = parallel
         return n_jobs
 
@@ -115,7 +115,7 @@ class PsyncBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
 
     def terminate(self) -> None:
         if self._workers is not None:
-            _kept.keep(self._terms, self._workers)
+            _cache.keep(self._terms, self._workers)
             self._workers = None
         self.reset_batch_stats()
 
@@ -127,8 +127,8 @@ class PsyncBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **self.parallel._backend_kwargs)
 
 
-class _Kept:
-    """The workers that were used last, for whoever wants just such."""
+class _WorkerCache:
+    """Keeps the executor that was used last for the next `Parallel` with equal terms."""
 
     def __init__(self) -> None:
         self._one: tuple[Terms, Executor] | None = None
@@ -159,12 +159,12 @@ class _Kept:
         self._lock = threading.Lock()
 
 
-_kept = _Kept()
+_cache = _WorkerCache()
 
 
 def shutdown() -> None:
     """The workers that are kept for the next `Parallel` end now."""
-    kept = _kept.exchange(None)
+    kept = _cache.exchange(None)
     if kept is not None:
         kept[1].shutdown()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import importlib
 import inspect
 import re
 import subprocess
@@ -83,6 +84,21 @@ def test_the_suite_that_ci_runs_is_the_one_that_the_readme_names() -> None:
     command = (PROJECT / ".ci/run").read_text().splitlines()[-1]
     assert "pytest" in command
     assert command in (PROJECT / "README.md").read_text().splitlines()
+
+
+def modules_with_all() -> list[str]:
+    """Every module of the package that says what a star import brings."""
+    package = Path(psync.__file__).parent
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+    names = [path.relative_to(package.parent).with_suffix("") for path, text in texts.items() if "\n__all__" in text]
+    return [".".join(name.parts).removesuffix(".__init__") for name in names]
+
+
+@pytest.mark.parametrize("module", modules_with_all())
+def test_a_star_import_brings_all_that_it_says(module: str) -> None:
+    names: dict[str, object] = {}
+    exec(f"from {module} import *", names)
+    assert {*importlib.import_module(module).__all__} <= names.keys()
 
 
 @pytest.mark.parametrize("name", psync.__all__)

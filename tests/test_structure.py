@@ -13,9 +13,14 @@ import pytest
 
 from tests.test_layers import PACKAGE, absolute, files_of, plant
 
-PRIVATE_ALLOWED = {"_replace", "_asdict", "_fields", "_make", "_exit", "_sock"}
-"""Names that only look private: of named tuples, and `os._exit`. And `_sock`, the socket of a connection of redis-py,
-to which no public name leads (see `socket_of`)."""
+PRIVATE_ALLOWED = {
+    *("_replace", "_asdict", "_fields", "_make", "_exit"),
+    *("_release_save", "_acquire_restore", "_is_owned"),
+    *("_sock", "_backend_kwargs"),
+}
+"""Names that only look private, or have no public form: of named tuples, `os._exit`; the protocol of `threading`
+between a condition and its lock, which may be another module's; the socket of a connection of redis-py (see
+`socket_of`), and what joblib's own backends read of a `Parallel`."""
 
 
 def module_of(file: str) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 from psync.cli import WrongUse, arguments, text
 from psync.sync import WorkQueue
-from psync.sync.queue.delays import LONGEST
-from psync.sync.queue.priorities import HIGHEST, LOWEST
+from psync.sync.queue.delays import MAX_DELAY_S
+from psync.sync.queue.priorities import HIGHEST_PRIORITY, LOWEST_PRIORITY
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("values", nargs="*", metavar="VALUE", help="a text, or JSON with --json")
     parser.add_argument("--id", metavar="ID", help="an id of your own, for a single task: put twice, it is one task")
     parser.add_argument(
-        "--priority", type=_priority, default=0, metavar="N", help=f"{LOWEST} to {HIGHEST}; a higher one goes first"
+        "--priority",
+        type=_priority,
+        default=0,
+        metavar="N",
+        help=f"{LOWEST_PRIORITY} to {HIGHEST_PRIORITY}; a higher one goes first",
     )
     parser.add_argument("--delay", type=_delay, default=0.0, metavar="S", help="not to be taken before S seconds")
     parser.add_argument(
@@ -39,16 +43,16 @@ def _priority(given: str) -> int:
     try:
         number = int(given)
     except ValueError:
-        number = HIGHEST + 1
-    if not LOWEST <= number <= HIGHEST:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a number from {LOWEST} to {HIGHEST}")
+        number = HIGHEST_PRIORITY + 1
+    if not LOWEST_PRIORITY <= number <= HIGHEST_PRIORITY:
+        raise argparse.ArgumentTypeError(f"{given!r} is not a number from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}")
     return number
 
 
 def _delay(given: str) -> float:
     delay = arguments.seconds(given)
-    if delay > LONGEST:
-        raise argparse.ArgumentTypeError(f"{given!r} is more than {LONGEST:g} seconds")
+    if delay > MAX_DELAY_S:
+        raise argparse.ArgumentTypeError(f"{given!r} is more than {MAX_DELAY_S:g} seconds")
     return delay
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from psync.cli import TIMED_OUT, Failure, arguments, text
 from psync.errors import TaskFailed, WaitTimeout
 from psync.sync import WorkQueue
+from psync.sync.queue.work_queue import internals_of
 from psync.work import call
 
 LOOK_FOR_DEAD = 1.0
@@ -140,7 +141,7 @@ def opened(answer: Answer, queue: WorkQueue) -> Answer:
         return answer
     if not isinstance(answer.value, bytes):
         return answer._replace(error=Failure(f"the result of {answer.id!r} is not that of a call: leave out --calls"))
-    outcome = call.unseal(answer.value, queue._codec.loads)
+    outcome = call.unseal(answer.value, internals_of(queue).codec.loads)
     if outcome.error is None:
         return answer._replace(value=outcome.value)
     return answer._replace(error=Failure(f"the call {answer.id!r} raised {outcome.error!r} ({outcome.worker})"))

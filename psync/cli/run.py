@@ -67,12 +67,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(db: PickleShareDB, args: argparse.Namespace, template: Template) -> int:
     from psync.sync import Group, WorkQueue
+    from psync.sync.queue.work_queue import internals_of
     from psync.work.shell.child_group import processors
     from psync.work.shell.runner import Runner
 
     begun = db.engine.now()
     queue = WorkQueue(db, args.queue, max_attempts=max(ATTEMPTS, args.retries + 1))
-    if not queue._codec.objects:
+    if not internals_of(queue).codec.objects:
         raise Failure(
             f"{args.directory} was begun with serializer='json', for writers who are not trusted; the commands stand "
             "there, so they would decide what runs here. Use another directory"
@@ -112,7 +113,7 @@ def _lines(file: str | None) -> list[str]:
 def _admit(db: PickleShareDB, place: str, queue: WorkQueue, crew: Group, jobs: Jobs, *, resume: bool) -> None:
     """Join those who work on the queue and put in what is new. `Failure` if it was used before, and nobody does now."""
     from psync.sync import Lock
-    from psync.sync.queue.named import put_named
+    from psync.sync.queue.work_queue import internals_of
 
     with Lock(db, f"run/{queue.name}"):
         alone = not crew.members()
@@ -123,7 +124,7 @@ def _admit(db: PickleShareDB, place: str, queue: WorkQueue, crew: Group, jobs: J
                 "--resume runs what was not done, --queue NAME begins another one"
             )
         crew.join()
-        new = put_named(queue, jobs)
+        new = internals_of(queue).put_new(jobs)
         if resume and alone and len(new) < len(jobs):
             queue.revive(jobs)
 

@@ -13,8 +13,6 @@ from psync.cli.tables import size, table
 if TYPE_CHECKING:
     from psync.work.admin.overview import Observer, Overview
 
-__all__ = ["Observer", "as_dict", "observe", "options", "run", "shown"]
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (

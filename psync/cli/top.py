@@ -6,9 +6,13 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from psync.cli import status
 from psync.cli.arguments import above, directory
+
+if TYPE_CHECKING:
+    from psync.work.admin.overview import Observer
 
 CLEAR, HOME, REST, END_OF_LINE = "\x1b[2J", "\x1b[H", "\x1b[J", "\x1b[K"
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -42,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(observer: status.Observer, interval: float) -> None:
+def _show(observer: Observer, interval: float) -> None:
     import termios
 
     from psync.engine.system import clock

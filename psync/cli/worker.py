@@ -9,7 +9,7 @@ from pathlib import Path
 
 from psync.cli import INTERRUPTED, arguments
 from psync.work.shell.child_group import processors
-from psync.work.supervisor import Conditions, Shift
+from psync.work.supervisor import Supervisor, WorkerLimits
 
 MEGABYTE = 1 << 20
 
@@ -53,17 +53,21 @@ def run(args: argparse.Namespace) -> int:
     memory = None if args.max_rss is None else args.max_rss * MEGABYTE
     if not sys.flags.safe_path:
         sys.path.append(str(Path.cwd()))
-    conditions = Conditions(args.idle, args.drain, memory, args.max_load, args.attempts)
-    shift = Shift(args.directory, args.queue, size, conditions, trust_group=args.trust_group)
+    limits = WorkerLimits(args.idle, args.drain, memory, args.max_load, args.attempts)
+    supervisor = Supervisor(args.directory, args.queue, size, limits, trust_group=args.trust_group)
     tell(f"{size} {'processes work' if size > 1 else 'process works'} on {args.queue!r} in {arguments.where(args)}")
-    shift.run()
-    why = f"; stopped {'at once ' * shift.killed}by {signal.Signals(shift.signal).name}" if shift.signal else ""
-    tell(f"{shift.made} call{'s' * (shift.made != 1)} made{why}")
-    if shift.signal == signal.SIGINT:
+    supervisor.run()
+    why = (
+        f"; stopped {'at once ' * supervisor.killed}by {signal.Signals(supervisor.signal).name}"
+        if supervisor.signal
+        else ""
+    )
+    tell(f"{supervisor.made} call{'s' * (supervisor.made != 1)} made{why}")
+    if supervisor.signal == signal.SIGINT:
         return INTERRUPTED
-    if shift.killed and shift.signal:
-        return 128 + shift.signal
-    return 1 if shift.failed else 0
+    if supervisor.killed and supervisor.signal:
+        return 128 + supervisor.signal
+    return 1 if supervisor.failed else 0
 
 
 def tell(text: str) -> None:

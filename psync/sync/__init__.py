@@ -1,9 +1,11 @@
-"""Floor 2: how processes work together: one primitive a file, written on the engine's verbs and the store's categories.
+"""Floor 2: synchronization primitives among processes, written on the engine's verbs and the store's categories.
 
-Each is made as ``Kind(db, name, ...)``, where `db` is a `PickleShareDB`, an engine or a path. Nothing here knows a
-path, a lock file or a process table; who died is the engine's to prove.
+Each is made as ``Kind(db, name, ...)``, where `db` is a `PickleShareDB`, an engine or a path. One primitive is one
+file; the two large ones are packages: `barrier` (with its fast path) and `queue` (the work queue and its parts).
 
-What they share: `place` (a name in a directory), `shared` (one small value that one changes at a time), `waiting`.
+All share three modules: `primitive` (a name in a directory), `shared_state` (one small value that one process changes
+at a time) and `wait` (watch, look, pause). Nothing here knows a path, a lock file or a process table: the engine proves
+which process is dead.
 """
 
 from __future__ import annotations
@@ -42,5 +44,4 @@ __all__ = [
     "Semaphore",
     "Task",
     "WorkQueue",
-    "copy_store",
 ]

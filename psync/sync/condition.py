@@ -15,7 +15,7 @@ from psync.store.waiting import NOT_YET
 from psync.sync.lock import Lock
 from psync.sync.primitive import Place, Primitive
 from psync.sync.rlock import RLock
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, dead_of, names_of
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Condition(Primitive):
             raise TypeError(f"a condition's lock is a Lock or RLock of psync's, not {lock!r}")
         super().__init__(db, name)
         self._lock = _OwnLock(self._engine, name) if lock is None else lock
-        self._shared = Shared(self._engine, self._where, _Tickets())
+        self._shared = SharedState(self._engine, self._where, _Tickets())
         self._notified = self._where + "/moved"
         self._waiter = Waiter(self._engine, self._notified)
         self.acquire = self._lock.acquire

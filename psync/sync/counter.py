@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from psync.errors import WaitTimeout
 from psync.store.waiting import NOT_YET
 from psync.sync.primitive import Place, Primitive
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, some_seconds
 
 
@@ -40,7 +40,7 @@ class Counter(Primitive):
             raise TypeError(f"a counter starts at an int, not {start!r}")
         super().__init__(db, name)
         self.start = start
-        self._shared = Shared(self._engine, self._where, _Number(start))
+        self._shared = SharedState(self._engine, self._where, _Number(start))
         self._waiter = Waiter(self._engine, self._where)
 
     def _arguments(self) -> tuple[Any, ...]:

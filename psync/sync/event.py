@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from psync.store.waiting import NOT_YET
 from psync.sync.primitive import Place, Primitive
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter
 
 
@@ -40,7 +40,7 @@ class Event(Primitive):
 
     def __init__(self, db: Place, name: str) -> None:
         super().__init__(db, name)
-        self._shared = Shared(self._engine, self._where, _Flag())
+        self._shared = SharedState(self._engine, self._where, _Flag())
         self._waiter = Waiter(self._engine, self._where)
 
     def is_set(self) -> bool:

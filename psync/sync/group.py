@@ -13,7 +13,7 @@ from psync.engine.system import fork_hooks
 from psync.errors import WaitTimeout
 from psync.store.waiting import NOT_YET
 from psync.sync.primitive import Place, Primitive
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, dead_of, some_seconds
 
 
@@ -57,7 +57,7 @@ class Group(Primitive):
 
     def __init__(self, db: Place, name: str) -> None:
         super().__init__(db, name)
-        self._shared = Shared(self._engine, self._where, _Members())
+        self._shared = SharedState(self._engine, self._where, _Members())
         self._waiter = Waiter(self._engine, self._where)
         self._mine = (0, 0)
         """Number and owner of the membership through this handle; a forked child has none."""

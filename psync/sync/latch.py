@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from psync.errors import WaitTimeout
 from psync.store.waiting import NOT_YET
 from psync.sync.primitive import Place, Primitive
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, dead_of, some_seconds
 
 
@@ -49,7 +49,7 @@ class Latch(Primitive):
             raise ValueError(f"a latch counts down from an int that is not negative, not {count!r}")
         super().__init__(db, name)
         self._from = count
-        self._shared = Shared(self._engine, self._where, _Count(count))
+        self._shared = SharedState(self._engine, self._where, _Count(count))
         self._waiter = Waiter(self._engine, self._where)
 
     def _arguments(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Where a primitive lives: a store, an engine or a path becomes the engine to speak to, and a name the place there."""
+"""Primitive: the base of all primitives: an engine (from a store, an engine or a path) and a name in its store."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def given_name(segment: str) -> str:
 
 
 class Primitive(ABC):
-    """What every kind has: a name in a directory. Handles of one name are one primitive, wherever they were made.
+    """A name in a store. All handles of one name are one primitive, in whichever process they were made.
 
-    A handle travels to other processes: what is sent is its name and where that is; what one process holds stays there.
+    A handle can be pickled: its name and the place of its store travel; what this process holds stays here.
     """
 
     _kind: ClassVar[str]

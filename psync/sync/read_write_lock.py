@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from psync.store.waiting import NOT_YET
 from psync.sync.primitive import Place, Primitive
 from psync.sync.semaphore import Held, less, more
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, dead_of, names_of, patience
 
 
@@ -49,7 +49,7 @@ class ReadWriteLock(Primitive):
 
     def __init__(self, db: Place, name: str) -> None:
         super().__init__(db, name)
-        self._shared = Shared(self._engine, self._where, _Inside(0, {}, {}))
+        self._shared = SharedState(self._engine, self._where, _Inside(0, {}, {}))
         self._freed = self._where + "/freed"
         self._waiter = Waiter(self._engine, self._freed)
         self.reader = View(self, "reader")

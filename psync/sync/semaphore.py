@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from psync.store.waiting import NOT_YET
 from psync.sync.primitive import Place, Primitive
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, dead_of, names_of, patience
 
 Held = dict[int, int]
@@ -64,7 +64,7 @@ class Semaphore(Primitive):
             raise ValueError(f"a semaphore begins with 0 or more permits, not {value!r}")
         super().__init__(db, name)
         self._value = value
-        self._shared = Shared(self._engine, self._where, _Permits(value, {}))
+        self._shared = SharedState(self._engine, self._where, _Permits(value, {}))
         self._freed = self._where + "/freed"
         self._waiter = Waiter(self._engine, self._freed)
 

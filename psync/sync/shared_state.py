@@ -1,7 +1,7 @@
-"""What the parties of one primitive share: a small value that one changes at a time, and that all may look at.
+"""Shared state: a small value that the parties of one primitive share; one process changes it at a time.
 
-It is a named tuple, kept in a register (see `psync.engine.contract`). A change happens whole or not at all, under kill
--9 too, and every look sees all changes that were made before it began.
+The value is a named tuple in a register (see `psync.engine.contract`). A change happens whole or not at all, also under
+kill -9, and every look sees all changes that were made before it began.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from psync.store.codec import Codec, codec_of
 S = TypeVar("S", bound=tuple[Any, ...])
 
 
-def recalled(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S]) -> S:
-    """What `make` makes of the state in `payload`. Raises `CorruptValue` if that is not psync's; where pickles are
-    trusted, it is, or else raises what it likes."""
+def load_state(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S]) -> S:
+    """Decode `payload` and pass it to `make`. Raises `CorruptValue` if psync did not write it. In a store that trusts
+    pickles, raises what `make` raises."""
     try:
         return make(codec.recalled(payload))
     except (ValueError, TypeError) as error:
@@ -33,8 +33,8 @@ def recalled(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S])
         ) from error
 
 
-class Shared(Generic[S]):
-    """The value of one name; it begins as `empty`. Values are never changed in place."""
+class SharedState(Generic[S]):
+    """The value of one name, at first `empty`. Values are never changed in place."""
 
     def __init__(self, engine: Engine, where: str, empty: S) -> None:
         self._register = engine.register(where)
@@ -42,12 +42,12 @@ class Shared(Generic[S]):
         self._where = where
         self._make: Callable[[Any], S] = type(empty)._make  # type: ignore[attr-defined]
         self._seen: tuple[bytes | None, S] = None, empty
-        """What was read or written last, and what that means. One tuple: threads share it."""
+        """The bytes that were read or written last, and their value. One tuple, because threads share it."""
         self._empty = empty
 
     @property
     def seats(self) -> Seats | None:
-        """Those of the register."""
+        """The seats of the register."""
         return self._register.seats
 
     def look(self) -> S:
@@ -58,7 +58,7 @@ class Shared(Generic[S]):
         known, state = self._seen
         if payload == known:
             return state
-        state = self._empty if payload is None else recalled(self._codec, self._where, payload, self._make)
+        state = self._empty if payload is None else load_state(self._codec, self._where, payload, self._make)
         self._seen = payload, state
         return state
 

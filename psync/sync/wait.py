@@ -1,4 +1,7 @@
-"""How every primitive waits: watch, look, pause; and look for the dead now and then, because they announce nothing."""
+"""Waiting: every primitive watches names, looks, and pauses; now and then it looks for dead processes.
+
+A process that dies announces nothing, so a waiter that depends on others has to look for their death itself.
+"""
 
 from __future__ import annotations
 
@@ -12,38 +15,38 @@ from psync.engine.contract.values import Alive
 from psync.store.waiting import NOT_YET
 
 T = TypeVar("T")
-LOOK_FOR_DEAD = 0.25
-"""Seconds between two looks for the dead, by each process that waits."""
-LOOK_FOR_DEAD_FAR, SHARE_FAR, LONGEST_FAR = 1.0, 100, 15.0
-"""The same where a server is asked: at least so many seconds, and so many times as long as the last look took, at most
-LONGEST_FAR seconds: so that all who wait together take a small part of what the server can do."""
+LOOK_FOR_DEAD_S = 0.25
+"""The time between two looks for dead processes, by each process that waits."""
+MIN_REMOTE_LOOK_S, REMOTE_LOOK_RATIO, MAX_REMOTE_LOOK_S = 1.0, 100, 15.0
+"""The same where a server is asked: so many times as long as the last look took, within these bounds. So all waiting
+processes together take a small part of what the server can do."""
 
 
 def until_next_look(engine: Engine, took: float) -> float:
     """Seconds until this process should look for the dead again, when the last look took so long."""
-    return max(LOOK_FOR_DEAD_FAR, min(SHARE_FAR * took, LONGEST_FAR)) if engine.remote else LOOK_FOR_DEAD
+    return (
+        max(MIN_REMOTE_LOOK_S, min(REMOTE_LOOK_RATIO * took, MAX_REMOTE_LOOK_S)) if engine.remote else LOOK_FOR_DEAD_S
+    )
 
 
 class Waiter:
     """Waits for changes of some names, for one handle of a primitive.
 
-    Who sleeps is woken within some ten microseconds, and falling asleep costs as much; so when waits turn out to be
-    shorter than that, the next one looks again and again for a moment, and gives way to others in between, before it
-    sleeps.
-    """
+    To fall asleep takes some ten microseconds, and to be woken as long. So when the last wait was shorter than that,
+    the next one spins for a moment before it sleeps: it looks again and again, and yields the processor in between."""
 
     def __init__(self, engine: Engine, *names: str) -> None:
         self._engine = engine
         self._names = names
         self._brief = False
-        """Whether the last wait was over before it was worth while to sleep. Threads share it: it is a guess."""
+        """Whether the last wait was too short for a sleep. Threads share it: it is a guess."""
 
     def until(
         self, look: Callable[[], T], timeout: float | None, look_for_dead: Callable[[], object] | None = None
     ) -> T:
         """What `look` returns as soon as that is not NOT_YET; NOT_YET after `timeout` seconds (None: never).
 
-        `look_for_dead` is called now and then, if the death of others matters to who waits.
+        `look_for_dead`, if given, is called now and then.
         """
         engine = self._engine
         begun = engine.now()
@@ -98,7 +101,7 @@ def dead_of(engine: Engine, owners: Iterable[int]) -> list[int]:
 
 
 def names_of(engine: Engine, owners: Iterable[int]) -> tuple[str, ...]:
-    """`owners` for people."""
+    """`owners` as texts for people."""
     return tuple(map(engine.describe, owners))
 
 

@@ -1,10 +1,10 @@
-"""Floor 3: calls that travel: who hands them out (`executor`), who makes them (`worker`), and what is sent (`call`).
+"""Floor 3: remote calls: `executor` submits them, `worker` makes them, `call` is what travels between the two.
 
-`runner` runs commands, as `commands` makes them of lines; `overview` looks at all that is in a directory.
-Beside them: `futures` tells each future how its call ended, `crew` starts workers, `shift` keeps them up for
-the shell, `progress` counts. A call is a task
-of a `WorkQueue`, and its outcome that task's result. This floor may start processes and set signal handlers; files,
-locks and clocks it leaves to the floors below.
+A call is a task of a `WorkQueue`, and its outcome is that task's result. `futures` completes each future when its
+outcome arrives, `pool` starts, replaces, stops and kills worker processes, and `progress` counts. `shell/` runs
+programs, one for each line of input; `admin/` looks at a whole store, or copies it.
+
+This floor may start processes and set signal handlers; files, locks and clocks it leaves to the floors below.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Executor", "Worker"]
 
 
 def __getattr__(name: str) -> Any:
-    """Only who asks for them pays for them: they import `multiprocessing`."""
+    """Imported when first asked for, because they import `multiprocessing`."""
     if name == "Executor":
         from psync.work.executor import Executor
 

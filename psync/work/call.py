@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from psync.errors import RemoteError
 from psync.store import codec
-from psync.sync.queue.work_queue import WorkQueue
+from psync.sync.queue.work_queue import WorkQueue, internals_of
 
 Loads = Callable[[bytes], Any]
 """How a store's pickles are loaded: as its `allow` says."""
@@ -82,7 +82,7 @@ def _dumps(whole: tuple[Any, ...], part: Any) -> bytes:
 
 def check(queue: WorkQueue) -> None:
     """Raise `RemoteError` if the queue's store carries no calls."""
-    if not queue._codec.objects:
+    if not internals_of(queue).codec.objects:
         raise RemoteError(
             f"the calls of a queue are pickles, and {queue.name!r} is in a store with serializer='json', which carries "
             "none, because unpickling runs code. Use WorkQueue there: its workers decide what to do with a value",

@@ -22,15 +22,15 @@ from psync.sync.primitive import Place
 from psync.sync.queue.work_queue import WorkQueue
 from psync.work import call
 from psync.work.futures import Futures, TaskFuture
-from psync.work.pool import Beginning, Crew
+from psync.work.local_workers import FAILURE, LocalWorkers, WorkerOptions
 from psync.work.progress import Progress
 
 T = TypeVar("T")
 P = ParamSpec("P")
-BEFORE_CHILDREN_ARE_JOINED = 0
-"""Of what `multiprocessing` does when a process ends, workers' processes included."""
-CHUNKS, LARGEST_CHUNK = 64, 64
-"""Of a `map` without a chunksize: how many parts each worker's share is cut into, and how many calls one is at most."""
+EXIT_PRIORITY = 0
+"""Among the exit callbacks of `multiprocessing`: before it joins the children, in worker processes too."""
+CHUNKS_PER_WORKER, MAX_CHUNK_CALLS = 64, 64
+"""A `map` without a chunksize cuts the share of each worker into so many chunks, each of so many calls at most."""
 
 
 class Executor(StandardExecutor):
@@ -92,15 +92,14 @@ class Executor(StandardExecutor):
         self.queue = WorkQueue(place, queue, max_attempts=max(max_attempts, retries + 1))
         call.check(self.queue)
         context = multiprocessing.get_context() if mp_context is None else mp_context
-        beginning = Beginning(initializer, initargs, max_tasks_per_child, idle)
-        crew = Crew(self.queue, context, self.max_workers, beginning)
-        self._crew = crew
+        options = WorkerOptions(initializer, initargs, max_tasks_per_child, idle)
+        self._workers = workers = LocalWorkers(self.queue, context, self.max_workers, options)
         self._submitted = 0
         self._closed = False
         self._progress = Progress() if progress else None
-        self._futures = Futures(self.queue, crew.trouble, _Ending(crew, place, self._private))
-        # the thread that looks for outcomes knows nothing of us: so that it can end when nobody else does, either
-        Finalize(self, _farewell, (self._futures,), exitpriority=BEFORE_CHILDREN_ARE_JOINED)
+        self._futures = Futures(self.queue, workers.replace_ended, _Cleanup(workers, place, self._private))
+        # the thread of the futures has no reference to the executor, so an executor that is forgotten can be collected
+        Finalize(self, _close_futures, (self._futures,), exitpriority=EXIT_PRIORITY)
 
     # -- handing out -------------------------------------------------------------------------------------
 
@@ -131,8 +130,8 @@ class Executor(StandardExecutor):
     def _check_open(self) -> None:
         if self._closed or self._futures.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        if self._crew.spoiled:
-            raise BrokenExecutor(str(self._crew.trouble()))
+        if self._workers.broken:
+            raise BrokenExecutor(FAILURE)
 
     def _hand_out(self, put: Callable[[], list[str]], count: int) -> list[TaskFuture[Any]]:
         self._grow(count)
@@ -144,7 +143,7 @@ class Executor(StandardExecutor):
     def _grow(self, calls: int) -> None:
         if self._submitted < self.max_workers:
             self._submitted += calls
-            self._crew.grow(self._submitted)
+            self._workers.grow(self._submitted)
 
     def map(
         self,
@@ -173,8 +172,8 @@ class Executor(StandardExecutor):
             rest = _chunks(calls, size)
             return self._results(pending, deadline, lambda: self._submit_chunks(fn, islice(rest, 1)))
         everything = list(calls)
-        share = len(everything) // (CHUNKS * max(1, self.max_workers))
-        size = chunksize or max(1, min(share, LARGEST_CHUNK))
+        share = len(everything) // (CHUNKS_PER_WORKER * max(1, self.max_workers))
+        size = chunksize or max(1, min(share, MAX_CHUNK_CALLS))
         return self._results(deque(self._submit_chunks(fn, _chunks(iter(everything), size))), deadline, list)
 
     def _submit_chunks(self, fn: Callable[..., T], chunks: Iterable[list[Any]]) -> list[TaskFuture[Any]]:
@@ -217,32 +216,32 @@ class Executor(StandardExecutor):
         """Like `shutdown`, but nothing is waited for: the workers started here are killed, whatever they are at, and no
         call is made any more that nobody elsewhere has begun. The futures that were not done are cancelled."""
         self._closed = True
-        self._crew.kill()
+        self._workers.kill()
         self.queue.recover()
         for future in self._futures.pending():
             future.abandon()
         self._futures.close()
 
 
-class _Ending:
-    """What is done once, when all futures are told and no more will come."""
+class _Cleanup:
+    """Stops the workers and removes a private directory: called once, when all futures are done and none will come."""
 
-    def __init__(self, crew: Crew, place: Place, private: str | None) -> None:
-        self._crew = crew
+    def __init__(self, workers: LocalWorkers, place: Place, private: str | None) -> None:
+        self._workers = workers
         self._place = place
         self._private = private
 
     def __call__(self) -> None:
-        self._crew.dismiss()
+        self._workers.stop()
         if self._private is not None:
             if isinstance(self._place, PickleShareDB):
                 self._place.close()
             remove_directory(self._private)
 
 
-def _farewell(futures: Futures) -> None:
-    """The executor is forgotten, or its process ends: then, as with the standard's executors, what was submitted is
-    done first."""
+def _close_futures(futures: Futures) -> None:
+    """Called when the executor is forgotten, or its process ends: what was submitted is done first, as with the
+    executors of the standard library."""
     futures.close()
     if is_exiting():
         futures.join()
@@ -254,7 +253,7 @@ def _chunks(calls: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _each(fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> tuple[list[Any], Exception | None]:
-    """What a chunk of a `map` comes to: the results, up to the first call that raised, and what that raised."""
+    """Make the calls of one chunk of a `map`: the results up to the first call that raised, and its exception."""
     results = []
     for args in calls:
         try:

@@ -1,7 +1,7 @@
-"""The futures of one client: each is told how its call ended, as soon as that is known.
+"""Futures: complete the futures of one client when the results of their tasks arrive.
 
-One thread of the client looks for all of them. It is woken when a task ends; it reads what was appended to the results
-since, so that a thousand answers cost little more than one.
+One thread of the client serves all futures. It is woken when a task ends, and reads what was appended to the results
+since its last look, so a thousand results cost little more than one.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from typing import Any, TypeVar
 
 from psync.errors import TaskFailed
 from psync.store.category import MISSING
-from psync.sync.queue.work_queue import WorkQueue
+from psync.sync.queue.work_queue import WorkQueue, internals_of
 from psync.sync.wait import until_next_look
 from psync.work import call
 
 T = TypeVar("T")
 
-OLDEST = 256
-"""So many of those that are awaited longest are looked for first: their answers lie together, so that is a look into a
-few buckets of the results, and not into all."""
-FEW, REST = 16, 4
-"""When more than a FEW are awaited, a look costs, and the interpreter is wanted by those who submit: so many times as
-long as it took, answers gather before the next."""
-SHORTEST_REST, LONGEST_REST = 0.0005, 0.02
-"""Seconds."""
+MAX_POLLED_FIRST = 256
+"""The futures that are awaited longest are looked for first, so many of them: their results lie together, in a few
+buckets, while a look for all reads every bucket."""
+PAUSE_ABOVE_FUTURES, PAUSE_RATIO = 16, 4
+"""When more futures than this are awaited, the thread pauses after each look, so many times as long as the look took:
+meanwhile results gather, and threads that submit get the interpreter."""
+MIN_PAUSE_S, MAX_PAUSE_S = 0.0005, 0.02
 
 
 class TaskFuture(Future[T]):
@@ -38,7 +37,7 @@ class TaskFuture(Future[T]):
         self._futures = futures
 
     def cancel(self) -> bool:
-        """True if the call will not be made: nobody has begun it, and nobody will."""
+        """True if the call was taken back before any worker had begun it: it will not be made."""
         if self.cancelled() or not self._futures.forget(self.id):
             return self.cancelled()
         if not self._futures.queue.cancel(self.id):
@@ -48,7 +47,7 @@ class TaskFuture(Future[T]):
         return True
 
     def abandon(self) -> None:
-        """It is cancelled, even if somebody is at it; how that ends will not be known here."""
+        """Cancel the future even if a worker is making the call; the outcome will not be known here."""
         if self._futures.forget(self.id):
             self._futures.queue.cancel(self.id)
             self._become_cancelled()
@@ -58,7 +57,7 @@ class TaskFuture(Future[T]):
         self.set_running_or_notify_cancel()
 
     def running(self) -> bool:
-        """Whether somebody is at it, at this moment."""
+        """Whether a worker is making the call, at this moment."""
         return not self.done() and self._futures.queue.state(self.id) == "claimed"
 
     def answer(self, outcome: call.Outcome) -> None:
@@ -72,30 +71,30 @@ class TaskFuture(Future[T]):
 
 
 class Futures:
-    """All futures of one client that are not done, and the thread that looks for their outcomes."""
+    """The futures of one client that are not done, and the thread that completes them."""
 
     def __init__(self, queue: WorkQueue, tend: Callable[[], str | None], ended: Callable[[], None]) -> None:
         self.queue = queue
         self._tend = tend
-        """Called now and then; says why no outcome will ever come, if that is so."""
+        """Called now and then; returns why no outcome will ever come, if that is so."""
         self._ended = ended
-        """Called once when it is over: `close` was called, and nothing is awaited any more."""
+        """Called once, after `close`, when nothing is awaited any more."""
         self._awaited: dict[str, TaskFuture[Any]] = {}
         self._adding = 0
-        """How many tasks are being put in whose ids are not known yet."""
+        """How many calls of `add` are putting tasks whose ids are not known yet."""
         self._early: dict[str, Any] = {}
-        """Letters that came while that was so."""
+        """Results that arrived meanwhile for unknown ids: they may belong to those tasks."""
         self._lock = threading.RLock()  # `close` may be called by the garbage collector, wherever that comes in
         self._changed = threading.Condition(self._lock)
         self.closing = False
-        self._rest = threading.Event()
-        """Never set: waiting for it is to rest."""
+        self._never = threading.Event()
+        """Never set: waiting for it is a pause."""
         self._thread: threading.Thread | None = None
         self._arrivals = queue.results.arrivals()
-        self._loads = queue._codec.loads
+        self._loads = internals_of(queue).codec.loads
 
     def add(self, put: Callable[[], list[str]]) -> list[TaskFuture[Any]]:
-        """The futures of the tasks that `put` puts in and returns the ids of."""
+        """The futures of the tasks that `put` puts, by the ids that it returns."""
         with self._lock:
             self._adding += 1
         futures: list[TaskFuture[Any]] = []
@@ -106,12 +105,12 @@ class Futures:
             with self._lock:
                 self._adding -= 1
                 for future in futures:
-                    if self._early and (letter := self._early.pop(future.id, MISSING)) is not MISSING:
-                        early.append((future, letter))
+                    if self._early and (result := self._early.pop(future.id, MISSING)) is not MISSING:
+                        early.append((future, result))
                     else:
                         self._await(future)
-        for future, letter in early:
-            future.answer(call.unseal(letter, self._loads))
+        for future, result in early:
+            future.answer(call.unseal(result, self._loads))
         return futures
 
     def attach(self, id: str) -> TaskFuture[Any]:
@@ -127,12 +126,12 @@ class Futures:
         return future
 
     def await_again(self, future: TaskFuture[Any]) -> None:
-        """Its letter may have come while nobody looked for it."""
+        """Await a future again; its result may have arrived while it was not awaited."""
         with self._lock:
             self._await(future)
-        letter = self.queue.results.letter(future.id)
-        if letter is not MISSING and self.forget(future.id):
-            future.answer(call.unseal(letter, self._loads))
+        result = internals_of(self.queue).result(future.id)
+        if result is not MISSING and self.forget(future.id):
+            future.answer(call.unseal(result, self._loads))
 
     def _await(self, future: TaskFuture[Any]) -> None:
         """With the lock."""
@@ -145,7 +144,7 @@ class Futures:
             self._changed.notify()
 
     def forget(self, id: str) -> bool:
-        """True for the one who may tell the future of it how that ended."""
+        """True for the one thread that may complete the future."""
         with self._lock:
             return self._awaited.pop(id, None) is not None
 
@@ -187,55 +186,55 @@ class Futures:
         engine = self.queue.engine
         next_look = 0.0
         woken = False
-        with engine.watch([f"{self.queue._where}/final"]) as watch:
+        with engine.watch([internals_of(self.queue).final_name]) as watch:
             while self._awaited:
                 begun = engine.now()
                 found = self._look() or (woken and self._look_behind())
                 woken = False
                 now = engine.now()
                 if now >= next_look:
-                    self._look_for_dead()
+                    self._complete_the_rest()
                     next_look = now + until_next_look(engine, engine.now() - now)
                 elif not found:
                     watch.pause(next_look - now)
                     woken = True
-                elif len(self._awaited) > FEW:
-                    self._rest.wait(min(LONGEST_REST, max(SHORTEST_REST, REST * (now - begun))))
+                elif len(self._awaited) > PAUSE_ABOVE_FUTURES:
+                    self._never.wait(min(MAX_PAUSE_S, max(MIN_PAUSE_S, PAUSE_RATIO * (now - begun))))
 
     def _look(self) -> int:
-        """Tell the oldest futures, and what lies beside them, whose outcome has come; how many."""
-        return self._tell(self._arrivals.buckets_of(list(self._awaited)[:OLDEST]))
+        """Complete the oldest futures whose results have arrived, and those beside them; returns how many."""
+        return self._tell(self._arrivals.buckets_of(list(self._awaited)[:MAX_POLLED_FIRST]))
 
     def _look_behind(self) -> int:
-        """The same of all there are, if there are more."""
-        return self._tell() if len(self._awaited) > OLDEST else 0
+        """The same for all futures, if there are more than the oldest."""
+        return self._tell() if len(self._awaited) > MAX_POLLED_FIRST else 0
 
     def _tell(self, buckets: Iterable[str] | None = None) -> int:
-        """Tell all futures whose outcome has come to one of `buckets` (None: to any); how many."""
+        """Complete the futures whose results have arrived in `buckets` (None: in any); returns how many."""
         told = 0
-        for id, letter in self._arrivals.new(buckets):
-            future = self._awaited.pop(id, None)  # a single call, so it decides who tells the future
+        for id, result in self._arrivals.new(buckets):
+            future = self._awaited.pop(id, None)  # one atomic call: it decides which thread completes the future
             if future is None:
                 with self._lock:
                     future = self._awaited.pop(id, None)
                     if future is None and self._adding:
-                        self._early[id] = letter
+                        self._early[id] = result
             if future is not None:
-                future.answer(call.unseal(letter, self._loads))
+                future.answer(call.unseal(result, self._loads))
                 told += 1
         return told
 
-    def _look_for_dead(self) -> None:
-        """What brings no letter: tasks that ended dead, letters that came before their future, a spoiled crew; and what
-        came behind the oldest, as long as theirs went on coming."""
+    def _complete_the_rest(self) -> None:
+        """Complete the futures that no new result completes: tasks that are dead, workers that are broken, results that
+        arrived before their future or behind the oldest ones."""
         self._look_behind()
         self.queue.recover()
-        if (trouble := self._tend()) is not None:
+        if (failure := self._tend()) is not None:
             for lost in self.pending():
-                self._fail(lost, BrokenExecutor(trouble))
+                self._fail(lost, BrokenExecutor(failure))
         with self._changed:
             if not self._adding:
-                self._early.clear()  # others' letters
+                self._early.clear()  # they belong to other clients
         for dead in self.queue.dead():
             future = self._awaited.get(dead.id)
             if future is not None:

@@ -1,142 +1,64 @@
-"""The workers that an executor starts itself: as many processes as it is allowed, each replaced when it dies.
+"""Worker pool: the life cycle of worker processes: start, notice that one ended, stop, kill.
 
-They end when they are dismissed, or when the process that started them does.
+When to start a worker, and whether to replace one that ended, its owner decides: `local_workers` for an executor,
+`supervisor` for ``psync worker``.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-import traceback
-from collections.abc import Callable
-from contextlib import closing
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Hashable
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess, parent_process
-from typing import Any, NamedTuple
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
 
-from psync.sync.queue.work_queue import WorkQueue
-from psync.work.call import Stopped
-from psync.work.worker import Listening, Worker, tell_main_thread
-
-PATIENCE = 10.0
-"""Seconds that dismissed workers have to finish what they are at, once their tasks are done."""
+K = TypeVar("K", bound=Hashable)
 
 
-class Beginning(NamedTuple):
-    """What each worker does first, and how many calls it makes at most."""
+class WorkerPool(Generic[K]):
+    """The worker processes of one owner, each under a key that the owner chooses. Not for several threads at once."""
 
-    initializer: Callable[..., object] | None = None
-    initargs: tuple[Any, ...] = ()
-    most: int | None = None
-    idle: float | None = None
-    """Seconds without a call after which a worker ends, to be started again when it is wanted."""
-
-
-class Crew:
-    """Up to `limit` worker processes on one queue."""
-
-    def __init__(self, queue: WorkQueue, context: BaseContext, limit: int, beginning: Beginning) -> None:
-        self._queue = queue
+    def __init__(self, context: BaseContext) -> None:
         self._context = context
-        self._limit = limit
-        self._beginning = beginning
-        self._processes: dict[BaseProcess, Connection] = {}
-        """Each with what it says something into when it begins to work."""
-        self._lock = threading.Lock()
-        self.spoiled = False
-        """True once a worker failed before it began to work: no more are started."""
+        self._processes: dict[K, BaseProcess] = {}
 
-    def grow(self, wanted: int) -> None:
-        """There are `wanted` workers, or as many as are allowed."""
-        with self._lock:
-            while len(self._processes) < min(wanted, self._limit) and not self.spoiled:
-                begun, begins = self._context.Pipe(duplex=False)
-                process = self._context.Process(  # type: ignore[attr-defined]
-                    target=_work, args=(self._queue, self._beginning, begins), name="psync worker"
-                )
-                process.start()
-                begins.close()
-                self._processes[process] = begun
+    def start(self, key: K, target: Callable[..., object], args: tuple[Any, ...], name: str) -> None:
+        """Start a process that calls ``target(*args)``."""
+        process = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
+        process.start()
+        self._processes[key] = process
 
-    def trouble(self) -> str | None:
-        """Replace those that ended; why no more calls will be made by this crew, if that is so."""
-        with self._lock:
-            ended = [process for process in self._processes if process.exitcode is not None]
-            wanted = len(self._processes)
-            for process in ended:
-                self.spoiled |= self._bury(process)
-        self.grow(wanted)
-        return (
-            "a worker failed before it could begin (its initializer, or the import of the main module, raised): see "
-            "what it printed"
-            if self.spoiled
-            else None
-        )
+    def take_ended(self) -> dict[K, int]:
+        """Forget the processes that ended; returns the exit code of each, by key."""
+        codes = {key: process.exitcode for key, process in self._processes.items()}
+        ended = {key: code for key, code in codes.items() if code is not None}
+        for key in ended:
+            self._processes.pop(key).close()
+        return ended
 
-    def _bury(self, process: BaseProcess) -> bool:
-        """True if another would end like this one, which was not killed and still never began to work."""
-        begun = self._processes.pop(process)
-        failed = bool(process.exitcode and process.exitcode > 0) and not _said_something(begun)
-        begun.close()
-        process.close()
-        return failed
+    def terminate(self) -> None:
+        """Tell every worker to stop when it has finished its call (SIGTERM). Does not wait."""
+        for process in self._processes.values():
+            process.terminate()
 
-    def dismiss(self) -> None:
-        """All stop, once they are through with the call they are at; returns when they have ended."""
-        self._end(BaseProcess.terminate)
+    def stop(self, grace_s: float) -> None:
+        """`terminate`, and return when all have ended; each is killed that takes longer than `grace_s`."""
+        self.terminate()
+        for process in self._processes.values():
+            process.join(grace_s)
+        self.kill()
 
     def kill(self) -> None:
-        """All are ended at once, and no others are started. What they were at will be given back."""
-        self._limit = 0
-        self._end(BaseProcess.kill)
-
-    def _end(self, tell: Callable[[BaseProcess], None]) -> None:
-        with self._lock:
-            crew, self._processes = self._processes, {}
-        for process in crew:
-            if process.exitcode is None:
-                tell(process)
-        for process, begun in crew.items():
-            process.join(PATIENCE)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
+        """End every worker at once (SIGKILL), and return when all have ended."""
+        for process in self._processes.values():
+            process.kill()
+        for process in self._processes.values():
+            process.join()
             process.close()
-            begun.close()
+        self._processes.clear()
+
+    def pids(self) -> list[int]:
+        """The process ids of the workers, whether or not they still run."""
+        return [process.pid for process in self._processes.values() if process.pid is not None]
 
     def __len__(self) -> int:
         return len(self._processes)
-
-
-def _said_something(begun: Connection) -> bool:
-    try:
-        return begun.poll() and bool(begun.recv_bytes())
-    except EOFError:
-        return False
-
-
-def _work(queue: WorkQueue, beginning: Beginning, begins: Connection) -> None:
-    """The life of one worker process."""
-    worker = Worker(queue)
-    with closing(Listening((signal.SIGTERM, signal.SIGINT), worker.stop)):
-        parent = parent_process()
-        if parent is not None:
-            threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-        if beginning.initializer is not None:
-            try:
-                beginning.initializer(*beginning.initargs)
-            except Stopped:
-                raise
-            except BaseException:
-                traceback.print_exc()
-                sys.exit(1)
-        begins.send_bytes(b"begun")
-        begins.close()
-        worker.run(most=beginning.most, idle=beginning.idle)
-
-
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
-    tell_main_thread(signal.SIGTERM)

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any
 
-STEPS = 50
-"""Without tqdm, a line is shown at most so often."""
+MAX_LINES = 50
+"""Without tqdm, the line is rewritten so many times at most."""
 
 
 class Progress:
@@ -38,7 +38,7 @@ class Progress:
             self._done += 1
             if self._bar is not None:
                 self._bar.update()
-            elif self._done == self._total or (self._done - self._shown) * STEPS >= self._total:
+            elif self._done == self._total or (self._done - self._shown) * MAX_LINES >= self._total:
                 self._shown = self._done
                 sys.stderr.write(f"\r{self._done} of {self._total} calls done")
                 sys.stderr.flush()

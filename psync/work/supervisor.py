@@ -1,8 +1,8 @@
-"""Worker processes on one queue of a directory, kept up until there is nothing to do or they are told to stop.
+"""Supervisor of ``psync worker``: keeps worker processes running on one queue, until all is done or it is stopped.
 
-A worker that ends is replaced, unless it is through. Told to stop (SIGTERM, SIGINT or SIGHUP), each finishes the call
-it is at and gives back what it has not begun. Told once more, all are killed; the others give their tasks back. When
-the process that keeps them is killed, they finish the call they are at, and end.
+A worker that ends is replaced, unless it is through. At the first signal (SIGTERM, SIGINT or SIGHUP) each worker
+finishes its call and gives back what it has not begun. At the second one all are killed; other workers make their calls
+then. When the supervisor itself is killed, its workers finish their calls, and end.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from psync.engine.system import process_identity
 from psync.errors import PsyncError
 from psync.store import PickleShareDB
 from psync.sync.queue.work_queue import WorkQueue
+from psync.work.pool import WorkerPool
 from psync.work.shell.exec import end_with
 from psync.work.worker import Listening, Worker
 
 STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 THROUGH, FAILED = 1, 2
-"""How a worker ended: it is through, or the store refused it something. (Exit codes are its calls' to choose.)"""
-AT_ONCE = 0.3
-"""Seconds within which another signal counts as the same: `timeout` sends one to its child, and one to the group."""
-LOOK = 1.0
-REST = 0.5
-"""Seconds before a worker is replaced that has made no call."""
+"""How a worker ended: it is through, or the store refused it something. Exit codes can't say so: calls choose them."""
+SAME_SIGNAL_S = 0.3
+"""Another signal within this time counts as the same: `timeout` sends one to its child, and one to the group."""
+POLL_S = 1.0
+RESTART_DELAY_S = 0.5
+"""A worker that made no call is replaced after this time."""
 
 
-class Conditions(NamedTuple):
-    """When workers end, and when they rest."""
+class WorkerLimits(NamedTuple):
+    """When workers end, and when they pause."""
 
     idle: float | None = None
     """Seconds without a call after which a worker is through."""
@@ -46,25 +46,28 @@ class Conditions(NamedTuple):
     """So often a call is begun at most."""
 
 
-class Shift:
-    """`size` workers on the queue `name`."""
+class Supervisor:
+    """Runs `size` workers on the queue `name`."""
 
     def __init__(
-        self, directory: str, name: str, size: int, conditions: Conditions, *, trust_group: bool = False
+        self, directory: str, name: str, size: int, limits: WorkerLimits, *, trust_group: bool = False
     ) -> None:
         self._directory = directory
         self._trust_group = trust_group
         self._name = name
-        self._conditions = conditions
+        self._limits = limits
         self._queue = self._opened()
-        self._context = multiprocessing.get_context("fork")
-        self._made = self._context.RawArray("q", size)
-        self._ended = self._context.RawArray("b", size)
-        self._seats: dict[int, BaseProcess] = {}
-        self._vacant: dict[int, float] = {seat: 0.0 for seat in range(size)}
-        """Seats to fill, and when."""
-        self._begun: dict[int, int] = {}
-        """Calls made in each seat before its worker began."""
+        context = multiprocessing.get_context("fork")
+        self._made = context.RawArray("q", size)
+        """Calls made in each slot; shared with the workers."""
+        self._ended = context.RawArray("b", size)
+        """How the worker of each slot ended; shared with the workers."""
+        self._pool = WorkerPool[int](context)
+        """By slot."""
+        self._vacant: dict[int, float] = {slot: 0.0 for slot in range(size)}
+        """Slots without a worker, and when to start one."""
+        self._made_before: dict[int, int] = {}
+        """Calls made in each slot before its present worker started."""
         self._before: set[int] = set()
         self._stopping = {number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN}
         """Not SIGHUP under `nohup`, say."""
@@ -78,7 +81,7 @@ class Shift:
 
     def _opened(self) -> WorkQueue:
         store = PickleShareDB(self._directory, trust_group=self._trust_group)
-        return WorkQueue(store, self._name, max_attempts=self._conditions.attempts)
+        return WorkQueue(store, self._name, max_attempts=self._limits.attempts)
 
     @property
     def made(self) -> int:
@@ -92,15 +95,15 @@ class Shift:
         held_back = {signal.SIGCHLD, *self._stopping}
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
         try:
-            while self._seats or self._vacant:
+            while self._pool or self._vacant:
                 self._fill(now())
-                came = signal.sigtimedwait(held_back, REST if self._vacant else LOOK)
+                came = signal.sigtimedwait(held_back, RESTART_DELAY_S if self._vacant else POLL_S)
                 if came is not None and came.si_signo in self._stopping:
-                    self._stop(came.si_signo, now())
+                    self._on_signal(came.si_signo, now())
                 self._clear(now())
         finally:
             self._kill()
-            queue.recover()  # what they left is there for others at once
+            queue.recover()  # others can claim at once what the workers had
             while signal.sigtimedwait({signal.SIGCHLD}, 0) is not None:
                 pass
             signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
@@ -108,71 +111,61 @@ class Shift:
             queue.engine.close()
 
     def _fill(self, now: float) -> None:
-        for seat in [seat for seat, due in self._vacant.items() if due <= now]:
-            del self._vacant[seat]
-            process = self._context.Process(target=self._work, args=(seat,), name=f"psync worker {seat}")
-            self._begun[seat] = self._made[seat]
-            process.start()
-            self._seats[seat] = process
+        """Start a worker in each vacant slot whose time has come."""
+        for slot in [slot for slot, due in self._vacant.items() if due <= now]:
+            del self._vacant[slot]
+            self._made_before[slot] = self._made[slot]
+            self._pool.start(slot, self._work, (slot,), f"psync worker {slot}")
 
     def _clear(self, now: float) -> None:
-        """Take note of those that ended."""
-        for seat, process in [*self._seats.items()]:
-            if process.exitcode is None:
-                continue
-            del self._seats[seat]
-            process.close()
-            how = self._ended[seat]
+        """Note which workers ended, and which of them to replace."""
+        for slot in self._pool.take_ended():
+            how = self._ended[slot]
             if how == FAILED:
                 self.failed = True
-                self._dismiss()
+                self._stop()
             elif how != THROUGH and self.signal is None and not self.failed:
-                self._vacant[seat] = now if self._made[seat] > self._begun[seat] else now + REST
+                has_worked = self._made[slot] > self._made_before[slot]
+                self._vacant[slot] = now if has_worked else now + RESTART_DELAY_S
 
-    def _stop(self, number: int, now: float) -> None:
+    def _on_signal(self, number: int, now: float) -> None:
         if self.signal is None:
             self.signal, self._told = number, now
-            self._dismiss()
-        elif now - self._told > AT_ONCE:
+            self._stop()
+        elif now - self._told > SAME_SIGNAL_S:
             self.signal, self.killed = number, True
             self._kill()
 
-    def _dismiss(self) -> None:
+    def _stop(self) -> None:
         self._vacant.clear()
-        for process in self._seats.values():
-            process.terminate()
+        self._pool.terminate()
 
     def _kill(self) -> None:
         self._vacant.clear()
-        for process in self._seats.values():
-            process.kill()
-        for process in self._seats.values():
-            process.join()
-            process.close()
-        self._seats.clear()
+        self._pool.kill()
 
     # -- in a worker -------------------------------------------------------------------------------------
 
-    def _work(self, seat: int) -> None:
+    def _work(self, slot: int) -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and parent.pid is not None:
             end_with(parent.pid, signal.SIGTERM)
         try:
             worker = Worker(self._opened())
             self._listening = _listen(worker, self._stopping, self._before)
-            conditions = self._conditions
-            enough = self._counted(seat, conditions.max_memory)
-            worker.run(idle=conditions.idle, drain=conditions.drain, hold=_held(conditions.max_load), enough=enough)
-        except Exception as error:  # what a call raises is its answer
+            limits = self._limits
+            enough = self._counted(slot, limits.max_memory)
+            worker.run(idle=limits.idle, drain=limits.drain, hold=_held(limits.max_load), enough=enough)
+        except Exception as error:  # not a call's: what a call raises is its result
             sys.stderr.write(f"psync worker: {error if isinstance(error, PsyncError) else repr(error)}\n")
-            self._ended[seat] = FAILED
+            self._ended[slot] = FAILED
             sys.exit(1)
-        if not worker.stopping and not self._outgrown(conditions.max_memory):
-            self._ended[seat] = THROUGH
+        if not worker.stopping and not self._outgrown(limits.max_memory):
+            self._ended[slot] = THROUGH
 
-    def _counted(self, seat: int, limit: float | None) -> Callable[[], bool]:
+    def _counted(self, slot: int, limit: float | None) -> Callable[[], bool]:
         def enough() -> bool:
-            self._made[seat] += 1
+            self._made[slot] += 1
             return self._outgrown(limit)
 
         return enough
@@ -186,7 +179,7 @@ def _held(limit: float | None) -> Callable[[], bool] | None:
 
 
 def _listen(worker: Worker, stopping: set[signal.Signals], mask: set[int]) -> Listening:
-    """Stop when told, however often: it is not for us to leave a call unfinished, who keeps us kills us then."""
+    """Stop at the first signal and ignore the others: only the supervisor may end a call early, by killing."""
 
     def stop() -> None:
         if not worker.stopping:

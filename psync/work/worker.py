@@ -1,7 +1,7 @@
-"""Who makes the calls: takes a task, makes its call, answers; until told to stop.
+"""Worker: claims a task, makes its call, records the outcome; until it is told to stop.
 
-A worker that is told to stop finishes the call it is at. Told a second time, it stops at once; the task then goes to
-somebody else, as that of any worker that ends.
+A worker that is told to stop finishes its call. When it is told a second time it stops at once; another worker gets the
+task then, as after the end of any worker.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from types import FrameType
 from psync.engine.system import fork_hooks
 from psync.errors import QueueClosed, StaleClaim, WaitTimeout
 from psync.sync.queue.task import Task
-from psync.sync.queue.work_queue import WorkQueue
+from psync.sync.queue.work_queue import WorkQueue, internals_of
 from psync.work import call
 from psync.work.call import Stopped
 
-HOLD = 1.0
-"""Seconds, at most, between two looks of a worker that may be held back."""
+HOLD_POLL_S = 1.0
+"""A worker that may be held back asks again after so long, at most."""
 
 
 class Worker:
@@ -30,8 +30,8 @@ class Worker:
     def __init__(self, queue: WorkQueue) -> None:
         call.check(queue)
         self._queue = queue
-        self._loads = queue._codec.loads
-        self._name = queue._engine.describe(queue._engine.owner())
+        self._loads = internals_of(queue).codec.loads
+        self._name = queue.engine.describe(queue.engine.owner())
         self._busy = False
         self.stopping = False
         self.made = 0
@@ -62,7 +62,7 @@ class Worker:
         if self.stopping:
             return self.made
         if hold is None:
-            taken = self._queue._taker.loop(drain=drain, idle=None if drain else idle)
+            taken = internals_of(self._queue).loop(drain=drain, idle=None if drain else idle)
         else:
             taken = self._one_by_one(idle, drain, hold)
         try:
@@ -81,14 +81,14 @@ class Worker:
         since = now()
         while True:
             if hold():
-                rest.wait(HOLD)
+                rest.wait(HOLD_POLL_S)
                 since = now()
                 continue
-            left = HOLD if idle is None else max(0.0, since + idle - now())
+            left = HOLD_POLL_S if idle is None else max(0.0, since + idle - now())
             try:
-                task = self._queue.get(timeout=min(left, HOLD))
+                task = self._queue.get(timeout=min(left, HOLD_POLL_S))
             except stdlib.Empty:
-                if left < HOLD or (drain and self._is_drained()):
+                if left < HOLD_POLL_S or (drain and self._is_drained()):
                     return
             else:
                 yield task
@@ -123,7 +123,7 @@ class Worker:
 
 
 class Listening:
-    """While this is kept, signals tell a worker to stop. What its calls fork hears them as if there were no worker.
+    """Handles signals by stopping a worker, until it is closed. Processes that its calls fork handle them as before.
 
     Only in a main thread.
     """

@@ -19,7 +19,7 @@ import pytest
 
 from psync import WorkQueue
 from psync.errors import StaleClaim
-from psync.sync.queue.prefetch import MOST_FAR
+from psync.sync.queue.prefetch import MAX_REMOTE_BATCH_TASKS
 from tests.concurrency.crew import end
 from tests.concurrency.test_queue_kill import (
     ENOUGH,
@@ -44,7 +44,7 @@ def work(root: Path, notes: Notes, lease: float | None, batch: int) -> None:
         try:
             tasks = iter(jobs) if batch == 0 else iter(jobs.get_many(batch, timeout=0.5))
         except queue.Empty:
-            if jobs._levels.finished():
+            if jobs._priorities.finished():
                 return
             continue
         for task in tasks:
@@ -72,7 +72,7 @@ def test_every_task_has_its_one_right_result_whatever_befalls_its_workers(
         ids = [jobs.put(number, priority=number % 3 - 1, delay=0.02 * (number % 10 == 0)) for number in range(tasks)]
         crew += [started(ways[number % 3]) for number in range(6)]
         patience = time.monotonic() + 90
-        while not jobs._levels.finished():
+        while not jobs._priorities.finished():
             assert time.monotonic() < patience, f"{jobs.statistics()} after {killed} kills and {stopped} stops"
             time.sleep(chance.uniform(0.002, 0.015))
             victim = chance.randrange(len(crew))
@@ -95,7 +95,7 @@ def test_every_task_has_its_one_right_result_whatever_befalls_its_workers(
         assert Counter(jobs.results.collect(ids, timeout=0)) == {
             (id, (number, answer(number))): 1 for number, id in enumerate(ids)
         }
-        begun_together = MOST_FAR if jobs.engine.remote else 1
+        begun_together = MAX_REMOTE_BATCH_TASKS if jobs.engine.remote else 1
     attempts = Counter(notes.read())
     assert {id for id, _ in attempts} == set(ids)
     assert set(attempts.values()) == {1}, "two workers had the same attempt"
@@ -141,7 +141,7 @@ def test_a_worker_paused_for_three_leases_changes_nothing_when_it_comes_back(roo
     assert_nothing_is_left(root)
 
 
-def test_what_a_killed_loop_had_in_hand_costs_no_attempt(root: Path) -> None:
+def test_what_a_killed_loop_had_prefetched_costs_no_attempt(root: Path) -> None:
     """Many short tasks, then one during which the worker is killed."""
 
     def hold() -> None:
@@ -164,14 +164,14 @@ def test_what_a_killed_loop_had_in_hand_costs_no_attempt(root: Path) -> None:
         assert begun == ids[100]
         if jobs.engine.remote:  # what is claimed together is begun together there, and answered a moment later
             again = {id for id, attempt in attempts.items() if attempt == 2}
-            assert begun in again and len(again) <= MOST_FAR and set(attempts.values()) == {1, 2}
+            assert begun in again and len(again) <= MAX_REMOTE_BATCH_TASKS and set(attempts.values()) == {1, 2}
             assert set(ids[100:]) <= set(attempts) <= {*ids[100:], *again}
         else:
             assert attempts == {id: 1 + (id == begun) for id in ids[100:]}
     assert_nothing_is_left(root)
 
 
-def test_a_forked_child_has_none_of_what_its_parent_had_in_hand(root: Path) -> None:
+def test_a_forked_child_has_none_of_what_its_parent_had_prefetched(root: Path) -> None:
     with opened(root) as jobs:
         jobs.put_many(range(200))
         loop = iter(jobs)
@@ -180,7 +180,7 @@ def test_a_forked_child_has_none_of_what_its_parent_had_in_hand(root: Path) -> N
         held = jobs.get_many(20)
 
         def child() -> None:
-            jobs._in_hand.give_back()
+            jobs._prefetched.give_back()
             loop.close()
             os._exit(0)
 

@@ -20,8 +20,8 @@ import pytest
 
 from psync import PickleShareDB, WorkQueue
 from psync.errors import StaleClaim
-from psync.sync.queue.prefetch import MOST_FAR
-from psync.sync.wait import LONGEST_FAR
+from psync.sync.queue.prefetch import MAX_REMOTE_BATCH_TASKS
+from psync.sync.wait import MAX_REMOTE_LOOK_S
 from tests.concurrency.crew import FORK, end, together
 from tests.concurrency.history import identity_of, value_of
 from tests.support import ENGINE, die_before_the_mark, everywhere, scaled
@@ -104,7 +104,9 @@ def test_every_task_has_its_one_right_result_though_workers_are_killed_every_few
     attempts = Counter(notes.read())
     assert {id for id, _ in attempts} == set(ids)
     assert set(attempts.values()) == {1}, "two workers had the same attempt"
-    assert len(attempts) <= tasks + kills * (MOST_FAR if ENGINE else 1)  # on a server those that were claimed together
+    assert len(attempts) <= tasks + kills * (
+        MAX_REMOTE_BATCH_TASKS if ENGINE else 1
+    )  # on a server those that were claimed together
     assert_nothing_is_left(root)
 
 
@@ -151,7 +153,7 @@ def test_a_claim_of_a_killed_worker_is_given_back_in_under_a_second(root: Path) 
                 os.kill(crew[0].pid or 0, signal.SIGKILL)
                 begin = time.monotonic()
                 task = jobs.get(timeout=30)
-                assert time.monotonic() - begin < (LONGEST_FAR + 5 if ENGINE else 1)  # a busy server is asked seldom
+                assert time.monotonic() - begin < (MAX_REMOTE_LOOK_S + 5 if ENGINE else 1)  # a busy server: seldom
                 assert (task.id, task.attempt, task.value) == (id, 2 + 2 * killed, "work")
                 task.retry()
         jobs.get().done("result")

@@ -15,7 +15,7 @@ from psync import Event, PickleShareDB, WorkQueue
 from psync.engine import DirectoryEngine
 from psync.engine.directory.fs import nfs_lookup
 from psync.engine.directory.notify.nfs_poll import MAX_SLEEP_S, ROUNDS_PER_S
-from psync.sync.queue.consumer import LOOKS
+from psync.sync.queue.consumer import MAX_POLLS_PER_S
 from tests.contract.payloads import item, pickled
 from tests.contract.stands import DirectoryStand, threads
 from tests.contract.test_watch import BUCKET, CHANGES, LOG
@@ -127,7 +127,7 @@ def test_so_many_who_wait_ask_as_often_as_one(root: Path, requests: list[str], w
 
 
 def test_of_many_workers_each_looks_the_less_often(root: Path, requests: list[str]) -> None:
-    many = 4 * LOOKS
+    many = 4 * MAX_POLLS_PER_S
     with PickleShareDB(DirectoryEngine(root, sharing="network")) as db:
         for number in range(many):
             db.engine.create(f".psync/queue/jobs/holders/{number:016x}", pickled(None))
@@ -140,4 +140,4 @@ def test_of_many_workers_each_looks_the_less_often(root: Path, requests: list[st
         asked, took = len(requests) - before, time.monotonic() - begun
         queue.put(1)
         waiting.join()
-    assert asked <= 6 * (LOOKS / many * took + 1)
+    assert asked <= 6 * (MAX_POLLS_PER_S / many * took + 1)

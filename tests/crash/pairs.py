@@ -25,7 +25,7 @@ from psync.engine import DirectoryEngine
 from psync.engine.directory.locks import mutex
 from psync.engine.directory.notify import wakeup
 from psync.sync import wait
-from psync.sync.queue import claims, work_queue
+from psync.sync.queue import claims, put
 from tests.concurrency.crew import SharedNumbers
 from tests.crash.harness import directory
 from tests.crash.lean import lean
@@ -41,7 +41,7 @@ LONG = 12
 
 def only_woken() -> None:
     """In this process nobody who waits looks by himself: whoever is not woken does not go on."""
-    wait.LOOK_FOR_DEAD = claims.LOOK_FOR_DEAD = work_queue.LOOK_FOR_DEAD = mutex.DEAD_HOLDER_POLL_S = FOR_EVER
+    wait.LOOK_FOR_DEAD_S = claims.LOOK_FOR_DEAD_S = put.LOOK_FOR_DEAD_S = mutex.DEAD_HOLDER_POLL_S = FOR_EVER
     wakeup.GRACE_S = FOR_EVER
     DirectoryEngine.spin = 0.0  # so that its calls are the same every time
 

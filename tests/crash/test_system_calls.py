@@ -278,8 +278,8 @@ def test_a_hot_path_makes_the_system_calls_that_its_docstring_names(path: Hot, t
         (psync.PickleShareDB.add, "", store, lambda db: db.add("new", VALUE)),
         (psync.PickleShareDB.__delitem__, "", store, lambda db: db.__delitem__("known")),
         (psync.Mailbox.post, "", mailbox, lambda it: it[0].post(it[1][0], VALUE)),
-        (psync.Mailbox.get, "for a letter in memory", mailbox, lambda it: it[0].get("0")),
-        (Task.done, "of one's own claim", claimed, lambda task: task.done()),
+        (psync.Mailbox.get, "for a message in memory", mailbox, lambda it: it[0].get("0")),
+        (Task.done, "for the claim itself", claimed, lambda task: task.done()),
     ],
     ids=["hget", "add", "del", "post", "get", "done"],
 )

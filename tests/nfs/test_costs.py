@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from psync.sync.queue.consumer import LOOKS
+from psync.sync.queue.consumer import MAX_POLLS_PER_S
 from tests.nfs.conftest import Place
 from tests.support import SCALE
 
@@ -56,4 +56,4 @@ def test_many_who_wait_for_tasks_raise_no_storm(place: Place, processes: int, th
     place.c3.do("put", place.path, 2 * processes * threads).result()
     counted = [each.result(300.0) for each in waiting]
     print(f"{place.mount}: {2 * processes} processes of {threads} threads: {sum(counted):.0f} requests a second")
-    assert sum(counted) < 5 * LOOKS  # a look is two requests; and now and then one looks for the dead
+    assert sum(counted) < 5 * MAX_POLLS_PER_S  # a look is two requests; and now and then one looks for the dead

@@ -206,7 +206,7 @@ def look_at_queue(root: Path, **options: Any) -> bool:
                 got.append(task.value)
                 task.done(task.value + "!")
             except stdlib.Empty:
-                if queue._levels.main.log.delayed():
+                if queue._priorities.main.log.delayed():
                     continue
                 break
             except CorruptValue:
@@ -216,7 +216,7 @@ def look_at_queue(root: Path, **options: Any) -> bool:
         expect(len(got) == len(set(got)), f"a task came twice: {sorted(got)!r}")
         expect(set(got) <= set(left), f"what came was none of those that are left: {set(got) - set(left)!r}")
         expect(reported or set(got) == set(left), f"{len(left) - len(got)} tasks are lost and nobody said so")
-        expect(reports > 0 or queue._levels.finished(), "the queue never comes to its end")
+        expect(reports > 0 or queue._priorities.finished(), "the queue never comes to its end")
     return reported
 
 

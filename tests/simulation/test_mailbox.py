@@ -87,7 +87,7 @@ def test_a_letter_that_is_looked_for_before_it_is_written_is_found(monkeypatch: 
     def post(self: Mailbox, address: Any, value: Any) -> bool:
         if address in self:
             return False
-        self._letters.set(address, value)
+        self._messages.set(address, value)
         return True
 
     monkeypatch.setattr(Mailbox, "post", post)
@@ -96,11 +96,11 @@ def test_a_letter_that_is_looked_for_before_it_is_written_is_found(monkeypatch: 
 
 def test_letters_that_are_looked_for_among_the_compacted_first_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def look(self: Mailbox, address: Any) -> Any:
-        compressed = self._letters._items("xx")
+        compressed = self._messages._items("xx")
         if compressed is not None and address in compressed.items:
             return compressed.items[address]
-        seen = self._letters._items(self._letters.bucket_name(address)[-2:])
-        return seen.items[address] if seen is not None and address in seen.items else self._without_letter(address)
+        seen = self._messages._items(self._messages.bucket_name(address)[-2:])
+        return seen.items[address] if seen is not None and address in seen.items else self._without_message(address)
 
     monkeypatch.setattr(Mailbox, "_look", look)
 

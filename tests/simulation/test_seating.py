@@ -13,8 +13,8 @@ from psync.engine.memory.register import MemorySeats
 from psync.errors import BrokenBarrierError
 from psync.sync import Barrier
 from psync.sync.barrier import fast_path
-from psync.sync.barrier.fast_path import Arrival, Seating
-from psync.sync.barrier.state import Round, come_on
+from psync.sync.barrier.fast_path import Arrival, FastPath
+from psync.sync.barrier.state import Round, advanced
 from tests.simulation.actor import Actor, Stuck
 from tests.simulation.explore import Scenario, explore, first_failure
 from tests.simulation.schedule import Schedule
@@ -291,17 +291,17 @@ def test_a_look_whose_closing_is_older_than_its_words_is_found(monkeypatch: pyte
 @pytest.mark.parametrize("last", [1 << 40, -1], ids=["it counts", "it does not"])
 def test_who_does_not_ask_whether_it_counts_is_found(monkeypatch: pytest.MonkeyPatch, last: int) -> None:
     def guess(now: Round, words: Mapping[int, int]) -> Round:
-        after = come_on(now, words)
+        after = advanced(now, words)
         return after._replace(came=tuple((owner, last, place) for owner, _, place in after.came))
 
-    monkeypatch.setattr(fast_path, "come_on", guess)
+    monkeypatch.setattr(fast_path, "advanced", guess)
     first_failure(mixed)
 
 
 def test_a_word_that_is_put_without_a_look_behind_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    arrive, put = Seating.arrive, MemorySeats.put
+    arrive, put = FastPath.arrive, MemorySeats.put
 
-    def look_first(self: Seating, parties: int) -> Arrival | None:
+    def look_first(self: FastPath, parties: int) -> Arrival | None:
         waiting: list[Callable[[], None]] = []
         with monkeypatch.context() as patch:
             patch.setattr(MemorySeats, "put", lambda *what: waiting.append(lambda: put(*what)))
@@ -310,17 +310,17 @@ def test_a_word_that_is_put_without_a_look_behind_it_is_found(monkeypatch: pytes
             each()
         return came
 
-    monkeypatch.setattr(Seating, "arrive", look_first)
+    monkeypatch.setattr(FastPath, "arrive", look_first)
     first_failure(mixed)
 
 
 def test_one_that_is_last_and_tells_nobody_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Seating, "arrive", _never_last(Seating.arrive))
+    monkeypatch.setattr(FastPath, "arrive", _never_last(FastPath.arrive))
     assert isinstance(first_failure(mixed)[1], Stuck)
 
 
-def _never_last(arrive: Callable[[Seating, int], Arrival | None]) -> Callable[[Seating, int], Arrival | None]:
-    def late(self: Seating, parties: int) -> Arrival | None:
+def _never_last(arrive: Callable[[FastPath, int], Arrival | None]) -> Callable[[FastPath, int], Arrival | None]:
+    def late(self: FastPath, parties: int) -> Arrival | None:
         came = arrive(self, parties)
         return None if came is None else came._replace(last=False)
 

@@ -18,7 +18,7 @@ from psync.engine.directory.log.log import DirectoryLog
 from psync.engine.directory.log.settle import Settler
 from psync.engine.memory import Died, ManualClock
 from psync.errors import StaleClaim, StoreFull, WaitTimeout
-from psync.sync.queue.ack_buffer import SHORTEST_LEASE
+from psync.sync.queue.ack_buffer import MIN_LEASE_S
 from psync.sync.queue.task import Task
 from tests.crash.children import in_child
 from tests.support import about_files
@@ -209,7 +209,7 @@ def test_who_has_one_attempt_only_loses_none_to_others() -> None:
     assert [dead.value for dead in jobs.dead()] == [0]
 
 
-@pytest.mark.parametrize("lease", [SHORTEST_LEASE / 2, SHORTEST_LEASE])
+@pytest.mark.parametrize("lease", [MIN_LEASE_S / 2, MIN_LEASE_S])
 def test_an_answer_that_comes_after_the_lease_ran_out_changes_nothing(lease: float) -> None:
     jobs, engine = remote(lease=lease)
     late = WorkQueue(engine.as_owner(), "jobs", lease=lease)
@@ -217,7 +217,7 @@ def test_an_answer_that_comes_after_the_lease_ran_out_changes_nothing(lease: flo
     jobs.put("x")
     task = next(loop)
     task.done("late")
-    if lease < SHORTEST_LEASE:
+    if lease < MIN_LEASE_S:
         assert jobs.results.get(task.id, timeout=0) == "late", "a short one is answered at once"
         return
     again = jobs.get(timeout=10)
@@ -270,15 +270,15 @@ def test_an_answer_that_the_store_refuses_is_kept_and_recorded_later(monkeypatch
 def test_what_could_not_be_begun_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs, engine = remote()
     loop = warm(jobs)
-    jobs._behind.record()
+    jobs._ack_buffer.record()
     jobs.put_many(range(8))
-    right = jobs._main.settle_all
+    right = jobs._priorities.main.settle_all
 
     def half(changes: list[Change]) -> list[int | None]:
         right(changes[: len(changes) // 2])
         raise StoreFull("no room", key=None)
 
-    monkeypatch.setattr(jobs._main, "settle_all", half)
+    monkeypatch.setattr(jobs._priorities.main, "settle_all", half)
     with pytest.raises(StoreFull):
         next(loop)
     others = WorkQueue(engine.as_owner(), "jobs")

@@ -95,7 +95,7 @@ def test_a_task_that_is_answered_but_not_marked_is_done_there(old: PickleShareDB
     queue = WorkQueue(old, "jobs")
     id = queue.put("work")
     queue.get()
-    queue.results.write(id, codec.item(id, "the answer"))
+    queue.results._box.set_pickled(id, codec.item(id, "the answer"))
     copied = copy_store(old, new)
     assert (copied.tasks, copied.differences) == (0, ())
     there = WorkQueue(new, "jobs")
@@ -260,7 +260,7 @@ def test_no_value_is_unpickled(root: Path) -> None:
             b"\x80\x05\x8c\x02mecno_such_module\nKind\n\x86\x94.",
         ):
             old.engine.log(".psync/queue/jobs").append([payload])
-        queue._ledger.set_location("me", type(queue._ledger.location("#0"))(0, 32))  # type: ignore[call-arg, arg-type]
+        queue._index.set_location("me", type(queue._index.location("#0"))(0, 32))  # type: ignore[call-arg, arg-type]
         with PickleShareDB(root / "new") as new:
             assert copy_store(old, new).differences == ()
             assert WorkQueue(new, "jobs").qsize() == 2 and WorkQueue(new, "jobs").state("me") == "waiting"

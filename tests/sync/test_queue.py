@@ -16,8 +16,8 @@ from psync import PickleShareDB, WorkQueue
 from psync.engine import Engine, MemoryEngine, open_engine
 from psync.engine.memory import ManualClock
 from psync.errors import QueueClosed, StaleClaim, TaskFailed, WaitTimeout
-from psync.sync.queue.prefetch import PATIENCE
-from psync.sync.queue.priorities import TOGETHER, place_of_answer
+from psync.sync.queue.ack_buffer import ACK_DELAY_S
+from psync.sync.queue.task_id import BUCKET_SHIFT_BYTES, bucket_of_result
 from tests.support import die_before_the_mark
 
 
@@ -360,7 +360,7 @@ def test_what_is_given_back_beside_a_loop_is_taken_again_in_order(root: Path, mo
     for task in jobs:
         seen.append(task.value)
         if task.value in (100, 160, 220):
-            time.sleep(PATIENCE + 0.05)  # who looks after what is in hand is in the midst of giving it back then
+            time.sleep(ACK_DELAY_S + 0.05)  # who looks after what is in hand is in the midst of giving it back then
         task.done()
         if task.value == 250:
             break
@@ -449,13 +449,13 @@ def test_the_keeper_of_what_is_in_hand_ends_with_the_engine(root: Path) -> None:
         jobs.put_many(range(64))
         for task in jobs:
             task.done()
-            if jobs._in_hand._keeper is not None:
+            if jobs._prefetched._reaper is not None:
                 break
-        keeper = jobs._in_hand._keeper
-    assert jobs._in_hand._keeper is None
-    if keeper is not None:  # else each task was slow
-        keeper.join(1)
-        assert not keeper.is_alive()
+        reaper = jobs._prefetched._reaper
+    assert jobs._prefetched._reaper is None
+    if reaper is not None:  # else each task was slow
+        reaper.join(1)
+        assert not reaper.is_alive()
 
 
 # -- close, reopen, room ---------------------------------------------------------------------------
@@ -769,10 +769,11 @@ def test_an_answer_stays_though_its_worker_dies_before_the_mark(begun: bool) -> 
     jobs = WorkQueue(engine, "jobs")
     id = jobs.put("x")
     dying = engine.as_owner()
-    (task,) = WorkQueue(dying, "jobs").get_many(1)
+    theirs = WorkQueue(dying, "jobs")
+    (task,) = theirs.get_many(1)
     if begun:
         task.value
-    die_before_the_mark(task._queue.results, dying.die)
+    die_before_the_mark(theirs.results, dying.die)
     with pytest.raises(SystemExit):
         task.done("answer")
     jobs.join(timeout=10)
@@ -780,9 +781,9 @@ def test_an_answer_stays_though_its_worker_dies_before_the_mark(begun: bool) -> 
 
 
 def test_the_answers_to_tasks_in_a_row_lie_together_and_whatever_is_no_id_has_a_place_too() -> None:
-    assert len({place_of_answer(f"#{position:x}") for position in range(0, 1 << TOGETHER, 32)}) == 1
-    assert len({place_of_answer(f"#p-3.{position << TOGETHER:x}") for position in range(256)}) == 256
-    one_by_one = [place_of_answer(f"#{position:x}") for position in range(4096)]
+    assert len({bucket_of_result(f"#{position:x}") for position in range(0, 1 << BUCKET_SHIFT_BYTES, 32)}) == 1
+    assert len({bucket_of_result(f"#p-3.{position << BUCKET_SHIFT_BYTES:x}") for position in range(256)}) == 256
+    one_by_one = [bucket_of_result(f"#{position:x}") for position in range(4096)]
     assert max(map(one_by_one.count, set(one_by_one))) < 100 and len(set(one_by_one[1:32])) == 1
     for address in ("#", "#../..", "#p3.", "own", 7, None):
-        assert place_of_answer(address) in {f"{number:02x}" for number in range(256)}
+        assert bucket_of_result(address) in {f"{number:02x}" for number in range(256)}

@@ -13,7 +13,7 @@ from psync.engine import Sharing
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.registers.register import PAGE_BYTES
 from psync.engine.directory.registers.slots import SLOTS_BYTES
-from psync.sync.barrier.state import LAST, OFTEN, times_of, word_of
+from psync.sync.barrier.state import MAX_ROUND, MAX_TIMES, times_of, word_of
 from tests.concurrency.crew import SharedNumbers, together
 from tests.support import scaled
 from tests.sync.people import Other, Talk, another, eventually
@@ -123,10 +123,10 @@ def test_damage_to_a_seat_breaks_the_barrier_or_does_not_matter(root: Path, shar
 
 
 def test_words_grow_and_show_damage(sharing: Sharing) -> None:
-    numbers = (0, 1, 2, 1000, OFTEN, LAST)
-    words = [word_of(number, times) for number in numbers for times in numbers if times <= OFTEN]
+    numbers = (0, 1, 2, 1000, MAX_TIMES, MAX_ROUND)
+    words = [word_of(number, times) for number in numbers for times in numbers if times <= MAX_TIMES]
     assert words == sorted(set(words)) and words[-1] < 1 << 64
     for word in words:
-        since, times = word >> 32, word >> 8 & OFTEN
+        since, times = word >> 32, word >> 8 & MAX_TIMES
         assert times_of(word, since) == times and times_of(word, since + 1) == 0
         assert {times_of(word ^ 1 << bit, since) for bit in range(64)} == {-1}

@@ -42,9 +42,9 @@ def test_of_workers_killed_every_200_milliseconds_no_future_hears_wrong_or_twice
     def kill_one_after_the_other() -> None:
         nonlocal killed
         while not over.wait(EVERY):
-            victim = draw.choice([*executor._crew._processes])
+            victim = draw.choice(executor._workers.pids())
             with contextlib.suppress(ProcessLookupError, ValueError):  # it was replaced at this moment
-                os.kill(victim.pid or 0, signal.SIGKILL)
+                os.kill(victim, signal.SIGKILL)
                 killed += 1
 
     with Executor(max_workers=4, max_attempts=100, mp_context=FORK) as executor:

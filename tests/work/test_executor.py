@@ -17,7 +17,7 @@ import pytest
 
 from psync import Executor, PickleShareDB, RemoteError, TaskFailed, WorkQueue
 from psync.work import Worker, call
-from psync.work.futures import OLDEST
+from psync.work.futures import MAX_POLLED_FIRST
 from tests.concurrency.crew import FORK, end
 from tests.support import scaled
 
@@ -126,7 +126,7 @@ def test_every_future_is_right_though_workers_are_killed_all_the_time() -> None:
 
 def test_an_answer_far_behind_those_awaited_longest_is_told_at_once(root: Path) -> None:
     with Executor(root, max_workers=0) as executor:
-        executed = [executor.submit(square, number) for number in range(OLDEST + 100)]
+        executed = [executor.submit(square, number) for number in range(MAX_POLLED_FIRST + 100)]
         tasks = WorkQueue(root).get_many(len(executed))
         tasks[-1].done(call.seal(call.Outcome(7)))
         assert executed[-1].result(timeout=60) == 7

@@ -138,14 +138,14 @@ def test_workers_are_used_again(jobs: int) -> None:
     def pids() -> set[int]:
         return set(joblib.Parallel(jobs, backend="psync")(joblib.delayed(theirs.sleep_and_return_pid)() for _ in "12"))
 
-    first = psync.joblib._kept._one
+    first = psync.joblib._cache._one
     assert first is None
     found = pids()
-    kept = psync.joblib._kept._one
+    kept = psync.joblib._cache._one
     for _ in range(5):
         found |= pids()
-        assert psync.joblib._kept._one is not None and kept is not None
-        assert psync.joblib._kept._one[1] is kept[1]
+        assert psync.joblib._cache._one is not None and kept is not None
+        assert psync.joblib._cache._one[1] is kept[1]
     assert os.getpid() not in found and len(found) <= jobs
 
 

@@ -1,1 +1,1 @@
-"""Barriers: the rounds of `Barrier`, and the fast path of parties that met before."""
+"""Barriers: `barrier` (the primitive), `state` (one round as a value), `fast_path` (arriving without a lock)."""

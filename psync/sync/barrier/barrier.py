@@ -1,13 +1,14 @@
-"""So many parties come, none goes on before all are there, and then all do; again and again.
+"""Barrier: no party goes on before all parties have arrived; then all go on, round after round.
 
-A round is open while parties arrive. The fact that decides: the change of the shared value by which the last arrival
-begins the next round (with an `action`: the change after the action). Who waits sees that its round is over. The
-parties of one round arrive in those that follow by words of their own, mostly, without a change: see `seating`.
+On disk: one register that holds the current round. A round is open while parties arrive. The fact that decides: the
+change of the register by which the last arrival begins the next round (with an `action`: the change after the action).
+A waiting party sees the new round number and goes on. On the fast path parties arrive without a change: see
+`fast_path`.
 
-Who took part in the round before is expected in this one. Whoever waits looks now and then for parties that ended: if
-those who are left can't fill the round, the barrier is broken, and says who is gone. Who has left (`leave`) is not
-expected, and may end; somebody else may come in its place. What only processes left behind
-that have all ended (an earlier run) counts for nothing: whoever arrives then begins anew.
+The parties of one round are expected in the next one. A waiting party looks now and then for parties that ended: if
+those that are left can't fill the round, the barrier is broken, and its error names who is gone. A party that has left
+(`leave`) is not expected: it may end, and another one may come in its place. When all processes in the state have ended
+(an earlier run), the next arrival begins anew.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any, NamedTuple
 
 from psync.errors import BrokenBarrierError
 from psync.store.waiting import NOT_YET
-from psync.sync.barrier.fast_path import Arrival, Seating
-from psync.sync.barrier.state import Break, Owners, Round, fate, following, is_open, less, told
+from psync.sync.barrier.fast_path import Arrival, FastPath
+from psync.sync.barrier.state import Break, Owners, Round, fate, following, is_open, with_told, without_one
 from psync.sync.primitive import Place, Primitive
-from psync.sync.shared_state import Shared
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, dead_of, names_of, some_seconds
 
 
@@ -31,9 +32,9 @@ class BarrierStatistics(NamedTuple):
     round: int
     parties: int
     waiting: tuple[str, ...]
-    """Who has arrived."""
+    """The parties that have arrived."""
     missing: tuple[str, ...]
-    """Who took part in the round before, and has not arrived in this one."""
+    """The parties of the round before that have not arrived in this one."""
     broken: str | None
     """Why it is broken."""
 
@@ -67,12 +68,12 @@ class Barrier(Primitive):
         self._parties = parties
         self._action = action
         self._timeout = timeout
-        self._shared = Shared(self._engine, self._where, Round(0, parties))
+        self._shared = SharedState(self._engine, self._where, Round(0, parties))
         seats = self._shared.seats
-        self._seating = None if seats is None else Seating(self._engine, self._shared, seats)
+        self._fast_path = None if seats is None else FastPath(self._engine, self._shared, seats)
         self._opened = self._where + "/opened"
         self._waiter = Waiter(self._engine, self._opened)
-        self._met: set[int] = set()
+        self._known_owners: set[int] = set()
         """Owners that lived when they were seen here first: what they left is not an earlier run's."""
 
     def _arguments(self) -> tuple[Any, ...]:
@@ -87,20 +88,30 @@ class Barrier(Primitive):
         others, an action that raises, `abort`, `reset`, or a party that ended (it is named). All who wait raise then.
         ValueError if the parties that are at work here want another number of parties.
 
-        5 system calls for who is woken (flock pwrite flock read poll); the last to arrive calls utime instead of
-        waiting. On NFS LOCK, READ, WRITE, LOCKU, and a READ for each look. When the same processes came to the two
-        rounds before, a thread of each, and there is no action, it is the last two or utime, or none if the wait was
-        short; on NFS a WRITE, and the READs. The places are all different then, but not the order of arrival. (Not so
-        on a sealed store, on other file systems than tmpfs, ext4 and NFS, and on other processors than x86, but for
-        NFS.)
+        Costs 5 system calls for who is woken (flock pwrite flock read poll) on the slow path, and fewer on the fast
+        path:
+
+        ====================  ===================================  =============================================
+        cost                  slow path                            fast path
+        ====================  ===================================  =============================================
+        a party that waits    flock pwrite flock read poll         read poll; none if the wait is short
+        the last to arrive    flock pwrite flock utime             utime
+        on NFS                LOCK READ WRITE LOCKU, then a READ   WRITE, then a READ for each look
+                              for each look
+        places                the order of arrival                 all different, in no order
+        ====================  ===================================  =============================================
+
+        The fast path is taken when the same processes came to the two rounds before, one thread of each, and the
+        barrier has no `action`. It needs a store that is not sealed, and either NFS, or tmpfs or ext4 on an x86
+        processor. Everything else takes the slow path, without a difference but in cost.
         """
         timeout = self._timeout if timeout is None else timeout
         me = self._engine.owner()
-        self._met.add(me)
+        self._known_owners.add(me)
         begun = self._engine.now()
         while True:
             if isinstance(came := self._arrive(me), Arrival):
-                if (counted := self._wait_seated(came, timeout)) is None:
+                if (counted := self._wait_on_fast_path(came, timeout)) is None:
                     continue
                 number, place, over = counted
             else:
@@ -111,21 +122,22 @@ class Barrier(Primitive):
                 return place
 
     def _arrive(self, me: int) -> Arrival | tuple[int, int]:
-        if self._seating is None:
+        if self._fast_path is None:
             return self._arrive_in_turn(me)
-        with self._seating.lock:
-            came = self._seating.arrive(self._parties) if self._action is None else None
+        with self._fast_path.lock:
+            came = self._fast_path.arrive(self._parties) if self._action is None else None
             return came or self._arrive_in_turn(me)
 
     def _arrive_in_turn(self, me: int) -> tuple[int, int]:
-        """The round, and the place in it: -1 if all are there, and the action runs. Raises if it is broken."""
+        """Arrive on the slow path: the round, and the place in it, or -1 if the round is full and its action runs.
+        Raises if the round is broken."""
         number = place = -1
 
         def arrive(now: Round) -> Round:
             nonlocal number, place
-            if self._seating is not None and self._action is None:
-                self._seating.take(now)
-            now = self._looked_over(now, me)
+            if self._fast_path is not None and self._action is None:
+                self._fast_path.take(now)
+            now = self._checked(now, me)
             number, place = now.number, -1
             if now.broken is not None or now.acting:
                 return now
@@ -133,8 +145,8 @@ class Barrier(Primitive):
             arrived = (*now.arrived, me)
             if place < self._parties - 1 or self._action is not None:
                 return now._replace(arrived=arrived, acting=place == self._parties - 1)
-            seating = None if self._action is not None else self._seating
-            return following(now, arrived, seated=seating is not None and seating.can_seat(arrived))
+            fast_path = None if self._action is not None else self._fast_path
+            return following(now, arrived, seated=fast_path is not None and fast_path.is_ready_for(arrived))
 
         now = self._change(arrive)
         if now.broken is not None and now.number == number:
@@ -158,42 +170,44 @@ class Barrier(Primitive):
             self._is_over(now, number)
             return counted
         if counted:
-            self._change(lambda now: told(now, number, me))
+            self._change(lambda now: with_told(now, number, me))
         raise self._error(number, broken)
 
     def _is_over(self, now: Round, number: int) -> None:
-        if self._seating is not None and now.number == number + 1:
-            self._seating.remember(now)
+        if self._fast_path is not None and now.number == number + 1:
+            self._fast_path.remember(now)
 
-    def _wait_seated(self, came: Arrival, timeout: float | None) -> tuple[int, int, bool] | None:
-        """The round, the place, and whether it is over: else it has to be waited for in the other way from now on. None
-        if the arrival does not count (as never should be once it was found to)."""
-        seating = self._seating
-        assert seating is not None
+    def _wait_on_fast_path(self, came: Arrival, timeout: float | None) -> tuple[int, int, bool] | None:
+        """Wait on the fast path: the round, the place, and whether the round has ended; if not, the party goes on
+        waiting on the slow path. None if the arrival does not count, which should never be once it was counted."""
+        fast_path = self._fast_path
+        assert fast_path is not None
         lost = False
 
         def look() -> Any:
-            found = None if lost else seating.look(came)
+            found = None if lost else fast_path.look(came)
             return NOT_YET if found is False else found
 
         def look_for_dead() -> None:
             nonlocal lost
-            lost = seating.is_lost(came)
+            lost = fast_path.is_lost(came)
 
         found = came.last or self._waiter.until(look, timeout, look_for_dead)
         if found is True:
-            seating.went_on(came)
+            fast_path.went_on(came)
             if came.last:
                 self._engine.announce(self._opened)
             return came.round, came.place, True
-        counted = seating.closed(came)
-        self._engine.announce(self._opened)  # it may have been the last to come, and closed who would have seen that
+        counted = fast_path.closed(came)
+        self._engine.announce(
+            self._opened
+        )  # this party may have been the last to arrive, and closed the seats before others saw that
         if lost:
             self._look_for_dead(came.round, came.owner)
         return None if counted is None else (counted.round, counted.place, False)
 
     def _how_many(self, me: int) -> str:
-        """What somebody who waited too long can tell of the others."""
+        """How many parties are missing, for the error of a party that waited too long."""
         now = self._look()
         if now.acting or now.broken is not None:
             return ""
@@ -205,28 +219,28 @@ class Barrier(Primitive):
         """This party has gone on from its last round: it may end, and is not missed in the next one, to which anybody
         may come in its place. Does nothing if it took no part in the last round. flock, fstat, pread, pwrite."""
         me = self._engine.owner()
-        self._change(lambda now: now._replace(before=less(now.before, me)) if me in now.before else now)
+        self._change(lambda now: now._replace(before=without_one(now.before, me)) if me in now.before else now)
 
     def _go_on(self, number: int, me: int) -> None:
-        """The last one is here: run the action, if there is one, and let everybody go on."""
+        """All have arrived: run the action, if there is one, and let all parties go on."""
         if self._action is not None:
             try:
                 self._action()
             except BaseException as error:
                 self._break(number, f"its action raised {error!r}")
-                self._change(lambda now: told(now, number, me))
+                self._change(lambda now: with_told(now, number, me))
                 raise
             now = self._change(lambda now: following(now, now.arrived, seated=False) if is_open(now, number) else now)
             if (broken := fate(now, number)) is not None:
-                self._change(lambda now: told(now, number, me))
+                self._change(lambda now: with_told(now, number, me))
                 raise self._error(number, broken)
         self._engine.announce(self._opened)
 
     def _change(self, function: Callable[[Round], Round]) -> Round:
-        return (self._shared if self._seating is None else self._seating).change(function)
+        return (self._shared if self._fast_path is None else self._fast_path).change(function)
 
     def _look(self) -> Round:
-        return self._shared.look() if self._seating is None else self._seating.seen()
+        return self._shared.look() if self._fast_path is None else self._fast_path.seen()
 
     # -- breaking ----------------------------------------------------------------------------------------
 
@@ -262,7 +276,7 @@ class Barrier(Primitive):
         self._engine.announce(self._opened)
 
     def _to_tell(self, failed: tuple[tuple[int, Break, Owners], ...]) -> tuple[tuple[int, Break, Owners], ...]:
-        """Without those who will never ask."""
+        """Drop the dead from those that have yet to raise the error."""
         gone = set(dead_of(self._engine, {owner for _, _, untold in failed for owner in untold}))
         living = ((number, why, tuple(o for o in untold if o not in gone)) for number, why, untold in failed)
         return tuple(one for one in living if one[2])
@@ -279,16 +293,17 @@ class Barrier(Primitive):
 
     # -- the dead ----------------------------------------------------------------------------------------
 
-    def _looked_over(self, now: Round, me: int) -> Round:
-        """What is here when `me` arrives: nothing, if all who left it have ended. Costs nothing for who was met before.
+    def _checked(self, now: Round, me: int) -> Round:
+        """The state that `me` arrives in: an empty round, if all processes in the state have ended. Costs nothing if
+        this handle has seen them alive before.
 
-        Raises ValueError if those who live want another number of parties.
+        Raises ValueError if those that live want another number of parties.
         """
         concerned = now.arrived + now.before + (now.broken[2] if now.broken else ())
-        if self._met.issuperset(concerned) and now.parties == self._parties:
+        if self._known_owners.issuperset(concerned) and now.parties == self._parties:
             return now
-        gone = dead_of(self._engine, set(concerned) - self._met)
-        self._met.update(set(concerned).difference(gone))
+        gone = dead_of(self._engine, set(concerned) - self._known_owners)
+        self._known_owners.update(set(concerned).difference(gone))
         if not concerned:
             return now._replace(parties=self._parties)
         if len(gone) == len(set(concerned)):
@@ -304,7 +319,7 @@ class Barrier(Primitive):
         return now
 
     def _look_for_dead(self, number: int, me: int) -> None:
-        """Break the round if it can't be filled any more, or if one of those who wait in it has ended."""
+        """Break the round if it can't be filled any more, or if a party that waits in it has ended."""
         now = self._look()
         if not is_open(now, number):
             return

@@ -1,17 +1,18 @@
-"""How the parties of a barrier arrive without a lock: each by a word of its own.
+"""Fast path of a barrier: the parties arrive without a lock, each by one word in a register slot of its own (a seat).
 
-After a round to which each party came from another process, and not for the first time, those are *seated*: the shared
-state stays as it is, and who arrives in one of the next rounds puts into its seat how often it has arrived since. It
-goes on once all have arrived as often.
+The fast path opens after a round to which each party came from another process, and not for the first time. From then
+on the shared state stays as it is. A party arrives by writing into its seat how often it has arrived since, and goes on
+once all parties have arrived as often.
 
-Whatever is not just one more arrival (a party that is not seated, one that waited too long or ended, `abort`, `reset`,
-`leave`) closes the seats first. The facts that decide: who closes, with the state locked, first writes that they are
-closed and then reads all words; who arrives first puts its word and then reads whether they are closed. So of the two
-at least one sees the other (Dekker's way), and nobody goes on by what it sees once they are closed: if anybody went on
-before, all words for that were there, and are counted. Who finds them closed right after its word was put asks the
-state, in which whoever closed them has written how far each had come. An owner's seat is never another's before that
-owner has ended, so a word that comes late harms nobody. (But for a host that was taken for dead, is back on the
-network, and writes on, when all seats had been taken meanwhile.)
+Everything else than one more arrival closes the fast path first: a party without a seat, a party that waited too long
+or ended, `abort`, `reset`, `leave`. The facts that decide, as in Dekker's algorithm: a closer locks the state, writes
+that the seats are closed, and then reads all words; an arrival writes its word, and then reads whether the seats are
+closed. So at least one of the two sees the other. No party goes on after it has seen the seats closed; if a party went
+on before, all words of that round were written, and the closer counts them. A party that finds the seats closed right
+after its write reads the state, where the closer has recorded how far each party had come.
+
+A seat goes to another owner only after its owner has ended, so a late word harms nobody. The exception is a host that
+was declared dead and comes back to the network to write, when all seats were given away meanwhile.
 """
 
 from __future__ import annotations
@@ -23,53 +24,54 @@ from typing import NamedTuple
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.register import Seat, Seats
-from psync.sync.barrier.state import LAST, OFTEN, Owners, Round, come_on, times_of, word_of
-from psync.sync.shared_state import Shared
+from psync.sync.barrier.state import MAX_ROUND, MAX_TIMES, Owners, Round, advanced, times_of, word_of
+from psync.sync.shared_state import SharedState
 from psync.sync.wait import dead_of
 
 
 class Arrival(NamedTuple):
-    """Somebody has arrived by its seat, and counts."""
+    """One arrival on the fast path."""
 
     owner: int
     round: int
-    """In which it has arrived."""
+    """The round in which it arrived."""
     since: int
-    """Since which round all are seated,"""
+    """The round from which on the fast path is open."""
     owners: Owners
-    """who, and"""
+    """All parties."""
     seats: Sequence[int]
-    """where."""
+    """The seat of each of `owners`."""
     word: int
-    """What those have put, at least, who have arrived in this round too."""
+    """The word of this arrival; a party whose word is not smaller has arrived in this round too."""
     last: bool
-    """All the others were there."""
+    """Whether all other parties had arrived."""
     place: int
 
 
 @dataclass(slots=True)
 class _Mine:
-    """What this process knows of its seat. All its handles of one barrier share it, and its threads, in turn."""
+    """What this process knows of its seat. All its handles of one barrier share it, and its threads take turns."""
 
     owner: int
     came: bool = False
-    """Before: who comes once only needs no seat."""
+    """Whether it came to an earlier round: a party that comes only once needs no seat."""
     seat: int = -1
     word: int = 0
-    """The last that was put there."""
+    """The last word that was written there."""
     since: int = 0
-    """From which round on all are seated, as far as it knows; 0 if they are not, as they never are in round 0."""
+    """The round from which on the fast path is open, as far as this process knows; 0 if it is closed. (Round 0 is
+    always on the slow path.)"""
     owners: Owners = ()
     seats: Sequence[int] = ()
-    """Of those; empty as long as they were not looked for."""
+    """The seat of each of `owners`; empty until they are looked up."""
     over: int = 0
-    """How many rounds are over since."""
+    """How many rounds have ended since."""
 
 
-class Seating:
-    """The seats of one barrier. `lock` is held while a party of this process arrives, by its seat or not."""
+class FastPath:
+    """The fast path of one barrier. `lock` is held while a party of this process arrives, on either path."""
 
-    def __init__(self, engine: Engine, shared: Shared[Round], seats: Seats) -> None:
+    def __init__(self, engine: Engine, shared: SharedState[Round], seats: Seats) -> None:
         self._engine = engine
         self._shared = shared
         self._seats = seats
@@ -88,14 +90,14 @@ class Seating:
     # -- arriving ----------------------------------------------------------------------------------------
 
     def arrive(self, parties: int) -> Arrival | None:
-        """With `lock`. None if it has to be done the other way. A word is put, and all are looked at."""
+        """Arrive, with `lock` held: write a word, then read all. None if the party must take the slow path."""
         mine = self._mine()
         since, times = mine.since, mine.over + 1
-        if not since or len(mine.owners) != parties or times > OFTEN:
+        if not since or len(mine.owners) != parties or times > MAX_TIMES:
             return None
         word = word_of(since, times)
         if word <= mine.word or not self._find(mine):
-            return None  # another thread has arrived, and waits; or somebody's seat is damaged
+            return None  # another thread of this process has arrived and waits; or a seat is damaged
         mine.word = word
         self._seats.put(mine.seat, word)
         place = mine.owners.index(mine.owner)
@@ -112,18 +114,18 @@ class Seating:
         return True
 
     def look(self, arrival: Arrival) -> bool | None:
-        """Whether all have arrived as often; None if the seats are closed, or are to be, as a word is damaged."""
+        """Whether all have arrived as often; None if the seats are closed, or have to be because a word is damaged."""
         words, closed = self._seats.words(arrival.seats)
         if closed >= arrival.since:
             return None
         if min(words) < arrival.word:
             return False
-        later = word_of(arrival.since, (arrival.word >> 8 & OFTEN) + 1)
+        later = word_of(arrival.since, (arrival.word >> 8 & MAX_TIMES) + 1)
         return True if all(word in (arrival.word, later) for word in words) else None
 
     def closed(self, arrival: Arrival) -> Arrival | None:
-        """The seats are closed, or are to be: what becomes of an arrival, with the place that it has then. None if its
-        word came too late to count."""
+        """Close the seats if nobody has, and return the arrival with the place that the closer recorded for it. None if
+        its word came too late to count."""
         mine = self._mine()
         if mine.since == arrival.since:
             mine.since = 0
@@ -134,25 +136,25 @@ class Seating:
         return arrival if round_ > arrival.round else None
 
     def went_on(self, arrival: Arrival) -> None:
-        """The round is over."""
+        """Note that the round of this arrival has ended."""
         mine = self._mine()
         if mine.since == arrival.since:
             mine.over = max(mine.over, arrival.round - arrival.since + 1)
 
     def is_lost(self, arrival: Arrival) -> bool:
-        """Whether the round can't be waited for in this way any more: one of the owners has ended, or (as never should
-        be) a word is damaged, or the state is another, and the seats are not closed."""
+        """Whether waiting on the fast path has become useless: an owner has ended, or (which should never be) a word is
+        damaged, or the state changed although the seats are open."""
         now = self._shared.look()
         if not now.seated or now.number != arrival.since or dead_of(self._engine, arrival.owners):
             return True
         words, _ = self._seats.words(arrival.seats)
         return min(times_of(word, arrival.since) for word in words) < 0
 
-    # -- being seated ------------------------------------------------------------------------------------
+    # -- opening -----------------------------------------------------------------------------------------
 
     def take(self, now: Round) -> None:
-        """Within a change, before an arrival: a seat for this party, if it has none, and has come before. Who is in
-        `now` keeps its own."""
+        """Take a seat for this party if it has none and has come before. Call it within a change, before an arrival.
+        The parties in `now` keep their seats."""
         mine = self._mine()
         if mine.seat >= 0 or not mine.came:
             mine.came = True
@@ -171,24 +173,24 @@ class Seating:
             self._seats.give(free, mine.owner)
             mine.seat = free
 
-    def can_seat(self, owners: Owners) -> bool:
-        """Within a change, for one of them."""
+    def is_ready_for(self, owners: Owners) -> bool:
+        """Whether each of `owners` is another process and has a seat. Call it within a change, as one of them."""
         different = set(owners)
         if self._mine().seat < 0 or len(different) < len(owners):
             return False
         return _places(self._seats.look().seats).keys() >= different
 
     def remember(self, now: Round) -> None:
-        """A round has ended so: this party may be seated now."""
+        """Note the state after a round: the fast path may be open now."""
         mine = self._mine()
-        if now.seated and mine.since < now.number <= LAST and mine.owner in now.before and mine.seat >= 0:
+        if now.seated and mine.since < now.number <= MAX_ROUND and mine.owner in now.before and mine.seat >= 0:
             mine.owners, mine.seats, mine.over = now.before, (), 0
             mine.since = now.number
 
     # -- closing -----------------------------------------------------------------------------------------
 
     def change(self, function: Callable[[Round], Round]) -> Round:
-        """`Shared.change`, of a state in which the seats are closed."""
+        """`SharedState.change` of a state in which the fast path is closed."""
         return self._shared.change(lambda now: function(self._closed(now)))
 
     def _closed(self, now: Round) -> Round:
@@ -197,20 +199,21 @@ class Seating:
         self._seats.close(now.number)
         others = {owner for owner, _, _ in now.came}.difference(now.before)
         gone = dead_of(self._engine, others)
-        now = now._replace(came=tuple(one for one in now.came if one[0] not in gone))  # they never ask
-        return come_on(now, dict(self._seats.look().seats))
+        now = now._replace(came=tuple(one for one in now.came if one[0] not in gone))  # the dead never ask
+        return advanced(now, dict(self._seats.look().seats))
 
     def seen(self) -> Round:
-        """`Shared.look`, and how far they have come by their seats."""
+        """`SharedState.look`, advanced by the arrivals on the fast path. Changes nothing."""
         before = None
         while (now := self._shared.look()).seated:
             looked = self._seats.look()
-            if looked.closed < now.number or now == before:  # the same again: whoever closed them was killed then
-                return come_on(now, dict(looked.seats))
+            # the same state twice: the closer was killed before it changed the state
+            if looked.closed < now.number or now == before:
+                return advanced(now, dict(looked.seats))
             before = now
         return now
 
 
 def _places(seats: Sequence[Seat]) -> dict[int, int]:
-    """By owner."""
+    """The number of the seat of each owner."""
     return {seat.owner: number for number, seat in enumerate(seats) if seat.owner}

@@ -1,4 +1,5 @@
-"""One round of a barrier: the state that its parties share, and what can be said of it. Nothing here is changed."""
+"""State of a barrier: one round as an immutable value, and pure functions of it. Nothing here reads or writes a
+store."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 Owners = tuple[int, ...]
 Break = tuple[str, tuple[str, ...], Owners]
-"""Why a round is broken, who is gone, for people, and all whom it concerned."""
+"""Why a round is broken, which parties are gone (as texts), and all owners that it concerned."""
 
 
 class Round(NamedTuple):
@@ -16,17 +17,18 @@ class Round(NamedTuple):
     arrived: Owners = ()
     """In the order of arrival: a process with several threads here stands in it several times."""
     before: Owners = ()
-    """Who took part in the round before this."""
+    """The parties of the round before this."""
     broken: Break | None = None
     acting: bool = False
-    """All have arrived, and the last one runs the action."""
+    """Whether all have arrived and the last one runs the action."""
     failed: tuple[tuple[int, Break, Owners], ...] = ()
-    """Rounds that were broken and then left behind: number, why, and who has not been told yet."""
+    """Earlier rounds that were broken: number, why, and the parties that have not raised the error yet."""
     seated: bool = False
-    """Those of `before` may arrive by their seats, in this round and those that follow, until that is closed: see
-    `seating`. Nobody has arrived otherwise."""
+    """Whether the fast path is open: those of `before` arrive by their seats, in this round and those that follow,
+    until it is closed (see `fast_path`). Nobody has arrived on the slow path then."""
     came: tuple[tuple[int, int, int], ...] = ()
-    """When that was closed: of each, the last round in which it had arrived by its seat, and its place there."""
+    """Recorded when the fast path is closed: each party, the last round in which it arrived by its seat, and its
+    place."""
 
 
 def is_open(now: Round, number: int) -> bool:
@@ -41,20 +43,22 @@ def fate(now: Round, number: int) -> Break | None:
 
 
 def following(now: Round, arrived: Owners, *, seated: bool) -> Round:
-    """All of `arrived` go on."""
+    """The next round, which begins when all of `arrived` go on."""
     return Round(now.number + 1, now.parties, (), arrived, None, False, now.failed, seated, now.came)
 
 
-def told(now: Round, number: int, me: int) -> Round:
-    """`me` knows that round `number` was broken."""
+def with_told(now: Round, number: int, me: int) -> Round:
+    """The state after `me` has raised the error of the broken round `number`."""
     if now.number == number:
-        return now._replace(arrived=less(now.arrived, me))
-    left = ((failed, why, less(untold, me) if failed == number else untold) for failed, why, untold in now.failed)
+        return now._replace(arrived=without_one(now.arrived, me))
+    left = (
+        (failed, why, without_one(untold, me) if failed == number else untold) for failed, why, untold in now.failed
+    )
     return now._replace(failed=tuple(one for one in left if one[2]))
 
 
-def less(owners: Owners, me: int) -> Owners:
-    """`owners`, one of `me` less."""
+def without_one(owners: Owners, me: int) -> Owners:
+    """`owners` with one occurrence of `me` removed."""
     if me not in owners:
         return owners
     at = owners.index(me)
@@ -63,15 +67,15 @@ def less(owners: Owners, me: int) -> Owners:
 
 # -- the words in seats ----------------------------------------------------------------------------------
 
-LAST = (1 << 32) - 1
-"""The largest number of a round from which on one arrives by seats."""
-OFTEN = (1 << 24) - 1
-"""So many times."""
+MAX_ROUND = (1 << 32) - 1
+"""The largest number of a round that can open the fast path: a word has 32 bits for it."""
+MAX_TIMES = (1 << 24) - 1
+"""The largest number of arrivals while the fast path is open: a word has 24 bits for it."""
 
 
 def word_of(number: int, times: int) -> int:
-    """Who puts this has arrived so many times since all are seated, which they are from round `number` on. The larger
-    one is the later one; the last byte is a check."""
+    """The word of a party that has arrived `times` times since round `number` opened the fast path. A later word is
+    larger; the last byte is a checksum."""
     word = number << 32 | times << 8
     folded = word ^ word >> 32
     folded ^= folded >> 16
@@ -79,16 +83,16 @@ def word_of(number: int, times: int) -> int:
 
 
 def times_of(word: int, number: int) -> int:
-    """How often who put this has arrived since round `number`; -1 if it was damaged."""
-    since, times = word >> 32, word >> 8 & OFTEN
+    """How often the writer of this word has arrived since round `number`; -1 if the word is damaged."""
+    since, times = word >> 32, word >> 8 & MAX_TIMES
     if word != word_of(since, times):
         return -1
     return times if since == number else 0
 
 
-def come_on(now: Round, words: Mapping[int, int]) -> Round:
-    """How it stands, as the owners have arrived by seats since: to be closed, so that no more do. Broken, if a word is
-    damaged, or not there."""
+def advanced(now: Round, words: Mapping[int, int]) -> Round:
+    """The state with all arrivals on the fast path counted, and the fast path closed. Broken if a word is damaged or
+    missing."""
     times = [times_of(words.get(owner, -1), now.number) for owner in now.before]
     over, most = min(times), max(times)
     damaged = over < 0 or most > over + 1

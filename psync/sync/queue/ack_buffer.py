@@ -1,14 +1,12 @@
-"""Answers that are recorded a moment later, many together: where a server is asked for each, that is most of the work.
+"""Ack buffer: acknowledgements of a loop's tasks are recorded together, where a server would be asked for each.
 
-What a loop's tasks came to is kept in memory. It is recorded before the loop claims others, waits, or is left; when so
-much has gathered; after PATIENCE seconds, by the thread that looks after what is in hand (see `batches`); and before
-this process looks at what it may have changed. The facts that decide are those of each answer (see `claims`): one whose
-claim was given away meanwhile changes nothing.
+The buffer is in memory. It is recorded before the loop claims more tasks, waits, or is left; when it is full; after
+ACK_DELAY_S, by the reaper thread (see `prefetch`); and before this process reads anything that it may change. The facts
+that decide are those of each acknowledgement (see `claims`): one whose claim was given away meanwhile changes nothing.
 
-Who is killed before that has not answered: those tasks run again, and have lost an attempt. So that a task that kills
-who works on it costs each of the others one attempt at most, only first attempts are answered so.
-
-A forked child has none of it.
+A process that is killed with acknowledgements in the buffer has not made them: those tasks run again, and have used an
+attempt. Only first attempts are buffered, so a task that kills its worker costs each of the others one attempt at most.
+A forked child has an empty buffer.
 """
 
 from __future__ import annotations
@@ -19,98 +17,100 @@ from collections.abc import Callable
 
 from psync.engine.system import fork_hooks
 from psync.errors import PsyncError
-from psync.sync.queue.claims import Answer, Claims
+from psync.sync.queue.claims import Ack, Claims
 
-PATIENCE = 0.05
-"""Seconds for which an answer waits for others, at most; and for which what is in hand waits for a slow task."""
-SHORTEST_LEASE = 20 * PATIENCE
-"""Seconds: a shorter one could run out meanwhile."""
-MANY, MUCH = 256, 1 << 20
-"""Answers, or bytes of them, that are recorded at once, at most."""
+ACK_DELAY_S = 0.05
+"""The longest time for which an acknowledgement waits for others, and prefetched tasks for a slow one."""
+MIN_LEASE_S = 20 * ACK_DELAY_S
+"""A shorter lease could run out while its acknowledgement waits."""
+MAX_ACKS, MAX_ACK_BYTES = 256, 1 << 20
+"""The buffer is full when it has so many acknowledgements, or results of so many bytes."""
 
 
-class Behind:
-    """The answers of this process to one queue's tasks that are not recorded yet."""
+class AckBuffer:
+    """The acknowledgements of this process to one queue's tasks that are not recorded yet."""
 
     def __init__(
-        self, claims: Claims, now: Callable[[], float], *, remote: bool, look_after: Callable[[], object]
+        self, claims: Claims, now: Callable[[], float], *, remote: bool, ensure_reaper: Callable[[], object]
     ) -> None:
         self._claims = claims
         self._now = now
-        self.used = remote and claims.max_attempts > 1 and not 0 < claims.lease < SHORTEST_LEASE
-        """Whether that is worth while: else every answer is recorded at once."""
-        self._look_after = look_after
-        """Called when there is something: that a thread sees to it, if there may be one."""
+        self.enabled = remote and claims.max_attempts > 1 and not 0 < claims.lease < MIN_LEASE_S
+        """Whether buffering is worth while; if not, every acknowledgement is recorded at once."""
+        self._ensure_reaper = ensure_reaper
+        """Called when the buffer is no longer empty: a thread must record it in time."""
         self._loops = 0
-        self._answers: list[Answer] = []
+        self._acks: list[Ack] = []
         self._bytes = 0
         self._since = 0.0
-        """When the first of them was given."""
+        """When the oldest acknowledgement was given."""
         self.after_fork()
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
+        """Called in a forked child: the acknowledgements are the parent's."""
         self._loops = self._bytes = 0
-        self._answers = []
+        self._acks = []
         self._adding = threading.Lock()
         self._recording = threading.RLock()
         self._busy = False
-        """Whether the thread that has `_recording` is at it."""
+        """Whether the thread that holds `_recording` is recording."""
 
-    def begin(self) -> None:
-        """A loop has begun."""
+    def begin_loop(self) -> None:
+        """A loop has begun: acknowledgements may be buffered."""
         with self._adding:
             self._loops += 1
 
-    def end(self) -> None:
-        """A loop is over. Its answers are recorded, or it raises why not; then they may be later."""
+    def end_loop(self) -> None:
+        """A loop is over: record its acknowledgements, or raise why not; then a later call may record them."""
         with self._adding:
             self._loops -= 1
         self.record()
 
-    def add(self, answer: Answer) -> bool:
-        """Record it in a moment; False if nobody would see to that: then it is for the caller to do."""
+    def add(self, ack: Ack) -> bool:
+        """Buffer an acknowledgement; False if no loop would record it: then the caller has to."""
         with self._adding:
-            if not self.used or self._loops <= 0:
+            if not self.enabled or self._loops <= 0:
                 return False
-            if not self._answers:
+            if not self._acks:
                 self._since = self._now()
-            self._answers.append(answer)
-            self._bytes += len(answer.ops or b"")
-            full = len(self._answers) >= MANY or self._bytes >= MUCH
+            self._acks.append(ack)
+            self._bytes += len(ack.ops or b"")
+            full = len(self._acks) >= MAX_ACKS or self._bytes >= MAX_ACK_BYTES
         if full:
             self.record()
-        elif len(self._answers) == 1:
-            self._look_after()
+        elif len(self._acks) == 1:
+            self._ensure_reaper()
         return True
 
     def record(self) -> None:
-        """All that was added before this call is recorded, or given away. Raises what an answer raises; those that were
-        not recorded are kept then, for the next call."""
-        if not self._answers:
+        """Record all that was added before this call. Raises what the store raises; acknowledgements that were not
+        recorded stay in the buffer then, for the next call."""
+        if not self._acks:
             return
         with self._recording:
-            if self._busy:  # in this very thread: the collector ends a forgotten loop at any moment
+            if self._busy:  # in this very thread: the garbage collector may end a forgotten loop at any moment
                 return
             self._busy = True
             try:
-                answers = self._answers[:]
-                self._claims.finish_all(answers)
+                acks = self._acks[:]
+                # all of them again after an error: one that was recorded has no claim left, so it changes nothing
+                self._claims.finish_all(acks)
                 with self._adding:
-                    del self._answers[: len(answers)]
-                    self._bytes = sum(len(answer.ops or b"") for answer in self._answers)
+                    del self._acks[: len(acks)]
+                    self._bytes = sum(len(ack.ops or b"") for ack in self._acks)
                     self._since = self._now()
             finally:
                 self._busy = False
 
     def record_quietly(self) -> None:
-        with contextlib.suppress(PsyncError):  # the next call says so, or the tasks go back when this process ends
+        with contextlib.suppress(PsyncError):  # the next call raises it, or the tasks come back when this process ends
             self.record()
 
     def is_due(self, now: float) -> bool:
-        """Whether the first of them has waited for so long that the next chance may come too late."""
-        return bool(self._answers) and now - self._since >= PATIENCE / 2
+        """Whether the oldest acknowledgement has waited so long that the next chance may come too late."""
+        return bool(self._acks) and now - self._since >= ACK_DELAY_S / 2
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._answers)
+        """Whether the buffer holds any."""
+        return bool(self._acks)

@@ -1,12 +1,12 @@
-"""Who holds which task, how a claim ends, and what becomes of the claims of those who can't end them any more.
+"""Claims: which process holds which task, how a claim ends, and how the claims of dead processes are given back.
 
-A worker is known by its owner number, in ``<queue>/holders/``. Whoever comes by and finds a holder dead (by proof)
-gives its tasks back. What has a lease is given back, too, when it was seen unchanged for so long, by whoever looks, on
-its own clock. Either way an attempt is used up, if it was begun.
+On disk: a worker is registered by its owner number in ``<queue>/holders/``. Any process that finds a holder dead (by
+proof) gives its tasks back. A claim with a lease is also given back when a process has seen it unchanged for the length
+of the lease, on that process's own clock. Either way the task has used an attempt if it was begun.
 
-The facts that decide: a task is mine when its mark names me, begun when its mark's beat is not 0, and ended by the
-change of just that mark. A result is written while the mark is certain to be mine, before it goes to DONE; a crash in
-between is found by looking for the letter.
+The facts that decide: a task is mine while its mark names me, it is begun when the mark's beat is not 0, and its claim
+ends by the change of exactly that mark. A result is written while the mark is certain to be mine and before the mark
+becomes DONE. After a crash in between, `recover` finds the result and completes the change.
 """
 
 from __future__ import annotations
@@ -21,57 +21,54 @@ from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Change, Mark, Record, State
 from psync.engine.contract.values import Alive
 from psync.errors import PsyncError, StaleClaim
-from psync.store.category import MISSING
 from psync.store.codec import codec_of
-from psync.sync.queue.delays import SPARINGLY, until_later
-from psync.sync.queue.priorities import BOUNDED, LEASED, Level, Levels, Location
-from psync.sync.queue.results import Results
-from psync.sync.queue.task import NOTHING, Attempt
-from psync.sync.queue.task_index import Ledger
-from psync.sync.wait import LOOK_FOR_DEAD, until_next_look
+from psync.sync.queue.delays import SCAN_PAUSE_RATIO, delayed_mark
+from psync.sync.queue.priorities import NOTE_BOUNDED, NOTE_LEASED, Priorities, Priority
+from psync.sync.queue.task import NO_RESULT, Attempt
+from psync.sync.queue.task_id import TaskLocation
+from psync.sync.queue.task_index import WITH_RESULT, TaskIndex
+from psync.sync.wait import LOOK_FOR_DEAD_S, until_next_look
 
-SELDOM = 3 * LOOK_FOR_DEAD
-"""Seconds between two looks that take long; a process that was stopped in one is not to take it for slow."""
-MANY = 16
-"""Processes that are looked at one by one, where a server is asked."""
-OFTEN_SEEN = 2
-"""So many looks before must have found a claim unchanged whose lease ran out."""
+MAX_RECOVERY_PAUSE_S = 3 * LOOK_FOR_DEAD_S
+"""The longest pause between two recoveries that take long. A process that was stopped during one must not conclude that
+recovery is slow."""
+MAX_HOLDERS_PROBED = 16
+"""Holders that one recovery probes where a server is asked about each."""
+MIN_SIGHTINGS = 2
+"""A claim whose lease ran out must have been seen unchanged so many times before."""
 _mark = functools.partial(tuple.__new__, Mark)
 _record = functools.partial(tuple.__new__, Record)
-ANSWERED = 1
-"""The beat of a record that is DONE and has a letter: should that be missing, a power cut took it."""
 _DONE, _WAITING = State.DONE, State.WAITING
 
 
-class Answer(NamedTuple):
-    """How a claim ends well."""
+class Ack(NamedTuple):
+    """An acknowledgement: the good end of a claim, to be recorded by `Claims.finish_all`."""
 
-    level: Level
+    priority: Priority
     record: Record
     id: str
     ops: bytes | None
-    """The letter, as it is appended to its bucket; None for a task that is done without a result."""
+    """The result as it is appended to its bucket; None for a task that is done without a result."""
 
 
-class _Ended(Exception):
-    """There is an answer, or a grave, though the mark says that somebody is at work."""
+class _EndedAlready(Exception):
+    """There is a result or a dead letter, though the mark says that the task is claimed."""
 
 
 def owners_in(names: Iterable[str]) -> Iterator[int]:
-    """The owners after whom these entries of ``holders`` are named; what else lies there is passed over."""
+    """The owner numbers in a listing of ``holders``; other entries are passed over."""
     return (int(name, 16) for name in names if len(name) == 16 and not set(name) - set("0123456789abcdef"))
 
 
 class Claims:
-    """The claims on one queue's tasks, and those of this process among them."""
+    """The claims on one queue's tasks: makes, ends and recovers them for this process."""
 
     def __init__(
         self,
         engine: Engine,
         where: str,
-        levels: Levels,
-        ledger: Ledger,
-        results: Results,
+        priorities: Priorities,
+        index: TaskIndex,
         *,
         lease: float,
         max_attempts: int,
@@ -79,47 +76,51 @@ class Claims:
         self.lease = lease
         self.max_attempts = max_attempts
         self.workers = 1
-        """How many processes took tasks and have not left, when that was last looked up."""
+        """How many processes took tasks and have not left, as the last recovery saw it."""
         self._engine = engine
         self._codec = codec_of(engine.format)
         self._where = where
         self._holders = where + "/holders"
-        self._levels = levels
-        self._main = levels.main.log
-        self._ledger = ledger
-        self._results = results
-        self._who = engine.owner
-        self._take = levels.take
-        self._owner = 0
+        self._priorities = priorities
+        self._main = priorities.main.log
+        self._index = index
+        self._results = index.results
+        self._owner_now = engine.owner
+        self._take = priorities.take
+        self._registered = 0
+        """The owner number that this process last registered; a forked child has another one."""
         self.next_look = engine.now() + until_next_look(engine, 0.0)
         self.looked = False
+        """Whether this process has recovered once."""
         self._seen: dict[tuple[int, int, Mark], tuple[float, int]] = {}
-        """Since when each claim with a lease stands unchanged, as far as is known here, and how often it was seen."""
+        """For each claim with a lease: since when this process has seen it unchanged, and how many times."""
 
     # -- making claims ---------------------------------------------------------------------------------
 
-    def take(self, limit: int, beat: int) -> tuple[Level, list[Record]]:
-        """Claim up to `limit` tasks of one priority; begun, if `beat` is not 0."""
-        owner = self._who()
-        if owner != self._owner:
+    def take(self, limit: int, beat: int) -> tuple[Priority, list[Record]]:
+        """Claim up to `limit` tasks of one priority; they are begun if `beat` is not 0."""
+        owner = self._owner_now()
+        if owner != self._registered:
             self._register(owner)
-        level, records = self._take(owner, limit, beat, self.lease)
-        if self._main.noted & BOUNDED and records:
+        priority, records = self._take(owner, limit, beat, self.lease)
+        if self._main.noted & NOTE_BOUNDED and records:
             self._engine.announce(self._where + "/room")
-        return level, records
+        return priority, records
 
     def _register(self, owner: int) -> None:
-        """Leave word that this process may hold tasks, before it does."""
+        """List this process as a holder before its first claim: after a crash in between there is a holder without
+        tasks, never a claim that no recovery would find."""
         self._engine.create(f"{self._holders}/{owner:016x}", self._codec.dumps(None))
         if self.lease:
-            self._levels.main.log.note(lambda note: note | LEASED)
-        self._owner = owner
+            self._main.note(lambda note: note | NOTE_LEASED)
+        self._registered = owner
 
-    def begin(self, level: Level, records: list[Record]) -> list[Record]:
-        """Of records claimed together, those that nobody has begun before are begun, which is dear one by one.
+    def begin(self, priority: Priority, records: list[Record]) -> list[Record]:
+        """Begin the first attempts among `records` in one request; returns all records as they are now.
 
-        Should this process die, it costs each of them an attempt, as if it had been at it. After that each is begun
-        alone, so a task that kills who works on it costs others one attempt at most. Not where a lease would begin.
+        If this process dies, each of them has used an attempt, as if it had been worked on. Later attempts are begun
+        one by one, so a task that kills its worker costs each other task one attempt at most. With a lease nothing is
+        begun here, because the lease would start to run.
         """
         if self.lease:
             return records
@@ -127,101 +128,106 @@ class Claims:
         begun = [record._replace(mark=record.mark._replace(beat=1)) for record in fresh]
         changes = [Change(old.position, old.mark, new.mark) for old, new in zip(fresh, begun, strict=True)]
         try:
-            done = level.settle_all(changes)
+            done = priority.settle_all(changes)
         except BaseException:
-            for record in (*reversed(begun), *reversed(records)):  # whoever asked for them hears of an error instead
-                self.give_up_quietly(level, record)
+            # some may be begun and some not: give back either form, since the caller gets an error and no tasks
+            for record in (*reversed(begun), *reversed(records)):
+                self.give_up_quietly(priority, record)
             raise
         known = {record.position: record for record, size in zip(begun, done, strict=True) if size}
         return [known.get(record.position, record) for record in records]
 
-    def beat(self, level: Level, record: Record) -> Record | None:
-        """The claim goes on, and shows it; None if it was given away. With a lease under a lock."""
+    def beat(self, priority: Priority, record: Record) -> Record | None:
+        """Begin the task, or show that work goes on; None if the claim was given away. With a lease, under a lock."""
         position, mark, payload = record
         state, attempt, owner, beat, lease = mark
         on: Mark = _mark((state, attempt, owner, beat % 255 + 1, lease))
-        return _record((position, on, payload)) if level.settle(position, mark, on) else None
+        return _record((position, on, payload)) if priority.settle(position, mark, on) else None
 
     # -- ending claims ---------------------------------------------------------------------------------
 
-    def finish(self, level: Level, record: Record, id: str, result: Any) -> bool:
-        """False if the claim was given away: then nothing was changed. So with the others here."""
+    def finish(self, priority: Priority, record: Record, id: str, result: Any) -> bool:
+        """End the claim well. False if it was given away: then nothing was changed. So with all that end claims."""
         position, mark, _ = record
-        if result is NOTHING:
-            return level.settle(position, mark, _mark((_DONE, mark[1], 0, 0, 0.0)))
-        return self._write(level, record, id, self._codec.item(id, result))
+        if result is NO_RESULT:
+            return priority.settle(position, mark, _mark((_DONE, mark[1], 0, 0, 0.0)))
+        return self._record_result(priority, record, id, self._codec.item(id, result))
 
-    def _write(self, level: Level, record: Record, id: str, ops: bytes) -> bool:
+    def _record_result(self, priority: Priority, record: Record, id: str, ops: bytes) -> bool:
+        """Append the result and end the claim: `Log.answer` appends only while the mark is certain to be ours."""
         position, mark, _ = record
-        new: Mark = _mark((_DONE, mark[1], 0, ANSWERED, 0.0))
-        return self._results.write(id, ops, lambda bucket, ops: level.answer(position, mark, new, bucket, ops))
+        new: Mark = _mark((_DONE, mark[1], 0, WITH_RESULT, 0.0))
+        return self._results.set_pickled(id, ops, lambda bucket, ops: priority.answer(position, mark, new, bucket, ops))
 
-    def answer(self, level: Level, record: Record, id: str, result: Any) -> Answer:
-        """For `finish_all`. Raises what pickling raises."""
-        return Answer(level, record, id, None if result is NOTHING else self._codec.item(id, result))
+    def ack(self, priority: Priority, record: Record, id: str, result: Any) -> Ack:
+        """An acknowledgement for `finish_all`. Raises what pickling raises."""
+        return Ack(priority, record, id, None if result is NO_RESULT else self._codec.item(id, result))
 
-    def finish_all(self, answers: Sequence[Answer]) -> None:
-        """`finish` for each. If it raises, any of them may have been recorded: then all of them again."""
-        by_level: dict[Level, list[Answer]] = {}
-        for answer in answers:
-            by_level.setdefault(answer.level, []).append(answer)
-        for level, its in by_level.items():
-            sizes = level.settle_all([self._change(answer) for answer in its])
-            for answer, size in zip(its, sizes, strict=True):
-                if answer.ops is not None and size is not None:
+    def finish_all(self, acks: Sequence[Ack]) -> None:
+        """`finish` for each. If it raises, any of them may have been recorded: repeat the call with all of them."""
+        by_priority: dict[Priority, list[Ack]] = {}
+        for ack in acks:
+            by_priority.setdefault(ack.priority, []).append(ack)
+        for priority, its in by_priority.items():
+            sizes = priority.settle_all([self._change(ack) for ack in its])
+            for ack, size in zip(its, sizes, strict=True):
+                if ack.ops is not None and size is not None:
                     if size:
-                        self._results.grown(answer.id, size)
-                    else:  # something else's pickle is there
-                        self._write(*answer[:3], answer.ops)
+                        self._results.grown(ack.id, size)
+                    else:  # the bucket holds a pickle of another writer: this result has to be merged into it
+                        self._record_result(*ack[:3], ack.ops)
 
-    def _change(self, answer: Answer) -> Change:
-        _, (position, mark, _), id, ops = answer
+    def _change(self, ack: Ack) -> Change:
+        _, (position, mark, _), id, ops = ack
         if ops is None:
             return Change(position, mark, Mark(_DONE, mark.attempt))
-        return Change(position, mark, Mark(_DONE, mark.attempt, beat=ANSWERED), self._results.growing(id), ops)
+        return Change(position, mark, Mark(_DONE, mark.attempt, beat=WITH_RESULT), self._results.growing(id), ops)
 
     def set_back(
         self,
-        level: Level,
+        priority: Priority,
         record: Record,
         id: str,
         tried: int,
         why: str,
         *,
         delay: float = 0.0,
-        for_good: bool = False,
+        fatal: bool = False,
         check: Callable[[], object] | None = None,
     ) -> bool:
-        """Give a claimed task back, perhaps for later, or bury it if its attempts are used up.
+        """Give a claimed task back, perhaps for later; make it dead if that is `fatal` or its attempts are used up.
 
         `check` is called while the claim can't change; if it raises, nothing is done.
         """
         position, mark, payload = record
-        if for_good or mark.attempt >= self.max_attempts:
+        if fatal or mark.attempt >= self.max_attempts:
             new = Mark(State.DEAD, mark.attempt)
         elif delay:
-            new = until_later(self._engine, delay, mark.attempt)
+            new = delayed_mark(self._engine, delay, mark.attempt)
         else:
             new = Mark(State.WAITING, mark.attempt)
 
-        def remember() -> None:
+        def write_first() -> None:
+            # History and dead letter before the mark, both idempotent: after a crash in between the claim still
+            # stands, and the recovery that gives it back writes them again.
             if check is not None:
                 check()
-            self._ledger.remember(id, Attempt(tried + mark.attempt, self._engine.describe(mark.owner), why))
+            self._index.add_attempt(id, Attempt(tried + mark.attempt, self._engine.describe(mark.owner), why))
             if new.state is State.DEAD:
-                self._ledger.bury(id, Location(level.priority, position), payload)
+                self._index.add_dead_letter(id, TaskLocation(priority.number, position), payload)
 
-        return level.settle(position, mark, new, remember)
+        return priority.settle(position, mark, new, write_first)
 
-    def give_up(self, level: Level, record: Record) -> bool:
-        """It was claimed, and never begun: it waits as if it had not been."""
-        return level.settle(record.position, record.mark, Mark(State.WAITING, record.mark.attempt - 1))
+    def give_up(self, priority: Priority, record: Record) -> bool:
+        """Give back a task that was claimed and not begun: it waits as if it had never been claimed."""
+        return priority.settle(record.position, record.mark, Mark(State.WAITING, record.mark.attempt - 1))
 
-    def give_up_quietly(self, level: Level, record: Record) -> None:
-        with contextlib.suppress(PsyncError):  # or it comes back when this process ends
-            self.give_up(level, record)
+    def give_up_quietly(self, priority: Priority, record: Record) -> None:
+        with contextlib.suppress(PsyncError):  # if it fails, the task comes back when this process ends
+            self.give_up(priority, record)
 
-    def stale(self, record: Record, id: str, queue: str) -> StaleClaim:
+    def stale_error(self, record: Record, id: str, queue: str) -> StaleClaim:
+        """The error of every verb that comes after the claim was given away."""
         return StaleClaim(
             f"task {id!r} of queue {queue!r} was given to somebody else after attempt {record.mark.attempt} began; "
             "this answer came too late and was not recorded",
@@ -229,69 +235,73 @@ class Claims:
             token=record.mark.attempt,
         )
 
-    # -- the dead, and those who are too slow ----------------------------------------------------------
+    # -- recovering the claims of dead and of slow workers ---------------------------------------------
 
     def recover(self) -> int:
         """Give back the tasks of workers that are dead, and those whose lease ran out; returns how many."""
         begun = self._engine.now()
         holders = self._engine.entries(self._holders)[0]
-        dead = {owner for owner in self._to_look_at(holders) if self._engine.alive(owner) is Alive.NO}
+        dead = {owner for owner in self._to_probe(holders) if self._engine.alive(owner) is Alive.NO}
         self.workers = max(1, len(holders) - len(dead))
-        self._levels.main.log.counts()  # learns of the note
+        self._main.counts()  # refreshes the note
         returned = 0
-        if dead or self._levels.main.log.noted & LEASED:
-            returned = self._look_through(dead, begun)
+        if dead or self._main.noted & NOTE_LEASED:
+            returned = self._give_back(dead, begun)
         for owner in dead:
+            # after its tasks: a crash before this line leaves the holder listed, and the next recovery repeats the scan
             self._engine.delete(f"{self._holders}/{owner:016x}")
         self.looked = True
         now = self._engine.now()
-        # where a server is asked, of many each looks the less often the more they are
-        pause = until_next_look(self._engine, (now - begun) * max(1.0, self.workers / MANY))
-        self.next_look = now + max(pause, min(SPARINGLY * (now - begun), SELDOM))
+        # where a server is asked, each of many workers recovers the less often the more they are
+        pause = until_next_look(self._engine, (now - begun) * max(1.0, self.workers / MAX_HOLDERS_PROBED))
+        self.next_look = now + max(pause, min(SCAN_PAUSE_RATIO * (now - begun), MAX_RECOVERY_PAUSE_S))
         return returned
 
-    def _to_look_at(self, holders: list[str]) -> list[int]:
-        """All of them; of many of whom a server is asked, some: others look at others."""
+    def _to_probe(self, holders: list[str]) -> list[int]:
+        """All holders; a random sample of many where a server is asked, since the other workers sample others."""
         owners = list(owners_in(holders))
-        return random.sample(owners, MANY) if self._engine.remote and len(owners) > MANY else owners
+        sampled = self._engine.remote and len(owners) > MAX_HOLDERS_PROBED
+        return random.sample(owners, MAX_HOLDERS_PROBED) if sampled else owners
 
-    def _look_through(self, dead: set[int], now: float) -> int:
+    def _give_back(self, dead: set[int], now: float) -> int:
+        """Return every claim of a dead owner and every claim whose lease ran out; returns how many can be claimed."""
         seen = {}
         returned = 0
-        for level in self._levels.all():
-            claims = level.log.claims()
+        for priority in self._priorities.all():
+            claims = priority.log.claims()
             read = self._engine.now()
-            # what was begun first, then the others from the last to the first, as each is the first to be taken again
+            # Begun claims first, then unbegun ones in reverse: the task that is returned last is claimed first, so they
+            # keep their order at the head of the queue.
             for record in sorted(claims, key=lambda claim: (claim.mark.beat == 0, -claim.position)):
                 mark = record.mark
                 if mark.owner in dead:
-                    returned += self._return(level, record, "its worker died")
+                    returned += self._return(priority, record, "its worker died")
                 elif mark.lease:
-                    key = level.priority, record.position, mark
+                    key = priority.number, record.position, mark
                     since, times = self._seen.get(key, (read, 0))
                     seen[key] = since, times + 1
-                    # more than twice: once in a while the beat has just gone round
-                    if now - since >= mark.lease and times >= OFTEN_SEEN:
-                        returned += self._return(level, record, f"its lease of {mark.lease:g} seconds ran out")
+                    # more than one sighting, because the beat wraps around once in a while
+                    if now - since >= mark.lease and times >= MIN_SIGHTINGS:
+                        returned += self._return(priority, record, f"its lease of {mark.lease:g} seconds ran out")
         self._seen = seen
         return returned
 
-    def _return(self, level: Level, record: Record, why: str) -> bool:
-        """What somebody can't end any more goes where it would have gone; True if it can be taken again."""
+    def _return(self, priority: Priority, record: Record, why: str) -> bool:
+        """Complete what the holder of a claim can't end any more; True if the task can be claimed again."""
         position, mark, payload = record
-        id, tried = self._ledger.id_in(payload, level, position)
-        location = Location(level.priority, position)
+        id, tried = self._index.id_in(payload, priority, position)
+        location = TaskLocation(priority.number, position)
 
         def check() -> None:
-            # only now: till here it may have been about to end
-            if self._results.letter(id) is not MISSING or self._ledger.is_dead_at(id, location):
-                raise _Ended
+            # under the lock of the mark: until then the holder may still have been about to end the claim
+            if self._index.has_result(id) or self._index.is_dead_at(id, location):
+                raise _EndedAlready
 
         try:
             if not mark.beat:
-                return level.settle(position, mark, Mark(State.WAITING, mark.attempt - 1), check)
-            return self.set_back(level, record, id, tried, why, check=check)
-        except _Ended:  # between its answer and its mark
-            final = State.DEAD if self._ledger.is_dead_at(id, location) else State.DONE
-            level.settle(position, mark, Mark(final, mark.attempt, beat=ANSWERED if final is _DONE else 0))
+                return priority.settle(position, mark, Mark(State.WAITING, mark.attempt - 1), check)
+            return self.set_back(priority, record, id, tried, why, check=check)
+        except _EndedAlready:  # the holder died between writing the result or dead letter and changing the mark
+            final = State.DEAD if self._index.is_dead_at(id, location) else State.DONE
+            priority.settle(position, mark, Mark(final, mark.attempt, beat=WITH_RESULT if final is _DONE else 0))
             return False

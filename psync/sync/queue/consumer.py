@@ -1,58 +1,57 @@
-"""How tasks come out of a queue: one, several, or one after the other, as soon as there are any.
+"""Consumers: claim the tasks of a queue: one, several, or one after the other, as soon as there are any.
 
-Whoever waits also does what keeps a queue going: it gives back what the dead held, and lets be taken what is due.
+A consumer that waits also keeps the queue going for all: it gives back the tasks of dead workers and releases delayed
+tasks that are due.
 """
 
 from __future__ import annotations
 
+import functools
 import queue
 import random
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psync.engine.contract.engine import Engine, Watch
 from psync.engine.contract.log import Mark, Record, State
 from psync.sync.queue.claims import Claims
 from psync.sync.queue.delays import Delays
-from psync.sync.queue.prefetch import Hand, InHand, Pace
-from psync.sync.queue.priorities import Level, Levels, Location
+from psync.sync.queue.prefetch import Batch, BatchSize, Prefetched
+from psync.sync.queue.priorities import Priorities, Priority
 from psync.sync.queue.put import closed_error
-from psync.sync.queue.task import Task
-from psync.sync.queue.task_index import Ledger
+from psync.sync.queue.task import Settlement, Task
+from psync.sync.queue.task_id import TaskLocation
+from psync.sync.queue.task_index import TaskIndex
 from psync.sync.wait import until_next_look
 
-if TYPE_CHECKING:
-    from psync.sync.queue.work_queue import WorkQueue
-
-LOOKS = 400
-"""Looks for a task, a second, of all processes together that wait for one, where a server is asked."""
+MAX_POLLS_PER_S = 400
+"""Polls for a task by all processes together that wait for one, where a server is asked."""
 
 
-class Taker:
-    """Takes tasks of one queue for this process."""
+class Consumer:
+    """Claims tasks of one queue for this process."""
 
     def __init__(
         self,
-        queue: WorkQueue,
+        settlement: Settlement,
         engine: Engine,
         where: str,
-        levels: Levels,
-        ledger: Ledger,
+        priorities: Priorities,
+        index: TaskIndex,
         claims: Claims,
-        in_hand: InHand,
+        prefetched: Prefetched,
     ) -> None:
-        self._queue = queue
+        self._settlement = settlement
         self._engine = engine
         self._where = where
         self._final = where + "/final"
-        self._levels = levels
-        self._main = levels.main
-        self._log = levels.main.log
-        self._ledger = ledger
+        self._priorities = priorities
+        self._log = priorities.main.log
+        self._index = index
         self._claims = claims
-        self._in_hand = in_hand
-        self._delays = Delays(engine, levels)
+        self._prefetched = prefetched
+        self._delays = Delays(engine, priorities)
         self._now = engine.now
         self._waiting: set[Watch] = set()
 
@@ -65,37 +64,38 @@ class Taker:
         """See `WorkQueue.get_many`."""
         return self._take_many(n) or self._wait(lambda: self._take_many(n), block, timeout)
 
-    def look_now_and_then(self) -> None:
-        """What every process that takes or waits does for all."""
+    def maintain(self) -> None:
+        """Recover claims and release delayed tasks, if this process has not done so for a while."""
         if self._engine.now() >= self._claims.next_look:
             self._claims.recover()
-            self._delays.look()
+            self._delays.release_due()
 
     def _wait(self, take: Callable[[], Any], block: bool, timeout: float | None) -> Any:
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout must not be negative: {timeout!r}")
-        found = self.wait(take, self._is_over, timeout if block else 0.0)
+        found = self._wait_for_task(take, self._is_over, timeout if block else 0.0)
         if found:
             return found
         if self._is_over():
-            raise closed_error(self._queue.name)
+            raise closed_error(self._settlement.queue_name)
         raise queue.Empty
 
     def _is_over(self) -> bool:
-        return self._log.sealed and self._levels.finished()
+        """Whether no task will ever come: the queue is closed and worked off."""
+        return self._log.sealed and self._priorities.finished()
 
-    def wait_to_end(self, timeout: float | None) -> bool:
-        """True once all that was put in so far has ended; False after `timeout` seconds."""
+    def wait_until_finished(self, timeout: float | None) -> bool:
+        """True once every task that was put so far has ended; False after `timeout` seconds."""
 
         def look() -> bool:
-            self.look_now_and_then()
-            return self._levels.finished()
+            self.maintain()
+            return self._priorities.finished()
 
         return bool(self._until(look, lambda: False, timeout, self._engine.watch([self._final])))
 
-    def wait(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
-        """What `take` returns, once that is true; or what is not, when it has `ended`, or after `timeout` seconds."""
-        # who takes has no need to hear of each task that ends: that a closed queue is worked off it learns soon enough
+    def _wait_for_task(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
+        """Return what `take` returns once that is true; a false value once `ended()`, or after `timeout` seconds."""
+        # a consumer that waits for the end of the queue is not woken for each task that ends: it learns soon enough
         names = [] if ended == self._is_over else [self._final]
         return self._until(take, ended, timeout, self._engine.watch(names, taking=self._where))
 
@@ -106,7 +106,7 @@ class Taker:
         timeout: float | None,
         watching: AbstractContextManager[Watch],
     ) -> Any:
-        self._in_hand.behind.record()
+        self._prefetched.ack_buffer.record()  # others may wait for what this process holds back while it sleeps
         deadline = None if timeout is None else self._engine.now() + timeout
         with watching as watch:
             self._waiting.add(watch)
@@ -114,10 +114,10 @@ class Taker:
                 if not self._claims.looked:
                     self._claims.recover()
                 while True:
-                    next_due = self._delays.look()
+                    next_due = self._delays.release_due()
                     if (found := take()) or ended():
                         return found
-                    look_again = self._until_my_look()
+                    look_again = self._until_recovery()
                     left = look_again if deadline is None else deadline - self._engine.now()
                     if left <= 0:
                         return found
@@ -126,124 +126,128 @@ class Taker:
                 self._waiting.discard(watch)
 
     def _pause(self, watch: Watch, seconds: float) -> None:
-        """Where a server is asked, the more processes wait the longer each: one that sees a task is enough."""
-        earliest = self._now() + min(seconds, self._claims.workers / LOOKS if self._engine.remote else 0.0)
+        """Sleep until something changes. Where a server is asked, the pause is the longer the more processes wait: it
+        is enough if one of them sees a new task."""
+        earliest = self._now() + min(seconds, self._claims.workers / MAX_POLLS_PER_S if self._engine.remote else 0.0)
         watch.pause(seconds)
         while (left := earliest - self._now()) > 0:
             watch.pause(left)
 
-    def _until_my_look(self) -> float:
-        """Seconds until who waits should look for the dead. Where a server is asked, one thread looks for all that wait
-        here: whichever wakes first, in the mean as soon as one that waits alone."""
+    def _until_recovery(self) -> float:
+        """Seconds until this waiting thread should look for dead workers. Where a server is asked, one of the waiting
+        threads of this process looks for all: the first to wake, on average as soon as a single one would."""
         pause = until_next_look(self._engine, 0.0)
         others = len(self._waiting) - 1
         return pause + random.uniform(0, pause * others) if others and self._engine.remote else pause
 
     def loop(self, *, drain: bool = True, idle: float | None = None) -> Generator[Task, None, None]:
-        """See `WorkQueue.__iter__`. Without `drain` it ends when no task came for `idle` seconds (None: never), or none
-        will ever come; so who waits has no need to hear of each task that ends."""
-        now, in_hand, behind = self._engine.now, self._in_hand, self._in_hand.behind
-        pace, hand = Pace(far=self._engine.remote), Hand()
-        claims, beat, opened = hand.claims, self._claims.beat, self._opened
-        ended = self._levels.finished if drain else self._is_over
-        late = behind.used
-        in_hand.loops += 1
-        behind.begin()
+        """See `WorkQueue.__iter__`. Without `drain` the loop ends when no task came for `idle` seconds (None: never),
+        or when none will ever come."""
+        now, prefetched, ack_buffer = self._engine.now, self._prefetched, self._prefetched.ack_buffer
+        size, batch = BatchSize(remote=self._engine.remote), Batch()
+        claims, beat, opened = batch.claims, self._claims.beat, self._opened
+        ended = self._priorities.finished if drain else self._is_over
+        buffered = ack_buffer.enabled
+        take = functools.partial(self._take, buffered)
+        prefetched.loops += 1
+        ack_buffer.begin_loop()
         try:
             while True:
                 if claims:
                     try:
-                        level, record = claims.popleft()
-                    except IndexError:  # it was given back at this moment
+                        priority, record = claims.popleft()
+                    except IndexError:  # the reaper gave it back at this moment
                         continue
-                    going: Record | None = record
-                    if not in_hand.remove(record):
-                        going = None  # it was given away since
+                    begun: Record | None = record
+                    if not prefetched.remove(record):
+                        begun = None  # the reaper gave it back before
                     elif not record.mark.beat:
-                        going = beat(level, record)
-                    task = None if going is None else opened(level, going)
+                        begun = beat(priority, record)
+                    task = None if begun is None else opened(priority, begun, buffered)
                 else:
-                    in_hand.wait_for_giver()
-                    behind.record()
-                    if pace.size > 1 and (share := self._share(pace.size)) > 1:
-                        level, records = self._claim(share, together=True)
+                    prefetched.wait_for_giving()
+                    ack_buffer.record()
+                    if size.tasks > 1 and (share := self._share(size.tasks)) > 1:
+                        priority, records = self._claim(share, together=True)
                         if records:
-                            in_hand.fill(hand, level, records)
+                            prefetched.fill(batch, priority, records)
                         else:
-                            pace.size = 1
+                            size.tasks = 1
                         continue
-                    task = self._take() or self.wait(self._take, ended, idle)
+                    task = take() or self._wait_for_task(take, ended, idle)
                     if task is None:
                         return
                 if task is not None:
-                    task._answers_late = late and task._record.mark.attempt == 1
-                    hand.began = began = now()
+                    batch.began = began = now()
                     yield task
                     then = now()
-                    if pace.took(then - began) and claims:
-                        in_hand.give_back_from(hand)
-                    if late and behind.is_due(then):
-                        behind.record()
+                    if size.took(then - began) and claims:
+                        prefetched.give_back_from(batch)
+                    if buffered and ack_buffer.is_due(then):
+                        ack_buffer.record()
         finally:
-            in_hand.loops -= 1
-            in_hand.drop(hand)
+            prefetched.loops -= 1
+            prefetched.drop(batch)
 
     def _share(self, wanted: int) -> int:
+        """At most `wanted`, and no more than this loop's part of the waiting tasks."""
         if not self._claims.looked:
             self._claims.recover()
-        others = self._claims.workers + self._in_hand.loops - 1
-        return max(1, min(wanted, self._levels.waiting() // others))
+        loops = self._claims.workers + self._prefetched.loops - 1
+        return max(1, min(wanted, self._priorities.waiting() // loops))
 
-    def _claim(self, limit: int, *, together: bool = False) -> tuple[Level, list[Record]]:
-        self.look_now_and_then()
-        level, records = self._claims.take(limit, beat=0)
-        if self._in_hand.behind.used and together:
-            records = self._claims.begin(level, records)
-        self._in_hand.add(level, records)
-        return level, records
+    def _claim(self, limit: int, *, together: bool = False) -> tuple[Priority, list[Record]]:
+        """Prefetch up to `limit` tasks."""
+        self.maintain()
+        priority, records = self._claims.take(limit, beat=0)
+        if self._prefetched.ack_buffer.enabled and together:
+            records = self._claims.begin(priority, records)
+        self._prefetched.add(priority, records)
+        return priority, records
 
-    def _take(self) -> Task | None:
+    def _take(self, buffered: bool = False) -> Task | None:
         """A task, begun; None if there is none."""
         claims = self._claims
         while True:
             if self._now() >= claims.next_look:
-                self.look_now_and_then()
-            level, records = claims.take(1, 1)
+                self.maintain()
+            priority, records = claims.take(1, 1)
             if not records:
                 return None
-            task = self._opened(level, records[0])
+            task = self._opened(priority, records[0], buffered)
             if task is not None:
                 return task
 
     def _take_many(self, n: int) -> list[Task]:
         """Tasks that are not begun."""
         while True:
-            level, records = self._claim(n)
-            opened = [self._opened(level, record) for record in records]
+            priority, records = self._claim(n)
+            opened = [self._opened(priority, record, False) for record in records]
             tasks = [task for task in opened if task is not None]
             if tasks or not records:
                 return tasks
 
-    def _opened(self, level: Level, record: Record) -> Task | None:
-        """The task in a record just claimed; None if it is not to be worked on."""
+    def _opened(self, priority: Priority, record: Record, buffered: bool) -> Task | None:
+        """The task in a record that was just claimed; None if nobody is to work on it."""
         try:
             try:
-                id, value, tried = self._ledger.unpack(record.payload)
+                id, value, tried = self._index.unpack(record.payload)
             except Exception as error:
-                self._refuse(level, record, error)
+                self._refuse(priority, record, error)
                 return None
             if id is None:
-                return Task(self._queue, level, record, f"{level.ids}{record.position:x}", value, 0)
-            if self._ledger.is_twin(id, Location(level.priority, record.position)):
-                self._in_hand.remove(record)
-                level.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
+                id = f"{priority.id_prefix}{record.position:x}"
+            elif self._index.is_duplicate(id, TaskLocation(priority.number, record.position)):
+                self._prefetched.remove(record)
+                priority.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
                 return None
-            return Task(self._queue, level, record, id, value, tried)
+            return Task(self._settlement, priority, record, id, value, tried, buffered)
         except BaseException:
-            self._claims.give_up_quietly(level, record)  # whoever asked for it hears of an error instead
+            self._claims.give_up_quietly(priority, record)  # the caller gets an error and no task
             raise
 
-    def _refuse(self, level: Level, record: Record, error: Exception) -> None:
-        self._in_hand.remove(record)
-        id, tried = self._ledger.id_in(record.payload, level, record.position)
-        self._claims.set_back(level, record, id, tried, f"can't be read here: {error!r}")
+    def _refuse(self, priority: Priority, record: Record, error: Exception) -> None:
+        """Give back a task that can't be unpickled here: another worker may have the module that it needs."""
+        self._prefetched.remove(record)
+        id, tried = self._index.id_in(record.payload, priority, record.position)
+        self._claims.set_back(priority, record, id, tried, f"can't be read here: {error!r}")

@@ -1,13 +1,14 @@
-"""A queue goes to another store: what is not finished waits there again, in the same order, under the same ids.
+"""Migration: copies a queue to another store; unfinished tasks wait there, in the same order and under the same ids.
 
-A position means something in one store only, so a task gets another one, and its id leads there (as that of a task that
-was revived does). No position is used there that was ever given here: so the ids of tasks that are finished, and were
-made of their positions, are nobody else's, and tell the same as before. A task that somebody had waits again: there is
-nobody there who had it. Its attempts go on counting; towards `max_attempts` they count anew.
+A position means something in one store only, so a task gets another position, and its id leads there, as after a
+revival. The destination gives out no position that was ever given in the source: so the ids of finished tasks that were
+made from positions stay unique, and answer as before. A task that was claimed waits again, because its holder is not at
+the destination. `Task.attempt` goes on counting; towards `max_attempts` the count begins anew.
 
-Tasks are appended some at a time, and then their ids are set: the append decides. Killed in between, the next run finds
-that the tasks at the end have no ids yet. It goes on where the last one ended: the n-th task there is the n-th here, as
-long as nobody uses the queue meanwhile; that they are the same is looked at before anything is added.
+Tasks are appended in batches, and then their ids are set. The fact that decides is the append: after a crash in
+between, the next run finds that the last tasks have no ids yet, and sets them. It continues where the last run ended:
+the n-th task of the destination is the n-th unfinished task of the source, as long as nobody uses the queue meanwhile.
+The run checks that they are equal before it adds anything.
 """
 
 from __future__ import annotations
@@ -19,21 +20,19 @@ from typing import NamedTuple
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import WAITING, Record, State
-from psync.store.category import MISSING
 from psync.sync.primitive import own_name
-from psync.sync.queue.delays import remaining, until_later
-from psync.sync.queue.priorities import Level, Levels, Location
-from psync.sync.queue.task_index import Ledger
-from psync.sync.queue.work_queue import WorkQueue
+from psync.sync.queue.delays import delayed_mark, remaining
+from psync.sync.queue.priorities import Priorities, Priority
+from psync.sync.queue.task_id import TaskLocation
+from psync.sync.queue.task_index import TaskIndex
 
-AT_ONCE = 500
-"""Tasks that are appended together."""
-KEPT = ("dead", "history", "results")
-"""What of a queue is copied as it is; the rest is made anew there."""
+MAX_TASKS_PER_APPEND = 500
+COPIED_CATEGORIES = ("dead", "history", "results")
+"""The parts of a queue that are copied as they are; the rest is made anew at the destination."""
 
 
 class Moved(NamedTuple):
-    """A task as it is to be there."""
+    """A task as it is to be at the destination."""
 
     id: str
     payload: bytes
@@ -41,97 +40,99 @@ class Moved(NamedTuple):
     """Seconds; 0 for one that waits."""
 
 
-class Unlike(Exception):
-    """The two queues differ in something that is not mended by going on."""
+class QueuesDiffer(Exception):
+    """The two queues differ in something that continuing the copy does not mend."""
 
 
-class Move:
-    """Of one queue, between two stores that nobody else uses meanwhile."""
+class Migration:
+    """The migration of one queue between two stores that nobody else uses meanwhile."""
 
     def __init__(self, source: Engine, destination: Engine, name: str) -> None:
         self.name = name
         self.where = where = own_name("queue", name)
         self._from, self._to = source, destination
-        self._levels = Levels(source, where)
-        self._ledger = Ledger(source, where, self._levels)
-        self._results = WorkQueue(source, name).results
-        self._levels_there = Levels(destination, where)
-        self._ledger_there = Ledger(destination, where, self._levels_there)
+        self._priorities = Priorities(source, where)
+        self._index = TaskIndex(source, where, self._priorities)
+        self._priorities_there = Priorities(destination, where)
+        self._index_there = TaskIndex(destination, where, self._priorities_there)
 
     def ends(self) -> list[list[int]]:
         """Each priority, and where its log ends here: that changes when somebody puts a task, or revives one."""
-        return [[level.priority, level.log.counts().end] for level in self._levels.all()]
+        return [[priority.number, priority.log.counts().end] for priority in self._priorities.all()]
 
     def run(self, told: Callable[[int], object]) -> None:
-        """Everything that is not finished is there; `told` hears of how many were added. Raises `Unlike`."""
-        for level in self._levels.all():
-            there = self._levels_there.level(level.priority)
-            counts = level.log.counts()
-            there.log.begin(counts.end, counts.appended - sum(1 for _ in self._unfinished(level)))
+        """Add every unfinished task to the destination; calls `told` with the size of each batch.
+
+        Raises `QueuesDiffer`.
+        """
+        for priority in self._priorities.all():
+            there = self._priorities_there.use(priority.number)
+            counts = priority.log.counts()
+            there.log.begin(counts.end, counts.appended - sum(1 for _ in self._unfinished(priority)))
             if there.log.counts().sealed:
                 there.log.seal(False)
             for delayed in (False, True):
-                self._add_missing(level, there, delayed, told)
-        main = self._levels.main.log
+                self._add_missing(priority, there, delayed, told)
+        main = self._priorities.main.log
         is_sealed, noted = main.counts().sealed, main.noted
-        self._levels_there.main.log.note(lambda note: note | noted)
+        self._priorities_there.main.log.note(lambda note: note | noted)
         if is_sealed:
-            self._levels_there.main.log.seal()
+            self._priorities_there.main.log.seal()
 
     def differences(self) -> Iterator[str]:
-        """In what the queue there is not what it is here, in words."""
-        if self._levels_there.main.log.counts().sealed != self._levels.main.log.counts().sealed:
+        """Each difference between the two queues, as a sentence."""
+        if self._priorities_there.main.log.counts().sealed != self._priorities.main.log.counts().sealed:
             yield "one of the two is closed, and the other is not"
-        for level in self._levels.all():
-            there = self._levels_there.find(level.priority)
+        for priority in self._priorities.all():
+            there = self._priorities_there.find(priority.number)
             if there is None:
-                yield f"there are no tasks of priority {level.priority}"
+                yield f"there are no tasks of priority {priority.number}"
                 continue
-            if there.log.counts().appended != level.log.counts().appended:
-                yield f"{there.log.counts().appended} tasks were put there, and {level.log.counts().appended} here"
+            if there.log.counts().appended != priority.log.counts().appended:
+                yield f"{there.log.counts().appended} tasks were put there, and {priority.log.counts().appended} here"
             for delayed in (False, True):
-                for here, record in zip_longest(self._here(level, delayed), _there(there, delayed)):
+                for here, record in zip_longest(self._here(priority, delayed), _there(there, delayed)):
                     if here is None or record is None or here.payload != record.payload:
-                        yield f"task {self._told(here, record, there)} is not the same, or only in one of the two"
+                        yield f"task {self._id_of(here, record, there)} is not the same, or only in one of the two"
 
     # -- here --------------------------------------------------------------------------------------------
 
-    def _unfinished(self, level: Level) -> Iterator[Record]:
-        """Without those that are answered, though their worker died before it could say so."""
-        for record in level.log.unfinished():
-            if record.mark.state is State.CLAIMED and self._is_answered(level, record):
+    def _unfinished(self, priority: Priority) -> Iterator[Record]:
+        """The unfinished tasks, without those whose worker died between the result and the status."""
+        for record in priority.log.unfinished():
+            if record.mark.state is State.CLAIMED and self._has_result(priority, record):
                 continue
             yield record
 
-    def _is_answered(self, level: Level, record: Record) -> bool:
-        return self._results.letter(self._ledger.id_in(record.payload, level, record.position)[0]) is not MISSING
+    def _has_result(self, priority: Priority, record: Record) -> bool:
+        return self._index.has_result(self._index.id_in(record.payload, priority, record.position)[0])
 
-    def _here(self, level: Level, delayed: bool) -> Iterator[Moved]:
-        for record in self._unfinished(level):
+    def _here(self, priority: Priority, delayed: bool) -> Iterator[Moved]:
+        for record in self._unfinished(priority):
             mark = record.mark
             if (mark.state is State.DELAYED) is delayed:
-                given, first, tried = self._ledger.parts_of(record.payload)
-                id = given or Location(level.priority, record.position).id
+                given, first, tried = self._index.parts_of(record.payload)
+                id = given or TaskLocation(priority.number, record.position).id
                 more = mark.attempt - (mark.state is State.CLAIMED and not mark.beat)
                 says_all = given is not None and not more
-                payload = record.payload if says_all else self._ledger.packed(id, first, tried + more)
+                payload = record.payload if says_all else self._index.packed(id, first, tried + more)
                 yield Moved(id, payload, remaining(self._from, mark) if delayed else 0.0)
 
     # -- there -------------------------------------------------------------------------------------------
 
-    def _add_missing(self, level: Level, there: Level, delayed: bool, told: Callable[[int], object]) -> None:
-        moved = self._here(level, delayed)
-        last: deque[tuple[str, int]] = deque(maxlen=AT_ONCE)
+    def _add_missing(self, priority: Priority, there: Priority, delayed: bool, told: Callable[[int], object]) -> None:
+        moved = self._here(priority, delayed)
+        last: deque[tuple[str, int]] = deque(maxlen=MAX_TASKS_PER_APPEND)
         for record in _there(there, delayed):
             here = next(moved, None)
             if here is None or here.payload != record.payload:
-                raise Unlike(f"task {self._told(here, record, there)} is not the same in both")
+                raise QueuesDiffer(f"task {self._id_of(here, record, there)} is not the same in both")
             last.append((here.id, record.position))
         self._set_ids(there, last)
         batch: list[Moved] = []
         for one in moved:
             batch.append(one)
-            if len(batch) == (1 if delayed else AT_ONCE):
+            if len(batch) == (1 if delayed else MAX_TASKS_PER_APPEND):
                 self._add(there, batch)
                 told(len(batch))
                 batch = []
@@ -139,19 +140,19 @@ class Move:
             self._add(there, batch)
             told(len(batch))
 
-    def _add(self, there: Level, batch: list[Moved]) -> None:
-        mark = until_later(self._to, batch[0].delay) if batch[0].delay else WAITING
+    def _add(self, there: Priority, batch: list[Moved]) -> None:
+        mark = delayed_mark(self._to, batch[0].delay) if batch[0].delay else WAITING
         positions = there.log.append([one.payload for one in batch], mark)
         self._set_ids(there, zip((one.id for one in batch), positions, strict=True))
 
-    def _set_ids(self, there: Level, tasks: Iterable[tuple[str, int]]) -> None:
-        self._ledger_there.set_locations({id: Location(there.priority, position) for id, position in tasks})
+    def _set_ids(self, there: Priority, tasks: Iterable[tuple[str, int]]) -> None:
+        self._index_there.set_locations({id: TaskLocation(there.number, position) for id, position in tasks})
 
-    def _told(self, here: Moved | None, record: Record | None, there: Level) -> str:
+    def _id_of(self, here: Moved | None, record: Record | None, there: Priority) -> str:
         if here is not None or record is None:
             return repr(here and here.id)
-        return repr(self._ledger_there.id_in(record.payload, there, record.position)[0])
+        return repr(self._index_there.id_in(record.payload, there, record.position)[0])
 
 
-def _there(level: Level, delayed: bool) -> Iterator[Record]:
-    return (record for record in level.log.unfinished() if (record.mark.state is State.DELAYED) is delayed)
+def _there(priority: Priority, delayed: bool) -> Iterator[Record]:
+    return (record for record in priority.log.unfinished() if (record.mark.state is State.DELAYED) is delayed)

@@ -1,12 +1,12 @@
-"""How many tasks an iteration claims at once: as many as are worked off in a moment, and no more than its share.
+"""Prefetch: a loop claims several short tasks at once, as many as it works off in a moment and no more than its share.
 
-What was claimed and is not worked on is in hand: it goes back at once when tasks turn out to be slow, when the loop is
-left, or the engine is closed. So that nothing waits for a slow task that is still being worked on, a thread looks after
-the hands of a process's loops, and after answers that are to be recorded (see `behind`). It is there only while there
-is something of that, or was a moment ago. Who begins a task, or gives it back, is who removes it from what is in hand.
-A forked child has none of it.
+Prefetched tasks are claimed and not begun. They go back at once when tasks turn out to be slow, when the loop is left,
+or when the engine is closed. So that none waits for a slow task that is still being worked on, a reaper thread gives
+them back, and records what is in the ack buffer. The thread runs only while there is something of that, and for
+REAPER_IDLE_S after. The fact that decides within this process: removing the record from `Prefetched`; whoever removes
+it begins the task, or gives it back. A forked child has prefetched nothing.
 
-Not promised: that the thread comes to its turn beside a task that never lets go of the interpreter.
+Not promised: that the thread gets to run beside a task that never releases the interpreter lock.
 """
 
 from __future__ import annotations
@@ -17,192 +17,197 @@ from collections.abc import Callable
 
 from psync.engine.contract.log import Record
 from psync.engine.system import fork_hooks
-from psync.sync.queue.ack_buffer import PATIENCE, Behind
+from psync.sync.queue.ack_buffer import ACK_DELAY_S, AckBuffer
 from psync.sync.queue.claims import Claims
-from psync.sync.queue.priorities import Level
+from psync.sync.queue.priorities import Priority
 
-MOST = 32
-"""Tasks that are claimed at once, at most."""
-MOMENT = 0.002
-"""Seconds: as much work as is claimed at once."""
-SLOW = 0.001
-"""Seconds: a task that takes so long is followed by batches that are small again; two in a row by nothing in hand."""
-FAR, MOST_FAR = 25, 64
-"""So many times as long both are where a server is asked for each claim and each answer; and MOST there."""
-LINGER = 0.2
-"""Seconds for which the thread stays when there is nothing to look after."""
+MAX_BATCH_TASKS = 32
+BATCH_WORK_S = 0.002
+"""As much work as is claimed at once."""
+SLOW_TASK_S = 0.001
+"""After a task that takes so long, batches start small again; after two in a row nothing stays prefetched."""
+REMOTE_SCALE, MAX_REMOTE_BATCH_TASKS = 25, 64
+"""Where a server is asked for each claim and each acknowledgement: both times are so many times as long, and batches
+may be larger."""
+REAPER_IDLE_S = 0.2
+"""The reaper thread ends after so long without work."""
+REAPER_PERIOD_S = ACK_DELAY_S / 2
+REAPER_JOIN_S = 1.0
 
 
-class Pace:
-    """How long tasks take in one loop, and so how many to claim next."""
+class BatchSize:
+    """Measures how long the tasks of one loop take, and so how many to claim next (`tasks`)."""
 
-    def __init__(self, *, far: bool = False) -> None:
-        scale, self._most = (FAR, MOST_FAR) if far else (1, MOST)
-        self._moment, self._slow = MOMENT * scale, SLOW * scale
-        self.size = 1
-        self._spent = 0.0
+    def __init__(self, *, remote: bool = False) -> None:
+        scale, self._max = (REMOTE_SCALE, MAX_REMOTE_BATCH_TASKS) if remote else (1, MAX_BATCH_TASKS)
+        self._work_s, self._slow_s = BATCH_WORK_S * scale, SLOW_TASK_S * scale
+        self.tasks = 1
+        self._spent_s = 0.0
         self._count = 0
-        self._stalled = False
-        """Whether the last task was slow."""
+        self._last_was_slow = False
 
     def took(self, seconds: float) -> bool:
-        """A task was worked on for so long; True if what is in hand should not wait for another like it.
+        """A task took so long; True if prefetched tasks should not wait for another one like it.
 
-        One slow task among short ones may have been made so by somebody else who wanted the processor.
+        One slow task among short ones may only have lost the processor to another process.
         """
-        if seconds >= self._slow:
-            again = self._stalled or seconds >= PATIENCE
-            self.size, self._spent, self._count, self._stalled = 1, 0.0, 0, True
+        if seconds >= self._slow_s:
+            again = self._last_was_slow or seconds >= ACK_DELAY_S
+            self.tasks, self._spent_s, self._count, self._last_was_slow = 1, 0.0, 0, True
             return again
-        self._spent += seconds
+        self._spent_s += seconds
         self._count += 1
-        if self._count >= self.size:
-            fitting = self._moment * self._count / self._spent if self._spent > 0 else self._most
-            self.size = max(1, min(2 * self.size, self._most, int(fitting)))
-            self._spent, self._count = 0.0, 0
-        self._stalled = False
+        if self._count >= self.tasks:
+            fitting = self._work_s * self._count / self._spent_s if self._spent_s > 0 else self._max
+            self.tasks = max(1, min(2 * self.tasks, self._max, int(fitting)))
+            self._spent_s, self._count = 0.0, 0
+        self._last_was_slow = False
         return False
 
 
-class Hand:
-    """What one loop claimed and has not begun, in order. The loop takes from the left, a giver from the right."""
+class Batch:
+    """The tasks that one loop has prefetched, in order. The loop takes from the left, the reaper from the right."""
 
     __slots__ = ("began", "claims")
 
     def __init__(self) -> None:
-        self.claims = deque[tuple[Level, Record]]()
+        self.claims = deque[tuple[Priority, Record]]()
         self.began = 0.0
-        """When the loop came by last, by the engine's clock."""
+        """When the loop last began a task, by the engine's clock."""
 
 
-class InHand:
+class Prefetched:
     """The claims of this process on one queue's tasks that are not begun."""
 
     def __init__(self, claims: Claims, now: Callable[[], float], *, helpers: bool, remote: bool) -> None:
         self._claims = claims
         self._now = now
         self._helpers = helpers
-        """Whether there may be a thread beside those of the caller."""
-        self._all: dict[int, tuple[Level, Record]] = {}
-        """By `id` of the record, which is kept alive here: each is in it once."""
-        self._hands: set[Hand] = set()
-        self.behind = Behind(claims, now, remote=remote, look_after=self._keep)
+        """Whether psync may start a thread here."""
+        self._all: dict[int, tuple[Priority, Record]] = {}
+        """By `id` of the record. The record is kept alive here, so no other can get the same `id`."""
+        self._batches: set[Batch] = set()
+        self.ack_buffer = AckBuffer(claims, now, remote=remote, ensure_reaper=self._ensure_reaper)
         self.loops = 0
         """How many iterations go on in this process."""
-        self._keeper: _Keeper | None = None
+        self._reaper: _Reaper | None = None
         self._starting = threading.Lock()
         self._giving = threading.RLock()
-        """Held by who gives back: the last first, and one at a time, or they would wait in another order than before.
-        Reentrant, because the collector may end a forgotten loop at any moment, in any thread."""
+        """Held while claims are given back: one thread at a time and the last claim first, or the tasks would wait in
+        another order than before. Reentrant, because the garbage collector may end a forgotten loop at any moment, in
+        any thread."""
         fork_hooks.remember(self)
 
-    def add(self, level: Level, records: list[Record]) -> None:
+    def add(self, priority: Priority, records: list[Record]) -> None:
         for record in records:
-            self._all[id(record)] = level, record
+            self._all[id(record)] = priority, record
 
-    def fill(self, hand: Hand, level: Level, records: list[Record]) -> None:
-        """`records`, just added, are in a loop's hand, and looked after."""
-        hand.began = self._now()
-        hand.claims.extend([(level, record) for record in records])
-        self._hands.add(hand)
-        self._keep()
+    def fill(self, batch: Batch, priority: Priority, records: list[Record]) -> None:
+        """Put `records`, just added, into a loop's batch, under the eyes of the reaper."""
+        batch.began = self._now()
+        batch.claims.extend([(priority, record) for record in records])
+        self._batches.add(batch)
+        self._ensure_reaper()
 
-    def _keep(self) -> None:
-        if self._keeper is not None:
+    def _ensure_reaper(self) -> None:
+        if self._reaper is not None:
             return
         with self._starting:
-            if self._keeper is None and self._helpers:
-                self._keeper = _Keeper(self)
-                self._keeper.start()
+            if self._reaper is None and self._helpers:
+                self._reaper = _Reaper(self)
+                self._reaper.start()
 
-    def unkept(self) -> None:
-        """The keeper ends. It looks once more after it has said so: a loop that does not see that is seen."""
-        self._keeper = None
-        if self.behind or any(hand.claims for hand in list(self._hands)):
-            self._keep()
+    def reaper_ended(self) -> None:
+        """Called by the thread as it ends. It looks once more after it is unregistered: a loop that filled its batch
+        too early to start another thread is seen by this look."""
+        self._reaper = None
+        if self.ack_buffer or any(batch.claims for batch in list(self._batches)):
+            self._ensure_reaper()
 
     def remove(self, record: Record) -> bool:
-        """True for the one who may begin the task, or give it back."""
+        """True for the one thread that may begin the task, or give it back."""
         return self._all.pop(id(record), None) is not None
 
     def give_back(self) -> None:
-        """All of it."""
+        """Give back everything that is prefetched."""
         with self._giving:
-            for key in reversed(list(self._all)):  # what is given up is the first to be taken again
-                level, record = self._all.pop(key, (None, None))  # a loop may be faster
-                if level is not None and record is not None:
-                    self._claims.give_up_quietly(level, record)
+            for key in reversed(list(self._all)):  # the task that is given back last is claimed first
+                priority, record = self._all.pop(key, (None, None))  # a loop may have taken it meanwhile
+                if priority is not None and record is not None:
+                    self._claims.give_up_quietly(priority, record)
 
     def leave(self) -> None:
-        """The engine is about to be closed."""
-        self.behind.record_quietly()
+        """The engine is about to be closed: record and give back everything, and end the thread."""
+        self.ack_buffer.record_quietly()
         self.give_back()
-        for hand in list(self._hands):
-            hand.claims.clear()
-        keeper = self._keeper
-        if keeper is not None:
-            keeper.left.set()
-            if keeper is not threading.current_thread():
-                keeper.join(1.0)  # it may be giving something back
+        for batch in list(self._batches):
+            batch.claims.clear()
+        reaper = self._reaper
+        if reaper is not None:
+            reaper.stopped.set()
+            if reaper is not threading.current_thread():
+                reaper.join(REAPER_JOIN_S)  # it may be giving something back
 
-    def give_back_from(self, hand: Hand) -> None:
-        claims = hand.claims
+    def give_back_from(self, batch: Batch) -> None:
+        """Give back what one loop has prefetched."""
+        claims = batch.claims
         with self._giving:
             while claims:
                 try:
-                    level, record = claims.pop()
-                except IndexError:  # the loop was faster
+                    priority, record = claims.pop()
+                except IndexError:  # the loop took the last one meanwhile
                     return
                 if self.remove(record):
-                    self._claims.give_up_quietly(level, record)
+                    self._claims.give_up_quietly(priority, record)
 
-    def wait_for_giver(self) -> None:
-        """Return when all that was being given back can be taken again."""
+    def wait_for_giving(self) -> None:
+        """Return when every claim that is being given back can be made again."""
         with self._giving:
             pass
 
-    def drop(self, hand: Hand) -> None:
-        """The loop is over. Raises what `Behind.end` raises."""
+    def drop(self, batch: Batch) -> None:
+        """The loop is over: give back its batch. Raises what `AckBuffer.end_loop` raises."""
         try:
-            self.give_back_from(hand)
-            self._hands.discard(hand)
+            self.give_back_from(batch)
+            self._batches.discard(batch)
         finally:
-            self.behind.end()
+            self.ack_buffer.end_loop()
 
-    def look_after(self) -> bool:
-        """Give back what waits for a slow task, and record what waits; True if there is anything still."""
-        if self.behind.is_due(self._now()):
-            self.behind.record_quietly()
-        kept = bool(self.behind)
-        for hand in list(self._hands):
-            if hand.claims:
-                if self._now() - hand.began >= PATIENCE:
-                    self.give_back_from(hand)
+    def reap(self) -> bool:
+        """Give back what waits for a slow task, and record due acknowledgements; True if more work may come."""
+        if self.ack_buffer.is_due(self._now()):
+            self.ack_buffer.record_quietly()
+        needed = bool(self.ack_buffer)
+        for batch in list(self._batches):
+            if batch.claims:
+                if self._now() - batch.began >= ACK_DELAY_S:
+                    self.give_back_from(batch)
                 else:
-                    kept = True
-        return kept
+                    needed = True
+        return needed
 
     def after_fork(self) -> None:
+        """Called in a forked child: the claims and the thread are the parent's."""
         self._all.clear()
-        self._hands.clear()
+        self._batches.clear()
         self.loops = 0
-        self._keeper = None
+        self._reaper = None
         self._starting = threading.Lock()
         self._giving = threading.RLock()
 
 
-class _Keeper(threading.Thread):
-    """Looks after the hands of one queue's loops."""
+class _Reaper(threading.Thread):
+    """Calls `Prefetched.reap` periodically."""
 
-    def __init__(self, in_hand: InHand) -> None:
-        super().__init__(name="psync keeper of what is in hand", daemon=True)
-        self._in_hand = in_hand
-        self.left = threading.Event()
+    def __init__(self, prefetched: Prefetched) -> None:
+        super().__init__(name="psync reaper of prefetched tasks", daemon=True)
+        self._prefetched = prefetched
+        self.stopped = threading.Event()
 
     def run(self) -> None:
         idle = 0.0
         try:
-            while idle < LINGER and not self.left.wait(PATIENCE / 2):
-                idle = 0.0 if self._in_hand.look_after() else idle + PATIENCE / 2
+            while idle < REAPER_IDLE_S and not self.stopped.wait(REAPER_PERIOD_S):
+                idle = 0.0 if self._prefetched.reap() else idle + REAPER_PERIOD_S
         finally:
-            self._in_hand.unkept()
+            self._prefetched.reaper_ended()

@@ -1,76 +1,78 @@
-"""The answers to a queue's tasks: a mailbox with a letter for each, by task id."""
+"""Results: a mailbox with a message for each task that was done with a result, by task id.
+
+A result is recorded before the status of its task (see `claims`). So a reader that finds no result and then the status
+DONE looks for the result once more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
-from psync.engine.contract.bucket import Bucket
+from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import State
 from psync.errors import CorruptValue, TaskFailed
-from psync.store.category import MISSING, Append, Category
+from psync.store.category import MISSING, Category
 from psync.store.waiting import NOT_YET
 from psync.sync.mailbox import Mailbox
-from psync.sync.queue.priorities import place_of_answer
+from psync.sync.queue.task_index import TaskIndex
 
-if TYPE_CHECKING:
-    from psync.sync.queue.work_queue import WorkQueue
+
+class HasResults(Protocol):
+    """A work queue, which the results travel with when they are pickled."""
+
+    name: str
+    results: Results
 
 
 class Results(Mailbox):
     """A queue's results by task id. A task done without a result answers None; one that is dead raises `TaskFailed`."""
 
-    def __init__(self, queue: WorkQueue) -> None:
+    def __init__(
+        self, queue: HasResults, engine: Engine, where: str, index: TaskIndex, record_acks: Callable[[], object]
+    ) -> None:
         self._queue = queue
-        self._setup(queue._beside, queue.name, queue._where + "/results", place_of_answer)
+        self._index = index
+        self._record_acks = record_acks
+        self._final = where + "/final"
+        self._set_up(engine, queue.name, where + "/results", index.results)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _results_of, (self._queue,)
 
     @property
-    def _letters(self) -> Category:
-        """What was answered here is recorded before anybody here looks for it."""
-        self._queue._behind.record()
+    def _messages(self) -> Category:
+        """Acknowledgements that this process has buffered are recorded before it reads."""
+        self._record_acks()
         return self._box
 
-    def letter(self, id: str) -> Any:
-        return self._box.get(id, fast_only=False)
-
-    def write(self, id: str, ops: bytes, append: Append | None = None) -> bool:
-        """Without looking whether there is one: the caller, or `append`, makes sure of the task's claim."""
-        return self._box.set_pickled(id, ops, append)
-
-    def growing(self, id: str) -> Bucket:
-        """Where to append a letter, as in `write`; and then `grown`."""
-        return self._box.growing(id)
-
-    def grown(self, id: str, size: int) -> None:
-        self._box.grown(id, size)
-
     def _watched(self, addresses: Iterable[Any]) -> list[str]:
-        return [*super()._watched(addresses), self._queue._where + "/final"]
+        return [*super()._watched(addresses), self._final]
 
-    def _without_letter(self, address: Any) -> Any:
-        state = self._queue._state_of(address)
+    def _without_message(self, address: Any) -> Any:
+        state = self._state(address)
         if state is State.DEAD:
             raise self._failure(address)
-        # looked at again, because the letter comes before the mark
-        return NOT_YET if state is not State.DONE else self._answer(address)
+        return NOT_YET if state is not State.DONE else self._result(address)
 
     def _settled(self, missing: Iterable[Any]) -> list[tuple[Any, Any]]:
-        states = {id: self._queue._state_of(id) for id in missing}
-        found = [(id, self._answer(id)) for id, state in states.items() if state is State.DONE]
+        states = {id: self._state(id) for id in missing}
+        found = [(id, self._result(id)) for id, state in states.items() if state is State.DONE]
         dead = [id for id, state in states.items() if state is State.DEAD]
         if dead and not found and len(dead) == len(states):
-            raise self._failure(dead[0])  # the others were yielded before
+            raise self._failure(dead[0])  # all others were yielded before
         return found
 
-    def _answer(self, id: str) -> Any:
-        """Of a task that is done: the letter, or None if it was done without one."""
-        letter = self.letter(id)
-        if letter is not MISSING:
-            return letter
-        if self._queue._was_answered(id):
+    def _state(self, id: str) -> State | None:
+        self._record_acks()
+        return self._index.state(id)
+
+    def _result(self, id: str) -> Any:
+        """The result of a task that is done, or None if it was done without one."""
+        result = self._box.get(id, fast_only=False)
+        if result is not MISSING:
+            return result
+        if self._index.was_done_with_result(id):
             raise CorruptValue(
                 f"the answer to task {id!r} is gone: it was taken away, or lost in a power cut; put the task once more",
                 key=id,
@@ -79,7 +81,7 @@ class Results(Mailbox):
         return None
 
     def _failure(self, id: str) -> TaskFailed:
-        history = self._queue.history(id)
+        history = self._index.history(id)
         if not history:
             text = f"task {id!r} was lost, in a power cut or to damage, and what became of it; put it once more"
         else:
@@ -87,5 +89,5 @@ class Results(Mailbox):
         return TaskFailed(text, task=id, history=history)
 
 
-def _results_of(queue: WorkQueue) -> Results:
+def _results_of(queue: HasResults) -> Results:
     return queue.results

@@ -1,17 +1,15 @@
-"""A task in the hands of the worker that claimed it: an id, a value, and how it ends."""
+"""Tasks: a claim on one task as the worker sees it, with an id, a value, and the verbs that end the claim."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from psync.engine.contract.log import Record
+from psync.sync.queue.priorities import Priority
 
-if TYPE_CHECKING:
-    from psync.sync.queue.priorities import Level
-    from psync.sync.queue.work_queue import WorkQueue
-
-NOTHING: Any = object()
+NO_RESULT: Any = object()
+"""The default of `Task.done`: the task is done without a result."""
 
 
 class Attempt(NamedTuple):
@@ -30,24 +28,61 @@ class DeadTask(NamedTuple):
     history: list[Attempt]
 
 
+class Settlement(Protocol):
+    """The part of a queue that a `Task` asks to change its claim. Each verb raises `StaleClaim` if the claim is lost.
+
+    `settled`: the task was done, retried or failed through this handle before.
+    """
+
+    queue_name: str
+
+    def touch(self, priority: Priority, record: Record, id: str, settled: bool) -> Record:
+        """Begin the task, or renew its lease; returns the record as it is now."""
+
+    def finish(self, priority: Priority, record: Record, id: str, result: Any, settled: bool, buffered: bool) -> None:
+        """End the claim well. `buffered`: the acknowledgement may be recorded a moment later, with others."""
+
+    def set_back(
+        self,
+        priority: Priority,
+        record: Record,
+        id: str,
+        tried: int,
+        why: str,
+        settled: bool,
+        delay: float,
+        fatal: bool,
+    ) -> None:
+        """Give the task back, perhaps for later; it is dead if that is `fatal` or its attempts are used up."""
+
+
 class Task:
     """A claim on one task. Used with ``with``: leaving cleanly is `done`, an exception is `retry`, and goes on its way.
 
     `attempt` counts from 1 and only grows, so as `token` it fences: a later claim has a larger one. When the claim was
     given away meanwhile, `done`, `retry`, `fail` and `touch` raise `StaleClaim` and change nothing.
 
-    One that came with others (`WorkQueue.get_many`) is begun when its value is first asked for, or by ``with``; that
-    raises `StaleClaim`, too. Until then its end, if this process dies, costs it no attempt.
+    A task that came with others (`WorkQueue.get_many`) is begun when its value is first asked for, or by ``with``; that
+    raises `StaleClaim`, too. If this process dies before, the task has used no attempt.
     """
 
-    __slots__ = ("_answers_late", "_level", "_queue", "_record", "_tried", "_value", "id", "settled")
+    __slots__ = ("_buffered", "_priority", "_record", "_settlement", "_tried", "_value", "id", "settled")
 
-    def __init__(self, queue: WorkQueue, level: Level, record: Record, id: str, value: Any, tried: int) -> None:
+    def __init__(
+        self,
+        settlement: Settlement,
+        priority: Priority,
+        record: Record,
+        id: str,
+        value: Any,
+        tried: int,
+        buffered: bool = False,
+    ) -> None:
         self.id = id
         self.settled = False  # True once it was done, retried or failed here
-        self._answers_late = False  # True if its answer may be recorded a moment later, with others
-        self._queue = queue
-        self._level = level
+        self._buffered = buffered
+        self._settlement = settlement
+        self._priority = priority
         self._record = record
         self._value = value
         self._tried = tried
@@ -70,7 +105,8 @@ class Task:
         return self._tried + self._record.mark.attempt
 
     def __repr__(self) -> str:
-        return f"<Task {self.id!r} of {self._queue.name!r}, attempt {self.attempt}{', settled' * self.settled}>"
+        settled = ", settled" * self.settled
+        return f"<Task {self.id!r} of {self._settlement.queue_name!r}, attempt {self.attempt}{settled}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(
@@ -79,39 +115,43 @@ class Task:
 
     def _begin(self) -> None:
         if not self.settled:
-            self._record = self._queue._go_on(self, self._record)
+            self.touch()
 
     def touch(self) -> None:
         """Show that it is being worked on: a lease begins anew.
 
         No system call where marks are mapped, else a pwrite; with a lease: flock, flock.
         """
-        self._record = self._queue._go_on(self, self._record)
+        self._record = self._settlement.touch(self._priority, self._record, self.id, self.settled)
 
-    def done(self, result: Any = NOTHING) -> None:
-        """Finished; `result`, if given, is in the queue's `results` from now on, exactly once.
+    def done(self, result: Any = NO_RESULT) -> None:
+        """Finish the task; `result`, if given, is in the queue's `results` from now on, exactly once.
 
-        In a loop over the queue, where a server is asked (a network file system, Redis), that of a first attempt is
-        recorded together with others: at most about 0.05 seconds later, and at once for who asks in this process. So a
-        claim that was given away raises nothing here: this changes nothing then. If this process is killed before, the
-        task runs again. What the store raises when it refuses them is raised by whatever records them: the loop, or a
-        later `done`.
+        Makes no system call for the claim itself where marks are mapped, else a pwrite; with a lease: flock, flock. A
+        result costs one `hset` more.
 
-        It is no system call of one's own claim where marks are mapped, else a pwrite; with a lease: flock, flock. A
-        result is one `hset` more.
+        In a loop over the queue, where a server is asked (a network file system, Redis), the end of a first attempt is
+        recorded together with others: at most about 0.05 seconds later, and at once when this process asks for it. So
+        `done` does not raise there if the claim was given away: it changes nothing then. If this process is killed
+        before the record is made, the task runs again. An error of the store is raised by the call that records: the
+        loop, or a later `done`.
         """
-        self._queue._finish(self, result)
+        self._settlement.finish(self._priority, self._record, self.id, result, self.settled, self._buffered)
         self.settled = True
 
     def retry(self, error: object = "given back", delay: float = 0.0) -> None:
         """Give it back, for anybody to take, in `delay` seconds; after `max_attempts` it is dead. `error` goes into its
         history."""
-        self._queue._set_back(self, str(error), delay=delay)
-        self.settled = True
+        self._set_back(error, delay, fatal=False)
 
     def fail(self, error: object) -> None:
-        """It can't be done: it is dead, and `error` is in its history."""
-        self._queue._set_back(self, str(error), for_good=True)
+        """Declare the task dead: it can't be done. `error` goes into its history."""
+        self._set_back(error, 0.0, fatal=True)
+
+    def _set_back(self, error: object, delay: float, *, fatal: bool) -> None:
+        self._settlement.set_back(
+            self._priority, self._record, self.id, self._tried, str(error), self.settled, delay, fatal
+        )
         self.settled = True
 
     def __enter__(self) -> Task:
@@ -127,6 +167,11 @@ class Task:
         if error is None:
             self.done()
         else:
-            import traceback  # only who fails pays for it
+            import traceback  # only a task that fails pays for the import
 
             self.retry("".join(traceback.format_exception(error)))
+
+
+def attempt_since_revival(task: Task) -> int:
+    """Like `Task.attempt`, but counted from 1 again after the task was revived or moved to another store."""
+    return task._record.mark.attempt

@@ -1,9 +1,9 @@
-"""What is known of a queue's tasks by their ids, beside their records: where they are, how they failed, the dead.
+"""Task index: what a queue knows of tasks by id: where their records are, how attempts failed, the dead, the results.
 
-Three hashed categories below the queue: ``ids`` (where the task of an id of the caller's own is, and of one that was
-revived), ``history`` (attempts that did not end well), ``dead`` (graves: where the task died, and what it was).
-A grave counts as long as the task is where it died: to revive it is to set its id to another location,
-and that decides.
+On disk, four hashed categories below the queue: ``ids`` (the location of each task whose id is the caller's own, or
+that was revived), ``history`` (attempts that did not end well), ``dead`` (dead letters: where the task died, and its
+payload), and ``results``. A dead letter counts while the task is where it died: reviving a task sets its id to another
+location, and that is the fact that decides.
 """
 
 from __future__ import annotations
@@ -12,125 +12,161 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from psync.engine.contract.engine import Engine
+from psync.engine.contract.log import Record, State
 from psync.store.category import MISSING, Category
 from psync.store.codec import codec_of, first_of
-from psync.sync.queue.priorities import Level, Levels, Location, location_of, place_of_answer
+from psync.sync.queue.priorities import Priorities, Priority
 from psync.sync.queue.task import Attempt, DeadTask
+from psync.sync.queue.task_id import TaskLocation, bucket_of_result, location_of
 
-_THREE = b"\x87"
-"""How the pickle of a tuple of three ends, before MEMOIZE and STOP."""
+WITH_RESULT = 1
+"""The beat of a DONE record whose task has a result. If that result is missing, a power cut took it."""
+_TUPLE3 = b"\x87"
+"""The opcode that ends the pickle of a tuple of three, before MEMOIZE and STOP."""
 
 
-class Ledger:
-    """The three categories of one queue."""
+class TaskIndex:
+    """The categories of one queue."""
 
-    def __init__(self, engine: Engine, where: str, levels: Levels) -> None:
-        self._levels = levels
+    def __init__(self, engine: Engine, where: str, priorities: Priorities) -> None:
+        self._priorities = priorities
         self._engine = engine
         self._codec = codec_of(engine.format)
         self._ids = Category(engine, where + "/ids")
         self._history = Category(engine, where + "/history")
-        self._graves = Category(engine, where + "/dead")
-        self._letters = Category(engine, where + "/results", place_of_answer)
-        """Looked into for tasks that are put once more."""
+        self._dead_letters = Category(engine, where + "/dead")
+        self.results = Category(engine, where + "/results", bucket_of_result)
 
     # -- where a task is -------------------------------------------------------------------------------
 
-    def location(self, id: str) -> Location | None:
+    def location(self, id: str) -> TaskLocation | None:
         """Where the task is; None for an id that was never given."""
         known = self._ids.get(id, fast_only=False)
         return location_of(id) if known is MISSING else _location(known)
 
     def is_known(self, id: str) -> bool:
-        """Whether there is such a task, or was. Not one that was lost before anything came of it: who puts it once more
-        means it."""
+        """Whether such a task was ever put. False for a task that was lost before it ended in any way: a caller who
+        puts it once more wants it to run."""
         known = self._ids.get(id, fast_only=True)
         if known is MISSING:
             return False
         location = _location(known)
-        return not self.is_lost(location) or self.is_dead_at(id, location) or self._is_answered(id)
+        return not self._is_lost(location) or self.is_dead_at(id, location) or self.has_result(id)
 
     def knows_any(self) -> bool:
         """Whether there ever was a task with an id of the caller's own, or one that was revived."""
         return any(self._engine.entries(self._ids.name))
 
-    def _is_answered(self, id: str) -> bool:
-        return self._letters.get(id, fast_only=False) is not MISSING
+    def has_result(self, id: str) -> bool:
+        """Whether a result was recorded, whatever the status of the task says."""
+        return self.results.get(id, fast_only=False) is not MISSING
 
-    def is_lost(self, location: Location) -> bool:
+    def _is_lost(self, location: TaskLocation) -> bool:
         """Whether a power cut, or damage, took the record of the task there."""
-        level = self._levels.find(location.priority)
-        return level is not None and level.log.lost(location.position)
+        priority = self._priorities.find(location.priority)
+        return priority is not None and priority.log.lost(location.position)
 
-    def set_location(self, id: str, location: Location) -> None:
+    def set_location(self, id: str, location: TaskLocation) -> None:
         self._ids.set(id, [*location])
 
-    def set_locations(self, locations: Mapping[str, Location], *, at_once: bool = True) -> None:
-        """All at one moment; or else those in one bucket."""
+    def set_locations(self, locations: Mapping[str, TaskLocation], *, at_once: bool = True) -> None:
+        """All at one moment; without `at_once`, the locations in one bucket at a time."""
         if locations:
             update = self._ids.update if at_once else self._ids.update_each
             update({id: [*location] for id, location in locations.items()})
 
-    def is_twin(self, id: str, location: Location) -> bool:
-        """True if `id` is another record's: who put this one, or revived it, died before the id was known to be here,
-        and perhaps it was put again."""
+    def is_duplicate(self, id: str, location: TaskLocation) -> bool:
+        """True if `id` belongs to another record.
+
+        The process that put this record, or revived the task, died before it had set the id; since then the task may
+        have been put again.
+        """
         known = self._ids.get(id, fast_only=True)
         if known is not MISSING and _location(known) == location:
-            return False  # as it nearly always is; that changes only when the task is dead
-        with self._levels.main.log.held():
+            return False  # the usual case; it can't change before the task is dead
+        with self._priorities.main.log.held():
             known = self._ids.get(id, fast_only=True)
             if known is MISSING:
                 if id.startswith("#"):
-                    return True  # it is still where it died
+                    return True  # a revival that was not completed: the task is still where it died
                 self.set_location(id, location)
                 return False
             return _location(known) != location
 
+    def find(self, id: str) -> tuple[TaskLocation, Priority, Record | None] | None:
+        """Where the task is, and its record unless that is gone; None for an id that leads nowhere."""
+        location = self.location(id)
+        priority = None if location is None else self._priorities.find(location.priority)
+        if location is None or priority is None:
+            return None
+        return location, priority, priority.log.read(location.position)
+
+    def state(self, id: str) -> State | None:
+        """How far the task has come; None for an id that was never given."""
+        found = self.find(id)
+        if found is None:
+            return None
+        location, priority, record = found
+        if record is not None:
+            return record.mark.state
+        if location.position >= priority.log.counts().end:
+            return None
+        return State.DEAD if self.is_dead_at(id, location) or self._is_lost(location) else State.DONE
+
+    def was_done_with_result(self, id: str) -> bool:
+        """Whether the status of the task says that it has a result, as far as its record is still there."""
+        found = self.find(id)
+        mark = None if found is None or found[2] is None else found[2].mark
+        return mark is not None and mark.state is State.DONE and mark.beat == WITH_RESULT
+
     # -- how it failed ---------------------------------------------------------------------------------
 
     def history(self, id: str) -> list[Attempt]:
+        """The attempts that did not end well."""
         found = self._history.get(id, fast_only=False)
         return [] if found is MISSING else [Attempt(*past) for past in found]
 
-    def remember(self, id: str, attempt: Attempt) -> None:
-        """Bears being done twice."""
+    def add_attempt(self, id: str, attempt: Attempt) -> None:
+        """Add to the history. Idempotent: an attempt of the same number is replaced."""
         history = [past for past in self.history(id) if past.number != attempt.number]
         self._history.set(id, [[*past] for past in (*history, attempt)])
 
-    def bury(self, id: str, location: Location, payload: bytes) -> None:
-        self._graves.set(id, [*location, self._codec.nested(payload)])
+    def add_dead_letter(self, id: str, location: TaskLocation, payload: bytes) -> None:
+        self._dead_letters.set(id, [*location, self._codec.nested(payload)])
 
-    def is_dead_at(self, id: str, location: Location) -> bool:
-        """True if the task has a grave that says it died there."""
-        grave = self._graves.get(id, fast_only=False)
-        return grave is not MISSING and _location(grave[:2]) == location
+    def is_dead_at(self, id: str, location: TaskLocation) -> bool:
+        """True if the task has a dead letter that says it died there."""
+        letter = self._dead_letters.get(id, fast_only=False)
+        return letter is not MISSING and _location(letter[:2]) == location
 
-    def graves(self) -> Iterator[tuple[str, Location, bytes]]:
+    def dead_letters(self) -> Iterator[tuple[str, TaskLocation, bytes]]:
         """Id, location and payload of the dead that were not revived."""
-        for id, (priority, position, payload) in self._graves.everything(_refuse).items():
+        for id, (priority, position, payload) in self._dead_letters.everything(_raise).items():
             location = _location((priority, position))
             if self.location(id) == location:
                 yield id, location, self._codec.unnested(payload)
 
     def dead(self) -> list[DeadTask]:
-        return [DeadTask(id, self._value(payload), self.history(id)) for id, _, payload in self.graves()]
+        """See `WorkQueue.dead`."""
+        return [DeadTask(id, self._value(payload), self.history(id)) for id, _, payload in self.dead_letters()]
 
-    def revive(self, id: str, location: Location, payload: bytes) -> bool:
-        """The task that died at `location` waits again; False if it does not lie there. Raises `Sealed`."""
-        level = self._levels.level(location.priority)
-        with self._levels.main.log.held(), level.log.held():
+    def revive(self, id: str, location: TaskLocation, payload: bytes) -> bool:
+        """Make the task that died at `location` wait again; False if it is not dead there. Raises `Sealed`."""
+        priority = self._priorities.use(location.priority)
+        with self._priorities.main.log.held(), priority.log.held():
             if self.location(id) != location or not self.is_dead_at(id, location):
                 return False
             tried = max((past.number for past in self.history(id)), default=0)
-            # the record first: if we die before the id is set, whoever takes the record finds that it is not the task
-            (position,) = level.append([self.packed(id, self._first_payload(payload), tried)])
-            self.set_location(id, Location(location.priority, position))
+            # The record before the id: after a crash in between, the consumer that claims the record finds that the id
+            # still leads to where the task died (`is_duplicate`), and drops the record.
+            (position,) = priority.append([self.packed(id, self._first_payload(payload), tried)])
+            self.set_location(id, TaskLocation(location.priority, position))
         return True
 
     # -- what a record says ----------------------------------------------------------------------------
 
     def unpack(self, payload: bytes) -> tuple[str | None, Any, int]:
-        """Id (None: that of its location), value, and the attempts before it was revived. Raises what unpickling
+        """Id (None: the id of its location), value, and the attempts before it was revived. Raises what unpickling
         raises, or TypeError."""
         codec = self._codec
         id, value, *tried = codec.unpack(payload)
@@ -139,11 +175,12 @@ class Ledger:
         return (id, codec.unpack(codec.unnested(value))[1], int(tried[0])) if tried else (id, value, 0)
 
     def parts_of(self, payload: bytes) -> tuple[str | None, bytes, int]:
-        """Id (None: that of its location), what was put at first, and the attempts before it was revived or moved.
+        """Id (None: the id of its location), the payload as first put, and the attempts before it was revived or moved.
 
-        The value is not unpickled: its class may be missing here. Raises what unpickling raises for what is no task.
+        The value is not unpickled, because its class may be missing here. Raises what unpickling raises for a payload
+        that is no task.
         """
-        if self._codec.objects and payload[-3:-2] != _THREE:
+        if self._codec.objects and payload[-3:-2] != _TUPLE3:
             return first_of(payload), payload, 0
         id, *more = self._codec.unpack(payload)
         if not isinstance(id, str | None):
@@ -154,36 +191,36 @@ class Ledger:
         """The payload of a task that was put before, at another location."""
         return self._codec.pack((id, self._codec.nested(first), tried))
 
-    def id_in(self, payload: bytes, level: Level, position: int) -> tuple[str, int]:
+    def id_in(self, payload: bytes, priority: Priority, position: int) -> tuple[str, int]:
         """Id and earlier attempts, even where the value can't be unpickled."""
         try:
             id, _, tried = self.parts_of(payload)
-        except Exception:  # it is damaged, or somebody's who is not trusted
+        except Exception:  # it is damaged, or was written by a process that is not trusted
             id, tried = None, 0
-        return id or Location(level.priority, position).id, tried
+        return id or TaskLocation(priority.number, position).id, tried
 
     def _first_payload(self, payload: bytes) -> bytes:
-        """As it was put, before it was ever revived."""
+        """The payload as it was before the task was ever revived."""
         try:
             return self.parts_of(payload)[1]
         except Exception:
             return payload
 
     def _value(self, payload: bytes) -> Any:
-        """What was put; where it can't be unpickled, the exception that says so."""
+        """The value that was put; where it can't be unpickled, the exception that says so."""
         try:
             return self.unpack(payload)[1]
         except Exception as error:
             return error
 
 
-def _location(known: Sequence[int]) -> Location:
-    """Raises ValueError for what is none."""
+def _location(known: Sequence[int]) -> TaskLocation:
+    """Raises ValueError for anything that is no location."""
     priority, position = known
     if type(priority) is not int or type(position) is not int:
         raise ValueError(f"{known!r} is no location of a task")
-    return Location(priority, position)
+    return TaskLocation(priority, position)
 
 
-def _refuse(error: Exception) -> None:
+def _raise(error: Exception) -> None:
     raise error

@@ -1,32 +1,30 @@
-"""Tasks that any number of processes put in and take out, each worked at least once, each answered exactly once.
+"""Work queue: processes put and claim tasks; each task is worked on at least once and has exactly one result.
 
-A queue is a log below ``.psync/queue/`` (one more for each priority that is used): a task is a record, and the record's
-mark says how far it has come. The facts that decide: a task exists once the log ends behind it; it is mine when its
-mark names me; it is done when its mark says so, and it only gets there from *my* mark. Results are a mailbox.
-
-Beside this file: `intake` and `taker` (in and out), `levels` (priorities), `delayed`, `claims` (how they end, and what
-becomes of the dead), `batches`, `behind` (answers that are recorded together), `ledger` (what is known of a task by its
-id), `results`, and `task`.
+On disk, below ``.psync/queue/<name>``: a log (and one more for each other priority in use) in which a task is a record
+and the record's mark is its status. The facts that decide: a task exists once its log ends behind it; it is mine while
+its mark names me; it is done when its mark says so, and only the process that the mark names can change it to that.
+Results are a mailbox beside the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, rejoined
-from psync.engine.contract.log import Mark, Record, Sealed, State, as_lease
+from psync.engine.contract.log import Mark, Sealed, State, as_lease
 from psync.errors import WaitTimeout
-from psync.store.codec import codec_of
+from psync.store.codec import Codec, codec_of
 from psync.sync.primitive import Place, Primitive
-from psync.sync.queue.claims import ANSWERED, Answer, Claims
-from psync.sync.queue.consumer import Taker
-from psync.sync.queue.prefetch import InHand
-from psync.sync.queue.priorities import Levels
-from psync.sync.queue.put import Intake, closed_error
+from psync.sync.queue.claims import Claims
+from psync.sync.queue.consumer import Consumer
+from psync.sync.queue.prefetch import Prefetched
+from psync.sync.queue.priorities import Priorities
+from psync.sync.queue.put import Producer, closed_error
 from psync.sync.queue.results import Results
+from psync.sync.queue.settle import ClaimSettlement
 from psync.sync.queue.task import Attempt, DeadTask, Task
-from psync.sync.queue.task_index import Ledger
+from psync.sync.queue.task_index import TaskIndex
 
 
 class QueueStatistics(NamedTuple):
@@ -79,36 +77,38 @@ class WorkQueue(Primitive):
     ) -> None:
         if max_attempts < 1:
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts!r}")
-        kept = 0.0 if lease is None else as_lease(lease)
+        lease_s = 0.0 if lease is None else as_lease(lease)
         super().__init__(db, name, durability)
         self._codec = codec_of(self._engine.format)
         self.lease = lease
         self.max_attempts = max_attempts
         self.maxsize = maxsize
-        # A mark must not outlast the letter or the grave that it speaks of: so where a mark is asked of the disk,
-        # theirs is asked for to the last.
-        self._beside = self._engine if self._engine.durability == "process" else self._engine.at("power")
-        self.results = Results(self)
-        """The mailbox of results, by task id: None for a task done without one, `TaskFailed` for a dead one."""
-        self._levels = Levels(self._engine, self._where)
-        self._main = self._levels.main
-        self._log = self._main.log
-        self._ledger = Ledger(self._beside, self._where, self._levels)
+        # Results and dead letters must be at least as durable as the status that refers to them: if the queue syncs,
+        # they use level "power".
+        durable = self._engine if self._engine.durability == "process" else self._engine.at("power")
+        self._final = self._where + "/final"
+        self._priorities = Priorities(self._engine, self._where)
+        self._log = self._priorities.main.log
+        self._index = TaskIndex(durable, self._where, self._priorities)
         self._claims = Claims(
+            self._engine, self._where, self._priorities, self._index, lease=lease_s, max_attempts=max_attempts
+        )
+        helpers, remote = self._engine.helpers, self._engine.remote
+        self._prefetched = Prefetched(self._claims, self._engine.now, helpers=helpers, remote=remote)
+        self._ack_buffer = self._prefetched.ack_buffer
+        self.results = Results(self, durable, self._where, self._index, self._ack_buffer.record)
+        """The mailbox of results, by task id: None for a task done without one, `TaskFailed` for a dead one."""
+        self._producer = Producer(self._engine, self._where, name, self._priorities, self._index, maxsize)
+        self._consumer = Consumer(
+            ClaimSettlement(name, self._claims, self._prefetched),
             self._engine,
             self._where,
-            self._levels,
-            self._ledger,
-            self.results,
-            lease=kept,
-            max_attempts=max_attempts,
+            self._priorities,
+            self._index,
+            self._claims,
+            self._prefetched,
         )
-        self._intake = Intake(self._engine, self._where, name, self._levels, self._ledger, maxsize)
-        helpers, remote = self._engine.helpers, self._engine.remote
-        self._in_hand = InHand(self._claims, self._engine.now, helpers=helpers, remote=remote)
-        self._behind = self._in_hand.behind
-        self._taker = Taker(self, self._engine, self._where, self._levels, self._ledger, self._claims, self._in_hand)
-        self._engine.at_leaving(self._in_hand.leave)
+        self._engine.at_leaving(self._prefetched.leave)
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.name, self.lease, self.max_attempts, self.maxsize
@@ -147,7 +147,7 @@ class WorkQueue(Primitive):
                 raise closed_error(self.name) from None
         if id is not None and (not isinstance(id, str) or not id or id.startswith("#")):
             raise ValueError(f"a task's id must be a str that is not empty and does not begin with '#', not {id!r}")
-        return self._intake.put([self._codec.pack((id, value))], id, priority, delay, block, timeout)[0]
+        return self._producer.put([self._codec.pack((id, value))], id, priority, delay, block, timeout)[0]
 
     def put_many(
         self,
@@ -165,7 +165,7 @@ class WorkQueue(Primitive):
         payloads = [self._codec.pack((None, value)) for value in values]
         if 0 < self.maxsize < len(payloads):
             raise ValueError(f"{len(payloads)} tasks at once never fit into a queue with maxsize {self.maxsize}")
-        return self._intake.put(payloads, None, priority, delay, block, timeout) if payloads else []
+        return self._producer.put(payloads, None, priority, delay, block, timeout) if payloads else []
 
     def close(self) -> None:
         """No more tasks are accepted, by anybody, until `reopen`: to put raises `QueueClosed`.
@@ -192,7 +192,7 @@ class WorkQueue(Primitive):
 
         With a task waiting 2 system calls and `done` (flock flock), floor 3; now and then a pread of what lies ahead.
         """
-        return self._taker.get(block, timeout)
+        return self._consumer.get(block, timeout)
 
     def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> list[Task]:
         """Up to `n` tasks, and at least one, claimed at once. Raises as `get` does.
@@ -202,7 +202,7 @@ class WorkQueue(Primitive):
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n!r}")
-        return self._taker.get_many(n, block, timeout)
+        return self._consumer.get_many(n, block, timeout)
 
     def __iter__(self) -> Iterator[Task]:
         """Take tasks until the queue is drained: none is waiting, and none is being worked on that could come back.
@@ -216,53 +216,19 @@ class WorkQueue(Primitive):
         process is killed, each of them has used an attempt; those that were tried before are begun and answered one by
         one.
         """
-        return self._taker.loop()
-
-    # -- what a task says ------------------------------------------------------------------------------
-
-    def _go_on(self, task: Task, record: Record) -> Record:
-        if task.settled:
-            self._behind.record()
-        self._in_hand.remove(record)
-        going = self._claims.beat(task._level, record)
-        if going is None:
-            raise self._claims.stale(record, task.id, self.name)
-        return going
-
-    def _finish(self, task: Task, result: Any) -> None:
-        record = task._record
-        if not record.mark.beat:
-            self._in_hand.remove(record)
-        if task.settled:
-            self._behind.record()
-        elif task._answers_late and self._behind.add(self._answer(task, result)):
-            return
-        if not self._claims.finish(task._level, record, task.id, result):
-            raise self._claims.stale(record, task.id, self.name)
-
-    def _answer(self, task: Task, result: Any) -> Answer:
-        return self._claims.answer(task._level, task._record, task.id, result)
-
-    def _set_back(self, task: Task, why: str, *, delay: float = 0.0, for_good: bool = False) -> None:
-        record = task._record
-        if task.settled:
-            self._behind.record()
-        if not record.mark.beat:
-            self._in_hand.remove(record)
-        if not self._claims.set_back(task._level, record, task.id, task._tried, why, delay=delay, for_good=for_good):
-            raise self._claims.stale(record, task.id, self.name)
+        return self._consumer.loop()
 
     # -- the dead --------------------------------------------------------------------------------------
 
     def recover(self) -> int:
         """Give back the tasks of workers that are dead, and those whose lease ran out; returns how many. Every worker
         does it by itself, often."""
-        self._behind.record()
+        self._ack_buffer.record()
         return self._claims.recover()
 
     def dead(self) -> list[DeadTask]:
         """The tasks that failed for good and were not revived, each with its value and history."""
-        return self._ledger.dead()
+        return self._index.dead()
 
     def revive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Dead tasks (all of them, or those of `ids`) wait again, with fresh attempts; returns the ids of those that
@@ -274,48 +240,45 @@ class WorkQueue(Primitive):
         try:
             return [
                 id
-                for id, location, payload in list(self._ledger.graves())
-                if (wanted is None or id in wanted) and self._ledger.revive(id, location, payload)
+                for id, location, payload in list(self._index.dead_letters())
+                if (wanted is None or id in wanted) and self._index.revive(id, location, payload)
             ]
         except Sealed:
             raise closed_error(self.name) from None
 
     def cancel(self, id: str) -> bool:
         """True for the one who took a waiting (or delayed) task out: it is dead, and nobody will work on it."""
-        location = self._ledger.location(id)
-        level = None if location is None else self._levels.find(location.priority)
-        record = None if location is None or level is None else level.log.read(location.position)
-        if (
-            location is None
-            or level is None
-            or record is None
-            or record.mark.state not in (State.WAITING, State.DELAYED)
-        ):
+        location, priority, record = self._index.find(id) or (None, None, None)
+        if location is None or priority is None or record is None:
+            return False
+        if record.mark.state not in (State.WAITING, State.DELAYED):
             return False
         me = self._engine.describe(self._engine.owner())
-        _, tried = self._ledger.id_in(record.payload, level, record.position)
+        _, tried = self._index.id_in(record.payload, priority, record.position)
 
-        def remember() -> None:
-            # an attempt of its own, the next: killed before the mark, the one who makes that attempt says how it went
-            self._ledger.remember(id, Attempt(tried + record.mark.attempt + 1, me, "cancelled"))
-            self._ledger.bury(id, location, record.payload)
+        def write_first() -> None:
+            # History and dead letter before the mark, both idempotent. After a crash in between the task still waits;
+            # the attempt has the number of the next one, so whoever makes that attempt overwrites this entry.
+            self._index.add_attempt(id, Attempt(tried + record.mark.attempt + 1, me, "cancelled"))
+            self._index.add_dead_letter(id, location, record.payload)
 
-        return level.settle(record.position, record.mark, Mark(State.DEAD, record.mark.attempt), remember)
+        return priority.settle(record.position, record.mark, Mark(State.DEAD, record.mark.attempt), write_first)
 
     def state(self, id: str) -> str | None:
         """ "waiting", "delayed", "claimed", "done" or "dead"; None for an id that was never given."""
-        state = self._state_of(id)
+        self._ack_buffer.record()
+        state = self._index.state(id)
         return None if state is None else state.name.lower()
 
     def history(self, id: str) -> list[Attempt]:
         """The attempts at a task that did not end well."""
-        return self._ledger.history(id)
+        return self._index.history(id)
 
     # -- looking ---------------------------------------------------------------------------------------
 
     def qsize(self) -> int:
         """How many tasks are waiting to be taken, at this moment."""
-        return self._levels.waiting()
+        return self._priorities.waiting()
 
     def empty(self) -> bool:
         """True if no task is waiting to be taken, at this moment."""
@@ -328,8 +291,7 @@ class WorkQueue(Primitive):
     def join(self, timeout: float | None = None) -> None:
         """Return once every task put in so far is done or dead. Raises `WaitTimeout` after `timeout` seconds."""
         begun = self._engine.now()
-
-        if not self._taker.wait_to_end(timeout):
+        if not self._consumer.wait_until_finished(timeout):
             raise WaitTimeout(
                 f"queue {self.name!r} was not worked off within {timeout:g} seconds: {self.statistics()}; "
                 "are workers running?",
@@ -339,40 +301,77 @@ class WorkQueue(Primitive):
 
     def statistics(self) -> QueueStatistics:
         """A look that changes nothing; costs a pass over the unfinished tasks."""
-        self._behind.record()
-        levels = self._levels.all()
-        counts = [level.log.counts() for level in levels]
+        self._ack_buffer.record()
+        priorities = self._priorities.all()
+        counts = [priority.log.counts() for priority in priorities]
         return QueueStatistics(
             put=sum(each.appended for each in counts),
             waiting=sum(each.waiting for each in counts),
-            delayed=sum(len(level.log.delayed()) for level in levels),
-            running=sum(len(level.log.claims()) for level in levels),
-            dead=sum(1 for _ in self._ledger.graves()),
+            delayed=sum(len(priority.log.delayed()) for priority in priorities),
+            running=sum(len(priority.log.claims()) for priority in priorities),
+            dead=sum(1 for _ in self._index.dead_letters()),
             workers=len(self._engine.entries(self._where + "/holders")[0]),
             closed=self.closed,
         )
 
-    def _was_answered(self, id: str) -> bool:
-        """Whether the task was done with an answer, as far as is still known."""
-        location = self._ledger.location(id)
-        level = None if location is None else self._levels.find(location.priority)
-        record = None if location is None or level is None else level.log.read(location.position)
-        return record is not None and record.mark.state is State.DONE and record.mark.beat == ANSWERED
 
-    def _state_of(self, id: str) -> State | None:
-        """How far the task has come; None for an id that was never given."""
-        self._behind.record()
-        location = self._ledger.location(id)
-        level = None if location is None else self._levels.find(location.priority)
-        if location is None or level is None:
-            return None
-        record = level.log.read(location.position)
-        if record is not None:
-            return record.mark.state
-        if location.position >= level.log.counts().end:
-            return None
-        dead = self._ledger.is_dead_at(id, location) or self._ledger.is_lost(location)
-        return State.DEAD if dead else State.DONE
+class Claim(NamedTuple):
+    """A task that a process has claimed."""
+
+    id: str
+    attempt: int
+    begun: bool
+    """False if the task is only prefetched."""
+    owner: int
+
+
+class QueueInternals:
+    """What the rest of psync may ask of a work queue beside its public verbs: see `internals_of`."""
+
+    def __init__(self, queue: WorkQueue) -> None:
+        self._queue = queue
+        self.codec: Codec = queue._codec
+        """How the store of the queue serializes values."""
+        self.final_name = queue._final
+        """The name that is announced when a task ends: watch this."""
+
+    @property
+    def workers(self) -> int:
+        """How many processes took tasks and have not left, as this process last saw it."""
+        return self._queue._claims.workers
+
+    def loop(self, *, drain: bool, idle: float | None) -> Generator[Task, None, None]:
+        """Iterate over tasks as `WorkQueue.__iter__` does; without `drain` until none came for `idle` seconds."""
+        return self._queue._consumer.loop(drain=drain, idle=idle)
+
+    def finished(self) -> bool:
+        """Whether every task that was put before the call is done or dead. Cheaper than ``join(timeout=0)``."""
+        return self._queue._priorities.finished()
+
+    def give_back(self) -> None:
+        """Give back every task that this process has claimed and not begun."""
+        self._queue._prefetched.give_back()
+
+    def result(self, id: str) -> Any:
+        """The result that was recorded for a task, whatever its status; MISSING if there is none yet."""
+        return self._queue._index.results.get(id, fast_only=False)
+
+    def put_new(self, values: Mapping[str, Any]) -> list[str]:
+        """Put the tasks of `values` (id: value) that nobody put before; returns their ids. Raises `QueueClosed`."""
+        return self._queue._producer.put_new(values)
+
+    def claims(self) -> Iterator[Claim]:
+        """Every claim of any process. Changes nothing."""
+        for priority in self._queue._priorities.all():
+            for record in priority.log.claims():
+                id, tried = self._queue._index.id_in(record.payload, priority, record.position)
+                mark = record.mark
+                yield Claim(id, tried + mark.attempt, mark.beat > 0, mark.owner)
+
+
+def internals_of(queue: WorkQueue) -> QueueInternals:
+    """The internal interface of a queue, for psync's own modules; users have no need of it."""
+    return QueueInternals(queue)
 
 
 def _arrived(kind: type[WorkQueue], db: Any, name: str, lease: float | None, attempts: int, maxsize: int) -> WorkQueue:

@@ -1,8 +1,8 @@
 """A whole store is copied to another place, of whatever kind, so that one can go on working there.
 
 All that stands in a store is a cell, a bucket, a register or a log, and each goes over as what it is: nobody here knows
-what a barrier is. (Logs are the queues', whose tasks go by their positions: see `moving`.) Owners mean nothing
-elsewhere; what they held there is free, as if they had died. Values are not unpickled.
+what a barrier is. (Logs are the queues', whose tasks go by their positions: see `sync.queue.migrate`.) Owners mean
+nothing elsewhere; what they held there is free, as if they had died. Values are not unpickled.
 
 First everything is written that is not there, or differs; then everything is compared. So a copy that was killed goes
 on when it is begun again. The facts that decide stand in one cell of the destination, ``.psync/copy``: whose copy this
@@ -27,7 +27,7 @@ from psync.errors import CorruptValue, InvalidKey, StoreFailed
 from psync.store import PickleShareDB
 from psync.store.codec import codec_of
 from psync.sync.primitive import Place, given_name
-from psync.sync.queue.migrate import KEPT, Move, Unlike
+from psync.sync.queue.migrate import COPIED_CATEGORIES, Migration, QueuesDiffer
 
 OWN = ".psync/"
 QUEUES = f"{OWN}queue/"
@@ -226,8 +226,8 @@ class _Copying:
         """What can't be read here, or can't stand there, is told, and the rest goes on."""
         try:
             yield
-        except (CorruptValue, InvalidKey, Unlike) as error:
-            if isinstance(error, Unlike):
+        except (CorruptValue, InvalidKey, QueuesDiffer) as error:
+            if isinstance(error, QueuesDiffer):
                 self._unlike.add(name)
             self._differences.append(Difference(name, str(error)))
         except UnicodeEncodeError:
@@ -289,7 +289,7 @@ class _Copying:
     def _queue(self, queue: str, *, write: bool) -> None:
         if f"queue {queue}" in self._unlike:
             return
-        move = Move(self._from, self._to, queue)
+        move = Migration(self._from, self._to, queue)
         if not write:
             self._differences += [Difference(f"queue {queue}", why) for why in move.differences()]
             return
@@ -300,7 +300,7 @@ class _Copying:
                 self._bring(shape, name, write=True)
             self._noted(queues={**self._note["queues"], queue: ends})
         elif then != ends:
-            raise Unlike("it was used since the copy was begun: begin anew, with an empty destination")
+            raise QueuesDiffer("it was used since the copy was begun: begin anew, with an empty destination")
         move.run(lambda added: self._count(tasks=added))
 
 
@@ -308,7 +308,7 @@ def _is_copied(name: str) -> bool:
     """Whether what stands there goes over as it is."""
     if name.startswith(QUEUES):
         _, _, rest = name[len(QUEUES) :].partition("/")
-        return rest.partition("/")[0] in KEPT
+        return rest.partition("/")[0] in COPIED_CATEGORIES
     return name not in (NOTE, SERIALIZER)
 
 

@@ -21,7 +21,7 @@ from psync.sync.group import Group, GroupStatistics
 from psync.sync.latch import Latch
 from psync.sync.primitive import given_name, own_name
 from psync.sync.queue.claims import owners_in
-from psync.sync.queue.work_queue import QueueStatistics, WorkQueue
+from psync.sync.queue.work_queue import QueueStatistics, WorkQueue, internals_of
 from psync.sync.read_write_lock import ReadWriteLock
 from psync.sync.semaphore import BoundedSemaphore, Semaphore, SemaphoreStatistics
 
@@ -174,11 +174,7 @@ class Observer:
         holders = self._engine.entries(f"{own_name('queue', name)}/holders")[0]
         living = sum(self._engine.alive(owner) is not Alive.NO for owner in owners_in(holders))
         claims = []
-        for level in queue._levels.all():
-            for record in level.log.claims():
-                id, tried = queue._ledger.id_in(record.payload, level, record.position)
-                mark = record.mark
-                who = self._engine.describe(mark.owner)
-                who += " (dead)" * (self._engine.alive(mark.owner) is Alive.NO)
-                claims.append(Claim(id, tried + mark.attempt, mark.beat > 0, who, mark.owner))
+        for id, attempt, begun, owner in internals_of(queue).claims():
+            who = self._engine.describe(owner) + " (dead)" * (self._engine.alive(owner) is Alive.NO)
+            claims.append(Claim(id, attempt, begun, who, owner))
         return Queue(name, queue.statistics()._replace(workers=living), tuple(claims))

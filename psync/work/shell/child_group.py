@@ -22,12 +22,12 @@ from typing import NamedTuple
 from psync.engine.system import clock
 
 STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-MERCY = 2.0
-"""Seconds between telling a program that its time is over and killing it."""
+KILL_DELAY_S = 2.0
+"""A program whose time is over is told to end (SIGTERM), and killed after this time."""
 NOT_FOUND, NOT_ALLOWED, TIMED_OUT = 127, 126, 124
 """Exit codes, as the shell and `timeout` give them."""
 _WARDEN = "trap '' INT TERM HUP; read -r _; kill -9 0"
-_READ = 1 << 20
+_READ_BYTES = 1 << 20
 
 
 class Ended(NamedTuple):
@@ -189,7 +189,7 @@ class Children:
             end = running.begun + limit if kill_at is None else kill_at
             if end <= now:
                 _signal_tree(pid, signal.SIGTERM if kill_at is None else signal.SIGKILL)
-                self._over[pid] = end = now + MERCY
+                self._over[pid] = end = now + KILL_DELAY_S
             nearest = min(nearest, end - now)
         return nearest
 
@@ -231,11 +231,11 @@ class Children:
 def _content(fd: int) -> bytes:
     """All that was written there."""
     try:
-        data = os.pread(fd, _READ, 0)
-        if len(data) < _READ:
+        data = os.pread(fd, _READ_BYTES, 0)
+        if len(data) < _READ_BYTES:
             return data
         parts, have = [data], len(data)
-        while part := os.pread(fd, _READ, have):
+        while part := os.pread(fd, _READ_BYTES, have):
             parts.append(part)
             have += len(part)
         return b"".join(parts)

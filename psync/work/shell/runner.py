@@ -1,7 +1,7 @@
-"""Runs the commands of a queue's tasks, so many at a time, until nothing is left to do; any number of runners share it.
+"""Runner: runs the commands of a queue's tasks, several at a time, until all are done; runners share a queue.
 
-A task's value is a command and the line it was made for (see `commands`); its result, a dict: line, command, code,
-stdout, stderr, seconds, attempt, who. The result of an attempt that failed is a letter in the mailbox
+A task's value is a command and the line it was made for (see `template`); its result, a dict: line, command, code,
+stdout, stderr, seconds, attempt, who. The result of an attempt that failed is a message in the mailbox
 ``<queue>/failed``, for (id, attempt); a task that failed for good is dead.
 
 A runner that is killed costs the tasks whose commands ran one attempt; what it had claimed beyond that costs nothing.
@@ -16,18 +16,17 @@ from typing import Any, NamedTuple
 
 from psync.errors import QueueClosed, StaleClaim
 from psync.sync.mailbox import Mailbox
-from psync.sync.queue.task import Task
-from psync.sync.queue.work_queue import WorkQueue
+from psync.sync.queue.task import Task, attempt_since_revival
+from psync.sync.queue.work_queue import WorkQueue, internals_of
 from psync.work.shell.child_group import Children, Ended
 
-BRIEF, AHEAD = 0.02, 4
-"""Seconds: after a command that took no longer, so many times as many as run at once are claimed ahead."""
-SLOW = 0.1
-"""Seconds without the end of a command, after which what was claimed ahead goes back to those who may have a hand
-free."""
-LOOK = 0.05, 0.25
-"""Seconds between two looks for tasks to take: beside running commands, and with nothing else to do."""
-LONG = 60.0
+SHORT_COMMAND_S, AHEAD_PER_SLOT = 0.02, 4
+"""After a command that took no longer, so many tasks for each slot are prefetched."""
+GIVE_BACK_S = 0.1
+"""When no command has ended for this time, prefetched tasks go back to runners that may have a free slot."""
+BUSY_POLL_S, IDLE_POLL_S = 0.05, 0.25
+"""The time between two looks for tasks, while commands run and while none does."""
+MAX_WAIT_S = 60.0
 
 
 class Outcome(NamedTuple):
@@ -53,6 +52,7 @@ class Runner:
         """How many commands ended well here, failed for good, and were interrupted."""
         self.interrupted = False
         self._queue = queue
+        self._internals = internals_of(queue)
         self._command_of = command_of
         """For a task of which only the line was put."""
         self._slots = slots
@@ -60,11 +60,11 @@ class Runner:
         self._limit = limit
         self._failures = Mailbox(queue.engine, f"{queue.name}/failed")
         self._who = queue.engine.describe(queue.engine.owner())
-        self._hand: deque[Task] = deque()
+        self._prefetched: deque[Task] = deque()
         self._at: dict[int, tuple[Task, str, list[str]]] = {}
         """What runs, by the number of its start."""
         self._started = 0
-        self._ahead = AHEAD * slots
+        self._ahead = AHEAD_PER_SLOT * slots
         self._next_look = 0.0
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -87,7 +87,7 @@ class Runner:
                         if told > 1:
                             return
             finally:
-                self._give_back_hand()
+                self._give_back_prefetched()
 
     # -- taking and starting -----------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ class Runner:
                 self._at[self._started] = task, line, command
 
     def _next(self, children: Children) -> Task | None:
-        if not self._hand:
+        if not self._prefetched:
             now = self._queue.engine.now()
             if now < self._next_look:
                 return None
@@ -116,35 +116,36 @@ class Runner:
             try:
                 if self._queue.empty() and (not idle or self._is_over()):
                     raise stdlib.Empty
-                self._hand.extend(self._queue.get_many(self._share(children), timeout=LOOK[1] if idle else 0.0))
+                timeout = IDLE_POLL_S if idle else 0.0
+                self._prefetched.extend(self._queue.get_many(self._share(children), timeout=timeout))
             except (stdlib.Empty, QueueClosed):
-                self._next_look = 0.0 if idle else now + LOOK[0]
+                self._next_look = 0.0 if idle else now + BUSY_POLL_S
                 return None
-        return self._hand.popleft()
+        return self._prefetched.popleft()
 
     def _share(self, children: Children) -> int:
         free = self._slots - len(children)
-        fair = self._queue.qsize() // self._queue._claims.workers
+        fair = self._queue.qsize() // self._internals.workers
         return max(1, min(free + self._ahead, fair))
 
     def _patience(self, children: Children) -> float:
         if not children:
             return 0.0
-        return SLOW if self._hand else LOOK[0] if len(children) < self._slots else LONG
+        return GIVE_BACK_S if self._prefetched else BUSY_POLL_S if len(children) < self._slots else MAX_WAIT_S
 
     def _is_over(self) -> bool:
-        return not self._hand and self._queue._levels.finished()
+        return not self._prefetched and self._internals.finished()
 
-    def _give_back_hand(self) -> None:
-        if self._hand:
-            self._hand.clear()
-            self._queue._in_hand.give_back()
+    def _give_back_prefetched(self) -> None:
+        if self._prefetched:
+            self._prefetched.clear()
+            self._internals.give_back()
 
     # -- ending ------------------------------------------------------------------------------------------
 
     def _settle(self, ended: Ended, told: bool) -> Outcome | None:
         """Say how a command ended; None if that is not the last word."""
-        self._ahead = AHEAD * self._slots if ended.seconds <= BRIEF else 0
+        self._ahead = AHEAD_PER_SLOT * self._slots if ended.seconds <= SHORT_COMMAND_S else 0
         task, line, command = self._at.pop(ended.key)
         try:
             if ended.code and told:
@@ -173,7 +174,7 @@ class Runner:
     def _ended_badly(self, task: Task, result: dict[str, Any]) -> Outcome | None:
         self._failures.post((task.id, task.attempt), result)
         said = f"exit code {result['code']}: {result['stderr'].strip()}".rstrip(": ")
-        if task.attempt - task._tried <= self._retries:
+        if attempt_since_revival(task) <= self._retries:
             task.retry(said)
             return None
         task.fail(said)
@@ -183,7 +184,7 @@ class Runner:
     def _stop(self, children: Children, *, again: bool) -> None:
         """Tell what runs to end; the second time it is killed, by whoever closes `children`."""
         self.interrupted = True
-        self._give_back_hand()
+        self._give_back_prefetched()
         if not again:
             children.tell()
             return
