@@ -266,7 +266,7 @@ def main() -> int:
     if len(sys.argv) < 2:
         print(USAGE)
         return 0
-    from psync.cli import main as command
+    from psync.cli.main import main as command
 
     return command(sys.argv[1:], prog="pickleshare")
 

@@ -50,7 +50,7 @@ def test_the_wheel_needs_filelock_and_psutil_only(wheel: Path) -> None:
 def test_the_wheel_brings_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
-        assert "psync = psync.cli:main" in archive.read(name).decode().splitlines()
+        assert "psync = psync.cli.main:main" in archive.read(name).decode().splitlines()
 
 
 def test_python_m_psync_is_the_command() -> None:

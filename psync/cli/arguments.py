@@ -8,7 +8,7 @@ import math
 import threading
 from collections.abc import Callable
 
-from psync.cli import Failure
+from psync.cli.errors import Failure
 from psync.engine.admin import checked, is_there, looking_engine, shown
 from psync.errors import StoreFailed
 from psync.store import PickleShareDB

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from psync.cli import TIMED_OUT, WrongUse, arguments
+from psync.cli import arguments
+from psync.cli.errors import TIMED_OUT, WrongUse
 from psync.errors import BrokenBarrierError
 from psync.sync import Barrier
 

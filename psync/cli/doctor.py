@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psync.cli import Failure, WrongUse, arguments
+from psync.cli import arguments
+from psync.cli.errors import Failure, WrongUse
 from psync.engine.admin import diagnosed, is_address, paired, put_back
 
 if TYPE_CHECKING:

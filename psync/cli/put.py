@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from psync.cli import WrongUse, arguments, text
+from psync.cli import arguments, text
+from psync.cli.errors import WrongUse
 from psync.sync import WorkQueue
 from psync.sync.queue.delays import LONGEST
 from psync.sync.queue.priorities import HIGHEST, LOWEST

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from psync.cli import TIMED_OUT, Failure, arguments, text
+from psync.cli import arguments, text
+from psync.cli.errors import TIMED_OUT, Failure
 from psync.errors import TaskFailed, WaitTimeout
 from psync.sync import WorkQueue
 from psync.work import call

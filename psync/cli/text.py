@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from psync.cli import Failure, WrongUse, literal
+from psync.cli import literal
+from psync.cli.errors import Failure, WrongUse
 from psync.errors import PsyncError
 
 PLAIN, JSON, LITERAL = "plain", "json", "literal"

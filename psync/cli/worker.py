@@ -7,7 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
-from psync.cli import INTERRUPTED, arguments
+from psync.cli import arguments
+from psync.cli.errors import INTERRUPTED
 from psync.work.shell.child_group import processors
 from psync.work.supervisor import Conditions, Shift
 

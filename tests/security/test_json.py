@@ -38,7 +38,7 @@ from psync import (
     Worker,
     WorkQueue,
 )
-from psync.cli import main
+from psync.cli.main import main
 from psync.engine.encoding.framing import seal
 from psync.engine.serialization import SERIALIZER
 from psync.errors import CorruptValue
