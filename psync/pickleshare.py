@@ -111,7 +111,7 @@ class PickleShareDB(Store):
                 return kept.value
             if cell is not None:
                 digest = hash(cell.payload)
-                value = kept.value if kept is not None and kept.digest == digest else self._codec.loads(cell.payload)
+                value = kept.value if kept is not None and kept.digest == digest else self.codec.loads(cell.payload)
                 self._kept[name] = _Kept(value, cell._replace(payload=b""), digest)
                 return value
         except Exception as error:  # whatever keeps a file from being read
@@ -124,7 +124,7 @@ class PickleShareDB(Store):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         name = self._name(key)
-        payload = self._codec.dumps(value)
+        payload = self.codec.dumps(value)
         self.engine.write(name, payload)
         self._kept[name] = _Kept(value, None, hash(payload))
 

@@ -57,7 +57,7 @@ DOORS = {
     "open": ["engine/", "work/shell/"],
     "psutil": ["engine/system/process_identity.py"],
     "pathlib": ["engine/", "store/", "cli/", "pickleshare.py"],
-    "pickle": ["store/codec.py"],
+    "pickle": ["store/pickles.py"],
     "multiprocessing": ["work/", "cli/", "joblib.py"],
     "subprocess": ["work/", "cli/"],
     "argparse": ["cli/", "pickleshare.py"],
@@ -176,7 +176,7 @@ def wrong_doors(package: Path) -> list[str]:
         first, *rest = line.target.split(".")
         effect = (
             rest[-1] if first == "psync" and rest else first
-        )  # `from psync.store.codec import pickle` is no way round
+        )  # `from psync.store.pickles import pickle` is no way round
         doors = DOORS.get(effect, [])
         if doors and not any(line.file.startswith(f"psync/{door}") for door in doors):
             found.append(f"{line}; only {' and '.join(f'`{door}`' for door in doors)} may")
@@ -240,12 +240,16 @@ def plant(folder: Path, file: str, text: str) -> Path:
             "import time as t\n",
             "`psync/store/db.py:1` imports time; only `engine/` and `work/shell/` may",
         ),
-        ("store/db.py", "import pickle\n", "`psync/store/db.py:1` imports pickle; only `store/codec.py` may"),
-        ("engine/memory.py", "import pickle\n", "`psync/engine/memory.py:1` imports pickle; only `store/codec.py` may"),
+        ("store/db.py", "import pickle\n", "`psync/store/db.py:1` imports pickle; only `store/pickles.py` may"),
+        (
+            "engine/memory.py",
+            "import pickle\n",
+            "`psync/engine/memory.py:1` imports pickle; only `store/pickles.py` may",
+        ),
         (
             "store/db.py",
-            "from .codec import pickle\n",
-            "`psync/store/db.py:1` imports psync.store.codec.pickle; only `store/codec.py` may",
+            "from .pickles import pickle\n",
+            "`psync/store/db.py:1` imports psync.store.pickles.pickle; only `store/pickles.py` may",
         ),
         (
             "engine/files.py",

@@ -79,8 +79,8 @@ class PickleShareDB(MutableMapping[str, Any]):
             serializer=serializer,
             allow=allow,
         )
-        self._codec = codec_of(self.engine.format)
-        self._doubted = self._codec.doubted
+        self.codec = codec_of(self.engine.format)
+        self._untrusted = self.codec.untrusted
         self._levels = dict(categories or {})
         """The categories that have a durability of their own."""
         self._cache = Cache()
@@ -130,19 +130,19 @@ class PickleShareDB(MutableMapping[str, Any]):
             return MISSING
         if cell is not known:
             self._cache.remember(key, cell)
-        if self._doubted or not cell.sealed:
-            return self._load_doubted(key, cell)
-        return self._codec.loads(cell.payload)
+        if self._untrusted or not cell.sealed:
+            return self._load_untrusted(key, cell)
+        return self.codec.loads(cell.payload)
 
-    def _load_doubted(self, key: str, cell: Cell) -> Any:
+    def _load_untrusted(self, key: str, cell: Cell) -> Any:
         """A pickle without a checksum, or what somebody wrote who is not trusted: an error may mean that it is damaged,
         and not that the caller made a mistake."""
         try:
-            return self._codec.loads(cell.payload)
+            return self.codec.loads(cell.payload)
         except ClassRefused as error:
             raise ClassRefused(f"the value of {key!r}: {error}", name=error.name, key=key) from None
-        except self._codec.damage as error:
-            if cell.sealed and self._codec.objects:
+        except self.codec.damage as error:
+            if cell.sealed and self.codec.objects:
                 raise
             self._cache.forget(key)
             refuge = self.engine.set_aside(key, f"it can't be read: {error!r}", cell.version)
@@ -160,7 +160,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         6 system calls over a value (open flock stat pwrite flock close), floor 5; 5 system calls for a new one (open
         open pwrite link close), floor 5. More than a page goes to a new file in either case.
         """
-        self.engine.write(check(key), self._codec.dumps(value))
+        self.engine.write(check(key), self.codec.dumps(value))
 
     def __delitem__(self, key: str) -> None:
         """Of several who delete a key at once, one returns and the others get a KeyError.
@@ -209,7 +209,7 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         5 system calls (stat open pwrite link close).
         """
-        return self.engine.create(check(key), self._codec.dumps(value))
+        return self.engine.create(check(key), self.codec.dumps(value))
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The value; if there is none, `default`, which is then set. All who call it at once get the same."""
@@ -222,8 +222,8 @@ class PickleShareDB(MutableMapping[str, Any]):
         """Remove `key`, return the last value it had. Of several at once one gets it, others `default` or KeyError."""
         found: list[Any] = []
         try:
-            self.engine.pop(check(key), lambda cell: found.append(self._codec.loads(cell.payload)))
-        except self._codec.damage:
+            self.engine.pop(check(key), lambda cell: found.append(self.codec.loads(cell.payload)))
+        except self.codec.damage:
             self[key]  # which says what is wrong with it; nothing was removed
             raise
         self._cache.forget(key)
@@ -267,15 +267,15 @@ class PickleShareDB(MutableMapping[str, Any]):
             if payload is None and default is MISSING:
                 raise KeyError(key)
             undecodable = True
-            value = default if payload is None else self._codec.loads(payload)
+            value = default if payload is None else self.codec.loads(payload)
             undecodable = False
             result = function(value)
-            return self._codec.dumps(result)
+            return self.codec.dumps(result)
 
         busy.add(key)
         try:
             self.engine.update(key, change)
-        except self._codec.damage:
+        except self.codec.damage:
             if undecodable:
                 self[key]  # a plain pickle that can't be unpickled is `CorruptValue` there
             raise

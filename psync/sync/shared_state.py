@@ -12,16 +12,17 @@ from typing import Any, Generic, TypeVar
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.register import Seats
 from psync.errors import CorruptValue
-from psync.store.codec import Codec, codec_of
+from psync.store.codec import codec_of
+from psync.store.codec_type import Codec
 
 S = TypeVar("S", bound=tuple[Any, ...])
 
 
-def recalled(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S]) -> S:
+def load_state(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S]) -> S:
     """What `make` makes of the state in `payload`. Raises `CorruptValue` if that is not psync's; where pickles are
     trusted, it is, or else raises what it likes."""
     try:
-        return make(codec.recalled(payload))
+        return make(codec.load_state(payload))
     except (ValueError, TypeError) as error:
         if codec.objects:
             raise
@@ -58,7 +59,7 @@ class Shared(Generic[S]):
         known, state = self._seen
         if payload == known:
             return state
-        state = self._empty if payload is None else recalled(self._codec, self._where, payload, self._make)
+        state = self._empty if payload is None else load_state(self._codec, self._where, payload, self._make)
         self._seen = payload, state
         return state
 
@@ -73,7 +74,7 @@ class Shared(Generic[S]):
             nonlocal after
             before = self._meaning(payload)
             after = function(before)
-            return payload if after is before else self._codec.record(tuple(after))
+            return payload if after is before else self._codec.dump_state(tuple(after))
 
         payload = self._register.update(update)
         self._seen = payload, after

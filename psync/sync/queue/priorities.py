@@ -16,7 +16,7 @@ from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import FINAL, WAITING, Change, Log, Mark, Record, State
 from psync.store.codec import codec_of
 from psync.store.keys import gethashfile
-from psync.sync.shared_state import recalled
+from psync.sync.shared_state import load_state
 
 LOWEST, HIGHEST = -100, 100
 """Priorities, because every take looks at each that was ever used."""
@@ -146,7 +146,7 @@ class Levels:
 
     def _used(self, raw: bytes | None) -> tuple[int, ...]:
         """The priorities that stand in the register."""
-        return () if raw is None else recalled(self._codec, self._where + "/levels", raw, _priorities)
+        return () if raw is None else load_state(self._codec, self._where + "/levels", raw, _priorities)
 
     def _level(self, priority: int) -> Level:
         log = self._engine.log(f"{self._where}/p/{priority}")
@@ -175,7 +175,7 @@ class Levels:
             nonlocal count
             priorities = {*self._used(raw), priority}
             count = len(priorities)
-            return self._codec.record(tuple(sorted(priorities)))
+            return self._codec.dump_state(tuple(sorted(priorities)))
 
         self._register.update(add)
         # before anything is put there, even if it was begun before: whoever did may have been killed here

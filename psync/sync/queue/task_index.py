@@ -13,7 +13,8 @@ from typing import Any
 
 from psync.engine.contract.engine import Engine
 from psync.store.category import MISSING, Category
-from psync.store.codec import codec_of, first_of
+from psync.store.codec import codec_of
+from psync.store.pickles import first_of
 from psync.sync.queue.priorities import Level, Levels, Location, location_of, place_of_answer
 from psync.sync.queue.task import Attempt, DeadTask
 
@@ -98,7 +99,7 @@ class Ledger:
         self._history.set(id, [[*past] for past in (*history, attempt)])
 
     def bury(self, id: str, location: Location, payload: bytes) -> None:
-        self._graves.set(id, [*location, self._codec.nested(payload)])
+        self._graves.set(id, [*location, self._codec.embed(payload)])
 
     def is_dead_at(self, id: str, location: Location) -> bool:
         """True if the task has a grave that says it died there."""
@@ -110,7 +111,7 @@ class Ledger:
         for id, (priority, position, payload) in self._graves.everything(_refuse).items():
             location = _location((priority, position))
             if self.location(id) == location:
-                yield id, location, self._codec.unnested(payload)
+                yield id, location, self._codec.extract(payload)
 
     def dead(self) -> list[DeadTask]:
         return [DeadTask(id, self._value(payload), self.history(id)) for id, _, payload in self.graves()]
@@ -136,7 +137,7 @@ class Ledger:
         id, value, *tried = codec.unpack(payload)
         if id is not None and not isinstance(id, str):
             raise TypeError(f"a task's id is a str, not {id!r}")
-        return (id, codec.unpack(codec.unnested(value))[1], int(tried[0])) if tried else (id, value, 0)
+        return (id, codec.unpack(codec.extract(value))[1], int(tried[0])) if tried else (id, value, 0)
 
     def parts_of(self, payload: bytes) -> tuple[str | None, bytes, int]:
         """Id (None: that of its location), what was put at first, and the attempts before it was revived or moved.
@@ -148,11 +149,11 @@ class Ledger:
         id, *more = self._codec.unpack(payload)
         if not isinstance(id, str | None):
             raise TypeError(f"a task's id is a str, not {id!r}")
-        return (id, payload, 0) if len(more) == 1 else (id, self._codec.unnested(more[0]), int(more[1]))
+        return (id, payload, 0) if len(more) == 1 else (id, self._codec.extract(more[0]), int(more[1]))
 
     def packed(self, id: str, first: bytes, tried: int) -> bytes:
         """The payload of a task that was put before, at another location."""
-        return self._codec.pack((id, self._codec.nested(first), tried))
+        return self._codec.pack((id, self._codec.embed(first), tried))
 
     def id_in(self, payload: bytes, level: Level, position: int) -> tuple[str, int]:
         """Id and earlier attempts, even where the value can't be unpickled."""
