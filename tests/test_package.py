@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import email
+import fnmatch
 import inspect
 import re
 import subprocess
@@ -81,6 +83,19 @@ def test_the_suite_that_ci_runs_is_the_one_that_the_readme_names() -> None:
     command = (PROJECT / ".ci/run").read_text().splitlines()[-1]
     assert "pytest" in command
     assert command in (PROJECT / "README.md").read_text().splitlines()
+
+
+def test_every_tox_environment_passes_the_variables_that_the_tests_read() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "tests").rglob("*.py"))
+    read = set(re.findall(r"\bPSYNC_TEST_[A-Z]+\b", tests))
+    assert read >= {"PSYNC_TEST_ENGINE", "PSYNC_TEST_PLACE", "PSYNC_TEST_SCALE"}
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(PROJECT / "tox.ini")
+    for name in (each for each in tox.sections() if each.startswith("testenv")):
+        passed = tox[name].get("pass_env", tox["testenv"]["pass_env"]).split()
+        assert [variable for variable in read if not any(fnmatch.fnmatch(variable, each) for each in passed)] == [], (
+            name
+        )
 
 
 @pytest.mark.parametrize("name", psync.__all__)
