@@ -55,7 +55,6 @@ told by the server); `engine/sealed` goes around any of them. `sync/copying.py` 
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -186,6 +185,8 @@ if not TYPE_CHECKING:  # a type checker would take it that there is every name
         """Import a public name's module when it is first used: ``import psync`` alone costs next to nothing."""
         if name not in _WHERE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
         found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
         return found
 

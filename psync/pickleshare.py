@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 from psync.errors import CorruptValue, InvalidKey
 from psync.store import PickleShareDB as Store
 from psync.store import PickleShareLink, gethashfile
-from psync.store.category import MISSING
 from psync.store.keys import check
-from psync.store.waiting import NOT_YET
+from psync.store.sentinels import MISSING, NOT_YET
 
 __all__ = ["PickleShareDB", "PickleShareLink", "gethashfile", "main"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +26,11 @@ def parsed(text: str, form: str) -> Any:
     if form == PLAIN:
         return text
     try:
-        return json.loads(text, parse_constant=_refuse) if form == JSON else ast.literal_eval(text.strip())
+        if form == JSON:
+            import json
+
+            return json.loads(text, parse_constant=_refuse)
+        return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         shown = text if len(text) <= 60 else f"{text[:50]} ... ({len(text)} characters)"
         kind = "JSON" if form == JSON else "a Python literal"
@@ -85,6 +88,8 @@ def shown(value: Any, what: str, form: str) -> str:
 
 
 def as_json(value: Any, what: str) -> str:
+    import json
+
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,14 +1,15 @@
 """Floor 0: bytes under names. The only floor that touches disk, locks, clock and process table.
 
-Here live the contract (`contract`), what stored bytes look like (`seal`, `foreign`), who is alive
-(`owner`), and the engines that keep the contract: `directory` (the product) and `memory` (tests,
-simulation). Nothing here unpickles, and nothing here knows what a queue is.
+Here are the contract (`contract`), the framing of stored bytes (`encoding`), clocks and process identities (`system`),
+and the four engines that keep the contract: `directory`, `memory` (one process), `redis` (a server) and `signed`, which
+goes around any other. `factory` opens them. Nothing here unpickles, and nothing here knows what a queue is.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from psync.engine.address import is_address
 from psync.engine.contract.engine import Engine
 from psync.engine.directory import DirectoryEngine
 from psync.engine.factory import (
@@ -18,14 +19,12 @@ from psync.engine.factory import (
     Serializer,
     Sharing,
     Wakeups,
-    is_address,
     open_engine,
     private_directory,
     rejoined,
     remove_directory,
     shared_engine,
 )
-from psync.engine.signed.keys import Key
 
 __all__ = [
     "Allow",
@@ -48,11 +47,17 @@ __all__ = [
 
 if TYPE_CHECKING:
     from psync.engine.memory import MemoryEngine
+    from psync.engine.signed.keys import Key
 
 
 def __getattr__(name: str) -> Any:
-    if name != "MemoryEngine":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from psync.engine.memory import MemoryEngine  # only who asks for it pays for it
+    """Import what few callers need when it is first used."""
+    if name == "MemoryEngine":
+        from psync.engine.memory import MemoryEngine
 
-    return MemoryEngine
+        return MemoryEngine
+    if name == "Key":
+        from psync.engine.signed.keys import Key
+
+        return Key
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

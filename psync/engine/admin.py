@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from psync.engine.redis.url import is_address, parse
-from psync.engine.signed.keys import Key, keys_for
+from psync.engine.address import is_address
 
 __all__ = [
     "checked",
@@ -27,6 +26,7 @@ __all__ = [
 if TYPE_CHECKING:
     from psync.engine.contract.engine import Engine
     from psync.engine.contract.report import Finding
+    from psync.engine.signed.keys import Key
 
 Root = str | os.PathLike[str]
 _looks_like_a_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
@@ -35,6 +35,8 @@ _looks_like_a_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
 def checked(root: Root) -> Root:
     """`root`, if it is a path or a URL that can be opened. Raises ValueError."""
     if is_address(root):
+        from psync.engine.redis.url import parse
+
         parse(str(root))
     elif isinstance(root, str) and _looks_like_a_url(root):
         raise ValueError(
@@ -46,7 +48,11 @@ def checked(root: Root) -> Root:
 
 def shown(root: Root) -> str:
     """For people: a path as it was given, a URL without its password."""
-    return parse(str(root)).shown if is_address(root) else os.fspath(root)
+    if not is_address(root):
+        return os.fspath(root)
+    from psync.engine.redis.url import parse
+
+    return parse(str(root)).shown
 
 
 def is_there(root: Root) -> bool:
@@ -73,6 +79,7 @@ def looking_engine(root: Root, *, key: Key | None = None, trust_group: bool = Fa
     """An engine for who only looks: all that would change something raises `StoreFailed`, damaged bytes stay where they
     are. Raises as `open_engine` does."""
     from psync.engine.signed import opened
+    from psync.engine.signed.keys import keys_for
 
     engine: Engine
     if is_address(root):
@@ -123,6 +130,7 @@ def fresh_store(root: Root) -> Iterator[str]:
     name = f"psync-test-{os.urandom(6).hex()}"
     if is_address(root):
         from psync.engine.redis.engine import RedisEngine
+        from psync.engine.redis.url import parse
 
         engine = RedisEngine(parse(str(root))._replace(prefix=name).whole)
         try:

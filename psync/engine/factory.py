@@ -1,4 +1,4 @@
-"""What a user names becomes an engine: a path today; one place to say so."""
+"""Engine factory: opens the engine for a path or a URL, and imports only what that one needs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 import threading
 import weakref
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
-from psync.engine.admin import checked
+from psync.engine.address import KEY_FILE, SIGNED_MARKER, is_address
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Durability, Serializer
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
-from psync.engine.redis.url import is_address
 from psync.engine.serialization import ALLOW, SERIALIZER, Allow, agree
-from psync.engine.signed import SignedEngine, opened
-from psync.engine.signed.keys import FILE as KEY_FILE
-from psync.engine.signed.keys import Key, keys_for
 from psync.engine.system import fork_hooks
+
+if TYPE_CHECKING:
+    from psync.engine.signed.keys import Key, Keys
 
 __all__ = [
     "Allow",
@@ -75,30 +75,56 @@ def open_engine(
     can't be reached or relied on; ValueError for one that does not keep what `durability` promises, or a URL that can't
     be.
     """
-    engine = _sealed(root, durability, wakeups, key, trust_group, sharing)
+    engine = _signed_if_asked(root, durability, wakeups, key, trust_group, sharing)
     asked = serializer is not None or allow is not None or bool({SERIALIZER, ALLOW} & os.environ.keys())
     if asked or isinstance(root, DirectoryEngine) or not (isinstance(root, Engine) or is_address(root)):
         agree(engine, serializer, allow)
     return engine
 
 
-def _sealed(
+def _signed_if_asked(
     root: Root | Engine, durability: Durability, wakeups: Wakeups, key: Key | None, trust_group: bool, sharing: Sharing
 ) -> Engine:
-    """`open_engine`, as far as the bytes of values don't matter."""
-    if isinstance(root, SignedEngine):
-        return root if key is None else opened(root, keys_for(key))
+    """Open the engine, without its serializer. Signing is loaded only for a key, a key file, or a signed store."""
+    if isinstance(root, DirectoryEngine):
+        return _signed(root, _keys(key, root.root))
     if isinstance(root, Engine):
-        keys = keys_for(key, getattr(root, "root", None))
-        return opened(root, keys) if keys is not None or isinstance(root, DirectoryEngine) else root
-    if is_address(checked(root)):
+        from psync.engine.signed import SignedEngine
+
+        if isinstance(root, SignedEngine):
+            keys, signed = _keys(key, None), root
+            return signed if keys is None and key is None else _signed(signed, keys)
+        keys = _keys(key, getattr(root, "root", None))
+        return root if keys is None else _signed(root, keys)
+    if "://" in os.fspath(root):
+        from psync.engine.admin import checked
+
+        checked(root)
+    if is_address(root):
         from psync.engine.redis.engine import RedisEngine
 
         served = RedisEngine(os.fspath(root), durability)
         served.look()
-        return opened(served, keys_for(key, served.root))
-    keys = keys_for(key, os.path.abspath(os.path.expanduser(os.fspath(root))))
+        return _signed(served, _keys(key, served.root))
+    keys = _keys(key, os.path.abspath(os.path.expanduser(os.fspath(root))))
     engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
+    return _signed(engine, keys)
+
+
+def _keys(key: Key | None, path: str | None) -> Keys | None:
+    """The caller's keys, or those in the key file that the environment names, for a store that has a `path`."""
+    if key is None and (path is None or not os.environ.get(KEY_FILE)):
+        return None
+    from psync.engine.signed.keys import keys_for
+
+    return keys_for(key, path)
+
+
+def _signed(engine: Engine, keys: Keys | None) -> Engine:
+    if keys is None and engine.read(SIGNED_MARKER) is None:
+        return engine
+    from psync.engine.signed import opened
+
     return opened(engine, keys)
 
 

@@ -26,7 +26,8 @@ from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, StoreFailed, kept_at
 from psync.store.codec import codec_of
-from psync.store.keys import gethashfile
+from psync.store.key_hash import gethashfile
+from psync.store.sentinels import MISSING
 
 COMPRESSED = "xx"
 OPEN = 1
@@ -35,7 +36,6 @@ ROOMY = 1 << 16
 """Bytes: a smaller bucket is never looked at for what was overwritten in it."""
 Append = Callable[[Bucket, bytes], int | None]
 """`Bucket.append`, or what does it together with something else: see `Category.set_pickled`."""
-MISSING: Any = object()
 _is_bucket = re.compile(r"[0-9a-f]{2}").fullmatch
 
 

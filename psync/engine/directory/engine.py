@@ -10,33 +10,29 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from psync.engine.contract.engine import Watch
-from psync.engine.contract.register import Register
-from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Alive, Durability, Format
-from psync.engine.directory import scan
-from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.cells.local import Cells
-from psync.engine.directory.cells.nfs import NetworkCells
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities, look
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.nfs_lookup import Lookups
-from psync.engine.directory.fs.nfs_replace import Replacements
 from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.fs.syscalls import CHANGE, Shared, let_go, make_folder, remove_quietly
 from psync.engine.directory.handles import ShapeEngine
 from psync.engine.directory.layout import OWN, OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.liveness.registry import Owners
-from psync.engine.directory.locks.mutex import DirectoryMutex
-from psync.engine.directory.log.nfs_log import NetworkLog
-from psync.engine.directory.notify.nfs_poll import ChangeToken
 from psync.engine.directory.notify.wakeup import GRACE, Wakeup
-from psync.engine.directory.registers.nfs import NetworkRegister
 from psync.engine.system import boot_time, clock, exit_hooks, fork_hooks
+
+if TYPE_CHECKING:
+    from psync.engine.contract.engine import Watch
+    from psync.engine.contract.register import Register
+    from psync.engine.contract.report import Facts, Process, Shape
+    from psync.engine.directory.buckets.transaction import MultiAppend
+    from psync.engine.directory.locks.mutex import DirectoryMutex
+    from psync.engine.directory.notify.nfs_poll import ChangeToken
 
 Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
@@ -115,8 +111,14 @@ class DirectoryEngine(ShapeEngine):
             self.layout, self.can, sync_file=durability != "process", sync_name=durability == "power"
         )
         self._cells = cells_of(self.can, self._fs)
-        self._together = MultiAppend(self.layout, self._fs)
+        self.__dict__.pop("_together", None)
         self._without_handles()
+
+    @functools.cached_property
+    def _together(self) -> MultiAppend:  # type: ignore[override]
+        from psync.engine.directory.buckets.transaction import MultiAppend
+
+        return MultiAppend(self.layout, self._fs)
 
     def at(self, durability: Durability | None) -> DirectoryEngine:
         first = self._first or self
@@ -159,6 +161,9 @@ class DirectoryEngine(ShapeEngine):
         shared = self._fs.shared
         if shared is None:
             return
+        from psync.engine.directory.log.nfs_log import NetworkLog
+        from psync.engine.directory.notify.nfs_poll import ChangeToken
+
         if name in self._buckets or not name.startswith(f"{OWN}/"):
             path = self.layout.path(name)
             yield ChangeToken(name, lambda asked: shared.lookups.status(path, asked), exact=False)
@@ -220,20 +225,32 @@ class DirectoryEngine(ShapeEngine):
         return is_used(self.root)
 
     def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
+        from psync.engine.directory import scan
+
         return scan.walk(self.layout, self._fs, folder)
 
     def facts(self, name: str) -> Facts | None:
+        from psync.engine.directory import scan
+
         return scan.facts(self.layout, name)
 
     def mutexes(self) -> Sequence[str]:
+        from psync.engine.directory import scan
+
         return scan.mutexes(self.layout, self._fs)
 
     def processes(self) -> Sequence[Process]:
+        from psync.engine.directory import scan
+
         return scan.processes(self.layout, self._fs, self._owners)
 
     # -- housekeeping --------------------------------------------------------------------------------
 
     def sweep(self) -> int:
+        from psync.engine.directory import scan
+        from psync.engine.directory.fs.nfs_lookup import Lookups
+        from psync.engine.directory.fs.nfs_replace import Replacements
+
         removed, pending = 0, False
         replacements = self._fs.replacements or Replacements(  # other hosts may have worked here before
             Shared(Lookups(self.root, coarse=False), direct=0), self.layout.trust.access
@@ -286,10 +303,16 @@ def check_level(durability: str) -> None:
 
 
 def cells_of(can: Capabilities, fs: AtomicFiles) -> Cells:
-    return Cells(can, fs) if fs.shared is None else NetworkCells(can, fs, fs.shared)
+    if fs.shared is None:
+        return Cells(can, fs)
+    from psync.engine.directory.cells.nfs import NetworkCells
+
+    return NetworkCells(can, fs, fs.shared)
 
 
 def _read(register: Register, asked: dict[str, bool]) -> bytes | None:
+    from psync.engine.directory.registers.nfs import NetworkRegister
+
     assert isinstance(register, NetworkRegister)
     return register.sign()
 

@@ -7,12 +7,8 @@ import functools
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from psync.engine.contract.engine import Mutex
-from psync.engine.contract.log import Log
-from psync.engine.contract.register import Register
-from psync.engine.directory.buckets.bucket import DirectoryBucket
-from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.cells.verbs import CellEngine
 from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.errors import translate_os_error
@@ -20,12 +16,17 @@ from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import let_go, lock, open_made
 from psync.engine.directory.layout import slot_of
 from psync.engine.directory.liveness.registry import Owners
-from psync.engine.directory.locks.mutex import DirectoryMutex
-from psync.engine.directory.log.log import DirectoryLog
-from psync.engine.directory.log.nfs_log import NetworkLog
-from psync.engine.directory.registers.nfs import NetworkRegister
-from psync.engine.directory.registers.register import DirectoryRegister
-from psync.engine.system import fork_hooks
+
+if TYPE_CHECKING:
+    from psync.engine.contract.engine import Mutex
+    from psync.engine.contract.log import Log
+    from psync.engine.contract.register import Register
+    from psync.engine.directory.buckets.bucket import DirectoryBucket
+    from psync.engine.directory.buckets.transaction import MultiAppend
+    from psync.engine.directory.locks.mutex import DirectoryMutex
+    from psync.engine.directory.log.log import DirectoryLog
+    from psync.engine.directory.registers.register import DirectoryRegister
+    from psync.engine.system import fork_hooks
 
 _NOTHING = b"\x80\x05N."  # a pickled None: what rests in a directory can be read by every pickle reader
 
@@ -51,6 +52,8 @@ class ShapeEngine(CellEngine):
     def bucket(self, name: str) -> DirectoryBucket:
         kept = self._buckets.get(name)
         if kept is None:
+            from psync.engine.directory.buckets.bucket import DirectoryBucket
+
             slot = slot_of(name)
             kept = DirectoryBucket(
                 name,
@@ -82,8 +85,7 @@ class ShapeEngine(CellEngine):
             log = self._logs.get(name)
             if log is None:
                 slot, final = slot_of(name), slot_of(name + "/final")
-                kind = NetworkLog if self.can.network else DirectoryLog
-                log = self._logs[name] = kind(
+                log = self._logs[name] = _kind_of_log(self.can)(
                     name,
                     self.layout,
                     fs=self._fs,
@@ -99,8 +101,7 @@ class ShapeEngine(CellEngine):
             register = self._registers.get(name)
             if register is None:
                 slot = slot_of(name)
-                kind = NetworkRegister if self.can.network else DirectoryRegister
-                register = self._registers[name] = kind(
+                register = self._registers[name] = _kind_of_register(self.can)(
                     name,
                     self.layout.path(name),
                     self._fs,
@@ -118,6 +119,8 @@ class ShapeEngine(CellEngine):
         with self._lock:
             mutex = self._mutexes.get(name)
             if mutex is None:
+                from psync.engine.directory.locks.mutex import DirectoryMutex
+
                 slot = slot_of(watched)
                 mutex = self._mutexes[name] = DirectoryMutex(
                     self.layout.lock(name),
@@ -160,3 +163,25 @@ class ShapeEngine(CellEngine):
             *self._registers.values(),
             *self._mutexes.values(),
         )
+
+
+def _kind_of_log(can: Capabilities) -> type[DirectoryLog]:
+    """Import a log's class when the first log is made: most stores have none."""
+    if can.network:
+        from psync.engine.directory.log.nfs_log import NetworkLog
+
+        return NetworkLog
+    from psync.engine.directory.log.log import DirectoryLog
+
+    return DirectoryLog
+
+
+def _kind_of_register(can: Capabilities) -> type[DirectoryRegister]:
+    """Import a register's class when the first register is made."""
+    if can.network:
+        from psync.engine.directory.registers.nfs import NetworkRegister
+
+        return NetworkRegister
+    from psync.engine.directory.registers.register import DirectoryRegister
+
+    return DirectoryRegister

@@ -24,7 +24,6 @@ import functools
 import os
 import re
 from collections.abc import Callable
-from urllib.parse import quote
 from zlib import crc32
 
 from psync.engine.directory.fs.permissions import Permissions
@@ -112,6 +111,8 @@ def slot_of(name: str) -> int:
 
 def flat(name: str) -> str:
     """A name as one segment of a path. Long ones are cut and told apart by their checksum."""
+    from urllib.parse import quote  # takes long to load
+
     text = quote(name, safe=" ,=+@()", errors="surrogateescape")
     if len(text) > 200:
         text = f"{text[:180]}~{crc32(name.encode('utf-8', 'surrogateescape')):08x}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
-SCHEMES = ("redis", "rediss", "unix")
+from psync.engine.address import SCHEMES
+
 LEASE = 10.0
 """Seconds for which a process that the server does not hear of counts as alive."""
 PORT, SENTINEL_PORT = 6379, 26379
@@ -57,10 +58,6 @@ class Address(NamedTuple):
         if self.sentinel:
             own["sentinel"] = self.sentinel
         return _joined(parts, {**options, **own})
-
-
-def is_address(root: object) -> bool:
-    return isinstance(root, str) and root.partition("://")[0] in SCHEMES and "://" in root
 
 
 def parse(url: str) -> Address:

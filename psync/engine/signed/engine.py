@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from psync.engine.address import SIGNED_MARKER
 from psync.engine.contract.bucket import Position, Tail
 from psync.engine.contract.engine import Engine, Mutex, Watch
 from psync.engine.contract.report import Facts, Process, Shape
@@ -16,7 +17,7 @@ from psync.engine.signed.shapes import SignedBucket, SignedLog, SignedRegister
 from psync.engine.signed.signature import CELL, Broken, Signer, encoded, items_of
 from psync.errors import CorruptValue
 
-MARKER = ".psync/seal"
+MARKER = SIGNED_MARKER
 """The cell that says that a store is sealed (see `marker`)."""
 
 

@@ -14,9 +14,9 @@ import sys
 import weakref
 from collections.abc import Iterable, Sequence
 
+from psync.engine.address import KEY_FILE as FILE
 from psync.errors import UnsafeStore
 
-FILE = "PSYNC_KEY_FILE"
 SHORTEST = 16
 """Bytes."""
 LARGEST_FILE = 1 << 16

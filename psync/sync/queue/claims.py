@@ -21,8 +21,8 @@ from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Change, Mark, Record, State
 from psync.engine.contract.values import Alive
 from psync.errors import PsyncError, StaleClaim
-from psync.store.category import MISSING
 from psync.store.codec import codec_of
+from psync.store.sentinels import MISSING
 from psync.sync.queue.delays import SPARINGLY, until_later
 from psync.sync.queue.priorities import BOUNDED, LEASED, Level, Levels, Location
 from psync.sync.queue.results import Results

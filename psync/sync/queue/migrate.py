@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import WAITING, Record, State
-from psync.store.category import MISSING
+from psync.store.sentinels import MISSING
 from psync.sync.primitive import own_name
 from psync.sync.queue.delays import remaining, until_later
 from psync.sync.queue.priorities import Level, Levels, Location

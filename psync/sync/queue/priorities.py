@@ -15,7 +15,7 @@ from psync.engine.contract.bucket import Bucket
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import FINAL, WAITING, Change, Log, Mark, Record, State
 from psync.store.codec import codec_of
-from psync.store.keys import gethashfile
+from psync.store.key_hash import gethashfile
 from psync.sync.shared_state import load_state
 
 LOWEST, HIGHEST = -100, 100

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from psync.engine.contract.bucket import Bucket
 from psync.engine.contract.log import State
 from psync.errors import CorruptValue, TaskFailed
-from psync.store.category import MISSING, Append, Category
-from psync.store.waiting import NOT_YET
+from psync.store.category import Append, Category
+from psync.store.sentinels import MISSING, NOT_YET
 from psync.sync.mailbox import Mailbox
 from psync.sync.queue.priorities import place_of_answer
 

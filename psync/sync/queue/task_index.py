@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from psync.engine.contract.engine import Engine
-from psync.store.category import MISSING, Category
+from psync.store.category import Category
 from psync.store.codec import codec_of
 from psync.store.pickles import first_of
+from psync.store.sentinels import MISSING
 from psync.sync.queue.priorities import Level, Levels, Location, location_of, place_of_answer
 from psync.sync.queue.task import Attempt, DeadTask
 

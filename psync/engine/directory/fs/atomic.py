@@ -6,14 +6,16 @@ import contextlib
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from psync.engine.directory.fs.capabilities import Capabilities
-from psync.engine.directory.fs.nfs_lookup import Lookups, bury, status_now
-from psync.engine.directory.fs.nfs_replace import Replacements
 from psync.engine.directory.fs.syscalls import Shared, Temporary, close, link_unnamed, read_all, sync_folder
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import clock
+
+if TYPE_CHECKING:
+    from psync.engine.directory.fs.nfs_replace import Replacements
 
 
 class AtomicFiles:
@@ -25,9 +27,15 @@ class AtomicFiles:
         self.trust = layout.trust
         self._layout = layout
         self._unnamed = can.unnamed
-        self.shared = Shared(Lookups(layout.root, coarse=can.kind == "nfs"), can.direct) if can.network else None
+        self.shared: Shared | None = None
         """None where this host's kernel knows of all changes."""
-        self.replacements = Replacements(self.shared, layout.trust.access) if self.shared is not None else None
+        self.replacements: Replacements | None = None
+        if can.network:
+            from psync.engine.directory.fs.nfs_lookup import Lookups
+            from psync.engine.directory.fs.nfs_replace import Replacements
+
+            self.shared = Shared(Lookups(layout.root, coarse=can.kind == "nfs"), can.direct)
+            self.replacements = Replacements(self.shared, layout.trust.access)
         self.direct = can.direct
         self.in_place = can.in_place
         self.sync_file = sync_file
@@ -110,7 +118,11 @@ class AtomicFiles:
 
     def size(self, fd: int) -> int:
         """Bytes in an open file now."""
-        return (os.fstat(fd) if self.shared is None else status_now(fd)).st_size
+        if self.shared is None:
+            return os.fstat(fd).st_size
+        from psync.engine.directory.fs.nfs_lookup import status_now
+
+        return status_now(fd).st_size
 
     def prove(self, fd: int) -> bool:
         """That the file open as `fd`, which is about to lose its name, is still locked: on a network file system the
@@ -122,6 +134,8 @@ class AtomicFiles:
 
     def bury(self, fd: int) -> None:
         """`fd` is locked, and at no name any more: let everybody know."""
+        from psync.engine.directory.fs.nfs_lookup import bury
+
         bury(fd)
 
     def remove(self, path: str, fd: int) -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from psync.engine.directory.fs.nfs_lookup import Lookups
 from psync.engine.directory.fs.permissions import PRIVATE, Access
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import fork_hooks
+
+if TYPE_CHECKING:
+    from psync.engine.directory.fs.nfs_lookup import Lookups
 
 T = TypeVar("T")
 
@@ -338,6 +339,8 @@ class Temporary:
 
 def rename_to_free(path: str, new: str) -> None:
     """Rename, but never over something: `FileExistsError` then. Atomic where the file system can."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     at_cwd, noreplace = -100, 1
     if libc.renameat2(at_cwd, os.fsencode(path), at_cwd, os.fsencode(new), noreplace) == 0:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import threading
 
@@ -47,6 +46,8 @@ class Owners:
         with self._lock, fork_hooks.put_off:
             if self.number:
                 return self.number
+            import json
+
             who = seal_text(json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode())
             make_folder(self._layout.owners, self._layout.trust.access)
             new = self._fs.temporary(who, sync=False)
@@ -128,6 +129,8 @@ class Owners:
 
 def _identity(fd: int) -> Identity | None:
     """What an owner's record says; None if it is damaged, or something else."""
+    import json
+
     try:
         found = Identity(**json.loads(unseal_text(os.pread(fd, LONGEST, 0))))
     except (OSError, ValueError, TypeError, Unreadable, RecursionError):

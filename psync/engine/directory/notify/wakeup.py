@@ -28,14 +28,17 @@ import struct
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.layout import SEATS, SLOTS, Layout, slot_of
-from psync.engine.directory.notify.inotify import Inotify
-from psync.engine.directory.notify.nfs_poll import PollCoordinator, PollingWatch, SignsOf
 from psync.engine.system import clock, fork_hooks
+
+if TYPE_CHECKING:
+    from psync.engine.directory.notify.inotify import Inotify
+    from psync.engine.directory.notify.nfs_poll import PollCoordinator, SignsOf
 
 GRACE = 2.0
 """Seconds between two looks of a waiter whom nobody wakes: for changes that psync did not make."""
@@ -56,7 +59,11 @@ class Wakeup:
 
     def __init__(self, layout: Layout, fs: AtomicFiles, *, announce: bool, inotify: bool) -> None:
         self._layout = layout
-        self._rounds = None if fs.shared is None else PollCoordinator()
+        self._rounds: PollCoordinator | None = None
+        if fs.shared is not None:
+            from psync.engine.directory.notify.nfs_poll import PollCoordinator
+
+            self._rounds = PollCoordinator()
         self._fs = fs
         self._inotify = inotify
         self._announce = announce
@@ -134,7 +141,11 @@ class Wakeup:
         flags = self._mapped or self._flags()
         if flags is None or not self._inotify:
             names = names if taking is None else [*names, taking]
-            return _Polling() if self._rounds is None else PollingWatch(self._rounds, names, signs_of)
+            if self._rounds is None:
+                return _Polling()
+            from psync.engine.directory.notify.nfs_poll import PollingWatch
+
+            return PollingWatch(self._rounds, names, signs_of)
         slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
         seat = None
         if taking is not None:
@@ -247,6 +258,8 @@ class _Idle:
             return self._instances.pop()
         except IndexError:
             pass
+        from psync.engine.directory.notify.inotify import Inotify
+
         try:
             return Inotify()
         except OSError:
