@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import email
 import fnmatch
+import importlib
 import inspect
 import re
 import subprocess
@@ -108,6 +110,21 @@ def test_every_public_name_says_what_it_is(name: str) -> None:
             if public and not inspect.getdoc(member):
                 missing.append(f"{name}.{method}")
     assert missing == []
+
+
+def test_type_checkers_find_each_public_name_in_the_module_that_has_it() -> None:
+    tree = ast.parse((PROJECT / "psync/__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    shown = {alias.name: node.module for node in imports for alias in node.names if alias.asname == alias.name}
+    assert shown == psync._MODULES
+    assert [name for name, module in shown.items() if not hasattr(importlib.import_module(str(module)), name)] == []
+
+
+def test_every_file_that_the_tour_names_exists() -> None:
+    named = re.findall(r"\b(?:engine|store|sync|work|cli)/[\w/]*(?:\.py)?", psync.__doc__ or "")
+    assert len(named) > 20
+    assert [name for name in named if not (PROJECT / "psync" / name).exists()] == []
 
 
 def test_open_has_every_option_of_a_store() -> None:
