@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from psync.cli import literal
 from psync.cli.errors import Failure, WrongUse
 from psync.errors import PsyncError
 
@@ -30,6 +28,8 @@ def parsed(text: str, form: str) -> Any:
             import json
 
             return json.loads(text, parse_constant=_refuse)
+        import ast
+
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         shown = text if len(text) <= 60 else f"{text[:50]} ... ({len(text)} characters)"
@@ -78,9 +78,11 @@ def shown(value: Any, what: str, form: str) -> str:
         return value
     if form == JSON:
         return as_json(value, what)
-    wrong = literal.why_not(value) if form == LITERAL else None
-    if wrong:
-        raise Failure(f"{what} has {wrong} in it, which has no form that could be read back")
+    if form == LITERAL:
+        from psync.cli import literal
+
+        if wrong := literal.why_not(value):
+            raise Failure(f"{what} has {wrong} in it, which has no form that could be read back")
     try:
         return repr(value)
     except Exception as error:  # a stranger's __repr__ may raise anything
