@@ -1,4 +1,4 @@
-"""What several commands take: where the store is, seconds, numbers, and how a value is written."""
+"""Arguments that several commands share: the store, durations and numbers."""
 
 from __future__ import annotations
 

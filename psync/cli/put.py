@@ -1,4 +1,4 @@
-"""``psync put DIR QUEUE VALUE...``: hand out tasks; prints their ids."""
+"""``psync put DIR QUEUE VALUE...``: put tasks into a queue, and print their ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--priority", type=_priority, default=0, metavar="N", help=f"{LOWEST} to {HIGHEST}; a higher one goes first"
     )
-    parser.add_argument("--delay", type=_delay, default=0.0, metavar="S", help="not to be taken before S seconds")
+    parser.add_argument("--delay", type=_delay, default=0.0, metavar="S", help="let no worker claim it for S seconds")
     parser.add_argument(
         "--json",
         dest="form",

@@ -1,4 +1,4 @@
-"""``psync worker DIR``: make the calls that executors hand out, in as many processes as wanted."""
+"""``psync worker DIR``: run the calls that executors submit, in N processes."""
 
 from __future__ import annotations
 
