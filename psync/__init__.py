@@ -2,61 +2,60 @@
 
 They keep values in it, hand out jobs, collect results and wait for each other. No server, no daemon.
 
-The floors, each importing only those below it::
+The floors; each imports only those below it::
 
-    cli/      4  one command a file; the only place that prints and parses arguments
-    work/     3  calls that travel: Executor, and the workers that make the calls
-    sync/     2  one primitive a file: Lock, Barrier, Event ..., WorkQueue, Mailbox
-    store/    1  PickleShareDB: mapping, hashed categories, waiting, links; the one door to pickle
-    engine/   0  bytes under names: cells, buckets, logs, registers and locks, wake-ups, who is alive; the one door to
+    cli/      4  the `psync` command, one sub command a file; only this floor prints and parses arguments
+    work/     3  calls that travel: Executor, the workers that run the calls, and programs that `psync run` starts
+    sync/     2  the primitives: Lock, Barrier, Event ..., WorkQueue, Mailbox
+    store/    1  PickleShareDB: mapping, hashed categories, waiting, links; only this floor pickles
+    engine/   0  bytes under names: cells, buckets, logs, registers and locks, wake-ups, liveness; only this floor calls
                  the system
     errors.py    every error, under PsyncError
 
-The walk of a task, from the call to the answer::
+The way of a task from the call to its result::
 
-    executor.submit(f, x)     work/executor.py: the call as bytes (work/call.py) is the value of a task
-    queue.put(value)          sync/queue.py, intake.py: pickled, appended to a log
-      Log.append              engine/directory/log_appends.py: the record, then where the log ends, which decides
-        Wakeup.notify_claimers  engine/directory/notify/wakeup.py: is a flag up? then touch a file, and inotify
-                              wakes one worker
-    queue.get()               sync/taker.py: the worker leaves word that it lives (a file that it keeps locked:
-                              engine/directory/owners.py)
-      Log.take                log_takes.py: the record's mark becomes "claimed by me": one store into memory that all
-                              share (mark_file.py), or one write of 16 bytes
-    task.done(result)         sync/claims.py
-      Log.settle              logs.py: while the mark is certain to be mine:
-        Bucket.append         engine/directory/buckets.py: the letter, at the end of a growing pickle
-                              and the mark becomes "done"
-      Log.settle_all          of several at once, a moment later, where a server is asked (sync/behind.py)
-    queue.results.get(id)     sync/mailbox.py: woken by the letter's bucket, reads what was appended since
+    executor.submit(f, x)     work/executor.py: the call, pickled (work/call.py), is the value of a task
+    queue.put(value)          sync/queue/work_queue.py, put.py: serializes the value and appends it to a log
+      Log.append              engine/directory/log/append.py: writes the record, then the log's new end, which decides
+        Wakeup.notify_takers  engine/directory/notify/wakeup.py: if a waiter's flag is up, touches a file, so that
+                              inotify wakes one worker
+    queue.get()               sync/queue/consumer.py: the worker registers as alive, by a file that it keeps locked
+                              (engine/directory/liveness/registry.py)
+      Log.take                engine/directory/log/claim.py: the record's status becomes "claimed by me", by one store
+                              into shared memory, or one write of 16 bytes (log/status_file.py)
+    task.done(result)         sync/queue/claims.py
+      Log.settle              engine/directory/log/log.py: while the record's status is certain to be mine:
+        Bucket.append         engine/directory/buckets/bucket.py: the result, at the end of a growing pickle;
+                              then the status becomes "done"
+      Log.settle_all          several at once, a moment later, where a server is asked (sync/queue/ack_buffer.py)
+    queue.results.get(id)     sync/mailbox.py: the result's bucket wakes it, and it reads what was appended since
     future.result()           work/futures.py: the same, by one thread for all futures of a client
 
-What a task can be, and who moves it on. What a *claim holder* does needs the claim to be still its own::
+The states of a task, and the moves out of each. A claim's holder can make its moves only while it still has the claim::
 
-    state     on disk                        leaves it by
-    WAITING   mark 0, attempts so far        a worker's take -> CLAIMED; cancel -> DEAD
-    DELAYED   mark says until when           when that has come, anybody -> WAITING; cancel -> DEAD
-    CLAIMED   mark names the worker, and     done -> DONE; retry -> WAITING or DELAYED, or DEAD after the last one;
-              whether it has begun           fail -> DEAD; its worker proven dead, or its lease over: anybody -> as
-                                             retry, or as never taken if not begun (DONE if the letter is there)
-    DONE      mark; a letter, if any         never; the segment is removed when all in it is DONE or DEAD
-    DEAD      mark; a grave with history     revive: put once more under the same id
+    state     on disk                        moves
+    WAITING   status 0, attempts so far      a worker claims it -> CLAIMED; cancel -> DEAD
+    DELAYED   status with the due moment     the moment comes, any process -> WAITING; cancel -> DEAD
+    CLAIMED   status with the worker, and    done -> DONE; retry -> WAITING or DELAYED, or DEAD after the last attempt;
+              whether it has begun           fail -> DEAD; the worker is proven dead or its lease is over: any process,
+                                             as retry, or back unchanged if not begun (DONE if there is a result)
+    DONE      status; a result, if any       none; the segment is removed when all its records are DONE or DEAD
+    DEAD      status; a dead letter          revive: put again under the same id
 
-Waiting for a state (`sync/waiting.py`) is always the same: watch, look, pause; and look for the dead now and then. A
-primitive's state is one small value (`sync/shared.py`) in a register (`engine/directory/register.py`): changed under
-the file's lock by one write, looked at in memory.
+Every wait (`sync/wait.py`) has the same steps: watch, look, pause; and look for dead processes now and then. The state
+of a primitive is one small value (`sync/shared_state.py`) in a register (`engine/directory/registers/register.py`): one
+write under the file's lock changes it, and a look reads shared memory.
 
-What keeps the bytes is the engine's matter: a directory (`engine/directory`), the memory of one process
-(`engine/memory`), or a Redis or Valkey server (`engine/redis`: each verb one script there, who lives a lease, who waits
-told by the server); `engine/sealed` goes around any of them. `sync/copying.py` takes a store from one to another.
+The engine decides what keeps the bytes: a directory (`engine/directory`), the memory of one process (`engine/memory`),
+or a Redis or Valkey server (`engine/redis`: each verb is one script there, liveness is a lease, and the server wakes
+waiters). `engine/signed` goes around any of them. `work/admin/copy_store.py` copies a store from one to another.
 
-`psync.engine.contract` says what every verb promises; `psync.engine.directory.layout` what every file is, and
-`psync.engine.redis.lua` every key.
+`psync.engine.contract` says what every verb promises, `psync.engine.directory.layout` what every file is, and
+`psync.engine.redis.lua` what every key is.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -106,49 +105,23 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_WHERE = {
-    "PickleShareDB": "psync.store",
-    "PickleShareLink": "psync.store",
-    "gethashfile": "psync.store",
-    "Barrier": "psync.sync",
-    "DoubleBarrier": "psync.sync",
-    "Latch": "psync.sync",
-    "Counter": "psync.sync",
-    "Lock": "psync.sync",
-    "RLock": "psync.sync",
-    "ReadWriteLock": "psync.sync",
-    "Semaphore": "psync.sync",
-    "BoundedSemaphore": "psync.sync",
-    "Event": "psync.sync",
-    "Condition": "psync.sync",
-    "Election": "psync.sync",
-    "Group": "psync.sync",
-    "Member": "psync.sync",
-    "WorkQueue": "psync.sync",
-    "Task": "psync.sync",
-    "Mailbox": "psync.sync",
-    "copy_store": "psync.work.admin.copy_store",
-    "Executor": "psync.work",
-    "Worker": "psync.work",
-    "DirectoryEngine": "psync.engine",
-    "MemoryEngine": "psync.engine",
-    "PsyncError": "psync.errors",
-    "InvalidKey": "psync.errors",
-    "WaitTimeout": "psync.errors",
-    "CorruptValue": "psync.errors",
-    "StoreFull": "psync.errors",
-    "StoreFailed": "psync.errors",
-    "UnsafeStore": "psync.errors",
-    "NotSerializable": "psync.errors",
-    "ClassRefused": "psync.errors",
-    "QueueClosed": "psync.errors",
-    "StaleClaim": "psync.errors",
-    "RemoteError": "psync.errors",
-    "TaskFailed": "psync.errors",
-    "BrokenBarrierError": "psync.errors",
-    "LockTimeout": "psync.errors",
+_NAMES = {
+    "psync.store": "PickleShareDB PickleShareLink gethashfile",
+    "psync.sync": (
+        "Barrier DoubleBarrier Latch Counter Lock RLock ReadWriteLock Semaphore BoundedSemaphore Event Condition "
+        "Election Group Member WorkQueue Task Mailbox"
+    ),
+    "psync.work.admin.copy_store": "copy_store",
+    "psync.work": "Executor Worker",
+    "psync.engine": "DirectoryEngine MemoryEngine",
+    "psync.errors": (
+        "PsyncError InvalidKey WaitTimeout CorruptValue StoreFull StoreFailed UnsafeStore NotSerializable "
+        "ClassRefused QueueClosed StaleClaim RemoteError TaskFailed BrokenBarrierError LockTimeout"
+    ),
 }
-__all__ = [*_WHERE]  # noqa: PLE0604 (all are strings; not `open`, which must not hide the builtin after a star import)
+"""The public names by the module that has them. The imports above say the same to type checkers; a test compares."""
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = [*_MODULES]  # noqa: PLE0604 (all are strings; without `open`, which a star import must not put in place of the builtin)
 
 
 def open(
@@ -163,7 +136,7 @@ def open(
     serializer: Serializer | None = None,
     allow: Allow | None = None,
 ) -> PickleShareDB:
-    """The store at `root`, with the options of `PickleShareDB`; a store is taken as it is."""
+    """Open the store at `root`, with the options of `PickleShareDB`. A store is returned unchanged."""
     from psync.store import PickleShareDB
 
     if isinstance(root, PickleShareDB):
@@ -181,15 +154,17 @@ def open(
     )
 
 
-if not TYPE_CHECKING:  # a type checker would take it that there is every name
+if not TYPE_CHECKING:  # a type checker would believe that every name exists
 
     def __getattr__(name: str) -> Any:
-        """Import a public name's module when it is first used: ``import psync`` alone costs next to nothing."""
-        if name not in _WHERE:
+        """Import a public name's module when a program first uses the name: ``import psync`` alone costs little."""
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
+        import importlib
+
+        found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
         return found
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_WHERE]
+    return [*globals(), *_MODULES]

@@ -6,11 +6,15 @@ its text says what happened, where, and what to do.
 
 from __future__ import annotations
 
-import queue
+import sys
 import threading
 from typing import Any
 
-_shut_down = (queue.ShutDown,) if hasattr(queue, "ShutDown") else ()  # from Python 3.13 on
+_shut_down: tuple[type[Exception], ...] = ()
+if sys.version_info >= (3, 13):
+    import queue  # no earlier version needs it
+
+    _shut_down = (queue.ShutDown,)
 
 
 class PsyncError(Exception):

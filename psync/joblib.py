@@ -25,7 +25,7 @@ from joblib.parallel import (  # type: ignore[import-not-found, import-untyped, 
 )
 
 from psync.engine.system import fork_hooks
-from psync.store import codec
+from psync.store import pickles
 from psync.sync.primitive import Place
 from psync.work import Executor
 
@@ -102,7 +102,7 @@ class PsyncBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         future: Future[Any]
         try:
             assert self._workers is not None
-            future = self._workers.submit(_call, codec.dumps_by_value(func))
+            future = self._workers.submit(_call, pickles.dumps_by_value(func))
         except Exception as error:  # in the thread that tells futures nobody could catch it
             future = Future()
             future.set_exception(error)
@@ -111,7 +111,7 @@ class PsyncBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        return codec.loads(out.result())
+        return pickles.loads(out.result())
 
     def terminate(self) -> None:
         if self._workers is not None:
@@ -191,7 +191,7 @@ def _executor(terms: Terms) -> Executor:
 
 def _call(batch: bytes) -> bytes:
     """In a worker. What is in `batch` is loaded whatever the store allows: to allow this is to allow everything."""
-    return codec.dumps_by_value(codec.loads(batch)())
+    return pickles.dumps_by_value(pickles.loads(batch)())
 
 
 register_parallel_backend("psync", PsyncBackend)

@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 from psync.errors import CorruptValue, InvalidKey
 from psync.store import PickleShareDB as Store
 from psync.store import PickleShareLink, gethashfile
-from psync.store.category import MISSING
 from psync.store.keys import check
-from psync.store.waiting import NOT_YET
+from psync.store.sentinels import MISSING, NOT_YET
 
 __all__ = ["PickleShareDB", "PickleShareLink", "gethashfile", "main"]
 
@@ -111,7 +110,7 @@ class PickleShareDB(Store):
                 return kept.value
             if cell is not None:
                 digest = hash(cell.payload)
-                value = kept.value if kept is not None and kept.digest == digest else self._codec.loads(cell.payload)
+                value = kept.value if kept is not None and kept.digest == digest else self.codec.loads(cell.payload)
                 self._kept[name] = _Kept(value, cell._replace(payload=b""), digest)
                 return value
         except Exception as error:  # whatever keeps a file from being read
@@ -124,7 +123,7 @@ class PickleShareDB(Store):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         name = self._name(key)
-        payload = self._codec.dumps(value)
+        payload = self.codec.dumps(value)
         self.engine.write(name, payload)
         self._kept[name] = _Kept(value, None, hash(payload))
 
@@ -266,7 +265,7 @@ def main() -> int:
     if len(sys.argv) < 2:
         print(USAGE)
         return 0
-    from psync.cli import main as command
+    from psync.cli.main import main as command
 
     return command(sys.argv[1:], prog="pickleshare")
 

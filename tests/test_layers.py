@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+from psync.cli import main
+
 PACKAGE = Path(__file__).parent.parent / "psync"
 
 FLOORS = ["errors", "engine", "store", "sync", "work", "cli"]
@@ -55,7 +57,7 @@ DOORS = {
     "open": ["engine/", "work/shell/"],
     "psutil": ["engine/system/process_identity.py"],
     "pathlib": ["engine/", "store/", "cli/", "pickleshare.py"],
-    "pickle": ["store/codec.py"],
+    "pickle": ["store/pickles.py"],
     "multiprocessing": ["work/", "cli/", "joblib.py"],
     "subprocess": ["work/", "cli/"],
     "argparse": ["cli/", "pickleshare.py"],
@@ -68,7 +70,10 @@ FREE = {"os.PathLike", "os.fspath", "pathlib.PurePath", "pathlib.PurePosixPath"}
 """Names that live in such a module and have no effect."""
 
 UNREADABLE = {"__import__", "importlib.import_module", "import_module"}
-"""Ways to import that this test can't follow; only the front door, which looks names up late, may use them."""
+"""Ways to import that this test can't follow. Only the files in `TABLES` may use them."""
+
+TABLES = {"psync/__init__.py": "_NAMES", "psync/cli/main.py": "COMMANDS"}
+"""The files that import modules by name, each from the table that it has: tests check the tables."""
 
 
 class Line(NamedTuple):
@@ -166,12 +171,12 @@ def wrong_doors(package: Path) -> list[str]:
     for line in chain.from_iterable(reach(tree, file) for file, tree in files_of(package)):
         if line.typing_only or line.target in FREE:
             continue
-        if line.target in UNREADABLE and line.file not in FRONT_DOOR:
+        if line.target in UNREADABLE and line.file not in TABLES:
             found.append(f"{line}; write the import out, so that this test can read it")
         first, *rest = line.target.split(".")
         effect = (
             rest[-1] if first == "psync" and rest else first
-        )  # `from psync.store.codec import pickle` is no way round
+        )  # `from psync.store.pickles import pickle` is no way round
         doors = DOORS.get(effect, [])
         if doors and not any(line.file.startswith(f"psync/{door}") for door in doors):
             found.append(f"{line}; only {' and '.join(f'`{door}`' for door in doors)} may")
@@ -187,6 +192,19 @@ def test_a_floor_imports_only_lower_floors() -> None:
 
 def test_each_effect_has_one_door() -> None:
     assert wrong_doors(PACKAGE) == []
+
+
+def test_every_command_is_a_module_of_the_cli_with_its_two_functions() -> None:
+    for command in main.COMMANDS:
+        file = PACKAGE / "cli" / f"{main.MODULES.get(command, command)}.py"
+        functions = {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
+        assert functions >= {"options", "run"}, file
+
+
+def test_no_command_imports_the_module_that_imports_the_commands() -> None:
+    lines = [line for file, tree in files_of(PACKAGE) for line in reach(tree, file)]
+    importers = {line.file for line in lines if f"{line.target}.".startswith("psync.cli.main.")}
+    assert importers == {"psync/__main__.py", "psync/pickleshare.py"}
 
 
 def test_every_door_is_a_place_that_exists() -> None:
@@ -222,12 +240,16 @@ def plant(folder: Path, file: str, text: str) -> Path:
             "import time as t\n",
             "`psync/store/db.py:1` imports time; only `engine/` and `work/shell/` may",
         ),
-        ("store/db.py", "import pickle\n", "`psync/store/db.py:1` imports pickle; only `store/codec.py` may"),
-        ("engine/memory.py", "import pickle\n", "`psync/engine/memory.py:1` imports pickle; only `store/codec.py` may"),
+        ("store/db.py", "import pickle\n", "`psync/store/db.py:1` imports pickle; only `store/pickles.py` may"),
+        (
+            "engine/memory.py",
+            "import pickle\n",
+            "`psync/engine/memory.py:1` imports pickle; only `store/pickles.py` may",
+        ),
         (
             "store/db.py",
-            "from .codec import pickle\n",
-            "`psync/store/db.py:1` imports psync.store.codec.pickle; only `store/codec.py` may",
+            "from .pickles import pickle\n",
+            "`psync/store/db.py:1` imports psync.store.pickles.pickle; only `store/pickles.py` may",
         ),
         (
             "engine/files.py",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import configparser
 import email
+import fnmatch
 import importlib
 import inspect
 import re
@@ -51,7 +54,7 @@ def test_the_wheel_needs_filelock_and_psutil_only(wheel: Path) -> None:
 def test_the_wheel_brings_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
-        assert "psync = psync.cli:main" in archive.read(name).decode().splitlines()
+        assert "psync = psync.cli.main:main" in archive.read(name).decode().splitlines()
 
 
 def test_python_m_psync_is_the_command() -> None:
@@ -86,19 +89,17 @@ def test_the_suite_that_ci_runs_is_the_one_that_the_readme_names() -> None:
     assert command in (PROJECT / "README.md").read_text().splitlines()
 
 
-def modules_with_all() -> list[str]:
-    """Every module of the package that says what a star import brings."""
-    package = Path(psync.__file__).parent
-    texts = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
-    names = [path.relative_to(package.parent).with_suffix("") for path, text in texts.items() if "\n__all__" in text]
-    return [".".join(name.parts).removesuffix(".__init__") for name in names]
-
-
-@pytest.mark.parametrize("module", modules_with_all())
-def test_a_star_import_brings_all_that_it_says(module: str) -> None:
-    names: dict[str, object] = {}
-    exec(f"from {module} import *", names)
-    assert {*importlib.import_module(module).__all__} <= names.keys()
+def test_every_tox_environment_passes_the_variables_that_the_tests_read() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "tests").rglob("*.py"))
+    read = set(re.findall(r"\bPSYNC_TEST_[A-Z]+\b", tests))
+    assert read >= {"PSYNC_TEST_ENGINE", "PSYNC_TEST_PLACE", "PSYNC_TEST_SCALE"}
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(PROJECT / "tox.ini")
+    for name in (each for each in tox.sections() if each.startswith("testenv")):
+        passed = tox[name].get("pass_env", tox["testenv"]["pass_env"]).split()
+        assert [variable for variable in read if not any(fnmatch.fnmatch(variable, each) for each in passed)] == [], (
+            name
+        )
 
 
 @pytest.mark.parametrize("name", psync.__all__)
@@ -111,6 +112,21 @@ def test_every_public_name_says_what_it_is(name: str) -> None:
             if public and not inspect.getdoc(member):
                 missing.append(f"{name}.{method}")
     assert missing == []
+
+
+def test_type_checkers_find_each_public_name_in_the_module_that_has_it() -> None:
+    tree = ast.parse((PROJECT / "psync/__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    shown = {alias.name: node.module for node in imports for alias in node.names if alias.asname == alias.name}
+    assert shown == psync._MODULES
+    assert [name for name, module in shown.items() if not hasattr(importlib.import_module(str(module)), name)] == []
+
+
+def test_every_file_that_the_tour_names_exists() -> None:
+    named = re.findall(r"\b(?:engine|store|sync|work|cli)/[\w/]*(?:\.py)?", psync.__doc__ or "")
+    assert len(named) > 20
+    assert [name for name in named if not (PROJECT / "psync" / name).exists()] == []
 
 
 def test_open_has_every_option_of_a_store() -> None:

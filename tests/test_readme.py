@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import psync
-import psync.cli
+import psync.cli.main
 import psync.errors
 import psync.pickleshare
 from psync.engine.system.fork_hooks import Forked
@@ -94,15 +94,15 @@ def test_every_error_is_in_the_readme() -> None:
     assert "PsyncError" in errors
 
 
-@pytest.mark.parametrize("command", psync.cli.COMMANDS)
+@pytest.mark.parametrize("command", psync.cli.main.COMMANDS)
 def test_every_command_is_in_the_readme(command: str) -> None:
     assert f"`psync {command}" in TEXT
 
 
-@pytest.mark.parametrize("command", psync.cli.COMMANDS)
+@pytest.mark.parametrize("command", psync.cli.main.COMMANDS)
 def test_every_option_of_a_command_is_in_the_readme(command: str) -> None:
     parser = argparse.ArgumentParser(add_help=False)
-    psync.cli._command(command).options(parser)
+    psync.cli.main.command_module(command).options(parser)
     named = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", TEXT))
     assert [
         action.option_strings for action in parser._actions if named.isdisjoint(action.option_strings or named)

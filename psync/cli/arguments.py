@@ -1,4 +1,4 @@
-"""What several commands take: where the store is, seconds, numbers, and how a value is written."""
+"""Arguments that several commands share: the store, durations and numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import threading
 from collections.abc import Callable
 
-from psync.cli import Failure
+from psync.cli.errors import Failure
 from psync.engine.admin import checked, is_there, looking_engine, shown
 from psync.errors import StoreFailed
 from psync.store import PickleShareDB

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from psync.cli import Failure, arguments, text
+from psync.cli import arguments, text
+from psync.cli.errors import Failure
 
 
 def options(parser: argparse.ArgumentParser) -> None:

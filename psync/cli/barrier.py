@@ -1,29 +1,31 @@
-"""``psync barrier DIR NAME --parties N``: wait until so many have come."""
+"""``psync barrier DIR NAME --parties N``: wait until N processes have arrived at a barrier."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from psync.cli import TIMED_OUT, WrongUse, arguments
+from psync.cli import arguments
+from psync.cli.errors import TIMED_OUT, WrongUse
 from psync.errors import BrokenBarrierError
 from psync.sync import Barrier
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Wait until N have come to the barrier NAME, each with this command (or psync.Barrier in a Python program); "
-        "then all go on, and the barrier is ready for the next N. If one who waits is killed or does not wait any "
-        "longer, it is broken, and nobody who waits goes on; when they all have ended, who comes next begins anew."
+        "Wait until N processes have arrived at the barrier NAME, each with this command (or psync.Barrier in a "
+        "Python program). Then all of them continue, and the barrier is ready for the next N. If a waiting process is "
+        "killed, or stops waiting, the barrier is broken and all waiting processes fail. When they have ended, the "
+        "next process to arrive starts a new round."
     )
     parser.epilog = (
-        "exit codes: 0 all have come, 1 the barrier was broken (stderr says why, and who died), 2 wrong use, 124 the "
-        "others did not come in time, 130 interrupted"
+        "exit codes: 0 all have arrived, 1 the barrier was broken (stderr says why, and which process died), 2 wrong "
+        "use, 124 the others did not arrive in time, 130 interrupted"
     )
     arguments.directory(parser, made=True)
     parser.add_argument("name", metavar="NAME", help="the name of the barrier")
     parser.add_argument(
-        "-n", "--parties", type=arguments.count, required=True, metavar="N", help="how many have to come"
+        "-n", "--parties", type=arguments.count, required=True, metavar="N", help="the number of processes to wait for"
     )
     arguments.timeout(parser, "break the barrier after S seconds")
 

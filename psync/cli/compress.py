@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 
-from psync.cli import Failure, arguments
+from psync.cli import arguments
+from psync.cli.errors import Failure
 from psync.store.keys import check
 
 is_part = re.compile("[0-9a-f]{2}|xx").fullmatch

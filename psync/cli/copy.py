@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from psync.cli import Failure, arguments
+from psync.cli import arguments
+from psync.cli.errors import Failure
 from psync.engine import Key
 from psync.engine.admin import is_address, looking_engine, shown
 from psync.engine.serialization import agree

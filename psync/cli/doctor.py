@@ -1,4 +1,4 @@
-"""``psync doctor DIR``: what works in a directory, what stands in the way, and what to do about it."""
+"""``psync doctor DIR``: examine a directory or a server, and report problems with remedies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psync.cli import Failure, WrongUse, arguments
+from psync.cli import arguments
+from psync.cli.errors import Failure, WrongUse
 from psync.engine.admin import diagnosed, is_address, paired, put_back
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "who may write to it, what it keeps on its disk, forgets when its memory is full, and what that means for the "
         "promises. Each finding is ok, a note, or wrong, with a remedy."
     )
-    parser.epilog = "exit codes: 0 all is well, 1 something stands in the way, 2 wrong use"
+    parser.epilog = "exit codes: 0 all is well, 1 there is a problem, 2 wrong use"
     arguments.directory(parser, made=False)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from psync.cli import Failure
+from psync.cli.errors import Failure
 
 DEEPEST = 90
 """Levels of nesting that Python's own parser and printer surely bear."""

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from psync.cli import WrongUse, arguments
+from psync.cli import arguments
+from psync.cli.errors import WrongUse
 from psync.errors import LockTimeout
 from psync.store import PickleShareDB
 from psync.sync import Lock, ReadWriteLock

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from psync.cli import arguments, text
@@ -29,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
         keys = sorted(db.keys(args.glob))
         found = list(described(db.engine, keys)) if args.long else []
     if args.json:
+        import json
+
         print(json.dumps(found if args.long else keys))
     elif args.long:
         width = max((len(str(each["bytes"])) for each in found), default=0)
@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def described(engine: Engine, keys: list[str]) -> Iterator[dict[str, Any]]:
+    from datetime import datetime
+
     for key in keys:
         facts = engine.facts(key)
         if facts is not None:  # else it was removed since it was listed

@@ -1,11 +1,12 @@
-"""``psync put DIR QUEUE VALUE...``: hand out tasks; prints their ids."""
+"""``psync put DIR QUEUE VALUE...``: put tasks into a queue, and print their ids."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from psync.cli import WrongUse, arguments, text
+from psync.cli import arguments, text
+from psync.cli.errors import WrongUse
 from psync.sync import WorkQueue
 from psync.sync.queue.delays import MAX_DELAY_S
 from psync.sync.queue.priorities import HIGHEST_PRIORITY, LOWEST_PRIORITY
@@ -28,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"{LOWEST_PRIORITY} to {HIGHEST_PRIORITY}; a higher one goes first",
     )
-    parser.add_argument("--delay", type=_delay, default=0.0, metavar="S", help="not to be taken before S seconds")
+    parser.add_argument("--delay", type=_delay, default=0.0, metavar="S", help="let no worker claim it for S seconds")
     parser.add_argument(
         "--json",
         dest="form",

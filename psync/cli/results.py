@@ -1,4 +1,4 @@
-"""``psync results DIR QUEUE [ID...]``: what tasks came to."""
+"""``psync results DIR QUEUE [ID...]``: print the results of tasks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from psync.cli import TIMED_OUT, Failure, arguments, text
+from psync.cli import arguments, text
+from psync.cli.errors import TIMED_OUT, Failure
 from psync.errors import TaskFailed, WaitTimeout
 from psync.sync import WorkQueue
 from psync.sync.queue.work_queue import internals_of
 from psync.work import call
 
 LOOK_FOR_DEAD = 1.0
-"""Seconds between two looks whether those who work on the tasks have died."""
+"""Seconds between two checks for dead workers."""
 
 
 class Answer(NamedTuple):
@@ -41,7 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     arguments.directory(parser, made=False)
     parser.add_argument("queue", metavar="QUEUE", help="the name of the queue")
     parser.add_argument("ids", nargs="*", metavar="ID")
-    parser.add_argument("-w", "--wait", action="store_true", help="until these tasks, or all of the queue, are done")
+    parser.add_argument("-w", "--wait", action="store_true", help="wait until these tasks, or all tasks, are done")
     arguments.timeout(parser, "wait (--wait is implied) at most S seconds")
     parser.add_argument("--calls", action="store_true", help="the tasks are the calls of an executor")
     parser.add_argument("--json", action="store_true", help='a line {"id": ..., "result" or "error": ...} for each')
@@ -136,7 +137,7 @@ def of_all(queue: WorkQueue, timeout: float | None, wait: bool) -> Iterator[Answ
 
 
 def opened(answer: Answer, queue: WorkQueue) -> Answer:
-    """What the call came to whose outcome is in the letter."""
+    """Return what the call returned or raised, read from its result."""
     if answer.error is not None:
         return answer
     if not isinstance(answer.value, bytes):
@@ -148,6 +149,6 @@ def opened(answer: Answer, queue: WorkQueue) -> Answer:
 
 
 def one_line(error: Exception) -> str:
-    """Of a traceback only the end: what was raised."""
+    """Return the error on one line, with only the last line of its traceback: the exception."""
     begin, then, last = str(error).partition("; the last time: ")
     return " ".join(f"{begin}{then}{last.strip().rpartition(chr(10))[2]}".split())

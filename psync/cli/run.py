@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psync.cli import Failure
 from psync.cli.arguments import above, count, directory, opened, where
+from psync.cli.errors import Failure
 
 if TYPE_CHECKING:
     from psync.store import PickleShareDB

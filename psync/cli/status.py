@@ -7,7 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from psync.cli import Failure, arguments
+from psync.cli import arguments
+from psync.cli.errors import Failure
 from psync.cli.tables import size, table
 
 if TYPE_CHECKING:

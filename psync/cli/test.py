@@ -1,4 +1,4 @@
-"""``psync test DIR``: does a directory do what psync needs? Several processes try it out in a fresh folder in it."""
+"""``psync test DIR``: test a directory, with several processes, in a new folder inside it."""
 
 from __future__ import annotations
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from psync.cli import Failure, WrongUse, literal
+from psync.cli.errors import Failure, WrongUse
 from psync.errors import PsyncError
 
 PLAIN, JSON, LITERAL = "plain", "json", "literal"
@@ -26,7 +24,13 @@ def parsed(text: str, form: str) -> Any:
     if form == PLAIN:
         return text
     try:
-        return json.loads(text, parse_constant=_refuse) if form == JSON else ast.literal_eval(text.strip())
+        if form == JSON:
+            import json
+
+            return json.loads(text, parse_constant=_refuse)
+        import ast
+
+        return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         shown = text if len(text) <= 60 else f"{text[:50]} ... ({len(text)} characters)"
         kind = "JSON" if form == JSON else "a Python literal"
@@ -74,9 +78,11 @@ def shown(value: Any, what: str, form: str) -> str:
         return value
     if form == JSON:
         return as_json(value, what)
-    wrong = literal.why_not(value) if form == LITERAL else None
-    if wrong:
-        raise Failure(f"{what} has {wrong} in it, which has no form that could be read back")
+    if form == LITERAL:
+        from psync.cli import literal
+
+        if wrong := literal.why_not(value):
+            raise Failure(f"{what} has {wrong} in it, which has no form that could be read back")
     try:
         return repr(value)
     except Exception as error:  # a stranger's __repr__ may raise anything
@@ -84,6 +90,8 @@ def shown(value: Any, what: str, form: str) -> str:
 
 
 def as_json(value: Any, what: str) -> str:
+    import json
+
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""``psync worker DIR``: make the calls that executors hand out, in as many processes as wanted."""
+"""``psync worker DIR``: run the calls that executors submit, in N processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
-from psync.cli import INTERRUPTED, arguments
+from psync.cli import arguments
+from psync.cli.errors import INTERRUPTED
 from psync.work.shell.child_group import processors
 from psync.work.supervisor import Supervisor, WorkerLimits
 

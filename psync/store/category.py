@@ -26,7 +26,8 @@ from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, StoreFailed, kept_at
 from psync.store.codec import codec_of
-from psync.store.keys import gethashfile
+from psync.store.key_hash import gethashfile
+from psync.store.sentinels import MISSING
 
 COMPRESSED = "xx"
 OPEN = 1
@@ -35,7 +36,6 @@ ROOMY = 1 << 16
 """Bytes: a smaller bucket is never looked at for what was overwritten in it."""
 Append = Callable[[Bucket, bytes], int | None]
 """`Bucket.append`, or what does it together with something else: see `Category.set_pickled`."""
-MISSING: Any = object()
 _is_bucket = re.compile(r"[0-9a-f]{2}").fullmatch
 
 
@@ -64,7 +64,7 @@ class Category:
         self.name = name
         self._place = place
         """The bucket of a key: two hex digits."""
-        self._codec = codec_of(engine.format)
+        self.codec = codec_of(engine.format)
         self._prefix = name + "/"
         self._seen: dict[str, _Seen] = {}
         self._lock = threading.Lock()
@@ -119,9 +119,9 @@ class Category:
     def _loaded(self, bucket: str, ops: bytes) -> dict[Any, Any]:
         """The items in what psync appended, and in what somebody else did who can make a checksum."""
         try:
-            return self._codec.load_items(ops)
-        except self._codec.damage as error:
-            if self._codec.objects:
+            return self.codec.load_items(ops)
+        except self.codec.damage as error:
+            if self.codec.objects:
                 raise
             raise _Undecodable(bucket, f"it can't be read: {error!r}") from error
 
@@ -133,8 +133,8 @@ class Category:
     def _foreign(self, bucket: str, data: bytes) -> dict[Any, Any]:
         """The dict in a bucket that PickleShare wrote."""
         try:
-            found = self._codec.loads(data)
-        except self._codec.damage as error:
+            found = self.codec.loads(data)
+        except self.codec.damage as error:
             raise _Undecodable(bucket, f"it can't be read: {error!r}") from error
         if not isinstance(found, dict):
             raise _Undecodable(bucket, f"it holds no dict but a {type(found).__name__}")
@@ -162,14 +162,14 @@ class Category:
         """The value of `key`, or MISSING. One fstat for a bucket that has not changed since it was last read."""
         seen = self._items(self._place(key))
         if seen is not None and key in seen.items:
-            return self._codec.own(seen.items[key])
+            return self.codec.copy(seen.items[key])
         compressed = self._items(COMPRESSED)
         if not self._gathered:
             found = self._find_scattered(key)
             if found is not MISSING:
-                return self._codec.own(found)
+                return self.codec.copy(found)
         if compressed is not None and (not fast_only or compressed.flags & OPEN) and key in compressed.items:
-            return self._codec.own(compressed.items[key])
+            return self.codec.copy(compressed.items[key])
         return MISSING
 
     def _find_scattered(self, key: Any) -> Any:
@@ -254,7 +254,7 @@ class Category:
     # -- setting -------------------------------------------------------------------------------------
 
     def set(self, key: Any, value: Any) -> None:
-        self.set_pickled(key, self._codec.item(key, value))
+        self.set_pickled(key, self.codec.item(key, value))
 
     def set_pickled(self, key: Any, ops: bytes, append: Append | None = None) -> bool:
         """`set`, with what `Codec.item` made of key and value. `append` may do it together with something else, and
@@ -287,7 +287,7 @@ class Category:
         with self._reported(), self.engine.bucket(self._prefix + bucket).held() as held:
             if held is not None:
                 size = len(held.tail().ops)
-                ops = self._codec.items(self._held_items(bucket, held))
+                ops = self.codec.items(self._held_items(bucket, held))
                 if len(ops) * 2 < size:
                     held.replace(ops, durable=True)
                     size = len(ops)
@@ -307,7 +307,7 @@ class Category:
 
     def add(self, key: Any, value: Any) -> bool:
         """Set `key` unless it is there; True for the one who set it."""
-        ops = self._codec.item(key, value)
+        ops = self.codec.item(key, value)
         bucket = self._place(key)
         if not self._gathered:
             self._gather()
@@ -353,21 +353,21 @@ class Category:
         """While `bucket` is held: what was appended to what was `seen` need not be read."""
         with self._lock:
             if self._seen.get(bucket) is seen:
-                seen.items.update(self._codec.load_items(ops))
+                seen.items.update(self.codec.load_items(ops))
                 self._seen[bucket] = _Seen(position, seen.items, seen.flags)
 
     def update(self, mapping: dict[Any, Any]) -> None:
         """Set all items of `mapping` at one moment: who reads several sees all or none of them."""
         if not self._gathered:
             self._gather()
-        ops = {name: self._codec.items(part) for name, part in self._parted(mapping)}
+        ops = {name: self.codec.items(part) for name, part in self._parted(mapping)}
         with self.engine.guard(self.name):
             self.engine.append_all(ops)
 
     def update_each(self, mapping: dict[Any, Any]) -> None:
         """Set all items of `mapping`, those of one bucket at one moment: `set` for many."""
         for _, part in self._parted(mapping):
-            self.set_pickled(next(iter(part)), self._codec.items(part))
+            self.set_pickled(next(iter(part)), self.codec.items(part))
 
     def _parted(self, mapping: dict[Any, Any]) -> list[tuple[str, dict[Any, Any]]]:
         """By the name of the bucket, in order."""
@@ -389,8 +389,8 @@ class Category:
                 items = dict(self._held_items(bucket, held))
                 if key in items:
                     value = items.pop(key)
-                    held.replace(self._codec.items(items), durable=True)
-            return value if value is MISSING else self._codec.own(value)
+                    held.replace(self.codec.items(items), durable=True)
+            return value if value is MISSING else self.codec.copy(value)
 
     def _pop_compressed(self, key: Any) -> Any:
         with self.engine.bucket(self._prefix + COMPRESSED).held() as held:
@@ -399,7 +399,7 @@ class Category:
             items = dict(self._held_items(COMPRESSED, held))
             value = items.pop(key, MISSING)
             if value is not MISSING:
-                held.replace(self._codec.items(items), flags=held.tail().flags, durable=True)
+                held.replace(self.codec.items(items), flags=held.tail().flags, durable=True)
             return value
 
     def compress(self, *, flags: int = 0) -> None:
@@ -409,7 +409,7 @@ class Category:
         with self._reported(), self._frozen() as held:
             merged = self._merge({bucket: each.tail() for bucket, each in held.items()}, _refuse)
             compressed = held.pop(COMPRESSED)
-            compressed.replace(self._codec.items(merged), flags=flags, durable=True)
+            compressed.replace(self.codec.items(merged), flags=flags, durable=True)
             compressed.secure()
             for each in held.values():
                 each.drop()

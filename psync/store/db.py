@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import threading
-import warnings
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
-from pathlib import Path
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence, ValuesView
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from psync.engine import Allow, Durability, Engine, Key, Root, Serializer, Sharing, Wakeups, is_address, open_engine
-from psync.engine.contract.values import Cell
+from psync.engine import is_address, open_engine
 from psync.errors import ClassRefused, CorruptValue, kept_at
 from psync.store.cache import Cache
-from psync.store.category import MISSING, Category
 from psync.store.codec import codec_of
-from psync.store.glob import matching
 from psync.store.keys import check
-from psync.store.link import PickleShareLink
-from psync.store.views import Items, Values
-from psync.store.waiting import NOT_YET, wait_for
+from psync.store.sentinels import MISSING, NOT_YET
+
+if TYPE_CHECKING:
+    from psync.engine import Allow, Durability, Engine, Key, Root, Serializer, Sharing, Wakeups
+    from psync.engine.contract.values import Cell
+    from psync.store.category import Category
+    from psync.store.link import PickleShareLink
 
 D = TypeVar("D")
 
@@ -79,8 +78,8 @@ class PickleShareDB(MutableMapping[str, Any]):
             serializer=serializer,
             allow=allow,
         )
-        self._codec = codec_of(self.engine.format)
-        self._doubted = self._codec.doubted
+        self.codec = codec_of(self.engine.format)
+        self._untrusted = self.codec.untrusted
         self._levels = dict(categories or {})
         """The categories that have a durability of their own."""
         self._cache = Cache()
@@ -93,7 +92,11 @@ class PickleShareDB(MutableMapping[str, Any]):
         place: str | None = getattr(self.engine, "root", None)
         if place is None:
             return self.engine
-        return place if is_address(place) else Path(place)
+        if is_address(place):
+            return place
+        from pathlib import Path
+
+        return Path(place)
 
     @property
     def cache(self) -> Mapping[str, Cell]:
@@ -130,19 +133,19 @@ class PickleShareDB(MutableMapping[str, Any]):
             return MISSING
         if cell is not known:
             self._cache.remember(key, cell)
-        if self._doubted or not cell.sealed:
-            return self._load_doubted(key, cell)
-        return self._codec.loads(cell.payload)
+        if self._untrusted or not cell.sealed:
+            return self._load_untrusted(key, cell)
+        return self.codec.loads(cell.payload)
 
-    def _load_doubted(self, key: str, cell: Cell) -> Any:
+    def _load_untrusted(self, key: str, cell: Cell) -> Any:
         """A pickle without a checksum, or what somebody wrote who is not trusted: an error may mean that it is damaged,
         and not that the caller made a mistake."""
         try:
-            return self._codec.loads(cell.payload)
+            return self.codec.loads(cell.payload)
         except ClassRefused as error:
             raise ClassRefused(f"the value of {key!r}: {error}", name=error.name, key=key) from None
-        except self._codec.damage as error:
-            if cell.sealed and self._codec.objects:
+        except self.codec.damage as error:
+            if cell.sealed and self.codec.objects:
                 raise
             self._cache.forget(key)
             refuge = self.engine.set_aside(key, f"it can't be read: {error!r}", cell.version)
@@ -160,7 +163,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         6 system calls over a value (open flock stat pwrite flock close), floor 5; 5 system calls for a new one (open
         open pwrite link close), floor 5. More than a page goes to a new file in either case.
         """
-        self.engine.write(check(key), self._codec.dumps(value))
+        self.engine.write(check(key), self.codec.dumps(value))
 
     def __delitem__(self, key: str) -> None:
         """Of several who delete a key at once, one returns and the others get a KeyError.
@@ -189,14 +192,22 @@ class PickleShareDB(MutableMapping[str, Any]):
         A list, in no order. Only folders that can hold a match are listed. Raises `InvalidKey` for a
         pattern that leads out of the store.
         """
-        return list(self.engine.list() if globpat is None else matching(self.engine.entries, globpat))
+        if globpat is None:
+            return list(self.engine.list())
+        from psync.store.glob import matching
+
+        return list(matching(self.engine.entries, globpat))
 
     def items(self) -> ItemsView[str, Any]:
         """Pairs of key and value; a key that is deleted before it is its turn is passed over."""
+        from psync.store.views import Items
+
         return Items(self, self._find)
 
     def values(self) -> ValuesView[Any]:
         """The values; one that is deleted before it is its turn is passed over."""
+        from psync.store.views import Values
+
         return Values(self, self._find)
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -209,7 +220,7 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         5 system calls (stat open pwrite link close).
         """
-        return self.engine.create(check(key), self._codec.dumps(value))
+        return self.engine.create(check(key), self.codec.dumps(value))
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The value; if there is none, `default`, which is then set. All who call it at once get the same."""
@@ -222,8 +233,8 @@ class PickleShareDB(MutableMapping[str, Any]):
         """Remove `key`, return the last value it had. Of several at once one gets it, others `default` or KeyError."""
         found: list[Any] = []
         try:
-            self.engine.pop(check(key), lambda cell: found.append(self._codec.loads(cell.payload)))
-        except self._codec.damage:
+            self.engine.pop(check(key), lambda cell: found.append(self.codec.loads(cell.payload)))
+        except self.codec.damage:
             self[key]  # which says what is wrong with it; nothing was removed
             raise
         self._cache.forget(key)
@@ -267,15 +278,15 @@ class PickleShareDB(MutableMapping[str, Any]):
             if payload is None and default is MISSING:
                 raise KeyError(key)
             undecodable = True
-            value = default if payload is None else self._codec.loads(payload)
+            value = default if payload is None else self.codec.loads(payload)
             undecodable = False
             result = function(value)
-            return self._codec.dumps(result)
+            return self.codec.dumps(result)
 
         busy.add(key)
         try:
             self.engine.update(key, change)
-        except self._codec.damage:
+        except self.codec.damage:
             if undecodable:
                 self[key]  # a plain pickle that can't be unpickled is `CorruptValue` there
             raise
@@ -303,7 +314,12 @@ class PickleShareDB(MutableMapping[str, Any]):
         """
         check(key)
         look = lambda: self._look(key)  # noqa: E731
-        return wait_for(self.engine, [key], look, maxwaittime, f"{key!r} got no value")
+        return self._wait([key], look, maxwaittime, f"{key!r} got no value")
+
+    def _wait(self, names: Sequence[str], look: Callable[[], Any], timeout: float | None, awaited: str) -> Any:
+        from psync.store.waiting import wait_for
+
+        return wait_for(self.engine, names, look, timeout, awaited)
 
     def _look(self, key: str) -> Any:
         value = self._find(key)
@@ -322,13 +338,13 @@ class PickleShareDB(MutableMapping[str, Any]):
                     return key, value
             return NOT_YET
 
-        found: tuple[str, Any] = wait_for(self.engine, names, look, maxwaittime, f"none of {names!r} got a value")
+        found: tuple[str, Any] = self._wait(names, look, maxwaittime, f"none of {names!r} got a value")
         return found
 
     def waitgone(self, key: str, maxwaittime: float | None = 60) -> None:
         """Return once `key` is not there. Raises `WaitTimeout` after `maxwaittime` seconds (None: never)."""
         look = lambda: NOT_YET if key in self else None  # noqa: E731
-        wait_for(self.engine, [check(key)], look, maxwaittime, f"{key!r} was not deleted")
+        self._wait([check(key)], look, maxwaittime, f"{key!r} was not deleted")
 
     def hwait(self, hashroot: str, key: Any, maxwaittime: float | None = 60) -> Any:
         """``hget(hashroot, key, fast_only=False)``, as soon as there is such an item. Else `WaitTimeout`."""
@@ -339,7 +355,7 @@ class PickleShareDB(MutableMapping[str, Any]):
             return NOT_YET if value is MISSING else value
 
         awaited = f"the item {key!r} of {hashroot!r} was not set"
-        return wait_for(self.engine, [category.bucket_name(key)], look, maxwaittime, awaited)
+        return self._wait([category.bucket_name(key)], look, maxwaittime, awaited)
 
     # -- hashed categories -----------------------------------------------------------------------------
 
@@ -350,6 +366,8 @@ class PickleShareDB(MutableMapping[str, Any]):
         return category
 
     def _new_category(self, hashroot: str) -> Category:
+        from psync.store.category import Category
+
         return Category(self.engine.at(self._levels.get(check(hashroot))), hashroot)
 
     def hset(self, hashroot: str, key: Any, value: Any) -> None:
@@ -381,6 +399,8 @@ class PickleShareDB(MutableMapping[str, Any]):
         return self._category(hashroot).everything(self._warn)
 
     def _warn(self, error: CorruptValue) -> None:
+        import warnings
+
         warnings.warn(str(error), RuntimeWarning, stacklevel=4)
 
     def hcompress(self, hashroot: str) -> None:
@@ -416,6 +436,8 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     def getlink(self, folder: str) -> PickleShareLink:
         """A view of the keys in `folder` as attributes: ``link.x = 1`` sets ``folder/x``."""
+        from psync.store.link import PickleShareLink
+
         return PickleShareLink(self, check(folder))
 
     def sweep(self) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
 from psync.errors import NotSerializable
-from psync.store.codec import Codec
+from psync.store.codec_type import Codec
 
 DEEPEST = 100
 """Levels of nesting: so many every reader bears."""
@@ -62,7 +62,7 @@ def loads(payload: bytes) -> Any:
     return _read(text)
 
 
-def own(value: Any) -> Any:
+def copy(value: Any) -> Any:
     return value if type(value) in _ATOMS else _decode(_encode(value))
 
 
@@ -98,11 +98,11 @@ def _unpack(payload: bytes) -> Any:
     return parts
 
 
-def _nested(payload: bytes) -> Any:
+def _embed(payload: bytes) -> Any:
     return payload.decode("latin-1")  # it may be anything
 
 
-def _unnested(part: Any) -> bytes:
+def _extract(part: Any) -> bytes:
     if type(part) is not str:
         raise ValueError("there is no record in it")
     return part.encode("latin-1")
@@ -253,40 +253,40 @@ def _refused(value: Any, what: str, where: str, reason: str | None = None) -> No
 # -- states of primitives --------------------------------------------------------------------------------
 
 
-def _record(state: tuple[Any, ...]) -> bytes:
-    return _written(_told(state, DEEPEST))
+def _dump_state(state: tuple[Any, ...]) -> bytes:
+    return _written(_encoded(state, DEEPEST))
 
 
-def _recalled(payload: bytes) -> Any:
+def _load_state(payload: bytes) -> Any:
     try:
-        return _meant(_read(payload))
+        return _decoded(_read(payload))
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"it is no state of a primitive: {error!r}") from None
 
 
-def _told(state: Any, deeper: int) -> Any:
+def _encoded(state: Any, deeper: int) -> Any:
     if not deeper:
         return state  # which is too deep to be written
     if isinstance(state, tuple):
-        return [_told(part, deeper - 1) for part in state]
+        return [_encoded(part, deeper - 1) for part in state]
     if type(state) is list:
-        return {"list": [_told(part, deeper - 1) for part in state]}
+        return {"list": [_encoded(part, deeper - 1) for part in state]}
     if type(state) is dict:
-        return {"dict": [[_told(key, 1), _told(value, deeper - 1)] for key, value in state.items()]}
+        return {"dict": [[_encoded(key, 1), _encoded(value, deeper - 1)] for key, value in state.items()]}
     return state
 
 
-def _meant(told: Any) -> Any:
-    if type(told) is list:
-        return tuple(map(_meant, told))
-    if type(told) is not dict:
-        return told
-    if type(parts := told.get("list")) is list:
-        return [_meant(part) for part in parts]
-    return {_meant(key): _meant(value) for key, value in told["dict"]}
+def _decoded(part: Any) -> Any:
+    if type(part) is list:
+        return tuple(map(_decoded, part))
+    if type(part) is not dict:
+        return part
+    if type(parts := part.get("list")) is list:
+        return [_decoded(each) for each in parts]
+    return {_decoded(key): _decoded(value) for key, value in part["dict"]}
 
 
 JSON = Codec(
-    dumps, loads, own, item, items, load_items, _pack, _unpack, _record, _recalled, _nested, _unnested,
-    objects=False, doubted=True, damage=(ValueError,),
+    dumps, loads, copy, item, items, load_items, _pack, _unpack, _dump_state, _load_state, _embed, _extract,
+    objects=False, untrusted=True, damage=(ValueError,),
 )  # fmt: skip

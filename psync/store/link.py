@@ -1,28 +1,28 @@
-"""A link is a folder of the store with attributes instead of keys."""
+"""Link: shows the keys in one folder of a store as attributes of an object."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from psync.store.db import PickleShareDB
+from collections.abc import MutableMapping
+from typing import Any
 
 
 class PickleShareLink:
-    """``link.name`` is ``db[folder + "/" + name]``: to get, to set, to delete. Made by `PickleShareDB.getlink`.
+    """Gets, sets and deletes ``db[folder + "/" + name]`` as ``link.name``. `PickleShareDB.getlink` makes one.
 
-    A name that is not there raises AttributeError, so that `getattr` with a default and `hasattr` work.
+    A missing key raises AttributeError, so that `getattr` with a default and `hasattr` work.
     """
 
-    db: PickleShareDB
+    db: Any
+    """The store, a `PickleShareDB`."""
     keydir: str
+    """The folder."""
 
-    def __init__(self, db: PickleShareDB, keydir: str) -> None:
+    def __init__(self, db: MutableMapping[str, Any], keydir: str) -> None:
         self.__dict__.update(db=db, keydir=keydir)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)  # protocols ask for these; they are no keys
+            raise AttributeError(name)  # Python looks for these itself; they are not keys
         try:
             return self.db[f"{self.keydir}/{name}"]
         except KeyError as error:
@@ -48,4 +48,4 @@ class PickleShareLink:
 
 
 class LinkError(AttributeError, KeyError):
-    """No such key; an AttributeError because it was asked for as one, a KeyError as PickleShare raised."""
+    """The key is missing. An AttributeError, as the caller read an attribute; a KeyError, as PickleShare raises one."""

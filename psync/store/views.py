@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from typing import Any
 
-from psync.store.category import MISSING
+from psync.store.sentinels import MISSING
 
 Find = Callable[[str], Any]
 """The value of a key, or MISSING."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from psync.engine.contract.engine import Engine
 from psync.errors import WaitTimeout
+from psync.store.sentinels import NOT_YET
 
 T = TypeVar("T")
-NOT_YET: Any = object()
 
 
 def wait_for(engine: Engine, names: Sequence[str], look: Callable[[], T], timeout: float | None, awaited: str) -> T:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
-from psync.store.waiting import NOT_YET
+from psync.store.sentinels import NOT_YET
 from psync.sync.lock import Lock
 from psync.sync.primitive import Place, Primitive
 from psync.sync.rlock import RLock

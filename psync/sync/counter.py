@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from psync.errors import WaitTimeout
-from psync.store.waiting import NOT_YET
+from psync.store.sentinels import NOT_YET
 from psync.sync.primitive import Place, Primitive
 from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, some_seconds

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from psync.engine import Durability, Engine, rejoined
 from psync.errors import WaitTimeout
-from psync.store.category import COMPRESSED, MISSING, Category
-from psync.store.waiting import NOT_YET, wait_for
+from psync.store.category import COMPRESSED, Category
+from psync.store.sentinels import MISSING, NOT_YET
+from psync.store.waiting import wait_for
 from psync.sync.primitive import Place, engine_of, own_name
 
 

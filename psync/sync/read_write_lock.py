@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from psync.store.waiting import NOT_YET
+from psync.store.sentinels import NOT_YET
 from psync.sync.primitive import Place, Primitive
 from psync.sync.semaphore import Held, less, more
 from psync.sync.shared_state import SharedState

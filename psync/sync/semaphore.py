@@ -12,7 +12,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from psync.store.waiting import NOT_YET
+from psync.store.sentinels import NOT_YET
 from psync.sync.primitive import Place, Primitive
 from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, dead_of, names_of, patience

@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.register import Seats
 from psync.errors import CorruptValue
-from psync.store.codec import Codec, codec_of
+from psync.store.codec import codec_of
+from psync.store.codec_type import Codec
 
 S = TypeVar("S", bound=tuple[Any, ...])
 
@@ -21,7 +22,7 @@ def load_state(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S
     """Decode `payload` and pass it to `make`. Raises `CorruptValue` if psync did not write it. In a store that trusts
     pickles, raises what `make` raises."""
     try:
-        return make(codec.recalled(payload))
+        return make(codec.load_state(payload))
     except (ValueError, TypeError) as error:
         if codec.objects:
             raise
@@ -73,7 +74,7 @@ class SharedState(Generic[S]):
             nonlocal after
             before = self._meaning(payload)
             after = function(before)
-            return payload if after is before else self._codec.record(tuple(after))
+            return payload if after is before else self._codec.dump_state(tuple(after))
 
         payload = self._register.update(update)
         self._seen = payload, after

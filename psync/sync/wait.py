@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Alive
-from psync.store.waiting import NOT_YET
+from psync.store.sentinels import NOT_YET
 
 T = TypeVar("T")
 LOOK_FOR_DEAD_S = 0.25

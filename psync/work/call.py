@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from psync.errors import RemoteError
-from psync.store import codec
+from psync.store import pickles
 from psync.sync.queue.work_queue import WorkQueue, internals_of
 
 Loads = Callable[[bytes], Any]
@@ -71,13 +71,13 @@ def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def _dumps(whole: tuple[Any, ...], part: Any) -> bytes:
-    """`codec.dumps_whole` where only `part` may be of ``__main__``; quicker if it is not."""
+    """`pickles.dumps_whole` where only `part` may be of ``__main__``; quicker if it is not."""
     if type(part) in _PLAIN or getattr(part, "__module__", "__main__") != "__main__":
         try:
-            return codec.pack(whole)
+            return pickles.pack(whole)
         except Exception:
             pass  # there is a way, perhaps
-    return codec.dumps_whole(whole)
+    return pickles.dumps_whole(whole)
 
 
 def check(queue: WorkQueue) -> None:
@@ -154,7 +154,7 @@ def seal(outcome: Outcome) -> bytes:
     text = str(cause) if cause is not None else ""
     try:
         whole = outcome.value, outcome.error, text, outcome.worker
-        return _dumps(whole, outcome.value) if outcome.error is None else codec.dumps_whole(whole)
+        return _dumps(whole, outcome.value) if outcome.error is None else pickles.dumps_whole(whole)
     except Stopped:
         raise
     except BaseException as trouble:
@@ -163,7 +163,7 @@ def seal(outcome: Outcome) -> bytes:
             f"the call ended with {what}, which can't be pickled and so not be sent back: {trouble!r}",
             worker=outcome.worker,
         )
-        return codec.dumps((None, told, text, outcome.worker))
+        return pickles.dumps((None, told, text, outcome.worker))
 
 
 def unseal(payload: Any, loads: Loads) -> Outcome:

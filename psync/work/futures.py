@@ -12,7 +12,7 @@ from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from typing import Any, TypeVar
 
 from psync.errors import TaskFailed
-from psync.store.category import MISSING
+from psync.store.sentinels import MISSING
 from psync.sync.queue.work_queue import WorkQueue, internals_of
 from psync.sync.wait import until_next_look
 from psync.work import call

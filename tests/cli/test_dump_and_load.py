@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from psync import PickleShareDB
-from psync.cli import Failure, literal
+from psync.cli import literal
+from psync.cli.errors import Failure
 from tests.cli.shell import ENVIRON, psync
 from tests.support import files
 

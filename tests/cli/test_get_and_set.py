@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from psync import PickleShareDB
-from psync.cli import main
+from psync.cli.main import main
 from tests.cli.shell import ENVIRON, psync
 from tests.support import files
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from psync import Executor, WorkQueue
-from psync.cli import main
+from psync.cli.main import main
 from psync.work import Worker
 from tests.cli.shell import ENVIRON, psync
 

@@ -36,7 +36,7 @@ def test_a_directory_that_is_not_there_is_refused(root: Path) -> None:
 
 @files
 def test_what_goes_wrong_is_printed_and_exits_1(root: Path, monkeypatch, capsys) -> None:
-    from psync.cli import main
+    from psync.cli.main import main
 
     def forgetful(db: PickleShareDB, *args: object) -> str:
         trial.expect(False, "the sky is down")

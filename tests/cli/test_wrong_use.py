@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from psync.cli import COMMANDS, main
+from psync.cli.main import COMMANDS, main
 from tests.cli.shell import ENVIRON, psync
 from tests.support import files
 
@@ -135,7 +135,7 @@ def test_a_directory_that_is_a_file_is_refused_in_words(root: Path) -> None:
 
 
 def test_help_imports_nothing_slow() -> None:
-    look = "import sys; from psync.cli import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    look = "import sys; from psync.cli.main import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
     ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     for slow in ("psync.store.db", "multiprocessing", "pprint", "filelock", "psutil", "asyncio"):
         assert f"'{slow}'" not in ran.stderr
@@ -146,7 +146,7 @@ import argparse, sys
 argparse.ArgumentParser().add_argument("-x")  # imports what it needs
 import psync.store
 before = set(sys.modules)
-from psync.cli import main
+from psync.cli.main import main
 code = main(sys.argv[1:])
 print(*(set(sys.modules) - before), file=sys.stderr)
 sys.exit(code)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from psync import Counter, Lock, PickleShareDB, WorkQueue
-from psync.cli import main
+from psync.cli.main import main
 from psync.engine import admin
 from psync.engine.contract.values import Alive
 from psync.engine.redis import doctor

@@ -38,7 +38,7 @@ from psync import (
     Worker,
     WorkQueue,
 )
-from psync.cli import main
+from psync.cli.main import main
 from psync.engine.encoding.framing import seal
 from psync.engine.environment import SERIALIZER
 from psync.errors import CorruptValue
@@ -94,7 +94,7 @@ def test_a_value_comes_back_equal_and_of_the_same_types(value: Any) -> None:
 
 @given(st.tuples(VALUES, st.tuples(ATOMS, VALUES), st.dictionaries(st.integers(), st.integers())))
 def test_a_state_of_a_primitive_comes_back_with_its_tuples_and_tables(state: tuple[Any, ...]) -> None:
-    assert repr(JSON.recalled(JSON.record(state))) == repr(state)
+    assert repr(JSON.load_state(JSON.dump_state(state))) == repr(state)
 
 
 def test_everything_works_and_nothing_is_unpickled(root: Path) -> None:
@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 
-def nested(levels: int) -> Any:
+def embed(levels: int) -> Any:
     value: Any = []
     for _ in range(levels - 1):
         value = [value]
@@ -196,11 +196,11 @@ def test_what_would_not_come_back_is_refused_and_nothing_is_written(root: Path, 
         assert files(root) == before
 
 
-@pytest.mark.parametrize("value", [nested(101), endless()], ids=["too deep", "endless"])
+@pytest.mark.parametrize("value", [embed(101), endless()], ids=["too deep", "endless"])
 def test_what_is_nested_too_deep_is_refused(root: Path, value: Any) -> None:
     with PickleShareDB(root, serializer="json") as db:
-        db["deep"] = nested(100)
-        assert db["deep"] == nested(100)
+        db["deep"] = embed(100)
+        assert db["deep"] == embed(100)
         with pytest.raises(NotSerializable, match="nested more than 100 levels deep, or contains itself"):
             db["deeper"] = value
         with pytest.raises(NotSerializable):
@@ -342,7 +342,7 @@ def test_whatever_is_read_gives_a_value_or_is_damage(value: Any, data: st.DataOb
         (JSON.dumps(value), JSON.loads),
         (JSON.item("key", value), JSON.load_items),
         (JSON.pack((None, value)), JSON.unpack),
-        (JSON.record((1, (2, value), {3: 4})), JSON.recalled),
+        (JSON.dump_state((1, (2, value), {3: 4})), JSON.load_state),
     ]
     for made, read in ways:
         changed = bytearray(made)
@@ -350,7 +350,7 @@ def test_whatever_is_read_gives_a_value_or_is_damage(value: Any, data: st.DataOb
             at = data.draw(st.integers(0, len(made) - 1))
             changed[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2) | st.sampled_from(NASTY))
         with contextlib.suppress(ValueError):
-            JSON.own(read(bytes(changed)))
+            JSON.copy(read(bytes(changed)))
 
 
 NASTY = [

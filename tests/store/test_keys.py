@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psync.errors import InvalidKey
-from psync.store.keys import LONGEST_KEY, LONGEST_SEGMENT, check, gethashfile, portable_hash, segment_fault
+from psync.store.key_hash import gethashfile, portable_hash
+from psync.store.keys import LONGEST_KEY, LONGEST_SEGMENT, check, segment_fault
 from tests.support import scaled
 
 # -- names -----------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ def test_the_bucket_of_a_key_never_changes(key: Any, bucket: str) -> None:
 @pytest.mark.parametrize("seed", ["0", "1", "random"])
 def test_every_process_finds_the_same_bucket(seed: str) -> None:
     program = (
-        "import json; from tests.store.test_keys import FROZEN; from psync.store.keys import gethashfile\n"
+        "import json; from tests.store.test_keys import FROZEN; from psync.store.key_hash import gethashfile\n"
         "print(json.dumps([gethashfile(key) for key, _ in FROZEN]))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}

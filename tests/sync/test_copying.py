@@ -9,7 +9,7 @@ import pytest
 
 from psync import Counter, Lock, MemoryEngine, PickleShareDB, WorkQueue, copy_store
 from psync.errors import StoreFailed
-from psync.store import codec
+from psync.store import pickles
 from psync.work.admin.copy_store import NOTE, Copied
 from tests.support import files
 from tests.sync.furnished import contents, furnish, work_off
@@ -95,7 +95,7 @@ def test_a_task_that_is_answered_but_not_marked_is_done_there(old: PickleShareDB
     queue = WorkQueue(old, "jobs")
     id = queue.put("work")
     queue.get()
-    queue.results._box.set_pickled(id, codec.item(id, "the answer"))
+    queue.results._box.set_pickled(id, pickles.item(id, "the answer"))
     copied = copy_store(old, new)
     assert (copied.tasks, copied.differences) == (0, ())
     there = WorkQueue(new, "jobs")
@@ -217,7 +217,7 @@ def test_a_task_that_was_done_since_it_was_begun_is_told(old: PickleShareDB, new
 def _begin(old: PickleShareDB, new: PickleShareDB) -> None:
     """As far as a copy comes that is killed just before it says that it is whole."""
     copy_store(old, new)
-    new.engine.update(NOTE, lambda note: codec.dumps(codec.loads(note or b"") | {"complete": False}))
+    new.engine.update(NOTE, lambda note: pickles.dumps(pickles.loads(note or b"") | {"complete": False}))
 
 
 def test_sealed_stores_are_copied_with_the_key_of_either(root: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_store_of_json_stays_one(root: Path) -> None:
         with PickleShareDB(MemoryEngine()) as pickles, pytest.raises(ValueError, match="the same serializer"):
             copy_store(old, pickles)
     with PickleShareDB(root / "new") as new:
-        assert new._codec.objects is False and new["a"] == {"b": [1]}
+        assert new.codec.objects is False and new["a"] == {"b": [1]}
         assert sorted(work_off(WorkQueue(new, "jobs")).values()) == [1, 1, 2]
 
 

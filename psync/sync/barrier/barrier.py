@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from psync.errors import BrokenBarrierError
-from psync.store.waiting import NOT_YET
+from psync.store.sentinels import NOT_YET
 from psync.sync.barrier.fast_path import Arrival, FastPath
 from psync.sync.barrier.state import Break, Owners, Round, fate, following, is_open, with_told, without_one
 from psync.sync.primitive import Place, Primitive

@@ -141,7 +141,7 @@ class Priorities:
             nonlocal count
             numbers = {*self._numbers_in(raw), number}
             count = len(numbers)
-            return self._codec.record(tuple(sorted(numbers)))
+            return self._codec.dump_state(tuple(sorted(numbers)))
 
         self._register.update(add)
         # The note comes before any task of this priority, and is written even if the register had the number already:

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import State
 from psync.errors import CorruptValue, TaskFailed
-from psync.store.category import MISSING, Category
-from psync.store.waiting import NOT_YET
+from psync.store.category import Category
+from psync.store.sentinels import MISSING, NOT_YET
 from psync.sync.mailbox import Mailbox
 from psync.sync.queue.task_index import TaskIndex
 

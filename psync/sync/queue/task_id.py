@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from psync.store.keys import gethashfile
+from psync.store.key_hash import gethashfile
 
 POSITION_STEP_BYTES = 32
 """A log that counts in bytes gives out positions that are multiples of this."""

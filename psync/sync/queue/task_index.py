@@ -13,8 +13,10 @@ from typing import Any
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Record, State
-from psync.store.category import MISSING, Category
-from psync.store.codec import codec_of, first_of
+from psync.store.category import Category
+from psync.store.codec import codec_of
+from psync.store.pickles import first_of
+from psync.store.sentinels import MISSING
 from psync.sync.queue.priorities import Priorities, Priority
 from psync.sync.queue.task import Attempt, DeadTask
 from psync.sync.queue.task_id import TaskLocation, bucket_of_result, location_of
@@ -132,7 +134,7 @@ class TaskIndex:
         self._history.set(id, [[*past] for past in (*history, attempt)])
 
     def add_dead_letter(self, id: str, location: TaskLocation, payload: bytes) -> None:
-        self._dead_letters.set(id, [*location, self._codec.nested(payload)])
+        self._dead_letters.set(id, [*location, self._codec.embed(payload)])
 
     def is_dead_at(self, id: str, location: TaskLocation) -> bool:
         """True if the task has a dead letter that says it died there."""
@@ -144,7 +146,7 @@ class TaskIndex:
         for id, (priority, position, payload) in self._dead_letters.everything(_raise).items():
             location = _location((priority, position))
             if self.location(id) == location:
-                yield id, location, self._codec.unnested(payload)
+                yield id, location, self._codec.extract(payload)
 
     def dead(self) -> list[DeadTask]:
         """See `WorkQueue.dead`."""
@@ -172,7 +174,7 @@ class TaskIndex:
         id, value, *tried = codec.unpack(payload)
         if id is not None and not isinstance(id, str):
             raise TypeError(f"a task's id is a str, not {id!r}")
-        return (id, codec.unpack(codec.unnested(value))[1], int(tried[0])) if tried else (id, value, 0)
+        return (id, codec.unpack(codec.extract(value))[1], int(tried[0])) if tried else (id, value, 0)
 
     def parts_of(self, payload: bytes) -> tuple[str | None, bytes, int]:
         """Id (None: the id of its location), the payload as first put, and the attempts before it was revived or moved.
@@ -185,11 +187,11 @@ class TaskIndex:
         id, *more = self._codec.unpack(payload)
         if not isinstance(id, str | None):
             raise TypeError(f"a task's id is a str, not {id!r}")
-        return (id, payload, 0) if len(more) == 1 else (id, self._codec.unnested(more[0]), int(more[1]))
+        return (id, payload, 0) if len(more) == 1 else (id, self._codec.extract(more[0]), int(more[1]))
 
     def packed(self, id: str, first: bytes, tried: int) -> bytes:
         """The payload of a task that was put before, at another location."""
-        return self._codec.pack((id, self._codec.nested(first), tried))
+        return self._codec.pack((id, self._codec.embed(first), tried))
 
     def id_in(self, payload: bytes, priority: Priority, position: int) -> tuple[str, int]:
         """Id and earlier attempts, even where the value can't be unpickled."""

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from psync.engine import Durability, rejoined
 from psync.engine.contract.log import Mark, Sealed, State, as_lease
 from psync.errors import WaitTimeout
-from psync.store.codec import Codec, codec_of
+from psync.store.codec import codec_of
+from psync.store.codec_type import Codec
 from psync.sync.primitive import Place, Primitive
 from psync.sync.queue.claims import Claims
 from psync.sync.queue.consumer import Consumer

@@ -1,0 +1,41 @@
+"""The type of a codec: the table of functions by which one store turns values into bytes, and bytes into values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Codec(NamedTuple):
+    """The functions of one serializer. `psync.store.codec.codec_of` chooses it for a store."""
+
+    dumps: Callable[[Any], bytes]
+    """Serialize a value, as a cell holds it."""
+    loads: Callable[[bytes], Any]
+    """Deserialize a value. Raises what unpickling raises: for damaged bytes one of `damage`."""
+    copy: Callable[[Any], Any]
+    """Return the value, or a copy of it if it can be changed, so that the caller shares it with nobody."""
+    item: Callable[[Any, Any], bytes]
+    """Serialize a key and a value: opcodes that set one item of the dict below them on the stack."""
+    items: Callable[[dict[Any, Any]], bytes]
+    """Serialize all items of a dict, as `item` does one."""
+    load_items: Callable[[bytes], dict[Any, Any]]
+    """Return the dict that the opcodes of any number of items make of an empty one."""
+    pack: Callable[[tuple[Any, ...]], bytes]
+    """Serialize a few values as one record of a log."""
+    unpack: Callable[[bytes], Any]
+    """Return the values of a record that `pack` made, as a sequence."""
+    dump_state: Callable[[tuple[Any, ...]], bytes]
+    """Serialize a primitive's state for a register: numbers and texts in tuples and dicts, and users' values."""
+    load_state: Callable[[bytes], Any]
+    """Deserialize a state that `dump_state` made."""
+    embed: Callable[[bytes], Any]
+    """Return a record that `pack` made as a value, so that it can be a part of another record."""
+    extract: Callable[[Any], bytes]
+    """Return the record that `embed` was given."""
+    damage: tuple[type[Exception], ...]
+    """The exceptions by which `loads` reports damaged bytes."""
+    objects: bool = True
+    """Whether values may be objects of any class, and so calls."""
+    untrusted: bool = False
+    """Whether an error of `loads` may mean damage although the checksum is right: its writer may not be trusted."""
