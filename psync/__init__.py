@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from psync.errors import BrokenBarrierError as BrokenBarrierError
     from psync.errors import ClassRefused as ClassRefused
     from psync.errors import CorruptValue as CorruptValue
+    from psync.errors import FormatMismatch as FormatMismatch
     from psync.errors import InvalidKey as InvalidKey
     from psync.errors import LockTimeout as LockTimeout
     from psync.errors import NotSerializable as NotSerializable
@@ -138,6 +139,7 @@ _WHERE = {
     "StoreFull": "psync.errors",
     "StoreFailed": "psync.errors",
     "UnsafeStore": "psync.errors",
+    "FormatMismatch": "psync.errors",
     "NotSerializable": "psync.errors",
     "ClassRefused": "psync.errors",
     "QueueClosed": "psync.errors",

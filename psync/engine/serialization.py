@@ -88,7 +88,8 @@ def _begun_with(engine: Engine) -> Serializer:
 
 
 def _begin(engine: Engine, wanted: Serializer, begun: Serializer) -> None:
-    from psync.engine.store_marker import as_pickle, is_empty, wrong
+    from psync.engine.encoding.framing import as_pickle
+    from psync.engine.store_marker import is_empty, wrong
 
     if begun == "json":
         raise wrong(engine, "was begun with serializer='json'", "open it without a serializer, or with that one")

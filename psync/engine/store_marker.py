@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 
 from psync.engine.contract.engine import Engine
+from psync.engine.encoding.framing import as_pickle
 from psync.engine.signed.engine import MARKER, SignedEngine
 from psync.engine.signed.keys import TAG, Keys
 from psync.errors import UnsafeStore
 
 _MARK = b"psync seal 1\n"
 _ID = 16
-_PLUMBING = {"tmp", "owners", "guards", "locks", "wake", "pending", "quarantine", "seal", "serializer"}
+_PLUMBING = {"tmp", "owners", "guards", "locks", "wake", "pending", "quarantine", "format", "seal", "serializer"}
 """Of psync's own folders those that may hold something before anything was stored."""
 
 
@@ -50,11 +51,6 @@ def opened(engine: Engine, keys: Keys | None) -> Engine:
 def _marker(engine: Engine) -> bytes | None:
     cell = engine.read(MARKER)
     return None if cell is None else cell.payload
-
-
-def as_pickle(data: bytes) -> bytes:
-    """A file's bytes that a reader of pickles takes for a `bytes` object."""
-    return b"\x80\x05B" + len(data).to_bytes(4, "little") + data + b"."
 
 
 def _entry(keys: Keys, store: bytes, name: bytes) -> bytes:

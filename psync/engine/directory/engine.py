@@ -16,7 +16,7 @@ from psync.engine.contract.engine import Watch
 from psync.engine.contract.register import Register
 from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Alive, Durability, Format
-from psync.engine.directory import scan
+from psync.engine.directory import format_version, scan
 from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.cells.nfs import NetworkCells
@@ -57,7 +57,8 @@ class DirectoryEngine(ShapeEngine):
     system; "auto" goes by the type of file system.
 
     Raises `UnsafeStore` if somebody who is not trusted could write to `root`, or put another directory in its place;
-    `StoreFailed` if it can't be opened, `ValueError` for an option that does not exist.
+    `StoreFailed` if it can't be opened, `FormatMismatch` if psync works there with another format, `ValueError` for an
+    option that does not exist.
     """
 
     spin = SPIN
@@ -87,13 +88,16 @@ class DirectoryEngine(ShapeEngine):
             if not self.layout.trust.look():
                 make_folder(self.root, self.layout.trust.access)
                 self.layout.trust.look()
+            stated = format_version.check(self.layout)
             self.can = look(self.layout, network=None if sharing == "auto" else sharing == "network")
+            self.layout.trust.unnamed = self.can.unnamed
+            self._set_level(durability)
+            if not stated and self.can.writable:
+                format_version.begin(self.layout, self._fs)
         except OSError as error:
             raise translate_os_error(error, str(root), self.root) from error
-        self.layout.trust.unnamed = self.can.unnamed
         if self.can.network:
             self.spin, self.remote = 0.0, True
-        self._set_level(durability)
         self._owners = Owners(self.layout, self._fs)
         inotify = wakeups == "inotify" or (wakeups == "auto" and not self.can.network)
         self._wake = Wakeup(self.layout, self._fs, announce=inotify or not self.can.network, inotify=inotify)

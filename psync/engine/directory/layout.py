@@ -29,6 +29,10 @@ from zlib import crc32
 
 from psync.engine.directory.fs.permissions import Permissions
 
+FORMAT_VERSION = 1
+"""Of all that is described above. It goes up by one whenever a file gets other bytes, so that a psync which would not
+understand them refuses the directory (`format_version`)."""
+
 OWN = ".psync"
 OWN_FOLDERS = "tmp", "owners", "guards", "locks", "wake", "pending", "quarantine"
 SLOTS, SEATS = 1024, 64
@@ -134,6 +138,7 @@ class Layout:
         self.armed = self.wake + "/armed"
         self.pending = self.own + "/pending"
         self.quarantine = self.own + "/quarantine"
+        self.format = self.own + "/format"
 
     def path(self, name: str) -> str:
         return self.prefix + name

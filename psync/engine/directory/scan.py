@@ -18,8 +18,8 @@ from psync.engine.directory.registers.register import MAGIC
 from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
 from psync.engine.system.process_identity import usage
 
-_PLUMBING = {*OWN_FOLDERS, "pair"}
-"""Of psync's own folders those that hold nothing that was stored."""
+_PLUMBING = {*OWN_FOLDERS, "pair", "format"}
+"""Names in psync's own folder that lead to nothing that was stored."""
 
 
 def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, str]]:
@@ -32,9 +32,9 @@ def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, 
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), fs.scan(layout.path(folder)) as found:
             for entry in found:
                 name = entry.name
+                if folder == OWN and name in _PLUMBING:
+                    continue
                 if entry.is_dir(follow_symlinks=False):
-                    if folder == OWN and name in _PLUMBING:
-                        continue
                     if inside and name == "log" and os.path.exists(f"{layout.path(below)}log/tail"):
                         yield Shape.LOG, folder
                     else:

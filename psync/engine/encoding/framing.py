@@ -92,6 +92,11 @@ def unseal(data: bytes) -> bytes | None:
     return None
 
 
+def as_pickle(data: bytes) -> bytes:
+    """A pickle of a `bytes` object: for what rests in a store and means something to psync alone."""
+    return b"\x80\x05B" + len(data).to_bytes(4, "little") + data + b"."
+
+
 def seal_text(text: bytes) -> bytes:
     """The bytes to store for a small text of psync's own: a last line with its length and checksum."""
     return b"%b\n%d %08x\n" % (text, len(text), crc32(text))

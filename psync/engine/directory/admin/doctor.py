@@ -8,7 +8,7 @@ from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
 from psync.engine.directory.admin.environment import examine
 from psync.engine.directory.admin.leftovers import remains
 from psync.engine.directory.layout import is_used
-from psync.errors import UnsafeStore
+from psync.errors import FormatMismatch, UnsafeStore
 
 
 def diagnosed(root: str, *, team: bool = False) -> Iterator[Finding]:
@@ -21,6 +21,10 @@ def diagnosed(root: str, *, team: bool = False) -> Iterator[Finding]:
         yield from _left_behind(root, team)
     except UnsafeStore:
         pass  # what is wrong with it was said before
+    except FormatMismatch as error:
+        yield Finding(
+            "format", WRONG, f"format {error.found}; this psync works with {error.supported}", "upgrade psync"
+        )
 
 
 def _left_behind(root: str, team: bool) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from psync.engine.contract.log import Mark, State
 from psync.engine.contract.values import Durability
+from psync.engine.directory import format_version
 from psync.engine.directory.buckets.bucket import DirectoryBucket
 from psync.engine.directory.buckets.file import OpenBucket
 from psync.engine.directory.engine import KEPT, DirectoryEngine
@@ -46,6 +47,7 @@ class ReadOnlyEngine(DirectoryEngine):
         self.layout = Layout(self.root, Permissions(self.root, team=trust_group, own=OWN_FOLDERS))
         try:
             self.layout.trust.look()
+            format_version.check(self.layout)
             kind = file_system_type(self.root)
         except OSError as error:
             raise translate_os_error(error, str(root), self.root) from error
