@@ -24,17 +24,17 @@ from psync.engine.encoding.framing import (
     CELL_HEAD,
     End,
     Unreadable,
-    announced,
     as_pickle,
     extension,
     follow,
+    frame,
+    frame_parts,
+    frame_text,
+    header_of,
     is_bucket,
-    seal,
-    seal_parts,
-    seal_text,
     start,
-    unseal,
-    unseal_text,
+    unframe,
+    unframe_text,
     whole_bucket,
 )
 from psync.errors import CorruptValue
@@ -57,7 +57,7 @@ def flips(data: bytes, begin: int = 0, end: int | None = None) -> Iterator[tuple
 
 def read_file(data: bytes) -> bytes:
     """As a value is read: framed, or a plain pickle of somebody else's. Raises `Unreadable`."""
-    payload = unseal(data)
+    payload = unframe(data)
     if payload is None:
         pickle_scan.check(data)
         return data
@@ -66,11 +66,11 @@ def read_file(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("payload", [PAYLOAD, SHORT, as_pickle(b"text")])
 def test_a_frame(payload: bytes) -> None:
-    data = seal(payload)
-    assert b"".join(seal_parts(payload)) == data and len(data) == CELL_HEAD + len(payload)
-    assert unseal(data) == unseal(data + b"left behind") == payload
+    data = frame(payload)
+    assert b"".join(frame_parts(payload)) == data and len(data) == CELL_HEAD + len(payload)
+    assert unframe(data) == unframe(data + b"left behind") == payload
     assert pickle.loads(data) == pickle.loads(payload)
-    head = announced(data)
+    head = header_of(data)
     assert head is not None and head.fits(payload) and not head.fits(payload + b"x")
     for _, flipped in flips(data):
         with pytest.raises(Unreadable):
@@ -82,14 +82,14 @@ def test_a_frame(payload: bytes) -> None:
 
 def test_a_text_frame() -> None:
     for text in (b"", b"{}", b"two\nlines\n"):
-        data = seal_text(text)
-        assert unseal_text(data) == text
+        data = frame_text(text)
+        assert unframe_text(data) == text
         for _, flipped in flips(data):
             with pytest.raises(Unreadable):
-                unseal_text(flipped)
+                unframe_text(flipped)
         for size in range(len(data)):
             with pytest.raises(Unreadable):
-                unseal_text(data[:size])
+                unframe_text(data[:size])
 
 
 OPS = [b"\x8c\x01aK\x01s", b"\x8c\x01bK\x02s", b"\x8c\x01cK\x03s"]
@@ -288,12 +288,12 @@ def test_the_token_of_a_mutex() -> None:
 def test_a_note_of_an_append_to_several_buckets(tmp_path: Path) -> None:
     note = {"category/0f": [123, 4567, 74], "category/ff": [7, 0, 255]}
     path = tmp_path / "note"
-    path.write_bytes(data := seal_text(json.dumps(note).encode()))
+    path.write_bytes(data := frame_text(json.dumps(note).encode()))
     assert read_note(str(path)) == note
     for each in [flipped for _, flipped in flips(data)] + [data[:size] for size in range(len(data))]:
         path.write_bytes(each)
         with pytest.raises((Unreadable, ValueError)):
             read_note(str(path))
     for wrong in ({"../x": [1, 2, 3]}, {"a": [1, 2]}, {"a": [1, 2, 256]}, {"a": [True, 2, 3]}, [1]):
-        path.write_bytes(seal_text(json.dumps(wrong).encode()))
+        path.write_bytes(frame_text(json.dumps(wrong).encode()))
         assert read_note(str(path)) is None

@@ -21,7 +21,7 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import READ, let_go, read_small
 from psync.engine.directory.layout import FORMAT_VERSION, OWN, Layout
 from psync.engine.directory.scan import walk
-from psync.engine.encoding.framing import Unreadable, as_pickle, seal, unseal
+from psync.engine.encoding.framing import Unreadable, as_pickle, frame, unframe
 from psync.errors import FormatMismatch
 
 _MARK = b"psync format "
@@ -38,7 +38,7 @@ _NO_ROOM = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
 def encoded(version: int) -> bytes:
     """The bytes of the file."""
-    return seal(as_pickle(b"%b%d\n" % (_MARK, version)))
+    return frame(as_pickle(b"%b%d\n" % (_MARK, version)))
 
 
 _CURRENT = encoded(FORMAT_VERSION)
@@ -46,7 +46,7 @@ _CURRENT = encoded(FORMAT_VERSION)
 
 def decoded(data: bytes) -> int:
     """The version that the file states. Raises `Unreadable`."""
-    payload = unseal(data) or b""
+    payload = unframe(data) or b""
     text = payload[7:-2]
     if payload != as_pickle(b"%b\n" % text) or not text.startswith(_MARK) or not text[len(_MARK) :].isdigit():
         raise Unreadable("it states no version")

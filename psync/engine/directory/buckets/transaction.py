@@ -27,7 +27,7 @@ from psync.engine.directory.fs.syscalls import (
     remove_quietly,
 )
 from psync.engine.directory.layout import Layout, is_below
-from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, follow, seal_text, start, unseal_text
+from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, follow, frame_text, start, unframe_text
 
 if TYPE_CHECKING:
     from psync.engine.directory.buckets.bucket import DirectoryBucket
@@ -71,7 +71,7 @@ class MultiAppend:
 
     def _decide(self, note: Note) -> tuple[str, Temporary]:
         make_folder(self._layout.pending, self._layout.trust.access)
-        temp = self._fs.temporary(seal_text(json.dumps(note).encode()), sync=self._fs.sync_file)
+        temp = self._fs.temporary(frame_text(json.dumps(note).encode()), sync=self._fs.sync_file)
         path = f"{self._layout.pending}/{os.path.basename(temp.path)}"
         try:
             temp.rename(path)
@@ -128,7 +128,7 @@ def read_note(path: str) -> Note | None:
 
     Raises OSError, ValueError, `Unreadable`.
     """
-    found = json.loads(unseal_text(read_small(path, LONGEST)))
+    found = json.loads(unframe_text(read_small(path, LONGEST)))
     if not isinstance(found, dict) or not all(map(is_below, found)):
         return None
     for facts in found.values():

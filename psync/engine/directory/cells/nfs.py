@@ -44,7 +44,7 @@ from psync.engine.directory.fs.syscalls import (
     with_folder,
 )
 from psync.engine.directory.layout import decided_path, may_be_bucket
-from psync.engine.encoding.framing import CELL_HEAD, Unreadable, announced, seal, seal_parts, unseal
+from psync.engine.encoding.framing import CELL_HEAD, Unreadable, frame, frame_parts, header_of, unframe
 
 FIRST = 8192
 """Bytes that are read of a file before it is known how long it is."""
@@ -70,7 +70,7 @@ class NetworkCells(Cells):
                 if data is None:
                     continue
                 try:
-                    payload = unseal(data)
+                    payload = unframe(data)
                 except Unreadable:
                     continue  # a writer was in the middle of it
                 if payload is None:
@@ -103,7 +103,7 @@ class NetworkCells(Cells):
         try:
             self._trust.check_file(path, os.fstat(fd))
             data = os.pread(fd, FIRST, 0)
-            head = announced(data)
+            head = header_of(data)
             if len(data) == FIRST:
                 size = status_now(fd).st_size
                 wanted = size if head is None else min(size, CELL_HEAD + head.length)
@@ -170,11 +170,11 @@ class NetworkCells(Cells):
     def write(self, path: str, payload: bytes) -> None:
         """OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE in place."""
         if not self._in_place or len(payload) > SMALL or may_be_bucket(path):
-            self._write_whole(path, seal_parts(payload))
+            self._write_whole(path, frame_parts(payload))
             return
         if not self._trust.closed:
             self._trust.check_folder(os.path.dirname(path))
-        data = seal(payload)
+        data = frame(payload)
         while True:
             found = self._held(path)
             if found is None:
@@ -186,7 +186,7 @@ class NetworkCells(Cells):
                 if status.st_nlink == 1:
                     self._put(fd, data, status, path)
                 else:  # under its other names it stays as it is
-                    self._replace(path, seal_parts(payload), fd)
+                    self._replace(path, frame_parts(payload), fd)
                 return
             finally:
                 let_go(fd)
@@ -209,7 +209,7 @@ class NetworkCells(Cells):
                 return False
             if os.path.lexists(decided_path(path)) and self._replacements.finish(path):
                 return False
-            data = data or seal(payload)
+            data = data or frame(payload)
             if self._fs.make(path, data, replaced=True):
                 return True
 
@@ -246,5 +246,5 @@ class NetworkCells(Cells):
 
 def _version(data: bytes) -> Version:
     """What a file holds, in short."""
-    head = announced(data)
+    head = header_of(data)
     return (head.crc, head.length, 0) if head is not None else (crc32(data), len(data), 1)

@@ -18,7 +18,7 @@ from psync.engine.contract.values import Alive, Identity
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import READ, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
-from psync.engine.encoding.framing import Unreadable, seal_text, unseal_text
+from psync.engine.encoding.framing import Unreadable, frame_text, unframe_text
 from psync.engine.system import clock, fork_hooks
 from psync.engine.system.process_identity import examine, myself
 
@@ -47,7 +47,7 @@ class Owners:
         with self._lock, fork_hooks.put_off:
             if self.number:
                 return self.number
-            who = seal_text(json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode())
+            who = frame_text(json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode())
             make_folder(self._layout.owners, self._layout.trust.access)
             new = self._fs.temporary(who, sync=False)
             number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
@@ -129,7 +129,7 @@ class Owners:
 def _identity(fd: int) -> Identity | None:
     """What an owner's record says; None if it is damaged, or something else."""
     try:
-        found = Identity(**json.loads(unseal_text(os.pread(fd, LONGEST, 0))))
+        found = Identity(**json.loads(unframe_text(os.pread(fd, LONGEST, 0))))
     except (OSError, ValueError, TypeError, Unreadable, RecursionError):
         return None
     kinds = str, int, int, int, str, float
