@@ -39,7 +39,7 @@ from psync.errors import StoreFailed
 
 
 class ReadOnlyEngine(DirectoryEngine):
-    """The reading verbs on a directory that psync works in (see `names.is_used`)."""
+    """The reading verbs on a directory that psync works in (see `layout.is_used`)."""
 
     def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
         self.root = os.path.abspath(os.path.expanduser(os.fspath(root)))
