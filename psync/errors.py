@@ -87,6 +87,15 @@ class UnsafeStore(PsyncError, PermissionError):
     reason: str | None
 
 
+class FormatMismatch(PsyncError):
+    """The directory has another format than this psync works with; nothing was changed. Both are whole numbers."""
+
+    fields = ("path", "found", "supported")
+    path: str
+    found: int
+    supported: int
+
+
 class NotSerializable(PsyncError, TypeError, ValueError):
     """A value would not come back from JSON as it was; nothing was written. `where` it has what does not fit."""
 

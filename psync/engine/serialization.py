@@ -14,8 +14,9 @@ from collections.abc import Iterable
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Format, Serializer
+from psync.engine.encoding.framing import as_pickle
 from psync.engine.environment import ALLOW, SERIALIZER
-from psync.engine.store_marker import SERIALIZER_MARKER, as_pickle, is_empty, wrong
+from psync.engine.store_marker import SERIALIZER_MARKER, is_empty, wrong
 
 Allow = Iterable["type | str"]
 _MAGIC = b"psync serializer 1\n"

@@ -12,19 +12,15 @@ SIGNATURE_MARKER = ".psync/seal"
 """The marker of a signed store."""
 SERIALIZER_MARKER = ".psync/serializer"
 """The marker of a store whose values are not pickles."""
-
-
-def as_pickle(data: bytes) -> bytes:
-    """Return the bytes of a file that a reader of pickles takes for `data`, a `bytes` object."""
-    return b"\x80\x05B" + len(data).to_bytes(4, "little") + data + b"."
+FORMAT_MARKER = ".psync/format"
+"""States the version of the format; a directory has it before anything is stored."""
+MARKERS = SIGNATURE_MARKER, SERIALIZER_MARKER, FORMAT_MARKER
 
 
 def is_empty(engine: Engine) -> bool:
     """Whether nothing was ever stored. The engine's own folders do not count, and neither does a marker."""
     own = tuple(f".psync/{folder}/" for folder in engine.own_folders)
-    return all(
-        name in (SIGNATURE_MARKER, SERIALIZER_MARKER) or name.startswith(own) for name in engine.list(hidden=True)
-    )
+    return all(name in MARKERS or name.startswith(own) for name in engine.list(hidden=True))
 
 
 def check_unsigned(engine: Engine) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from zlib import crc32
 
 from psync.engine.directory.log.record_format import encode, size_of
-from psync.engine.encoding.framing import End, extension, follow, seal, seal_text, start, whole_bucket
+from psync.engine.encoding.framing import End, extension, follow, frame, frame_text, start, whole_bucket
 from psync.engine.signed.keys import Keys
 from psync.engine.signed.signature import CELL, PIECE, RECORD, REGISTER, Signer
 
@@ -92,29 +92,29 @@ def _(root: Path) -> None:
 
 @attack("a pickle with psync's checksum at a key")
 def _(root: Path) -> None:
-    put(root / "key", seal(evil(root, 5)))
+    put(root / "key", frame(evil(root, 5)))
 
 
 @attack("a pickle at a key that nobody used")
 def _(root: Path) -> None:
-    put(root / "folder" / "new", seal(evil(root)))
+    put(root / "folder" / "new", frame(evil(root)))
 
 
 @attack("a pickle behind the seal's own bytes")
 def _(root: Path) -> None:
     data = (root / "key").read_bytes()
-    put(root / "key", seal(data[data.index(b"\x80\x05\x8e") :] + evil(root)))
+    put(root / "key", frame(data[data.index(b"\x80\x05\x8e") :] + evil(root)))
 
 
 @attack("a pickle in a seal of the attacker's key")
 def _(root: Path) -> None:
-    put(root / "key", seal(Signer(Keys(MALLORYS), b"\0" * 16).sign(CELL, b"key", evil(root))))
+    put(root / "key", frame(Signer(Keys(MALLORYS), b"\0" * 16).sign(CELL, b"key", evil(root))))
 
 
 @attack("a pickle in a seal that names the honest key")
 def _(root: Path) -> None:
     made = Signer(Keys(MALLORYS), b"\0" * 16).sign(CELL, b"key", evil(root))
-    put(root / "key", seal(made.replace(Keys(MALLORYS).names[0], Keys(KEY).names[0])))
+    put(root / "key", frame(made.replace(Keys(MALLORYS).names[0], Keys(KEY).names[0])))
 
 
 @attack("a bucket of plain pickles")
@@ -251,7 +251,7 @@ def _(root: Path) -> None:
 
 @attack("the state of a primitive as a value")
 def _(root: Path) -> None:
-    put(root / "key", seal(payload_of(root / ".psync/counter/count")))
+    put(root / "key", frame(payload_of(root / ".psync/counter/count")))
 
 
 @attack("a value as a task")
@@ -272,7 +272,7 @@ def change(root: Path, offset: int) -> None:
     """One bit of the sealed value, with a checksum that fits."""
     data = bytearray((root / "key").read_bytes()[19:])
     data[offset] ^= 1
-    put(root / "key", seal(bytes(data)))
+    put(root / "key", frame(bytes(data)))
 
 
 for _part, _offset in {"magic": 12, "name of the key": 16, "generation": 20, "tag": 40, "value": 65, "end": -1}.items():
@@ -281,7 +281,7 @@ for _part, _offset in {"magic": 12, "name of the key": 16, "generation": 20, "ta
 
 @attack("a seal without a value")
 def _(root: Path) -> None:
-    put(root / "key", seal((root / "key").read_bytes()[19 : 19 + 60]))
+    put(root / "key", frame((root / "key").read_bytes()[19 : 19 + 60]))
 
 
 # -- the mark of the store -------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def _(root: Path) -> None:
 
 @attack("a pickle as the mark")
 def _(root: Path) -> None:
-    put(root / ".psync/seal", seal(evil(root)))
+    put(root / ".psync/seal", frame(evil(root)))
 
 
 @attack("a FIFO as the mark")
@@ -394,7 +394,7 @@ def sparse(path: Path, head: bytes = b"") -> None:
     os.truncate(path, TERABYTE)
 
 
-SEALED_HEAD = seal(b"")[:7] + seal(b"")[7:10] + struct.pack("<Q", TERABYTE - 19) + b"0"
+SEALED_HEAD = frame(b"")[:7] + frame(b"")[7:10] + struct.pack("<Q", TERABYTE - 19) + b"0"
 for _what, _head in {
     "zeros": b"",
     "a pickle of bytes": b"\x80\x05\x8e" + struct.pack("<Q", TERABYTE - 12),
@@ -428,19 +428,19 @@ def _(root: Path) -> None:
 
 @attack("an owner's record that is none")
 def _(root: Path) -> None:
-    put(root / ".psync/owners/00000000000000aa", seal_text(b'{"pid": {"a": [' + b"[" * 50_000))
+    put(root / ".psync/owners/00000000000000aa", frame_text(b'{"pid": {"a": [' + b"[" * 50_000))
 
 
 @attack("an owner's record with the pid of init")
 def _(root: Path) -> None:
     facts = b'{"boot": "x", "namespace": 1, "pid": 1, "ticks": 1, "host": "h\\u001b[2J", "since": 1e308}'
-    put(root / ".psync/owners/00000000000000aa", seal_text(facts))
+    put(root / ".psync/owners/00000000000000aa", frame_text(facts))
 
 
 @attack("an owner's record with a name that is no number")
 def _(root: Path) -> None:
     put(root / ".psync/owners/..%2fetc", b"{}")
-    put(root / ".psync/queue/jobs/holders/not a number", seal(pickle.dumps(None)))
+    put(root / ".psync/queue/jobs/holders/not a number", frame(pickle.dumps(None)))
 
 
 @attack("an owner's record that is a FIFO")
@@ -451,13 +451,13 @@ def _(root: Path) -> None:
 @attack("a note of a joint append that leads outside")
 def _(root: Path) -> None:
     note = b'{"../outside/precious": [3, 5, 74], "/etc/passwd": [1, 1, 1], "a/../../outside/precious": [3, 5, 74]}'
-    put(root / ".psync/pending/00000000000000aa", seal_text(note))
+    put(root / ".psync/pending/00000000000000aa", frame_text(note))
 
 
 @attack("a note of a joint append that is none")
 def _(root: Path) -> None:
-    put(root / ".psync/pending/00000000000000aa", seal_text(b'{"a": 5, "b": [1], "c": [1, 2, 999]}'))
-    put(root / ".psync/pending/00000000000000ab", seal_text(b"[" * 100_000))
+    put(root / ".psync/pending/00000000000000aa", frame_text(b'{"a": 5, "b": [1], "c": [1, 2, 999]}'))
+    put(root / ".psync/pending/00000000000000ab", frame_text(b"[" * 100_000))
     fifo(root / ".psync/pending/00000000000000ac")
 
 

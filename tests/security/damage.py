@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from psync import Barrier, Counter, Event, Lock, PickleShareDB, WorkQueue
 from psync.engine.directory.engine import DirectoryEngine
-from psync.engine.encoding.framing import Unreadable, committed, is_bucket, seal_text
+from psync.engine.encoding.framing import Unreadable, committed, frame_text, is_bucket
 from psync.errors import CorruptValue, PsyncError, UnsafeStore
 from tests.store.limited import ROOM
 from tests.store.test_mutations import MUTATIONS
@@ -158,7 +158,7 @@ def make_owner(root: Path) -> None:
         record = (root / ".psync" / "owners" / f"{owner:016x}").read_bytes()
     (root / ".psync" / "owners" / "000000000000002a").write_bytes(record)
     pending = root / ".psync" / "pending"
-    (pending / "00000000000000aa").write_bytes(seal_text(b'{"category/00": [7, 123, 74]}'))
+    (pending / "00000000000000aa").write_bytes(frame_text(b'{"category/00": [7, 123, 74]}'))
 
 
 def look_at_owner(root: Path) -> bool:

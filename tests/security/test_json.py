@@ -39,7 +39,7 @@ from psync import (
     WorkQueue,
 )
 from psync.cli.main import main
-from psync.engine.encoding.framing import seal
+from psync.engine.encoding.framing import frame
 from psync.engine.environment import SERIALIZER
 from psync.errors import CorruptValue
 from psync.store.json_values import JSON
@@ -387,10 +387,10 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_json_is_refused_and_kept(store: Path, name: str) -> None:
     data = HOSTILE[name]
-    put(store / "key", seal(b"\x80\x05" + text(data) + b"."))
+    put(store / "key", frame(b"\x80\x05" + text(data) + b"."))
     append_record(store, data)
     put(store / ".psync/event/ready", register(data if len(data) < 4000 else b"{"))
-    put(store / "folder/new", seal(b"\x80\x05" + text(data) + b"."))
+    put(store / "folder/new", frame(b"\x80\x05" + text(data) + b"."))
     with PickleShareDB(store, serializer="json") as db, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(CorruptValue, match="can't be read") as caught:
@@ -429,7 +429,7 @@ def test_a_state_that_is_none_is_refused(store: Path, data: bytes) -> None:
 def test_the_same_pickles_are_loaded_where_json_was_not_asked_for(store: Path) -> None:
     """Else the tests above would show nothing."""
     (store / ".psync/serializer").unlink()
-    put(store / "key", seal(evil(store, 5)))
+    put(store / "key", frame(evil(store, 5)))
     with watched() as found, PickleShareDB(store) as db:
         db["key"]
         assert found != []

@@ -102,7 +102,7 @@ class Wrong(NamedTuple):
 
 def read(data: bytes) -> Any:
     """What the store makes of a file, without the file. Raises `seal.Unreadable`."""
-    payload = framing.unseal(data)
+    payload = framing.unframe(data)
     if payload is not None:
         return pickle.loads(payload)
     pickle_scan.check(data)
@@ -133,9 +133,9 @@ def is_anybodys(file: bytes, value: Any) -> bool:
 def cells(chance: random.Random) -> Iterator[tuple[bytes, Any]]:
     while True:
         value = some_value(chance)
-        file = framing.seal(pickle.dumps(value, protocol=5))
+        file = framing.frame(pickle.dumps(value, protocol=5))
         if chance.random() < 0.2:
-            file += framing.seal(pickle.dumps("a longer value stood here before, " * 9))[len(file) :]
+            file += framing.frame(pickle.dumps("a longer value stood here before, " * 9))[len(file) :]
         yield file, value
 
 

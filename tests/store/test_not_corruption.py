@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from psync import PickleShareDB
-from psync.engine.encoding.framing import seal
+from psync.engine.encoding.framing import frame
 from psync.errors import CorruptValue, StoreFailed
 from tests.store.limited import limited
 from tests.store.test_corruption import quarantined
@@ -95,7 +95,7 @@ def plain_one(root: Path, verb: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("verb", [*READS, *HASHED])
-@pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
+@pytest.mark.parametrize("sealed", [True, False], ids=["framed", "plain"])
 def test_a_class_that_is_missing_is_no_damage(disk: Any, verb: str, sealed: bool) -> None:
     class Visitor:
         pass
@@ -240,7 +240,7 @@ MANY = b"\x80\x02](" + b"]" * 3_000_000 + b"e."
 """A pickled list of three million empty lists: 3 MB on the disk, 240 MB in memory."""
 
 
-@pytest.mark.parametrize("file", [seal(MANY), MANY], ids=["sealed", "plain"])
+@pytest.mark.parametrize("file", [frame(MANY), MANY], ids=["framed", "plain"])
 def test_a_value_too_large_for_the_memory_there_is_is_no_damage(disk: Any, file: bytes) -> None:
     (disk.root / "key").write_bytes(file)
     outcome, there = limited(outcome_in_little_memory, disk.root)

@@ -17,7 +17,7 @@ from typing import Literal
 from psync.engine.contract.engine import Engine, Watch
 from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Durability, Format
-from psync.engine.directory import scan
+from psync.engine.directory import format_version, scan
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.cells.nfs import NetworkCells
 from psync.engine.directory.cells.verbs import CellVerbs
@@ -92,7 +92,8 @@ class DirectoryEngine(Engine):
     a network file system; "auto": judge by the type of file system.
 
     Raises `UnsafeStore` if a user who is not trusted could write to `root`, or put another directory in its place;
-    `StoreFailed` if it can't be opened, `ValueError` for an option that does not exist.
+    `StoreFailed` if it can't be opened, `FormatMismatch` if psync works there with another format, `ValueError` for an
+    option that does not exist.
     """
 
     spin = SPIN_S
@@ -118,11 +119,14 @@ class DirectoryEngine(Engine):
             if not layout.trust.check_root():
                 make_folder(layout.root, layout.trust.access)
                 layout.trust.check_root()
+            stated = format_version.check(layout)
             can = probe_capabilities(layout, network=None if sharing == "auto" else sharing == "network")
+            layout.trust.unnamed = can.unnamed
+            fs = files_of(layout, can, durability)
+            if not stated and can.writable:
+                format_version.begin(layout, fs)
         except OSError as error:
             raise translate_os_error(error, str(root), layout.root) from error
-        layout.trust.unnamed = can.unnamed
-        fs = files_of(layout, can, durability)
         inotify = wakeups == "inotify" or (wakeups == "auto" and not can.network)
         directory = OpenDirectory(layout, can, fs, announce=inotify or not can.network, inotify=inotify)
         self._compose(directory, fs, durability, (wakeups, trust_group, sharing))

@@ -1,21 +1,151 @@
-"""Every name on disk is built and parsed here.
+"""The format on disk: names, paths and bytes of every file. This page is the specification of `FORMAT_VERSION`.
 
-``<root>/<key>``                     a value; ``<root>/<category>/<2 hex digits>`` and ``.../xx``: buckets
-``<folder>/.psync-new-<name>``       will replace the file of that name, on a network file system (see `replacements`)
-``<folder>/.psync-now-<name>``       holds what the name holds, whatever the name leads to
-``<root>/.psync/``                   psync's own, hidden from keys; each file that rests here is itself a pickle,
-                                     so that an old reader that stumbles over it goes on
-``.psync/wake/armed``                one byte a slot, and one a seat: does anybody wait for a name of this slot?
-``.psync/wake/<hex digits>``         touched to wake the waiters of a slot, or of a seat
-``.psync/owners/<16 hex digits>``    one process; locked by it as long as it lives
-``.psync/guards/<name>``             locked during a compaction
-``.psync/locks/<name>``              a mutex: its last token and its holder
-``.psync/pair/...``                  two hosts that try the directory out together
-``.psync/pending/<16 hex digits>``   an append to several buckets that is decided, but perhaps not made everywhere
-``.psync/tmp/<16 hex digits>``       being written, and locked by its writer; garbage once that is dead
-``.psync/quarantine/<time>-<name>``  what failed its check, as it was found; ``.why`` beside it says why
-``.psync/<kind>/<name>``             a register: the state of the barrier, event ... of that name
-``.psync/<log name>/log/...``        a log: ``tail``, ``front``, ``sync``, segments, marks, hints, holes
+Names on disk are built here, and read back here, and nowhere else. Integers in files are unsigned and little-endian,
+unless something else is said; u16 is one of 16 bits. Bytes are given in hexadecimal. "CRC" is CRC-32 (zlib), and
+"CRC-16" is CRC-CCITT (`binascii.crc_hqx`). "Pickled" bytes are ``80 05 42``, their length (u32), the bytes, ``2e``.
+Most files are pickles themselves, so that a program which unpickles every file it finds goes on.
+
+Values and categories
+=====================
+
+``<root>/<key>``: a value, as a **frame**: ``80 05 4a`` CRC (u32) ``30 8a 08`` length (u64) ``30``, and the pickle, of
+which those are CRC and length. To a reader of pickles the head is two numbers that are pushed and popped again. Bytes
+behind the pickle mean nothing. A file without a frame that is one whole pickle is a value, too (somebody else's).
+
+    Changed under `flock` on the file itself: by one `pwrite` of at most 4 KB in place, else by a new file that is
+    renamed to the name. A reader takes no lock, but reads again if the CRC does not fit. A crash of a process leaves
+    the old or the new value, and perhaps a file in ``tmp``.
+
+``<root>/<category>/<2 hex digits>`` and ``.../xx``: **buckets**, of a category; mailboxes, results and dead letters
+have such folders below ``.psync``. A bucket is one pickled dict that grows: ``80 05 7d 4b`` flags (u8) ``30``, and then
+for each append its opcodes, ``4a`` CRC (u32) ``30``; ``2e`` ends the file. Each CRC covers all bytes before its
+``4a``. Flag 1, of ``xx`` alone: its items were never compressed by a user.
+
+    Changed under `flock` on the file: an append writes all that follows the last ``2e``, and then that byte, which
+    decides. A crash leaves a tail behind a ``2e``: the next process that looks under the lock completes it, if a note
+    in ``pending`` says so, and cuts it off otherwise. `hcompress` locks every bucket, replaces ``xx``, then drops the
+    buckets.
+
+In a **signed** store (`signed.signature`) each value's pickle, each value of a register and each payload of a record
+is ``80 05 8e``, the length (u64) of what follows up to the ``2e``, ``70 73 71 01``, the name of the key (4 bytes), a
+generation (u64), an HMAC-SHA256 (32 bytes), what is signed, ``2e``. The opcodes of an append to a bucket are the same,
+without the first two bytes and the last one, and ``30``.
+
+``<folder>/.psync-new-<name>``: the next content of ``<name>``, on a network file system alone (`fs.nfs_replace`).
+``<folder>/.psync-now-<name>``: its content, whatever ``<name>`` leads to. A name of more than 244 bytes gives
+``.psync-new~<32 hex digits>`` (BLAKE2b of 16 bytes), and stands at the end of the file, followed by its length (u16).
+
+    Both are locked by their writer. After a crash whoever wants to change ``<name>``, or a sweep, makes the last steps
+    or removes the file.
+
+psync's own files, in ``<root>/.psync/``
+========================================
+
+Hidden from keys. `flat` makes one segment of a name. "Atomic" is a file that gets its name only when it is whole
+(O_TMPFILE and `link`; elsewhere ``tmp`` and a link or a rename).
+
+``format``: `FORMAT_VERSION` (`format_version`): a frame around the pickled bytes ``psync format <number>\\n``.
+
+    Atomic; made by whoever first opens the directory, and never changed. Read at each opening. Missing, it is made if
+    no file has an older format; damaged, it goes to quarantine and is made anew.
+
+``seal``: the store is signed (`store_marker`): a frame around pickled bytes: ``psync seal 1\\n``, the store's id (16
+bytes), and for each key its name (4 bytes) and HMAC-SHA256 of ``psync: the store `` and the id (32 bytes).
+``serializer``: the store was begun with JSON (`serialization`): a frame around the pickled bytes
+``psync serializer 1\\njson``.
+``copy``: how far `copy_store` has come to this place: a frame around a pickle.
+
+    Made and changed as values are. Without ``seal`` a signed store is refused; ``serializer`` missing means pickles.
+
+``tmp/<16 hex digits>``: a file that is being written. Locked by its writer, so whoever gets the lock removes it: the
+next process that opens the directory.
+
+``owners/<16 hex digits>``: one process; the digits are its number. A **text frame**: JSON (host, pid, start time, boot
+id ...), a line feed, its length in decimal digits, a space, its CRC in 8 hex digits, a line feed.
+
+    Atomic, and locked by its process as long as it lives: a lock that can be had is a dead process. Removed by its
+    process at its end, or else by a sweep.
+
+``guards/<name>``: ``80 05 4e 2e`` (a pickled None); locked during a compaction. Never removed.
+
+``locks/<name>``: a mutex: ``80 05 43 10``, the next token times 65537 (u64), the holder's number (u64; 0: free),
+``2e``. These two are in the order of the host's processor. A token that is no multiple of 65537 is damaged, and
+counting goes on from the milliseconds since 1970.
+
+    Changed by whoever has the `flock` of the file, which is the mutex; each number by one store. A crash frees the lock
+    and leaves the holder's number. Never removed.
+
+``wake/armed``: ``80 05 42``, 66560 (u32), one byte for each of 1024 slots, then 64 for each slot (the seats), ``2e``.
+1 means that a process waits. ``wake/<3 or more hex digits>``: a pickled None; its time stamp is changed to wake
+whoever waits for the slot or seat of that number.
+
+    Changed by single bytes, without a lock. Hints: what is wrong there costs a wake-up, and waiters also look by
+    themselves. Never removed.
+
+``pending/<16 hex digits>``: an append to several buckets that is decided: a text frame around a JSON object: bucket
+name -> [where it ended, its CRC there, the byte to write over its ``2e``].
+
+    Renamed to its name once all tails are written, which decides, and locked by its writer. After a crash the bytes are
+    written by whoever looks at a bucket, and the note is removed by a sweep.
+
+``quarantine/<nanoseconds since 1970>-<name>``: damaged bytes, as they were found. The same with ``.why``: the name, a
+line feed, the reason, a line feed.
+
+    Atomic. Removed by people alone, or put back by ``psync doctor --restore``.
+
+``pair/...``: what two hosts that try the directory out tell each other: frames around pickled bytes, and a file
+``lock``. ``first`` names the leader; all are removed at the end.
+
+``<kind>/<name>``: the state of a primitive (``barrier``, ``event`` ...) is a **register**. Bytes 0 to 27:
+``psync=1\\n``, number of the change (u64), where the value begins (u32), its length (u32), CRC (u32) of those three (16
+bytes) and then the value. A value of at most 2020 bytes begins at 28; a longer one at 4096, or behind what was there
+before; no value: 0 and 0. Bytes 2048 to 4095 are **slots**: 127 pairs of u64 (owner, word), then one pair (0, the
+number that closes the round). The file has at least 4096 bytes.
+
+    Changed under `flock` on the file: a long value is written first, then the first bytes by one `pwrite`, which
+    decides. A word is stored by its owner alone, without a lock. A crash leaves the old or the new value. Damaged, its
+    bytes go to quarantine and it begins anew, in the same file.
+
+Logs, in ``.psync/<log name>/log/``
+===================================
+
+A **position** is the place of a record in the log, counted in bytes from its beginning; it is never used again.
+
+``<16 hex digits>``: a **segment**, from that position on; a new one is begun after 1 MB. A record begins at a multiple
+of 32: length of the payload (u32); CRC of the payload (u32), for which position + 1 is the start value; how many more
+records were appended with it (u32); a check of the head (u32): all ones XOR the length XOR the third word shifted left
+by 8; the payload; zeros up to a multiple of 32. What lies behind the end that ``tail`` states is nothing.
+
+    Written under the lock of ``tail``, before ``tail``. Removed by whoever finds that all records in it are final.
+
+``<16 hex digits>.marks``: the **status** of each record of that segment, 16 bytes at half the record's offset. Byte 0:
+80 hex + state (0 waiting, 1 claimed, 2 done, 3 dead, 4 delayed); 1-2: attempt (u16); 3-4: CRC-16, XOR bits 5 to 20 of
+the position; 5: beat (u8); 6-7: lease in seconds (a half-precision float); 8-15: owner (u64; of a delayed record until
+when: 24 bits tell the boot, 40 bits count its milliseconds). The CRC-16 is that of the 16 bytes with zeros in its
+place. The owner counts only if the state is claimed or delayed, and is 0 in the CRC-16 otherwise. 16 zeros: waiting,
+never claimed.
+
+    Changed under the lock of ``front``, or by the owner of the claim; by a store of the first 8 bytes, or a `pwrite`
+    of 16, which decides. Removed after its segment.
+
+``tail``: 9 numbers: end of the log, beginning of the last segment, records appended, of these DELAYED, end of what may
+have a status behind the end, closed (0 or 1), end of what is prepared, how many records that is, and the boot in which
+the log was last put in order. ``front``: 9 numbers: the first record never claimed, the first that may be unfinished,
+records passed, entries in ``returned``, the first unused one there, records settled without a claim that are still to
+be passed, DELAYED ones passed, entries in ``delayed``, a note of the queue's. ``sync``, of a durable log alone: 3
+numbers: what is on the disk, failures of the disk, records that came at the same time lately.
+
+    Each is a **double buffer**: the number n of the last change (u64); then twice: n (u64), the numbers (u64 each), CRC
+    (u64) of these. A change of an odd number lies in the second copy, of an even one in the first. Changed under
+    `flock` on the file; the copy first, then the word at the beginning, which decides. After a power cut, and when it
+    is damaged, ``tail`` and ``front`` are made anew from records and statuses (`log.recovery`, `log.repair`); ``sync``
+    may be all zeros, and means nothing then.
+
+``returned``, ``delayed``: positions, 8 bytes each: 48 bits, and 16 of a CRC-16 (start value a5a5 hex) of these 6 bytes:
+hints at records that went back, and at those that wait for their time. ``front`` counts them, and its lock guards them.
+
+``<16 hex digits>-<16 hex digits>.lost``: an empty file: what was between these positions is lost (not final). Never
+removed.
 """
 
 from __future__ import annotations
@@ -29,11 +159,16 @@ from zlib import crc32
 
 from psync.engine.directory.fs.permissions import Permissions
 
+FORMAT_VERSION = 1
+"""The version of all that is described above. It goes up by one whenever a file gets other bytes, so that a psync which
+would not understand them refuses the directory (`format_version`)."""
+
 OWN = ".psync"
+FORMAT = "format"
 OWN_FOLDERS = "tmp", "owners", "guards", "locks", "wake", "pending", "pair", "quarantine"
 """The folders below ``.psync/`` that hold nothing that was stored."""
 SLOTS, SEATS = 1024, 64
-"""Of names; and of each, seats for those who wait for something to take."""
+"""How many slots names have, and how many seats each slot has, for processes that wait for a record to claim."""
 
 _PREPARED, _DECIDED = ".psync-new", ".psync-now"
 _ROOM = 254 - len(_PREPARED)
@@ -135,6 +270,7 @@ class Layout:
         self.armed = self.wake + "/armed"
         self.pending = self.own + "/pending"
         self.quarantine = self.own + "/quarantine"
+        self.format = f"{self.own}/{FORMAT}"
 
     def path(self, name: str) -> str:
         return self.prefix + name
@@ -186,5 +322,5 @@ def is_used(root: str | os.PathLike[str]) -> bool:
 
 
 def is_below(name: str) -> bool:
-    """True for a name that stands for a path below the root, whatever is in it."""
+    """True for a name that stands for a path below the root, whatever it leads to."""
     return bool(name) and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))

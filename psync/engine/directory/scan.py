@@ -12,7 +12,7 @@ from psync.engine.contract.values import Alive
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.nfs_replace import read_end
 from psync.engine.directory.fs.syscalls import READ
-from psync.engine.directory.layout import OWN, OWN_FOLDERS, Layout, held_by, is_successor, number_in
+from psync.engine.directory.layout import FORMAT, OWN, OWN_FOLDERS, Layout, held_by, is_successor, number_in
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.registers.register import MAGIC
 from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
@@ -29,6 +29,8 @@ def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, 
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), fs.scan(layout.path(folder)) as found:
             for entry in found:
                 name = entry.name
+                if folder == OWN and name == FORMAT:
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     if folder == OWN and name in OWN_FOLDERS:
                         continue

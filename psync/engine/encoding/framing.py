@@ -1,17 +1,19 @@
-"""A stored pickle carries its own length and checksum, and is still a plain pickle to everybody else.
+"""Framing: a stored pickle carries its length and its checksum, and is a plain pickle to every other reader.
 
-The trick: opcodes that push a number and pop it again change nothing for whoever unpickles.
+Opcodes that push a number and pop it again change nothing for whoever unpickles, so the length and the CRC-32 stand in
+the pickle itself, as such numbers. There are three kinds:
 
-* A **cell** is ``PROTO 5, crc POP, length POP`` and then the pickle (whose own PROTO says nothing new). The
-  head has a fixed length, so that one ``pwrite`` replaces a value in place and whatever a longer one
-  left behind is ignored.
-* A **bucket** is one pickled dict that grows: ``PROTO 5, EMPTY_DICT, flags POP, items..., crc POP, STOP``.
-  An append writes ``items, crc POP, STOP`` behind the old STOP and then flips that one byte, the old
-  STOP, to the first byte of the items. The checksum covers all bytes before it, so it chains, and
-  a tail whose flip never came does not fit its checksum. Not promised: that it is noticed if just that byte becomes a
-  STOP by itself; then the append was never made.
+* A **frame** around a value: ``PROTO 5, crc POP, length POP``, and then the pickle (whose own PROTO says nothing new).
+  The head has a fixed length. So one ``pwrite`` replaces a value in place, and what a longer value left behind the end
+  is ignored.
+* A **bucket** is one pickled dict that grows: ``PROTO 5, EMPTY_DICT, flags POP, items..., crc POP, STOP``. An append
+  writes ``items, crc POP, STOP`` behind the old STOP, and then changes that one byte, the old STOP, to the first byte
+  of the items. That byte decides. Each checksum covers all bytes before it, so a tail whose writer was killed before
+  that byte does not fit. Not promised: that damage is noticed which makes a STOP of just that byte; then the append was
+  never made.
+* A **text frame** is no pickle: a text of psync's own, and a last line with its length and checksum.
 
-A file that is neither may be a plain pickle of somebody else's (`psync.engine.encoding.pickle_scan`).
+A file that is none of these may be somebody else's plain pickle (`psync.engine.encoding.pickle_scan`).
 """
 
 from __future__ import annotations
@@ -36,21 +38,21 @@ class Unreadable(Exception):
     """The bytes fail their check. Internal: becomes `CorruptValue` once it is sure that no writer is at work."""
 
 
-def seal(payload: bytes) -> bytes:
-    """The bytes to store for one complete pickle."""
+def frame(payload: bytes) -> bytes:
+    """The bytes to store for one complete pickle: a frame around it."""
     return _pack(b"\x80\x05J", crc32(payload), b"0\x8a\x08", len(payload), b"0") + payload
 
 
 Parts = tuple[bytes, bytes]
 
 
-def seal_parts(payload: bytes) -> Parts:
-    """The same in two parts, without a copy: for large values."""
+def frame_parts(payload: bytes) -> Parts:
+    """The frame in two parts, without a copy of the pickle: for large values."""
     return _pack(b"\x80\x05J", crc32(payload), b"0\x8a\x08", len(payload), b"0"), payload
 
 
-class Seal(NamedTuple):
-    """What the head of a cell says about the pickle behind it."""
+class FrameHeader(NamedTuple):
+    """The length and the checksum of a framed pickle."""
 
     length: int
     crc: int
@@ -59,16 +61,16 @@ class Seal(NamedTuple):
         return len(payload) == self.length and crc32(payload) == self.crc
 
 
-def announced(head: bytes) -> Seal | None:
-    """The seal that begins with these bytes, if it is one."""
+def header_of(head: bytes) -> FrameHeader | None:
+    """The header of the frame that begins with these bytes; None if none does."""
     if len(head) < CELL_HEAD:
         return None
     proto, crc, middle, length, end = _unpack(head)
-    return Seal(length, crc) if proto == b"\x80\x05J" and middle == b"0\x8a\x08" and end == b"0" else None
+    return FrameHeader(length, crc) if proto == b"\x80\x05J" and middle == b"0\x8a\x08" and end == b"0" else None
 
 
-def unseal(data: bytes) -> bytes | None:
-    """The pickle that was sealed; None if `data` carries no seal. Raises `Unreadable` if the seal is broken."""
+def unframe(data: bytes) -> bytes | None:
+    """The pickle in a frame; None if `data` is no frame. Raises `Unreadable` if it is a damaged one."""
     if len(data) > CELL_HEAD:
         proto, crc, middle, length, end = _unpack(data)
         if proto == b"\x80\x05J" and middle == b"0\x8a\x08" and end == b"0":
@@ -82,23 +84,28 @@ def unseal(data: bytes) -> bytes | None:
         return data[: committed(data).end]
     if data[:2] == b"\x80\x05" and ((6 <= len(data) <= 65536 and data[2] != 0x95) or data[2:3] == b"J"):
         # From protocol 4 on a pickler puts all that is longer than 3 bytes and shorter than 64 KB into frames.
-        raise Unreadable("the head of the seal is damaged")
+        raise Unreadable("the head of the frame is damaged")
     if data == b"\x80\x05}.":  # what is left of a bucket without its middle; a pickler remembers its empty dict
         raise Unreadable("the items are cut out of it")
     for marks in (_CELL_MARKS, _BUCKET_MARKS):
         hits = sum(1 for at, byte in marks if at < len(data) and data[at] == byte)
         if hits >= 4 or (hits == len(data) and hits):
-            raise Unreadable("the head of the seal is damaged")
+            raise Unreadable("the head of the frame is damaged")
     return None
 
 
-def seal_text(text: bytes) -> bytes:
-    """The bytes to store for a small text of psync's own: a last line with its length and checksum."""
+def as_pickle(data: bytes) -> bytes:
+    """A pickle of a `bytes` object: for what rests in a store and means something to psync alone."""
+    return b"\x80\x05B" + len(data).to_bytes(4, "little") + data + b"."
+
+
+def frame_text(text: bytes) -> bytes:
+    """The bytes to store for a small text of psync's own: the text, and a line with its length and checksum."""
     return b"%b\n%d %08x\n" % (text, len(text), crc32(text))
 
 
-def unseal_text(data: bytes) -> bytes:
-    """The text. Raises `Unreadable`."""
+def unframe_text(data: bytes) -> bytes:
+    """The text in a text frame. Raises `Unreadable`."""
     text, _, last = data[:-1].rpartition(b"\n")
     if data[-1:] != b"\n" or last != b"%d %08x" % (len(text), crc32(text)):
         raise Unreadable("the checksum does not fit the text")
@@ -109,7 +116,7 @@ def unseal_text(data: bytes) -> bytes:
 
 
 class End(NamedTuple):
-    """Where a bucket ends, behind its STOP, and the checksum of all bytes before that STOP."""
+    """The end of a bucket: the offset behind its STOP, and the checksum of all bytes before that STOP."""
 
     end: int
     check: int
@@ -138,8 +145,8 @@ def extension(ops: bytes, at: End) -> tuple[bytes, End]:
 
 
 def follow(chunk: bytes, at: End, begin: int = 0) -> tuple[bytes, End]:
-    """What was appended: `chunk` is all bytes from ``at.end - 1`` on, `begin` bytes into it. Raises `Unreadable` if the
-    end does not fit."""
+    """The opcodes that were appended, and where the bucket ends then. From its byte `begin` on, `chunk` holds all bytes
+    of the bucket from ``at.end - 1`` on. Raises `Unreadable` if the end does not fit."""
     if len(chunk) - begin == 1 and chunk[begin:] == b"." and at.end > BUCKET_HEAD + 1:
         return b"", at  # (a bucket never ends behind its head: even an empty one has a checksum)
     if len(chunk) - begin < TRAILER:

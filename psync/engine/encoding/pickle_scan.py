@@ -1,9 +1,9 @@
-"""An old plain pickle may be opened, a bomb may not: what an unsealed file asks for is checked first.
+"""Pickle scan: a plain pickle that psync did not write is opened only if it asks for no more than it brings.
 
-`pickle.loads` allocates what an opcode claims before it looks whether the bytes are there, so nine
-bytes can ask for gigabytes. This walks the opcodes (as `pickletools` describes them) and refuses a
-claim that is larger than the file, a file that does not end with its STOP, and anything unknown.
-It is no protection from hostile pickles: nothing is, but a seal with a key.
+`pickle.loads` allocates what an opcode claims before it looks whether the bytes are there, so nine bytes can ask for
+gigabytes. The scan walks the opcodes, as `pickletools` describes them. It refuses a claim that is larger than the file,
+a file that does not end with its STOP, and unknown opcodes. It does not protect from hostile pickles: only a signature
+does (`psync.engine.signed`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _MEMO = {0x71: 1, 0x72: 4}  # BINPUT, LONG_BINPUT
 
 @functools.cache
 def _table() -> list[tuple[str, int]]:
-    """For each byte: how the length of the opcode's argument is found, and with how many bytes."""
-    import pickletools  # only who meets an old pickle pays for it
+    """For each opcode, by its byte: how the length of its argument is found, and with how many bytes."""
+    import pickletools  # here, as only a plain pickle needs it
 
     table = [("unknown", 0)] * 256
     for op in pickletools.opcodes:
@@ -77,5 +77,5 @@ def check(data: bytes) -> None:
 
 
 def _fits(digits: bytes, size: int) -> bool:
-    """Whether a decimal memo index is one that a file of this size could need."""
+    """Whether a file of this size could need a memo index of these decimal digits."""
     return digits.isdigit() and len(digits) < 20 and int(digits) <= size

@@ -16,11 +16,12 @@ from psync.engine.contract.bucket import Position, Tail
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.report import Shape
 from psync.engine.contract.values import Cell, Durability, Format, Update, Version
+from psync.engine.encoding.framing import as_pickle
 from psync.engine.signed.forwarding import forwarded
 from psync.engine.signed.keys import TAG_BYTES, Keys
 from psync.engine.signed.shapes import SignedBucket, SignedLog, SignedRegister
 from psync.engine.signed.signature import CELL, BadSignature, Signer, encoded, items_of
-from psync.engine.store_marker import SIGNATURE_MARKER, as_pickle, check_unsigned, is_empty, wrong
+from psync.engine.store_marker import SIGNATURE_MARKER, check_unsigned, is_empty, wrong
 from psync.errors import CorruptValue
 
 _MAGIC = b"psync seal 1\n"

@@ -8,6 +8,7 @@ from psync import (
     BrokenBarrierError,
     ClassRefused,
     CorruptValue,
+    FormatMismatch,
     InvalidKey,
     LockTimeout,
     NotSerializable,
@@ -59,6 +60,8 @@ def also(error: Exception) -> None:
             takes_runtime(error)
         case CorruptValue():
             assert_type(error.quarantine, str | None)
+        case FormatMismatch():
+            assert_type(error.found, int)
         case NotSerializable():
             takes_value(error)
             assert_type(error.where, str)

@@ -8,7 +8,7 @@ from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
 from psync.engine.directory.admin.environment import examine
 from psync.engine.directory.admin.leftovers import leftovers_of
 from psync.engine.directory.layout import is_used
-from psync.errors import UnsafeStore
+from psync.errors import FormatMismatch, UnsafeStore
 
 
 def diagnose(root: str, *, team: bool = False) -> Iterator[Finding]:
@@ -21,6 +21,9 @@ def diagnose(root: str, *, team: bool = False) -> Iterator[Finding]:
         yield from _left_behind(root, team)
     except UnsafeStore:
         pass  # `examine` has reported it already
+    except FormatMismatch as error:
+        says = f"format {error.found}; this psync works with {error.supported}"
+        yield Finding("format", WRONG, says, "upgrade psync")
 
 
 def _left_behind(root: str, team: bool) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from psync.engine.contract.report import NOTE, OK, WRONG, Finding
 from psync.engine.contract.values import Alive
 from psync.engine.directory.engine import DirectoryEngine
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, open_made
+from psync.engine.encoding.framing import as_pickle
 from psync.engine.system import clock
 
 FOLDER = ".psync/pair"
@@ -159,8 +160,7 @@ def _clocks(best: tuple[float, float]) -> Finding:
 
 def _packed(text: str) -> bytes:
     """A text as a pickle of bytes, so that every pickle reader can open the cell."""
-    data = text.encode()
-    return b"\x80\x05B" + len(data).to_bytes(4, "little") + data + b"."
+    return as_pickle(text.encode())
 
 
 def _unpacked(payload: bytes) -> str:

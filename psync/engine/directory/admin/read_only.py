@@ -12,6 +12,7 @@ import os
 from typing import Any, NoReturn
 
 from psync.engine.contract.values import Durability
+from psync.engine.directory import format_version
 from psync.engine.directory.engine import DirectoryEngine, OpenDirectory, files_of, layout_of
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import NFS_TYPES, Capabilities, file_system_type, is_network
@@ -32,12 +33,13 @@ READS = 100
 
 
 class ReadOnlyEngine(DirectoryEngine):
-    """The reading verbs on a directory that psync works in (see `names.is_used`)."""
+    """The reading verbs on a directory that psync works in (see `layout.is_used`)."""
 
     def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
         layout = layout_of(root, trust_group)
         try:
             layout.trust.check_root()
+            format_version.check(layout)
             kind = file_system_type(layout.root)
         except OSError as error:
             raise translate_os_error(error, str(root), layout.root) from error

@@ -21,7 +21,7 @@ from psync.engine.directory.buckets.file import LARGE_BYTES, PICKLE_START, Bucke
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import read_all, remove_empty, write_all
 from psync.engine.encoding import pickle_scan
-from psync.engine.encoding.framing import End, Unreadable, committed, extension, is_bucket, unseal, whole_bucket
+from psync.engine.encoding.framing import End, Unreadable, committed, extension, is_bucket, unframe, whole_bucket
 
 PAGE = 4096
 
@@ -82,7 +82,7 @@ class DirectoryBucket(BucketFile):
 
     def _foreign_tail(self, data: bytes, identity: tuple[int, ...]) -> Tail:
         """One complete pickle that no append wrote (`Tail.foreign`); it is read anew each time."""
-        payload = unseal(data)
+        payload = unframe(data)
         if payload is None:
             pickle_scan.check(data)
             payload = data

@@ -30,7 +30,7 @@ from psync.engine.directory.fs.syscalls import (
 )
 from psync.engine.directory.fs.temporary import Temporary
 from psync.engine.directory.layout import Layout, is_below
-from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, follow, seal_text, start, unseal_text
+from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, follow, frame_text, start, unframe_text
 
 Prepared = tuple[int, int, int]
 """Where a bucket ended, its checksum up to there, and the byte that commits what was written behind."""
@@ -89,7 +89,7 @@ class MultiAppend:
 
     def _write_intent(self, intent: Intent) -> tuple[str, Temporary]:
         make_folder(self._layout.pending, self._layout.trust.access)
-        temp = self._fs.temporary(seal_text(json.dumps(intent).encode()), sync=self._fs.sync_file)
+        temp = self._fs.temporary(frame_text(json.dumps(intent).encode()), sync=self._fs.sync_file)
         path = f"{self._layout.pending}/{os.path.basename(temp.path)}"
         try:
             temp.rename(path)
@@ -146,7 +146,7 @@ def read_intent(path: str) -> Intent | None:
 
     Raises OSError, ValueError, `Unreadable`.
     """
-    found = json.loads(unseal_text(read_small(path, MAX_INTENT_BYTES)))
+    found = json.loads(unframe_text(read_small(path, MAX_INTENT_BYTES)))
     if not isinstance(found, dict) or not all(map(is_below, found)):
         return None
     for facts in found.values():

@@ -42,7 +42,7 @@ from psync.engine.directory.fs.syscalls import (
 )
 from psync.engine.directory.layout import may_be_bucket
 from psync.engine.encoding import pickle_scan
-from psync.engine.encoding.framing import CELL_HEAD, Parts, Unreadable, announced, seal, seal_parts, unseal
+from psync.engine.encoding.framing import CELL_HEAD, Parts, Unreadable, frame, frame_parts, header_of, unframe
 from psync.engine.system import clock
 
 MAX_IN_PLACE_BYTES = ATOMIC_WRITE_BYTES - CELL_HEAD
@@ -140,11 +140,11 @@ class Cells:
     def write(self, path: str, payload: bytes) -> None:
         """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
         if not self._in_place or len(payload) > MAX_IN_PLACE_BYTES or may_be_bucket(path):
-            self._write_whole(path, seal_parts(payload))
+            self._write_whole(path, frame_parts(payload))
             return
         if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
-        data = seal(payload)
+        data = frame(payload)
         while True:
             try:
                 fd = os.open(path, CHANGE)
@@ -161,7 +161,7 @@ class Cells:
             finally:
                 let_go(fd)
             if status.st_nlink:  # it has another link (a snapshot of somebody's), under which it must not change
-                self._write_whole(path, seal_parts(payload))
+                self._write_whole(path, frame_parts(payload))
                 return
 
     def _put(self, fd: int, data: bytes, status: os.stat_result, path: str) -> None:
@@ -210,7 +210,7 @@ class Cells:
         try:
             status = os.stat(path, follow_symlinks=False)
         except FileNotFoundError:
-            return self._fs.make(path, seal(payload), replaced=True)
+            return self._fs.make(path, frame(payload), replaced=True)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not is_regular(status):
@@ -256,7 +256,7 @@ class Cells:
             found = self._held(path)
             if found is None:
                 new = function(None)
-                if new is None or self._fs.make(path, seal(new), replaced=True):
+                if new is None or self._fs.make(path, frame(new), replaced=True):
                     return new
                 continue
             fd, status = found
@@ -267,9 +267,9 @@ class Cells:
                 if new is None or new is old:
                     return old
                 if not self._in_place or len(new) > MAX_IN_PLACE_BYTES or may_be_bucket(path) or status.st_nlink > 1:
-                    self._replace(path, seal_parts(new), fd)
+                    self._replace(path, frame_parts(new), fd)
                 else:
-                    self._put(fd, seal(new), status, path)
+                    self._put(fd, frame(new), status, path)
                 return new
             finally:
                 let_go(fd)
@@ -341,7 +341,7 @@ def _sealed(fd: int, size: int) -> bytes | None:
     """The payload in an open file; None if no seal fits what was read."""
     if size >= LARGE_BYTES:
         head = os.pread(fd, CELL_HEAD, 0)
-        found = announced(head)
+        found = header_of(head)
         if found is not None and found.length <= size - CELL_HEAD:
             payload = read_all(fd, found.length, CELL_HEAD)
             return payload if found.fits(payload) else None
@@ -353,7 +353,7 @@ def _sealed(fd: int, size: int) -> bytes | None:
     if len(data) < size:
         data = read_all(fd, size)
     try:
-        return unseal(data)
+        return unframe(data)
     except Unreadable:
         return None
 
@@ -376,7 +376,7 @@ def _lock_shared(fd: int) -> bool:
 
 def examine(data: bytes, version: Version) -> Cell:
     """The cell in `data`, which was read while no writer was at work. Raises `Unreadable`."""
-    payload = unseal(data)
+    payload = unframe(data)
     if payload is not None:
         return Cell(payload, version)
     pickle_scan.check(data)

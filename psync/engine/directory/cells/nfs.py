@@ -43,7 +43,7 @@ from psync.engine.directory.fs.syscalls import (
     with_folder,
 )
 from psync.engine.directory.layout import decided_path, may_be_bucket
-from psync.engine.encoding.framing import CELL_HEAD, Unreadable, announced, seal, seal_parts, unseal
+from psync.engine.encoding.framing import CELL_HEAD, Unreadable, frame, frame_parts, header_of, unframe
 
 FIRST_READ_BYTES = 8192
 """Bytes of the first read of a file, before its length is known."""
@@ -68,7 +68,7 @@ class NetworkCells(Cells):
                 if data is None:
                     continue
                 try:
-                    payload = unseal(data)
+                    payload = unframe(data)
                 except Unreadable:
                     continue  # the read met the middle of a write
                 if payload is None:
@@ -101,7 +101,7 @@ class NetworkCells(Cells):
         try:
             self._trust.check_file(path, os.fstat(fd))
             data = os.pread(fd, FIRST_READ_BYTES, 0)
-            head = announced(data)
+            head = header_of(data)
             if len(data) == FIRST_READ_BYTES:
                 size = status_now(fd).st_size
                 wanted = size if head is None else min(size, CELL_HEAD + head.length)
@@ -168,11 +168,11 @@ class NetworkCells(Cells):
     def write(self, path: str, payload: bytes) -> None:
         """OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE in place."""
         if not self._in_place or len(payload) > MAX_IN_PLACE_BYTES or may_be_bucket(path):
-            self._write_whole(path, seal_parts(payload))
+            self._write_whole(path, frame_parts(payload))
             return
         if not self._trust.private:
             self._trust.check_folder(os.path.dirname(path))
-        data = seal(payload)
+        data = frame(payload)
         while True:
             found = self._held(path)
             if found is None:
@@ -184,7 +184,7 @@ class NetworkCells(Cells):
                 if status.st_nlink == 1:
                     self._put(fd, data, status, path)
                 else:  # it has another link (a snapshot of somebody's), under which it must not change
-                    self._replace(path, seal_parts(payload), fd)
+                    self._replace(path, frame_parts(payload), fd)
                 return
             finally:
                 let_go(fd)
@@ -207,7 +207,7 @@ class NetworkCells(Cells):
                 return False
             if os.path.lexists(decided_path(path)) and self._replacements.finish(path):
                 return False
-            data = data or seal(payload)
+            data = data or frame(payload)
             if self._fs.make(path, data, replaced=True):
                 return True
 
@@ -244,5 +244,5 @@ class NetworkCells(Cells):
 
 def _version(data: bytes) -> Version:
     """A version that tells contents apart: checksum and length."""
-    head = announced(data)
+    head = header_of(data)
     return (head.crc, head.length, 0) if head is not None else (crc32(data), len(data), 1)

@@ -20,7 +20,7 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import READ, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
-from psync.engine.encoding.framing import Unreadable, seal_text, unseal_text
+from psync.engine.encoding.framing import Unreadable, frame_text, unframe_text
 from psync.engine.system import clock, fork_hooks
 from psync.engine.system.process_identity import examine, myself
 
@@ -58,7 +58,7 @@ class OwnerRegistry:
         with self._lock, fork_hooks.put_off:
             if self.number:
                 return self.number
-            who = seal_text(json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode())
+            who = frame_text(json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode())
             make_folder(self._layout.owners, self._layout.trust.access)
             new = self._fs.temporary(who, sync=False)
             number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
@@ -150,7 +150,7 @@ class OwnerRegistry:
 def _read_identity(fd: int) -> Identity | None:
     """The identity in an owner's record; None if it is damaged, or none."""
     try:
-        found = Identity(**json.loads(unseal_text(os.pread(fd, MAX_RECORD_BYTES, 0))))
+        found = Identity(**json.loads(unframe_text(os.pread(fd, MAX_RECORD_BYTES, 0))))
     except (OSError, ValueError, TypeError, Unreadable, RecursionError):
         return None
     kinds = str, int, int, int, str, float
