@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,7 +188,7 @@ def test_a_double_buffer(number: int, tmp_path: Path) -> None:
     fd = os.open(path, os.O_RDWR)
     copies = MappedDoubleBuffer(fd, 3, blank=False)
     for change in range(1, number + 1):
-        copies.write(fd, change, states[change])
+        copies.write(fd, change, struct.pack("<4Q", change, *states[change]))
     copies.close()
     data = path.read_bytes()
     counts = range(8 + (number & 1) * 40, 48 + (number & 1) * 40)
