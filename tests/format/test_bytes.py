@@ -133,7 +133,8 @@ def is_record(data: bytes, position: int, payload: bytes) -> bool:
     except Unreadable:
         return False
     checksum = int.from_bytes(data[4:8], "little")
-    return fits(data[HEAD_BYTES : HEAD_BYTES + length], checksum, position) and data[HEAD_BYTES : HEAD_BYTES + length] == payload
+    found = data[HEAD_BYTES : HEAD_BYTES + length]
+    return fits(found, checksum, position) and found == payload
 
 
 @pytest.mark.parametrize("payload", [b"", b"x", PAYLOAD, bytes(64)])
