@@ -66,12 +66,8 @@ class PickleShareDB(Store):
         super().__init__(root, **options)
         self._kept: dict[str, _Kept] = {}
         self._folder = super().root
-        engine, reading, set_aside = self.engine, self._reading, type(self.engine).set_aside
-
-        def unless_reading(name: str, reason: str, seen: Any = None) -> str | None:
-            return None if reading.now else set_aside(engine, name, reason, seen)
-
-        self.engine.set_aside = unless_reading  # type: ignore[method-assign]
+        reading = self._reading
+        self.engine.spare_damaged(lambda: reading.now)
 
     @property
     def root(self) -> Any:

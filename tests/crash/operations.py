@@ -246,7 +246,7 @@ def use_behind(db: Any) -> None:
     work = jobs(db)
     with contextlib.suppress(QueueClosed):
         id = work.put(PROBE)
-        assert work._state_of(id) is State.WAITING, "what was put later is delayed, too"
+        assert work._index.state(id) is State.WAITING, "what was put later is delayed, too"
 
 
 def leased(db: Any) -> WorkQueue:

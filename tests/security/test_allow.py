@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from psync import ClassRefused, Executor, Mailbox, PickleShareDB, WorkQueue
-from psync.cli import main
+from psync.cli.main import main
 from psync.engine.environment import ALLOW
 from tests.security.attacks import ATTACKS, evil, owned
 from tests.security.test_attacks import USES, fill, watched

@@ -300,6 +300,12 @@ class Engine(ABC):
         for `seen`, whatever stands there is moved.
         """
 
+    def spare_damaged(self, when: Callable[[], bool]) -> None:  # noqa: B027 (an engine may have no such bytes)
+        """Leave damaged bytes where they are while ``when()``: a verb that meets them only raises `CorruptValue`.
+
+        An engine in memory has no damage but what a test makes, and moves that all the same.
+        """
+
     def keep(self, name: str, data: bytes, reason: str) -> str | None:
         """Put `data`, damaged bytes that were found at `name` and can't be moved from there, into quarantine; say where
         they are. None if that can't be done."""

@@ -199,6 +199,7 @@ class DirectoryEngine(Engine):
     entries = Delegate("_cells", CellVerbs.entries)
     list = Delegate("_cells", CellVerbs.list)
     set_aside = Delegate("_cells", CellVerbs.set_aside)
+    spare_damaged = Delegate("_cells", CellVerbs.spare_damaged)
     keep = Delegate("_cells", CellVerbs.keep)
     bucket = Delegate("_handles", HandleCache.bucket)
     append_all = Delegate("_handles", HandleCache.append_all)

@@ -264,6 +264,9 @@ class RedisEngine(Engine):
 
     # -- housekeeping --------------------------------------------------------------------------------
 
+    def spare_damaged(self, when: Callable[[], bool]) -> None:
+        self.store.spares = when
+
     def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
         return self.store.set_aside(name, reason, seen)
 

@@ -6,7 +6,7 @@ Each change is one script. The fact that decides: whether the server runs it, or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from psync.engine.contract.values import Cell, Version
@@ -31,6 +31,8 @@ class RedisStore:
         self.locks = LeaseLocks(server, self.sessions, self.channels, grace)
         self.sound: set[bytes] = set()
         """Keys of the buckets that this process has read since they were created: their chunks are sound."""
+        self.spares: Callable[[], bool] = bool
+        """Whether damaged bytes stay where they are just now."""
 
     # -- changes -------------------------------------------------------------------------------------
 
@@ -80,7 +82,7 @@ class RedisStore:
 
     def damaged(self, name: str, reason: str) -> CorruptValue:
         """Move the damaged bytes at `name` to quarantine; returns the error to raise."""
-        refuge = self.set_aside(name, reason)
+        refuge = None if self.spares() else self.set_aside(name, reason)
         kept = f"its bytes are kept at {refuge}" if refuge else "its bytes were left where they are"
         text = f"the value of {name!r} is damaged ({reason}); {kept}. Set the key again"
         return CorruptValue(text, key=name, path=name, quarantine=refuge, reason=reason)

@@ -40,6 +40,7 @@ class SignedEngine(Engine):
         self.spin, self.grace, self.helpers = engine.spin, engine.grace, engine.helpers
         self.remote = engine.remote
         self._signer = Signer(keys, store)
+        self._spares: Callable[[], bool] = bool
         self._registers: dict[str, SignedRegister] = {}
 
     def __repr__(self) -> str:
@@ -74,6 +75,10 @@ class SignedEngine(Engine):
         inner = self.inner.at(durability)
         return self if inner is self.inner else SignedEngine(inner, self.keys, self.store)
 
+    def spare_damaged(self, when: Callable[[], bool]) -> None:
+        self._spares = when
+        self.inner.spare_damaged(when)
+
     # -- cells -----------------------------------------------------------------------------------------
 
     def _verified(self, name: str, cell: Cell) -> Cell:
@@ -83,7 +88,7 @@ class SignedEngine(Engine):
             raise self._damaged(name, str(error), cell.version) from error
 
     def _damaged(self, name: str, reason: str, seen: Version = ()) -> CorruptValue:
-        refuge = self.set_aside(name, reason, seen)
+        refuge = None if self._spares() else self.set_aside(name, reason, seen)
         kept = f"its bytes are kept at {refuge}" if refuge else "it was left as it is"
         return CorruptValue(
             f"{name!r} can't be trusted: {reason}. It was not unpickled; {kept}. Set it again, or restore it from a "

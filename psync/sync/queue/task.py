@@ -76,7 +76,7 @@ class Task:
         id: str,
         value: Any,
         tried: int,
-        buffered: bool = False,
+        buffered: bool,
     ) -> None:
         self.id = id
         self.settled = False  # True once it was done, retried or failed here

@@ -34,6 +34,10 @@ class CellVerbs:
         self._fs = fs
         self._cells = cells
         self._wake = wake
+        self._spares: Callable[[], bool] = bool
+
+    def spare_damaged(self, when: Callable[[], bool]) -> None:
+        self._spares = when
 
     def read(self, name: str, known: Cell | None = None) -> Cell | None:
         path = self._layout.prefix + name
@@ -149,7 +153,7 @@ class CellVerbs:
 
     def damaged(self, name: str, reason: str) -> CorruptValue:
         path = self._layout.path(name)
-        refuge = self.set_aside(name, reason)
+        refuge = None if self._spares() else self.set_aside(name, reason)
         kept = f"its bytes are kept at {refuge}" if refuge else f"it is still at {path}"
         return CorruptValue(
             f"the value of {name!r} is damaged ({reason}); {kept}. "
