@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import grp
 import multiprocessing
 import os
 import pickle
+import pwd
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -169,9 +171,9 @@ class People:
                 self.__dict__.update(facts)
 
         users = [Entry(pw_name=name, pw_uid=1000 + number, pw_gid=gid) for number, (name, gid) in enumerate(primary)]
-        monkeypatch.setattr(permissions.pwd, "getpwuid", lambda uid: {user.pw_uid: user for user in users}[uid])  # type: ignore[attr-defined]
-        monkeypatch.setattr(permissions.pwd, "getpwall", lambda: users)  # type: ignore[attr-defined]
-        monkeypatch.setattr(permissions.grp, "getgrgid", lambda gid: Entry(gr_mem=members, gr_name="the group"))  # type: ignore[attr-defined]
+        monkeypatch.setattr(pwd, "getpwuid", lambda uid: {user.pw_uid: user for user in users}[uid])  # type: ignore[attr-defined]
+        monkeypatch.setattr(pwd, "getpwall", lambda: users)
+        monkeypatch.setattr(grp, "getgrgid", lambda gid: Entry(gr_mem=members, gr_name="the group"))
         permissions.is_private_group.cache_clear()
 
 

@@ -46,12 +46,15 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
-from psync.engine.contract.bucket import Bucket, Position, Tail
-from psync.engine.contract.log import Log
-from psync.engine.contract.register import Register
-from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Alive, Cell, Durability, Format, Update, Version
+
+if TYPE_CHECKING:
+    from psync.engine.contract.bucket import Bucket, Position, Tail
+    from psync.engine.contract.log import Log
+    from psync.engine.contract.register import Register
+    from psync.engine.contract.report import Facts, Process, Shape
 
 _kept = itertools.count(1)
 

@@ -12,31 +12,31 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from psync.engine.contract.engine import Engine, Watch
-from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Durability, Format
-from psync.engine.directory import format_version, scan
+from psync.engine.directory import format_version
 from psync.engine.directory.cells.local import Cells
-from psync.engine.directory.cells.nfs import NetworkCells
 from psync.engine.directory.cells.verbs import CellVerbs
 from psync.engine.directory.delegate import Delegate
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities, probe_capabilities
-from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.errors import loading, translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.local_files import LocalFiles
-from psync.engine.directory.fs.nfs_files import NfsFiles
 from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
 from psync.engine.directory.handles import HandleCache, MutexCache
 from psync.engine.directory.layout import OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
-from psync.engine.directory.locks.guard import LOCAL_POLL_S, NFS_POLL_S, guard
-from psync.engine.directory.log.state import WRITABLE, FileKinds
 from psync.engine.directory.notify.wakeup import GRACE_S, Wakeup
-from psync.engine.system import boot_time, clock, exit_hooks, fork_hooks
+from psync.engine.system import clock, fork_hooks
+
+if TYPE_CHECKING:
+    from psync.engine.contract.report import Facts, Process, Shape
+    from psync.engine.directory.log.state import FileKinds
+    from psync.engine.system.exit_hooks import CloseCallbacks
 
 Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
@@ -60,25 +60,37 @@ class OpenDirectory:
         self.wake = Wakeup(layout, fs, announce=announce, inotify=inotify)
         self.descriptors = DescriptorCache(MAX_OPEN_HANDLES)
         self.mutexes = MutexCache(layout, fs, self.owners, self.wake, self.descriptors)
-        self.callbacks = exit_hooks.CloseCallbacks()
+        self._callbacks: CloseCallbacks | None = None
         self.engines: weakref.WeakValueDictionary[Durability, DirectoryEngine] = weakref.WeakValueDictionary()
         """One engine a level, as far as somebody uses it."""
         fork_hooks.remember(self)
 
+    def at_close(self, callback: Callable[[], object]) -> None:
+        """Call `callback` before the directory is closed."""
+        if self._callbacks is None:
+            with loading("this process", self.layout.owners):
+                from psync.engine.system.exit_hooks import CloseCallbacks
+
+            self._callbacks = CloseCallbacks()
+        self._callbacks.add(callback)
+
     def close(self) -> None:
-        self.callbacks.run()
+        if self._callbacks is not None:
+            self._callbacks.run()
         self.descriptors.close()
         self.owners.close()
         self.wake.close()
 
     def after_fork(self) -> None:
         """In a child: the owner and the callbacks are the parent's. (The handles' parts see to themselves.)"""
-        self.callbacks.forget()
+        self._callbacks = None
         self.owners.after_fork()
 
 
 def _leave_at_exit(directory: OpenDirectory | None) -> None:
     if directory is not None:
+        from psync.engine.system import exit_hooks
+
         exit_hooks.remember(directory)
 
 
@@ -140,7 +152,7 @@ class DirectoryEngine(Engine):
         fs: AtomicFiles,
         durability: Durability,
         options: tuple[Wakeups, bool, Sharing],
-        log_files: FileKinds = WRITABLE,
+        log_files: FileKinds | None = None,
     ) -> None:
         """Build the parts that have a level of durability on those that the engines of the directory share."""
         self.layout, self.can = directory.layout, directory.can
@@ -208,6 +220,9 @@ class DirectoryEngine(Engine):
     mutex = Delegate("_mutexes", MutexCache.mutex)
 
     def guard(self, name: str) -> AbstractContextManager[None]:
+        with loading(name, self.layout.guards):
+            from psync.engine.directory.locks.guard import LOCAL_POLL_S, NFS_POLL_S, guard
+
         return guard(self.layout, name, NFS_POLL_S if self.can.network else LOCAL_POLL_S)
 
     # -- waiting, time, owners -----------------------------------------------------------------------
@@ -225,9 +240,13 @@ class DirectoryEngine(Engine):
     now = staticmethod(clock.monotonic)
 
     def due(self, seconds: float) -> int:
+        from psync.engine.system import boot_time
+
         return boot_time.due(seconds)
 
     def until(self, due: int) -> float | None:
+        from psync.engine.system import boot_time
+
         return boot_time.until(due)
 
     owner = Delegate("_owners", OwnerRegistry.owner)
@@ -235,7 +254,7 @@ class DirectoryEngine(Engine):
     describe = Delegate("_owners", OwnerRegistry.describe)
 
     def at_leaving(self, farewell: Callable[[], object]) -> None:
-        self._directory.callbacks.add(farewell)
+        self._directory.at_close(farewell)
 
     # -- the whole directory ------------------------------------------------------------------------
 
@@ -243,20 +262,30 @@ class DirectoryEngine(Engine):
         return is_used(self.root)
 
     def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
+        from psync.engine.directory import scan
+
         return scan.walk(self.layout, self._fs, folder)
 
     def facts(self, name: str) -> Facts | None:
+        from psync.engine.directory import scan
+
         return scan.facts(self.layout, name)
 
     def mutexes(self) -> Sequence[str]:
+        from psync.engine.directory import scan
+
         return scan.mutexes(self.layout, self._fs)
 
     def processes(self) -> Sequence[Process]:
+        from psync.engine.directory import scan
+
         return scan.processes(self.layout, self._fs, self._owners)
 
     # -- housekeeping --------------------------------------------------------------------------------
 
     def sweep(self) -> int:
+        from psync.engine.directory import scan
+
         removed, pending = 0, False
         for path in scan.successors(self.layout, self._fs):
             with contextlib.suppress(OSError):
@@ -296,12 +325,22 @@ def layout_of(root: str | os.PathLike[str], trust_group: bool) -> Layout:
 
 
 def files_of(layout: Layout, can: Capabilities, durability: Durability, *, reading: bool = False) -> AtomicFiles:
-    kind = NfsFiles if can.network else LocalFiles
+    kind: type[LocalFiles | NfsFiles] = LocalFiles
+    if can.network:
+        from psync.engine.directory.fs.nfs_files import NfsFiles
+
+        kind = NfsFiles
     return kind(layout, can, sync_file=durability != "process", sync_name=durability == "power", reading=reading)
 
 
 def cells_of(can: Capabilities, fs: AtomicFiles) -> Cells:
-    return NetworkCells(can, fs) if isinstance(fs, NfsFiles) else Cells(can, fs)
+    if fs.local:
+        return Cells(can, fs)
+    from psync.engine.directory.cells.nfs import NetworkCells
+    from psync.engine.directory.fs.nfs_files import NfsFiles
+
+    assert isinstance(fs, NfsFiles)
+    return NetworkCells(can, fs)
 
 
 def _reopen(

@@ -10,17 +10,16 @@ may be written late, or never, and two processes may write it at once. Values an
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
 import warnings
 from collections.abc import Iterator
 
-from psync.engine.contract.report import Shape
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import READ, let_go, read_small
-from psync.engine.directory.layout import FORMAT_VERSION, OWN, Layout
-from psync.engine.directory.scan import walk
+from psync.engine.directory.layout import FORMAT, FORMAT_VERSION, OWN, OWN_FOLDERS, Layout
 from psync.engine.encoding.framing import Unreadable, as_pickle, frame, unframe
 from psync.errors import FormatMismatch
 
@@ -104,7 +103,14 @@ def _replace_damaged(layout: Layout, fs: AtomicFiles) -> None:
 
 
 def _older_files(layout: Layout, fs: AtomicFiles) -> Iterator[str]:
-    """The registers and logs that have another format than version 1. Lists all of psync's own folders."""
+    """The registers and logs that have another format than version 1. Lists all of psync's own folders; in a directory
+    without registers and logs only the first, and loads nothing for that."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if set(fs.listing(layout.own)) <= {FORMAT, *OWN_FOLDERS}:
+            return
+    from psync.engine.contract.report import Shape
+    from psync.engine.directory.scan import walk
+
     for shape, name in walk(layout, fs, OWN):
         try:
             if shape is Shape.LOG:

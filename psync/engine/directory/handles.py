@@ -9,24 +9,26 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from psync.engine.directory.buckets.bucket import DirectoryBucket
-from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
-from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.errors import loading, translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.layout import OWN, Layout, slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
-from psync.engine.directory.locks.mutex import DirectoryMutex
-from psync.engine.directory.log.log import DirectoryLog
-from psync.engine.directory.log.state import WRITABLE, FileKinds
-from psync.engine.directory.notify.nfs_poll import ChangeToken
 from psync.engine.directory.notify.wakeup import Wakeup
-from psync.engine.directory.registers.nfs import NetworkRegister
-from psync.engine.directory.registers.register import DirectoryRegister
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue
+
+if TYPE_CHECKING:
+    from psync.engine.directory.buckets.bucket import DirectoryBucket
+    from psync.engine.directory.buckets.transaction import MultiAppend
+    from psync.engine.directory.locks.mutex import DirectoryMutex
+    from psync.engine.directory.log.log import DirectoryLog
+    from psync.engine.directory.log.state import FileKinds
+    from psync.engine.directory.notify.nfs_poll import ChangeToken
+    from psync.engine.directory.registers.register import DirectoryRegister
 
 
 class HandleCache:
@@ -42,7 +44,7 @@ class HandleCache:
         owners: OwnerRegistry,
         wake: Wakeup,
         descriptors: DescriptorCache,
-        log_files: FileKinds = WRITABLE,
+        log_files: FileKinds | None = None,
     ) -> None:
         self._layout = layout
         self._can = can
@@ -51,18 +53,25 @@ class HandleCache:
         self._owners = owners
         self._wake = wake
         self._descriptors = descriptors
-        self.transactions = MultiAppend(layout, fs)
         self._log_files = log_files
-        self._register_kind = NetworkRegister if can.network else DirectoryRegister
         self._buckets: dict[str, DirectoryBucket] = {}
         self._logs: dict[str, DirectoryLog] = {}
         self._registers: dict[str, DirectoryRegister] = {}
         self._lock = threading.Lock()
         fork_hooks.remember(self)
 
+    @functools.cached_property
+    def transactions(self) -> MultiAppend:
+        from psync.engine.directory.buckets.transaction import MultiAppend
+
+        return MultiAppend(self._layout, self._fs)
+
     def bucket(self, name: str) -> DirectoryBucket:
         bucket = self._buckets.get(name)
         if bucket is None:
+            with loading(name, self._layout.path(name)):
+                from psync.engine.directory.buckets.bucket import DirectoryBucket
+
             bucket = DirectoryBucket(
                 name,
                 self._layout,
@@ -92,6 +101,11 @@ class HandleCache:
         with self._lock:
             log = self._logs.get(name)
             if log is None:
+                with loading(name, self._layout.path(name)):
+                    from psync.engine.directory.log.log import DirectoryLog
+                    from psync.engine.directory.log.state import WRITABLE
+
+                kinds = self._log_files or WRITABLE
                 log = self._logs[name] = DirectoryLog(
                     name,
                     self._layout,
@@ -100,9 +114,9 @@ class HandleCache:
                     changed=functools.partial(self._wake.notify_claimers, slot_of(name)),
                     finished=functools.partial(self._wake.notify_slot, slot_of(name + "/final")),
                     kept=self._descriptors,
-                    kinds=self._log_files,
+                    kinds=kinds,
                 )
-                if not self._log_files.writable:
+                if not kinds.writable:
                     self._descriptors.opened(log)  # so that `close` closes its files
             return log
 
@@ -110,7 +124,7 @@ class HandleCache:
         with self._lock:
             register = self._registers.get(name)
             if register is None:
-                register = self._registers[name] = self._register_kind(
+                register = self._registers[name] = _register_kind(self._can, name, self._layout)(
                     name,
                     self._layout.path(name),
                     self._fs,
@@ -130,6 +144,8 @@ class HandleCache:
         shared = self._fs.shared
         if shared is None:
             return
+        from psync.engine.directory.notify.nfs_poll import ChangeToken
+
         if name in self._buckets or not name.startswith(f"{OWN}/"):
             path = self._layout.path(name)
             yield ChangeToken(name, lambda asked: shared.lookups.status(path, asked), exact=False)
@@ -160,7 +176,20 @@ class HandleCache:
             handle.after_fork()
 
 
+def _register_kind(can: Capabilities, name: str, layout: Layout) -> type[DirectoryRegister]:
+    with loading(name, layout.path(name)):
+        if can.network:
+            from psync.engine.directory.registers.nfs import NetworkRegister
+
+            return NetworkRegister
+        from psync.engine.directory.registers.register import DirectoryRegister
+
+        return DirectoryRegister
+
+
 def _register_token(register: DirectoryRegister, asked: dict[str, bool]) -> Hashable:
+    from psync.engine.directory.registers.nfs import NetworkRegister
+
     assert isinstance(register, NetworkRegister)
     return register.change_token()
 
@@ -185,6 +214,9 @@ class MutexCache:
         with self._lock:
             mutex = self._mutexes.get(name)
             if mutex is None:
+                with loading(name, self._layout.locks):
+                    from psync.engine.directory.locks.mutex import DirectoryMutex
+
                 mutex = self._mutexes[name] = DirectoryMutex(
                     self._layout.lock(name),
                     fs=self._fs,

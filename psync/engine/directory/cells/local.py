@@ -41,7 +41,6 @@ from psync.engine.directory.fs.syscalls import (
     write_all,
 )
 from psync.engine.directory.layout import may_be_bucket
-from psync.engine.encoding import pickle_scan
 from psync.engine.encoding.framing import CELL_HEAD, Parts, Unreadable, frame, frame_parts, header_of, unframe
 from psync.engine.system import clock
 
@@ -379,5 +378,7 @@ def examine(data: bytes, version: Version) -> Cell:
     payload = unframe(data)
     if payload is not None:
         return Cell(payload, version)
+    from psync.engine.encoding import pickle_scan  # psync's own values need no scan
+
     pickle_scan.check(data)
     return Cell(data, version, sealed=False)

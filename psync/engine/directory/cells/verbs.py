@@ -14,7 +14,6 @@ from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import not_a_value, translate_os_error
-from psync.engine.directory.fs.nfs_replace import read_end
 from psync.engine.directory.fs.syscalls import remove_empty
 from psync.engine.directory.layout import OWN, Layout, held_by
 from psync.engine.directory.notify.wakeup import Wakeup
@@ -122,6 +121,8 @@ class CellVerbs:
                     if entry.is_file(follow_symlinks=False):
                         name = entry.name
                         if name[0] == ".":
+                            from psync.engine.directory.fs.nfs_replace import read_end
+
                             held = held_by(f"{path}/{name}", read_end)
                             if held is None:
                                 continue

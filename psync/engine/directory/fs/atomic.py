@@ -12,14 +12,17 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from psync.engine.directory.fs.capabilities import Capabilities
-from psync.engine.directory.fs.nfs_lookup import NfsContext
 from psync.engine.directory.fs.syscalls import read_all, sync_folder
-from psync.engine.directory.fs.temporary import Temporary
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import clock
+
+if TYPE_CHECKING:
+    from psync.engine.directory.fs.nfs_lookup import NfsContext
+    from psync.engine.directory.fs.temporary import Temporary
 
 
 class AtomicFiles(ABC):

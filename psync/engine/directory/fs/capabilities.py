@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import sys
 from typing import NamedTuple
 
@@ -64,7 +63,7 @@ class Capabilities(NamedTuple):
         none of those that are); or it is done by stores into memory, on a processor that keeps their order."""
         if self.network:
             return bool(self.direct) or not is_network(self.kind)
-        return self.in_place and platform.machine() == "x86_64"
+        return self.in_place and os.uname().machine == "x86_64"
 
     @property
     def in_place(self) -> bool:

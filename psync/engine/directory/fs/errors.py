@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
 from psync.engine.directory.fs.permissions import not_a_file
 from psync.errors import InvalidKey, PsyncError, StoreFailed, StoreFull
@@ -40,6 +42,23 @@ def translate_os_error(error: OSError, name: str, path: str) -> PsyncError:
     remedy = _REMEDIES.get(code, "see the cause and try again")
     text = f"{name!r} was left as it was: {error.strerror} [{errno.errorcode.get(code, code)}] at {path}; {remedy}"
     return kind(text, key=name, errno=code, strerror=error.strerror, filename=path)
+
+
+@contextlib.contextmanager
+def loading(name: str, path: str) -> Iterator[None]:
+    """Translate the error of an import in the body: a process without free descriptors can't load a module.
+
+    The import system raises OSError for a file of Python code, and ImportError for a shared library that is there.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise translate_os_error(error, name, path) from error
+    except ImportError as error:
+        if error.path is None:
+            raise  # there is no such module
+        full = OSError(errno.EMFILE, os.strerror(errno.EMFILE), error.path)
+        raise translate_os_error(full, name, path) from error
 
 
 def _not_a_regular_file(path: str) -> PsyncError | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from psync.engine.directory.fs.atomic import AtomicFiles, read_only
 from psync.engine.directory.fs.capabilities import Capabilities
-from psync.engine.directory.fs.nfs_lookup import Lookups, NfsContext
-from psync.engine.directory.fs.nfs_replace import Replacements
 from psync.engine.directory.fs.syscalls import close, link_unnamed
-from psync.engine.directory.fs.temporary import Temporary
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import Parts
+
+if TYPE_CHECKING:
+    from psync.engine.directory.fs.temporary import Temporary
 
 
 class LocalFiles(AtomicFiles):
@@ -24,6 +26,13 @@ class LocalFiles(AtomicFiles):
     ) -> None:
         super().__init__(layout, can, sync_file=sync_file, sync_name=sync_name, reading=reading)
         self._unnamed = can.unnamed
+
+    @functools.cached_property
+    def _temporary_kind(self) -> type[Temporary]:
+        """Imported for the first file that needs a temporary name: mostly none does."""
+        from psync.engine.directory.fs.temporary import Temporary
+
+        return Temporary
 
     def make(self, path: str, data: bytes | Parts, *, replaced: bool = False) -> bool:
         trust = self.trust
@@ -66,7 +75,7 @@ class LocalFiles(AtomicFiles):
     def temporary(self, data: bytes | Parts, *, sync: bool) -> Temporary:
         if self.reading:
             raise read_only(self._tmp)
-        return Temporary(self._tmp, data, sync=sync, access=self.trust.access)
+        return self._temporary_kind(self._tmp, data, sync=sync, access=self.trust.access)
 
     def attach(self, path: str, flags: int) -> tuple[int, os.stat_result] | None:
         if self.reading and flags & os.O_RDWR:
@@ -97,6 +106,9 @@ class LocalFiles(AtomicFiles):
 
     def sweep_successor(self, successor: str) -> bool:
         """Other hosts may have worked here before, when the directory was on a network file system."""
+        from psync.engine.directory.fs.nfs_lookup import Lookups, NfsContext
+        from psync.engine.directory.fs.nfs_replace import Replacements
+
         context = NfsContext(Lookups(self._root, coarse=False), direct=0)
         return Replacements(context, self.trust.access).sweep(successor)
 

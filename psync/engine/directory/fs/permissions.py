@@ -13,9 +13,7 @@ it is read (the kernel reports them anyway), and each folder the first time some
 from __future__ import annotations
 
 import functools
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -280,6 +278,9 @@ def _not_a_folder(path: str) -> PermissionProblem:
 @functools.cache
 def is_private_group(gid: int, uid: int) -> bool:
     """True if a user's primary group has nobody else in it."""
+    import grp
+    import pwd
+
     try:
         user = pwd.getpwuid(uid)
         members = grp.getgrgid(gid).gr_mem
@@ -304,6 +305,8 @@ def _is_unmapped_root(uid: int) -> bool:
 
 
 def _user(uid: int) -> str:
+    import pwd
+
     try:
         return f"user {pwd.getpwuid(uid).pw_name}"
     except KeyError:
@@ -311,6 +314,8 @@ def _user(uid: int) -> str:
 
 
 def _group(gid: int) -> str:
+    import grp
+
     try:
         return f"group {grp.getgrgid(gid).gr_name}"
     except KeyError:

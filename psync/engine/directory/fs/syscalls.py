@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -230,6 +229,8 @@ def remove_quietly(path: str) -> bool:
 
 def rename_to_free(path: str, new: str) -> None:
     """Rename, but raise FileExistsError if `new` exists. Atomic where the file system knows renameat2."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     at_cwd, noreplace = -100, 1
     if libc.renameat2(at_cwd, os.fsencode(path), at_cwd, os.fsencode(new), noreplace) == 0:

@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import threading
 from collections.abc import Callable
 
 from psync.engine.contract.values import Alive, Identity
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.errors import loading, translate_os_error
 from psync.engine.directory.fs.syscalls import READ, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.encoding.framing import Unreadable, frame_text, unframe_text
 from psync.engine.system import clock, fork_hooks
-from psync.engine.system.process_identity import examine, myself
 
 MAX_SINCE_S = 253402300800.0
 """Seconds since 1970: the year 10000."""
@@ -33,11 +31,11 @@ MAX_RECORD_BYTES = 4096
 class OwnerRegistry:
     """The processes that work in one directory."""
 
-    def __init__(self, layout: Layout, fs: AtomicFiles, registered: Callable[[], object]) -> None:
-        """`registered` is called when this process has become an owner."""
+    def __init__(self, layout: Layout, fs: AtomicFiles, registering: Callable[[], object]) -> None:
+        """`registering` is called before this process becomes an owner."""
         self._layout = layout
         self._fs = fs
-        self._registered = registered
+        self._registering = registering
         self.number = 0
         """This process's number here; 0 as long as it has none."""
         self._fd = -1
@@ -47,17 +45,18 @@ class OwnerRegistry:
         """The number of this process here; the first call registers it."""
         if number := self.number:
             return number
-        try:
-            number = self._register()
-        except OSError as error:
-            raise translate_os_error(error, "this process", self._layout.owners) from error
-        self._registered()
-        return number
+        with loading("this process", self._layout.owners):
+            self._registering()
+            return self._register()
 
     def _register(self) -> int:
         with self._lock, fork_hooks.put_off:
             if self.number:
                 return self.number
+            import json
+
+            from psync.engine.system.process_identity import myself
+
             who = frame_text(json.dumps(myself(clock.wall_ns() / 1e9)._asdict()).encode())
             make_folder(self._layout.owners, self._layout.trust.access)
             new = self._fs.temporary(who, sync=False)
@@ -93,6 +92,8 @@ class OwnerRegistry:
                 return Alive.NO  # removed on another host, a moment ago
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
+            from psync.engine.system.process_identity import examine
+
             identity = _read_identity(fd)
             return Alive.UNKNOWN if identity is None else examine(identity)
         else:
@@ -150,6 +151,8 @@ class OwnerRegistry:
 def _read_identity(fd: int) -> Identity | None:
     """The identity in an owner's record; None if it is damaged, or none."""
     try:
+        import json
+
         found = Identity(**json.loads(unframe_text(os.pread(fd, MAX_RECORD_BYTES, 0))))
     except (OSError, ValueError, TypeError, Unreadable, RecursionError):
         return None

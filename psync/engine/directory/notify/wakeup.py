@@ -22,20 +22,24 @@ are used up, a watch polls with a growing pause instead.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.layout import SEATS, SLOTS, Layout, slot_of
-from psync.engine.directory.notify.inotify import Inotify
-from psync.engine.directory.notify.nfs_poll import PollCoordinator, PollingWatch, TokensOf
 from psync.engine.system import clock, fork_hooks
+
+if TYPE_CHECKING:
+    from psync.engine.directory.notify.inotify import Inotify
+    from psync.engine.directory.notify.nfs_poll import PollingWatch, TokensOf
 
 GRACE_S = 2.0
 """Seconds after which a waiter that nobody wakes reads again: for changes that psync did not make."""
@@ -56,7 +60,7 @@ class Wakeup:
 
     def __init__(self, layout: Layout, fs: AtomicFiles, *, announce: bool, inotify: bool) -> None:
         self._layout = layout
-        self._rounds = None if fs.local else PollCoordinator()
+        self._nfs_watch = None if fs.local else _nfs_watches()
         self._fs = fs
         self._inotify = inotify
         self._announce = announce
@@ -135,7 +139,7 @@ class Wakeup:
         flags = self._mapped or self._flags()
         if flags is None or not self._inotify:
             names = names if taking is None else [*names, taking]
-            return PollWatch() if self._rounds is None else PollingWatch(self._rounds, names, tokens_of)
+            return PollWatch() if self._nfs_watch is None else self._nfs_watch(names, tokens_of)
         slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
         seat = None
         if taking is not None:
@@ -157,6 +161,13 @@ class Wakeup:
         if self._mapped is not None:
             self._mapped.close()
             self._mapped = None
+
+
+def _nfs_watches() -> Callable[[Sequence[str], TokensOf], PollingWatch]:
+    """Return the function that makes a watch whose waiters poll the server together."""
+    from psync.engine.directory.notify.nfs_poll import PollCoordinator, PollingWatch
+
+    return functools.partial(PollingWatch, PollCoordinator())
 
 
 class InotifyWatch(Watch):
@@ -245,14 +256,16 @@ class InotifyPool:
         fork_hooks.remember(self)
 
     def borrow(self) -> Inotify | None:
-        """None when the user has no instance left."""
+        """None when the user has no instance left, or the process no descriptor."""
         try:
             return self._instances.pop()
         except IndexError:
             pass
         try:
+            from psync.engine.directory.notify.inotify import Inotify
+
             return Inotify()
-        except OSError:
+        except (OSError, ImportError):  # without a free descriptor the kernel's library can't be loaded either
             return None
 
     def give_back(self, instance: Inotify) -> None:
