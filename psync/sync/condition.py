@@ -1,8 +1,8 @@
-"""Wait, without the lock, until somebody who has it says that things have changed.
+"""Condition variable: releases a lock, waits for a notification from a holder of the lock, and takes it again.
 
-Who waits draws a ticket while it holds the lock; `notify` moves the first tickets, in the order in which they were
-drawn, to those that may go on. The fact that decides: the change of the shared value that moves a ticket. A ticket
-whose drawer is dead is passed over, and one that was moved for somebody who died goes to the next.
+A waiter draws a ticket while it holds the lock; `notify` moves the first tickets, in the order in which they were
+drawn, to those that may go on. The fact that decides: the change of the shared value that moves a ticket. `notify`
+passes over a dead waiter's ticket; a ticket that was moved for a waiter that died since goes to the next one.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ T = TypeVar("T")
 
 class _Tickets(NamedTuple):
     drawn: int = 0
-    """How many were ever drawn."""
+    """The number of tickets ever drawn."""
     waiting: tuple[tuple[int, int], ...] = ()
     """(number, owner), in the order of drawing."""
     moved: tuple[tuple[int, int], ...] = ()
-    """Those that may go on, and have not yet."""
+    """Tickets whose waiters may go on, and have not yet."""
 
 
 class ConditionStatistics(NamedTuple):
-    """What `Condition.statistics` saw."""
+    """Snapshot of a condition: see `Condition.statistics`."""
 
     waiting: tuple[str, ...]
-    """Who waits."""
+    """The waiters, for people."""
 
 
 class Condition(Primitive):
-    """`threading.Condition` among processes. `lock`: a `Lock` or `RLock` of psync's; its own `RLock` if there is none.
+    """`threading.Condition` among processes. `lock`: a `Lock` or `RLock` of psync's; None: an `RLock` of its own.
 
     >>> import tempfile
     >>> changed = Condition(tempfile.mkdtemp(), "changed")
@@ -72,13 +72,13 @@ class Condition(Primitive):
         self._lock.__exit__(kind, error, where)
 
     def locked(self) -> bool:
-        """Whether anybody holds the lock, at this moment."""
+        """Tell whether anybody holds the lock, at this moment."""
         return self._lock.locked()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Let go of the lock until notified, then take it again; False after `timeout` seconds (None: never).
+        """Release the lock until notified, then take it again; False after `timeout` seconds (None: never).
 
-        RuntimeError if the lock is not held.
+        Raises RuntimeError if the caller does not hold the lock.
         """
         self._check_lock("wait")
         ticket = self._draw()
@@ -93,7 +93,7 @@ class Condition(Primitive):
         return moved
 
     def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
-        """Wait until ``predicate()`` is true, and return what it is: something false after `timeout` seconds."""
+        """Wait until ``predicate()`` is true, and return its value, which is false after `timeout` seconds."""
         deadline = None if timeout is None else self._engine.now() + timeout
         while not (result := predicate()):
             left = None if deadline is None else deadline - self._engine.now()
@@ -103,7 +103,7 @@ class Condition(Primitive):
         return result
 
     def notify(self, n: int = 1) -> None:
-        """`n` of those who wait may go on, as many as there are. RuntimeError if the lock is not held."""
+        """Wake up to `n` waiters. Raises RuntimeError if the caller does not hold the lock."""
         self._check_lock("notify")
 
         def move(tickets: _Tickets) -> _Tickets:
@@ -118,12 +118,12 @@ class Condition(Primitive):
         self._move(move)
 
     def notify_all(self) -> None:
-        """All who wait may go on. RuntimeError if the lock is not held."""
+        """Wake all waiters. Raises RuntimeError if the caller does not hold the lock."""
         self._check_lock("notify")
         self._move(lambda tickets: tickets._replace(waiting=(), moved=tickets.moved + tickets.waiting))
 
     def _move(self, move: Callable[[_Tickets], _Tickets]) -> None:
-        if self._shared.look().waiting:  # whoever began to wait before held the lock that we hold now
+        if self._shared.look().waiting:  # each waiter drew its ticket under the lock that we hold: none is missed
             self._shared.change(move)
             self._engine.announce(self._notified)
 
@@ -141,7 +141,7 @@ class Condition(Primitive):
         return self._shared.change(draw).waiting[-1]
 
     def _put_away(self, ticket: tuple[int, int]) -> bool:
-        """The ticket is used; True if it had been moved."""
+        """Remove the ticket; True if a notification had moved it."""
         moved = False
 
         def put_away(tickets: _Tickets) -> _Tickets:
@@ -153,7 +153,7 @@ class Condition(Primitive):
         return moved
 
     def _pass_over_the_dead(self) -> None:
-        """Their tickets go, and what was moved for one of them is moved for the next who waits."""
+        """Remove the tickets of dead waiters, and move another waiter's ticket for each that had been moved."""
         tickets = self._shared.look()
         dead = set(dead_of(self._engine, {owner for _, owner in tickets.waiting + tickets.moved}))
         if not dead:
@@ -169,11 +169,11 @@ class Condition(Primitive):
         self._engine.announce(self._notified)
 
     def statistics(self) -> ConditionStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         return ConditionStatistics(names_of(self._engine, self._waiting()))
 
     def _waiting(self) -> list[int]:
-        """The owners of those who wait, in line; the dead don't."""
+        """Return the owners of the waiters in order, without the dead."""
         owners = [owner for _, owner in self._shared.look().waiting]
         dead = set(dead_of(self._engine, set(owners)))
         return [owner for owner in owners if owner not in dead]

@@ -1,6 +1,6 @@
-"""A number that any number of processes add to, and wait for.
+"""Counter: a shared number that processes add to atomically, and wait for.
 
-The fact that decides: the change of the shared value, in which nobody else comes between reading and writing.
+The fact that decides: the change of the shared value. No other process comes between its read and its write.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class _Number(NamedTuple):
 
 
 class CounterStatistics(NamedTuple):
-    """What `Counter.statistics` saw."""
+    """Snapshot of a counter: see `Counter.statistics`."""
 
     value: int
 
 
 class Counter(Primitive):
-    """A whole number in a directory, `start` at first. It is there until somebody sets it, whoever ends or dies.
+    """A whole number in a directory, `start` at first. It keeps its value when the processes that use it end or die.
 
     >>> import tempfile
     >>> done = Counter(tempfile.mkdtemp(), "done")
@@ -47,7 +47,7 @@ class Counter(Primitive):
         return self.name, self.start
 
     def add(self, amount: int = 1) -> int:
-        """Add `amount` (which may be negative), and return what that makes. None of many is lost.
+        """Add `amount` (which may be negative), and return the sum. Concurrent additions all count.
 
         3 system calls (flock pwrite flock), floor 3.
         """
@@ -56,16 +56,17 @@ class Counter(Primitive):
         return self._shared.change(lambda number: _Number(number.value + amount)).value
 
     def reset(self) -> None:
-        """It is at `start` again."""
+        """Set the counter to `start` again."""
         self._shared.change(lambda number: _Number(self.start))
 
     @property
     def value(self) -> int:
-        """What it is at now. fstat, pread."""
+        """Read the number. fstat, pread."""
         return self._shared.look().value
 
     def wait_for(self, value: int, timeout: float | None = None) -> int:
-        """Return once the counter is at `value` or above, and what it is at. `WaitTimeout` after `timeout` seconds."""
+        """Wait until the counter is at `value` or above, and return it. Raises `WaitTimeout` after `timeout`
+        seconds."""
 
         def look() -> Any:
             now = self.value
@@ -84,7 +85,7 @@ class Counter(Primitive):
         return int(found)
 
     def statistics(self) -> CounterStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         return CounterStatistics(self.value)
 
     def _state(self) -> str:

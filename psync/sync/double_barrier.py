@@ -1,7 +1,7 @@
-"""All parties enter together, work, and leave together.
+"""Double barrier: lets all parties enter together, work, and leave together.
 
-It is one `Barrier` whose rounds are by turns the way in and the way out (ZooKeeper's recipe of that name): so who works
-inside is expected at the way out, and missed when it dies there.
+It is one `Barrier` whose rounds are by turns the way in and the way out (ZooKeeper's recipe of that name). So a party
+that works inside is expected at the way out, and its death breaks the barrier.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from psync.sync.primitive import Place, Primitive
 
 
 class DoubleBarrier(Primitive):
-    """A barrier at the beginning and one at the end of what `parties` do together.
+    """A barrier at the beginning and one at the end of the work that `parties` do together.
 
     >>> import tempfile
     >>> with DoubleBarrier(tempfile.mkdtemp(), "step", parties=1) as step:
@@ -35,18 +35,18 @@ class DoubleBarrier(Primitive):
 
     @property
     def parties(self) -> int:
-        """How many have to come."""
+        """The number of parties that have to come."""
         return self._barrier.parties
 
     @property
     def inside(self) -> bool:
-        """Whether this party has entered and not left. A look that changes nothing."""
+        """Tell whether this party has entered and not left. Changes nothing."""
         return self._entered != 0 and self._entered == self._engine.owner()
 
     def enter(self, timeout: float | None = None) -> None:
-        """Return once all parties want to enter. Raises `BrokenBarrierError` as `Barrier.wait` does.
+        """Wait until all parties want to enter. Raises `BrokenBarrierError` as `Barrier.wait` does.
 
-        RuntimeError if this party is inside already.
+        Raises RuntimeError if this party is inside already.
         """
         if self.inside:
             raise RuntimeError(f"this party has entered {self.name!r} already: leave() comes first")
@@ -54,9 +54,9 @@ class DoubleBarrier(Primitive):
         self._entered = self._engine.owner()
 
     def leave(self, timeout: float | None = None) -> None:
-        """Return once all parties want to leave. Raises `BrokenBarrierError` as `Barrier.wait` does.
+        """Wait until all parties want to leave. Raises `BrokenBarrierError` as `Barrier.wait` does.
 
-        RuntimeError if this party has not entered. Whatever happens, it is outside then.
+        Raises RuntimeError if this party has not entered. In any case it is outside afterwards.
         """
         if not self.inside:
             raise RuntimeError(f"this party has not entered {self.name!r}, so it can't leave")
@@ -70,7 +70,7 @@ class DoubleBarrier(Primitive):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Who leaves by an exception breaks the barrier: the others must not wait for work that was not done."""
+        """Leave; after an exception, break the barrier: the others must not wait for work that was not done."""
         if error is None:
             self.leave()
         else:
@@ -78,12 +78,12 @@ class DoubleBarrier(Primitive):
             self._barrier.abort()
 
     def reset(self) -> None:
-        """Everybody is outside, and may enter; who waits gets a `BrokenBarrierError`."""
+        """Put all parties outside, so that they may enter; present waiters raise `BrokenBarrierError`."""
         self._entered = 0
         self._barrier.reset()
 
     def statistics(self) -> BarrierStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         return self._barrier.statistics()
 
     def _state(self) -> str:

@@ -1,6 +1,6 @@
-"""One of the candidates leads, until it resigns, ends or dies; then another one does.
+"""Election: makes one candidate the leader until it resigns, ends or dies; then another one leads.
 
-The fact that decides is who holds the engine's mutex, as with a `Lock`: to lead is to hold it.
+The fact that decides: the grant of the engine's mutex, as with a `Lock`. To lead is to hold it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from psync.sync.wait import patience
 
 
 class ElectionStatistics(NamedTuple):
-    """What `Election.statistics` saw."""
+    """Snapshot of an election: see `Election.statistics`."""
 
     leader: str | None
-    """Who leads, for people; None when nobody does."""
+    """The leader, for people; None when there is none."""
 
 
 class Election(Primitive):
@@ -28,8 +28,8 @@ class Election(Primitive):
     ...     election.is_leader()
     True
 
-    Not promised: that a leader still runs while it leads, it may be stopped. What it does elsewhere is fenced by
-    `token`: refuse a smaller one than the last.
+    Not promised: that a leader still runs while it leads; it may be stopped (SIGSTOP). Use `token` as a fencing token
+    for its actions elsewhere: refuse a smaller one than the last.
     """
 
     _kind = "election"
@@ -39,21 +39,22 @@ class Election(Primitive):
         self._mutex = self._engine.mutex(f"{self._kind}/{name}")
 
     def campaign(self, timeout: float | None = None) -> bool:
-        """True once this process leads; False if another one still does after `timeout` seconds (None: never)."""
+        """Wait until this process leads: True; False if another one still leads after `timeout` seconds (None:
+        never)."""
         return self.is_leader() or self._mutex.acquire(patience(True, timeout))
 
     def resign(self) -> None:
-        """Let another one lead. RuntimeError if this process does not lead."""
+        """Let another candidate lead. Raises RuntimeError if this process does not lead."""
         if not self.is_leader():
             raise RuntimeError(f"this process does not lead {self.name!r}, so it can't resign")
         self._mutex.release()
 
     def is_leader(self) -> bool:
-        """Whether this process leads. Costs nothing."""
+        """Tell whether this process leads. Costs no system call."""
         return self._mutex.token != 0
 
     def leader(self) -> str | None:
-        """Who leads (pid, host, since when that one runs); None when nobody does."""
+        """Describe the leader (pid, host, start time); None when there is none."""
         owner = self._mutex.holder()
         return self._engine.describe(owner) if owner else None
 
@@ -73,7 +74,7 @@ class Election(Primitive):
             self.resign()
 
     def statistics(self) -> ElectionStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         return ElectionStatistics(self.leader())
 
     def _state(self) -> str:

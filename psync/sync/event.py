@@ -1,7 +1,7 @@
-"""A flag that is up or down, and that any number of processes wait for.
+"""Event: a flag that processes set and clear, and that any number of processes wait for.
 
 The fact that decides: the change of the shared value that raises the flag. It also counts how often that was done, so
-that who waits passes although the flag is down again when it comes to look.
+that a waiter passes even if the flag is down again by the time it reads.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class _Flag(NamedTuple):
 
 
 class EventStatistics(NamedTuple):
-    """What `Event.statistics` saw."""
+    """Snapshot of an event: see `Event.statistics`."""
 
     is_set: bool
     raised: int
-    """How often it was set after it had been clear."""
+    """The number of times that it was set after it had been clear."""
 
 
 class Event(Primitive):
-    """`threading.Event` among processes. It stays as it is when all of them have ended, until somebody clears it.
+    """`threading.Event` among processes. It stays set when all of them have ended, until one clears it.
 
     >>> import tempfile
     >>> ready = Event(tempfile.mkdtemp(), "ready")
@@ -44,22 +44,23 @@ class Event(Primitive):
         self._waiter = Waiter(self._engine, self._where)
 
     def is_set(self) -> bool:
-        """fstat, pread."""
+        """Tell whether the flag is up. fstat, pread."""
         return self._shared.look().up
 
     def set(self) -> None:
-        """The flag is up: all who wait go on, and who waits later does not wait.
+        """Raise the flag: all waiters go on, and later ones do not wait.
 
         3 system calls (flock pwrite flock), floor 3; utime if somebody waits.
         """
         self._shared.change(lambda flag: flag if flag.up else _Flag(True, flag.raised + 1))
 
     def clear(self) -> None:
-        """The flag is down: who waits from now on waits."""
+        """Lower the flag: later waiters wait again."""
         self._shared.change(lambda flag: _Flag(False, flag.raised) if flag.up else flag)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """True once the flag is up, or was during the wait; False after `timeout` seconds (None: never).
+        """Wait for the flag: True once it is up, or was up during the wait; False after `timeout` seconds (None:
+        never).
 
         None if the flag is up; 1 system call for who is woken (poll).
         """
@@ -74,7 +75,7 @@ class Event(Primitive):
         return self._waiter.until(look, timeout) is True
 
     def statistics(self) -> EventStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         return EventStatistics(*self._shared.look())
 
     def _state(self) -> str:

@@ -1,6 +1,6 @@
-"""Who is here: processes join, leave, and are out when they die.
+"""Group membership: processes join and leave, and a process that dies is no member any more.
 
-The fact that decides: the change of the shared value that adds a member. Whoever asks leaves out the dead.
+The fact that decides: the change of the shared value that adds a member. A reader leaves out the dead.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Member(NamedTuple):
     """One member of a group."""
 
     number: int
-    """Grows from member to member, and is never used again."""
+    """A number that grows from member to member, and is never used again."""
     who: str
-    """The process, for people: pid, host, since when it runs."""
+    """The process, for people: pid, host, start time."""
     information: Any
-    """What it gave to `join`."""
+    """The value that the member gave to `join`."""
 
 
 class GroupStatistics(NamedTuple):
-    """What `Group.statistics` saw."""
+    """Snapshot of a group: see `Group.statistics`."""
 
     members: tuple[Member, ...]
     joined: int
@@ -44,7 +44,7 @@ class GroupStatistics(NamedTuple):
 
 
 class Group(Primitive):
-    """The processes (or threads) that joined under one name, and live.
+    """The live processes (or threads) that joined under one name.
 
     >>> import tempfile
     >>> crew = Group(tempfile.mkdtemp(), "crew")
@@ -65,15 +65,15 @@ class Group(Primitive):
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
-        """A forked child has a lock of its own."""
+        """Make a new lock for a forked child: a thread that does not exist there may hold the old one."""
         self._joining = threading.Lock()
 
     def join(self, information: Any = None) -> Member:
-        """Be a member, once through each handle; again changes the `information`, which may be anything picklable."""
+        """Join the group, once through each handle; a second call changes the `information`, any picklable value."""
         me = self._engine.owner()
         gone = set(dead_of(self._engine, {owner for _, owner, _ in self._shared.look().members}))
 
-        with self._joining:  # threads that join by this handle at once are one member
+        with self._joining:  # threads that join by this handle at once become one member, not two
             mine, owner = self._mine
 
             def join(all_: _Members) -> _Members:
@@ -88,7 +88,7 @@ class Group(Primitive):
         return Member(number, self._engine.describe(me), information)
 
     def leave(self) -> None:
-        """Be no member any more. RuntimeError if this handle is none."""
+        """Leave the group. Raises RuntimeError if this handle is no member."""
         number, owner = self._mine
         if not number or owner != self._engine.owner():
             raise RuntimeError(f"this handle did not join the group {self.name!r}, so it can't leave it")
@@ -96,7 +96,7 @@ class Group(Primitive):
         self._shared.change(lambda all_: all_._replace(members=tuple(m for m in all_.members if m[0] != number)))
 
     def members(self) -> list[Member]:
-        """Those who are here and not proven dead, in the order of joining. A look that changes nothing."""
+        """Return the members that are not proven dead, in the order of joining. Changes nothing."""
         members = self._shared.look().members
         dead = set(dead_of(self._engine, {owner for _, owner, _ in members}))
         here = (member for member in members if member[1] not in dead)
@@ -106,7 +106,7 @@ class Group(Primitive):
         return len(self.members())
 
     def wait_for(self, n: int, timeout: float | None = None) -> list[Member]:
-        """The members, as soon as there are `n` or more. Raises `WaitTimeout` after `timeout` seconds (None: never)."""
+        """Wait for `n` members or more and return them. Raises `WaitTimeout` after `timeout` seconds (None: never)."""
 
         def look() -> Any:
             members = self.members()
@@ -132,7 +132,7 @@ class Group(Primitive):
         self.leave()
 
     def statistics(self) -> GroupStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         return GroupStatistics(tuple(self.members()), self._shared.look().joined)
 
     def _state(self) -> str:

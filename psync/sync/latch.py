@@ -1,4 +1,4 @@
-"""A door that opens once so many steps are done, and stays open.
+"""Countdown latch: opens once a number of steps are done, and stays open.
 
 The fact that decides: the change of the shared value that takes the last of the count.
 """
@@ -17,29 +17,29 @@ from psync.sync.wait import Waiter, dead_of, some_seconds
 class _Count(NamedTuple):
     left: int
     users: tuple[int, ...] = ()
-    """The owners that counted or waited."""
+    """Owners that counted or waited."""
 
 
 class LatchStatistics(NamedTuple):
-    """What `Latch.statistics` saw."""
+    """Snapshot of a latch: see `Latch.statistics`."""
 
     left: int
     """Steps that are still to be done."""
     users: tuple[str, ...]
-    """Who counted or waited so far."""
+    """The owners that counted or waited so far, for people."""
 
 
 class Latch(Primitive):
-    """A countdown from `count`: who waits goes on when it is at 0, and then nobody waits any more (Java's
-    `CountDownLatch`, C++'s ``std::latch``).
+    """A countdown from `count`: waiters go on when it is at 0, and later ones do not wait (Java's `CountDownLatch`,
+    C++'s ``std::latch``).
 
     >>> import tempfile
     >>> ready = Latch(tempfile.mkdtemp(), "ready", 2)
     >>> ready.count_down(), ready.count_down(), ready.wait()
     (1, 0, None)
 
-    An open latch stays open until `reset`, so a script that is started later passes. One that is not open, and that
-    none of the processes that used it can open any more, because all have ended, begins at `count` again.
+    An open latch stays open until `reset`, so a script that is started later passes. When all processes that used a
+    latch have ended before it opened, the next use begins at `count` again.
     """
 
     _kind = "latch"
@@ -56,7 +56,7 @@ class Latch(Primitive):
         return self.name, self._from
 
     def count_down(self, steps: int = 1) -> int:
-        """`steps` are done; returns how many are still to be done. It never goes below 0."""
+        """Count `steps` as done; returns the number still to be done, which never goes below 0."""
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"a latch counts down in steps of 1 or more, not {steps!r}")
         return self._use(steps).left
@@ -67,7 +67,7 @@ class Latch(Primitive):
         def use(count: _Count) -> _Count:
             if me not in count.users:
                 if count.left and len(dead_of(self._engine, count.users)) == len(count.users) > 0:
-                    count = _Count(self._from)  # what an earlier run left
+                    count = _Count(self._from)  # all of its users have ended: an earlier run left it
                 count = _Count(count.left, (*count.users, me))
             return _Count(max(0, count.left - steps), count.users) if steps else count
 
@@ -79,7 +79,7 @@ class Latch(Primitive):
         return self._shared.look().left
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return once all steps are done. Raises `WaitTimeout` after `timeout` seconds (None: never)."""
+        """Wait until all steps are done. Raises `WaitTimeout` after `timeout` seconds (None: never)."""
         if not self.count or not self._use().left:
             return
 
@@ -99,7 +99,7 @@ class Latch(Primitive):
         self._shared.change(lambda count: _Count(self._from, count.users))
 
     def statistics(self) -> LatchStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         count = self._shared.look()
         return LatchStatistics(count.left, tuple(map(self._engine.describe, count.users)))
 

@@ -1,6 +1,6 @@
-"""One process at a time, among all that share a directory; whoever dies lets go.
+"""Lock: admits one process at a time, among all that share a directory; a holder's death releases it.
 
-The fact that decides is who holds the engine's mutex (on a directory: the `flock` of the lock's own file), which ends
+The fact that decides: the grant of the engine's mutex (on a directory: the `flock` of the lock's own file), which ends
 with its holder's process. So nobody has to find out that a holder died, and no time limit frees a lock that is in use.
 """
 
@@ -17,15 +17,15 @@ from psync.sync.wait import patience, some_seconds
 
 
 class LockStatistics(NamedTuple):
-    """What `Lock.statistics` saw."""
+    """Snapshot of a lock: see `Lock.statistics`."""
 
     locked: bool
     holder: str | None
-    """Who holds it, for people; None when it is free."""
+    """The holder, for people; None when the lock is free."""
 
 
 class Lock(Primitive):
-    """`threading.Lock` among processes. It belongs to a process: any of its threads may release it, nobody else.
+    """`threading.Lock` among processes. A process holds it: any of its threads may release it, no other process.
 
     >>> import tempfile
     >>> lock = Lock(tempfile.mkdtemp(), "door")
@@ -33,8 +33,9 @@ class Lock(Primitive):
     ...     lock.locked(), lock.acquire(timeout=0.01)
     (True, False)
 
-    Not promised: that whoever waits longest is next; and that the holder still runs while it holds, it may be stopped.
-    What the lock protects elsewhere (another disk, a service) is fenced by `token`: refuse a smaller one than the last.
+    Not promised: that the longest waiter is next; and that the holder still runs while it holds: it may be stopped
+    (SIGSTOP). If the lock protects something elsewhere (another disk, a service), use `token` as a fencing token there:
+    refuse a smaller one than the last.
     """
 
     _kind = "lock"
@@ -44,7 +45,7 @@ class Lock(Primitive):
         self._mutex = self._engine.mutex(f"{self._kind}/{name}")
 
     def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
-        """True once this process holds it; False if it was not to be had within `timeout` seconds (-1, None: for ever).
+        """Wait for the lock: True once this process holds it; False after `timeout` seconds (-1, None: never).
 
         1 system call (flock), floor 1, when it is free. ValueError for a timeout that means nothing.
         """
@@ -53,7 +54,7 @@ class Lock(Primitive):
         return self._mutex.acquire(patience(blocking, timeout))
 
     def release(self) -> None:
-        """Let the next one in. RuntimeError if this process does not hold it. 1 system call (flock), floor 1."""
+        """Release the lock. RuntimeError if this process does not hold it. 1 system call (flock), floor 1."""
         self._mutex.release()
 
     def __enter__(self) -> bool:
@@ -66,8 +67,8 @@ class Lock(Primitive):
 
     @contextmanager
     def hold(self, timeout: float) -> Iterator[int]:
-        """Hold it for the length of the block, which gets the token. `LockTimeout` after `timeout` seconds, saying who
-        has it."""
+        """Hold the lock for the length of the block, which gets the token. Raises `LockTimeout`, which names the
+        holder, after `timeout` seconds."""
         if not self.acquire(timeout=timeout):
             holder = self.holder()
             raise LockTimeout(
@@ -88,16 +89,16 @@ class Lock(Primitive):
         return self._mutex.token
 
     def locked(self) -> bool:
-        """Whether anybody holds it, at this moment."""
+        """Tell whether anybody holds the lock, at this moment."""
         return self._mutex.holder() != 0
 
     def holder(self) -> str | None:
-        """Who holds it (pid, host, since when that one runs); None when it is free."""
+        """Describe the holder (pid, host, start time); None when the lock is free."""
         owner = self._mutex.holder()
         return self._engine.describe(owner) if owner else None
 
     def statistics(self) -> LockStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         holder = self.holder()
         return LockStatistics(holder is not None, holder)
 
@@ -106,7 +107,7 @@ class Lock(Primitive):
         return f"held by {holder}" if holder else "free"
 
     def _is_owned(self) -> bool:
-        """For a `Condition`: whether this process holds it."""
+        """Tell a `Condition` whether this process holds the lock."""
         return self._mutex.token != 0
 
     def _release_save(self) -> int:

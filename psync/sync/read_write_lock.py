@@ -1,7 +1,7 @@
-"""Many readers or one writer, among processes; the dead hold nothing.
+"""Read-write lock: admits many readers or one writer, among processes; a process's death releases its holds.
 
-The fact that decides: the change of the shared value that adds a reader, or the writer, to those who are inside. While
-a writer waits no new process begins to read, so writers come in; a process that reads already may read again.
+The fact that decides: the change of the shared value that adds a reader, or the writer, to the holders. While a writer
+waits, no new process begins to read, so writers do not starve; a process that reads already may read again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class _Inside(NamedTuple):
     writer: int
     readers: Held
     waiting: Held
-    """Writers that wait."""
+    """Waiting writers."""
 
 
 class ReadWriteStatistics(NamedTuple):
-    """What `ReadWriteLock.statistics` saw."""
+    """Snapshot of a read-write lock: see `ReadWriteLock.statistics`."""
 
     writer: str | None
     readers: tuple[str, ...]
@@ -41,8 +41,8 @@ class ReadWriteLock(Primitive):
     ...     lock.reader.locked(), lock.writer.acquire(timeout=0.01)
     (True, False)
 
-    Each has `acquire`, `release`, `locked` and ``with``, as a `Lock` has, and belongs to a process: any of its threads
-    may release it. Not promised: that a reader can become the writer; who tries that waits for itself.
+    Each has `acquire`, `release`, `locked` and ``with``, as a `Lock` has. A process holds it: any of its threads may
+    release it. Not promised: that a reader can become the writer; a reader that tries to waits for itself.
     """
 
     _kind = "rwlock"
@@ -135,12 +135,12 @@ class ReadWriteLock(Primitive):
         return set(dead_of(self._engine, {inside.writer, *inside.readers, *inside.waiting} - {0}))
 
     def _look(self) -> _Inside:
-        """How it stands: the dead are not inside."""
+        """Read the state, without the dead."""
         inside = self._shared.look()
         return _without(inside, self._dead(inside))
 
     def statistics(self) -> ReadWriteStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         inside = self._look()
         writer = self._engine.describe(inside.writer) if inside.writer else None
         return ReadWriteStatistics(
@@ -155,7 +155,7 @@ class ReadWriteLock(Primitive):
 
 
 def _without(inside: _Inside, dead: set[int]) -> _Inside:
-    """`inside`, without `dead`."""
+    """Return `inside` without `dead`."""
     if not dead:
         return inside
 
@@ -166,7 +166,7 @@ def _without(inside: _Inside, dead: set[int]) -> _Inside:
 
 
 class View:
-    """One side of a `ReadWriteLock`, to be used like a `Lock`."""
+    """One side of a `ReadWriteLock`, used like a `Lock`."""
 
     def __init__(self, lock: ReadWriteLock, role: str) -> None:
         self._lock = lock
@@ -176,16 +176,16 @@ class View:
         return getattr, (self._lock, self._role)
 
     def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
-        """True once this process is inside; False if not within `timeout` seconds (-1, None: for ever)."""
+        """Wait for this side: True once this process holds it; False after `timeout` seconds (-1, None: never)."""
         seconds = patience(blocking, timeout)
         return self._lock._read(seconds) if self._role == "reader" else self._lock._write(seconds)
 
     def release(self) -> None:
-        """RuntimeError if this process is not inside in this role."""
+        """Release this side. Raises RuntimeError if this process does not hold it."""
         self._lock._leave(self._role)
 
     def locked(self) -> bool:
-        """Whether anybody is inside in this role, at this moment."""
+        """Tell whether anybody holds this side, at this moment."""
         inside = self._lock._look()
         return bool(inside.readers if self._role == "reader" else inside.writer)
 

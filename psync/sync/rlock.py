@@ -1,7 +1,7 @@
-"""A lock that its thread may take again: it is free when each `acquire` has had its `release`.
+"""Reentrant lock: its thread may take it again; it is free when each `acquire` has had its `release`.
 
-The fact that decides is the engine's mutex, as with `Lock`; which thread of the process has it, and how often, only
-that process needs to know.
+The fact that decides: the grant of the engine's mutex, as with `Lock`. The holding thread, and its count, are known to
+its process alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from psync.sync.wait import patience
 
 
 class RLock(Lock):
-    """`threading.RLock` among processes: it belongs to a thread, through the handle by which that took it.
+    """`threading.RLock` among processes: a thread holds it, through the handle by which it took the lock.
 
     >>> import tempfile
     >>> lock = RLock(tempfile.mkdtemp(), "door")
@@ -35,7 +35,8 @@ class RLock(Lock):
         return self._engine.owner(), threading.get_ident()
 
     def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
-        """True once this thread holds it, again perhaps; False if not within `timeout` seconds (-1, None: for ever)."""
+        """Wait for the lock: True once this thread holds it, again perhaps; False after `timeout` seconds (-1, None:
+        never)."""
         seconds = patience(blocking, timeout)
         me = self._me()
         if self._holding == me:
@@ -48,7 +49,7 @@ class RLock(Lock):
         return True
 
     def release(self) -> None:
-        """One `acquire` less; the last one lets others in. RuntimeError if this thread does not hold it."""
+        """Undo one `acquire`; the last one releases the lock. Raises RuntimeError if this thread does not hold it."""
         if self._holding != self._me():
             raise RuntimeError(f"cannot release the lock {self.name!r}: this thread does not hold it")
         self._depth -= 1

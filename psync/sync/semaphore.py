@@ -1,10 +1,10 @@
-"""So many at a time, and what the dead held comes back.
+"""Semaphore: admits a number of processes at a time, and takes back the permits of the dead.
 
 The fact that decides: the change of the shared value in which one free permit becomes one that this process holds.
-Whoever waits looks now and then for holders that are dead, and frees what they held.
+A waiter looks now and then for dead holders, and frees their permits.
 
-A `Semaphore` is also used for signals: some release what others acquire, and nobody gives anything back. So what the
-dead held comes back only until there are as many free permits as there were in the beginning.
+A `Semaphore` is also used for signals: some processes release permits, others acquire them, and nobody gives any back.
+So the permits of the dead come back only until there are as many free permits as there were in the beginning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from psync.sync.shared_state import SharedState
 from psync.sync.wait import Waiter, dead_of, names_of, patience
 
 Held = dict[int, int]
-"""Owner: how many permits it holds. Never changed in place."""
+"""Permits by owner. Never changed in place."""
 
 
 class _Permits(NamedTuple):
@@ -27,7 +27,7 @@ class _Permits(NamedTuple):
 
 
 class SemaphoreStatistics(NamedTuple):
-    """What `Semaphore.statistics` saw."""
+    """Snapshot of a semaphore: see `Semaphore.statistics`."""
 
     value: int
     """Free permits."""
@@ -35,13 +35,13 @@ class SemaphoreStatistics(NamedTuple):
 
 
 def less(held: Held, owner: int, count: int = 1) -> Held:
-    """`held`, with `count` fewer of `owner`'s."""
+    """Return `held` with `count` permits fewer for `owner`."""
     rest = {**held, owner: held[owner] - count}
     return rest if rest[owner] else {other: number for other, number in held.items() if other != owner}
 
 
 def more(held: Held, owner: int) -> Held:
-    """`held`, with one more of `owner`'s."""
+    """Return `held` with one permit more for `owner`."""
     return {**held, owner: held.get(owner, 0) + 1}
 
 
@@ -54,7 +54,7 @@ class Semaphore(Primitive):
     ...     seats.get_value()
     1
 
-    Not promised: that whoever waits longest is next.
+    Not promised: that the longest waiter is next.
     """
 
     _kind = "semaphore"
@@ -72,7 +72,7 @@ class Semaphore(Primitive):
         return self.name, self._value
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        """True once this process has one more permit; False if there was none within `timeout` seconds (None: never).
+        """Wait for a permit: True once this process has one more; False after `timeout` seconds (None: never).
 
         3 system calls (flock pwrite flock), floor 3, when one is free.
         """
@@ -101,7 +101,7 @@ class Semaphore(Primitive):
         return taken
 
     def release(self, n: int = 1) -> None:
-        """`n` more permits are free; who acquired them does not matter."""
+        """Free `n` more permits, whichever processes acquired them."""
         if n < 1:
             raise ValueError("n must be one or more")
         me = self._engine.owner()
@@ -110,7 +110,7 @@ class Semaphore(Primitive):
             self._check_bound(permits.free + n)
             held = permits.held
             for _ in range(n):
-                if held:  # mine, or those that were acquired first
+                if held:  # this process's permits go first, then the oldest holder's
                     held = less(held, me if me in held else next(iter(held)))
             return _Permits(permits.free + n, held)
 
@@ -118,7 +118,7 @@ class Semaphore(Primitive):
         self._engine.announce(self._freed)
 
     def _check_bound(self, free: int) -> None:
-        """Raise ValueError if there must not be so many free permits."""
+        """Raise ValueError if `free` permits are too many."""
 
     def _free_the_dead(self) -> None:
         dead = dead_of(self._engine, self._shared.look().held)
@@ -127,13 +127,13 @@ class Semaphore(Primitive):
             self._engine.announce(self._freed)
 
     def _without(self, permits: _Permits, dead: list[int]) -> _Permits:
-        """`permits`, with those free that `dead` held."""
+        """Return `permits` with those free that `dead` held."""
         back = sum(permits.held.get(owner, 0) for owner in dead)
         held = {owner: count for owner, count in permits.held.items() if owner not in dead}
         return _Permits(max(permits.free, min(permits.free + back, self._value)), held)
 
     def _look(self) -> _Permits:
-        """How it stands: what the dead hold is there to be had."""
+        """Read the state, with the permits of the dead counted as free."""
         permits = self._shared.look()
         return self._without(permits, dead_of(self._engine, permits.held))
 
@@ -146,15 +146,15 @@ class Semaphore(Primitive):
         self.release()
 
     def get_value(self) -> int:
-        """How many permits are free, at this moment."""
+        """Return the number of free permits, at this moment."""
         return self._look().free
 
     def locked(self) -> bool:
-        """True if no permit is free, at this moment."""
+        """Tell whether no permit is free, at this moment."""
         return self.get_value() == 0
 
     def statistics(self) -> SemaphoreStatistics:
-        """A look that changes nothing."""
+        """Return a snapshot; changes nothing."""
         permits = self._look()
         return SemaphoreStatistics(permits.free, names_of(self._engine, permits.held))
 

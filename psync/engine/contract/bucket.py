@@ -1,4 +1,4 @@
-"""The contract of a bucket: a dict that grows at its end."""
+"""The contract of a bucket describes a dict that grows by appends and is one pickle at every instant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from psync.engine.contract.values import Version
 
 
 class Tail(NamedTuple):
-    """What a bucket held behind a position: pickle opcodes that set items on the dict below them."""
+    """The bytes of a bucket behind a position: pickle opcodes that set items on the dict below them."""
 
     ops: bytes
     position: Position
@@ -22,7 +22,7 @@ class Tail(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How far a reader of a bucket has come. Opaque: hand it back to `Bucket.tail`."""
+    """A read position: tells how far a reader of a bucket has come. Opaque: hand it back to `Bucket.tail`."""
 
     identity: Version
     end: int
@@ -34,50 +34,55 @@ class Bucket(ABC):
 
     @abstractmethod
     def tail(self, since: Position | None = None) -> Tail | None:
-        """All that was appended after `since` (None: from the start); None when there is no such bucket.
+        """Return all that was appended after `since` (None: from the start); None when there is no such bucket.
 
-        In order, with opcodes that change nothing in between, perhaps. Verified: a torn or unfinished append is never
-        part of it. Raises `CorruptValue`.
+        The appends come in order. Opcodes that change nothing may stand between them. The bytes are verified: a torn
+        or unfinished append is never part of them. Raises `CorruptValue`.
         """
 
     @abstractmethod
     def append(self, ops: bytes) -> int:
-        """Extend the dict by `ops`, whole or not at all; creates the bucket. Appends of all processes are in one order.
+        """Extend the dict by `ops`, whole or not at all, and create the bucket if there is none. All processes see the
+        appends in one order.
 
-        Returns about how many bytes the bucket takes now, never 0; but 0 when a foreign pickle stands there
-        (see `Tail.foreign`): nothing was done then; `replace` it first.
+        Returns about how many bytes the bucket takes now, never 0. Returns 0, and appends nothing, when a foreign
+        pickle stands there (see `Tail.foreign`): the caller has to `replace` it first.
         """
 
     @abstractmethod
     def held(self) -> AbstractContextManager[HeldBucket | None]:
         """Keep every other `append`, `held` and cell write out for the length of the block.
 
-        None when the bucket does not exist and so can't be held; `HeldBucket.append` and ``create=True`` are
-        not needed then: whoever creates it first wins as usual.
+        Gives None when the bucket does not exist and so can't be held. Then the caller appends to the bucket itself,
+        or creates it; the first of several callers wins, as usual.
         """
 
 
 class HeldBucket(ABC):
-    """A bucket nobody else can change while it is held."""
+    """A locked bucket: its holder alone can change it."""
 
     @abstractmethod
     def tail(self, since: Position | None = None) -> Tail: ...
 
     @abstractmethod
     def append(self, ops: bytes) -> Position:
-        """Returns where the bucket ends now, to ask for the `tail` since then."""
+        """Append `ops` and return where the bucket ends now, to ask for the `tail` since then."""
 
     @abstractmethod
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:
-        """The bucket becomes exactly `ops`: its readers see all of the old or all of the new.
+        """Replace the content by exactly `ops`: its readers see all of the old or all of the new.
 
-        `durable`: the new bytes are on the disk first, whatever the level, because what they replace is lost.
+        `durable`: the new bytes are on the disk first, whatever the level, because the bytes that they replace are
+        lost.
         """
 
     @abstractmethod
     def secure(self) -> None:
-        """Once it returns, a power cut does not bring back what was replaced: before what was copied is dropped."""
+        """Make the last `replace` durable: after it, a power cut does not bring the old bytes back.
+
+        The caller secures the copy before it drops the original.
+        """
 
     @abstractmethod
     def drop(self) -> None:
-        """The bucket is gone."""
+        """Remove the bucket."""

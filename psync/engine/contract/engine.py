@@ -1,4 +1,4 @@
-"""What an engine promises: who wins, what a crash leaves, what is durable, what may be stale.
+"""The contract of an engine states its promises: atomicity, crash states, durability and freshness.
 
 An engine keeps bytes under names. A name is a string of segments joined by ``/``. Three shapes:
 
@@ -6,32 +6,32 @@ An engine keeps bytes under names. A name is a string of segments joined by ``/`
 * a **bucket**: one name, one dict that grows at its end (a cell that can be extended cheaply);
 * a **log**: records in a row, each with a small *mark* that says how far it has come.
 
-and beside them a mutex, a watch (learn that something may have changed), and owners (who am I,
-is that one alive).
+and three things more: a mutex, a watch (it tells that something may have changed), and owners (the
+identities of processes, and whether each of them is alive).
 
 Rules that hold for every verb
 ------------------------------
 *Atomic.* A verb happens whole or not at all, at one instant between its call and its return, for
 threads, processes and (where the engine spans them) hosts alike: the history of all verbs on
 one name is linearizable. ``kill -9`` at any instant leaves the state before or the state after;
-what a killed verb leaves besides (a temporary file) is invisible and swept later.
+a killed verb may also leave a temporary file, which is invisible and swept later.
 
 *Failing.* A verb that raises ``StoreFull`` or ``StoreFailed`` changed nothing, and the same
 process may go on once the cause is gone. Stored bytes that fail their check raise
 ``CorruptValue`` and stay kept; they are never returned, never deleted, never "missing".
 
-*Durable.* What a verb did survives the death of any process. How much of a power cut, a handle's level says:
+*Durable.* A change survives the death of any process. A handle's level says how much of it survives a power cut:
 
-* ``"process"``: whatever the kernel has not written by itself is lost, and a file it wrote in part can be damaged.
-  What fails its check is `CorruptValue`; what is no longer there may be the value before.
+* ``"process"``: bytes that the kernel has not written by itself are lost, and a file it wrote in part can be damaged.
+  Bytes that fail their check raise `CorruptValue`; in place of lost bytes, the value before may show.
 * ``"file"``: bytes are on the disk before they become visible; nothing is torn, and no old value is destroyed.
-* ``"power"``: so are names, and the change itself: what a verb returned from is not lost.
+* ``"power"``: names are on the disk, too, and so is the change itself: once the verb has returned, it is not lost.
 
 At every level a verb that removes what it has just copied elsewhere (`Bucket.replace` with ``durable=True``, `move`,
-`set_aside`) has the copy on the disk first. What could not be had there was not written: the verb raises `StoreFailed`,
-and goes to another file next time, as the kernel gives up what it could not write and is silent when asked again. What
-nobody needs after a power cut (mutexes, owners, who watches what) has no level. Of several processes whose changes of
-one log have to reach the disk, one asks for all.
+`set_aside`) has the copy on the disk first. After a failed fsync the change counts as not written: the verb raises
+`StoreFailed`, and takes another file next time, because the kernel gives up the pages that it could not write, and a
+second fsync reports success. State that nobody needs after a power cut (mutexes, owners, watches) has no level. When
+several processes need their changes of one log on the disk, one fsync serves all.
 
 *Fresh.* A read that begins after a write has returned sees that write or a later one, on the same
 host. (Between hosts: see the engine.)
@@ -60,14 +60,16 @@ _kept = itertools.count(1)
 
 
 class Mutex(ABC):
-    """Mutual exclusion that ends with its holder's process. Between threads too; not reentrant."""
+    """A mutex excludes other processes and threads until its holder releases it or its holder's process ends. Not
+    reentrant."""
 
     token: int
     """While this process holds the mutex: a number larger than that of every holding before. Else 0."""
 
     @abstractmethod
     def acquire(self, timeout: float | None = None) -> bool:
-        """True once held; False after `timeout` seconds (0 looks once, None waits for ever)."""
+        """Wait for the mutex: True once it is held; False after `timeout` seconds (0 looks once, None waits for
+        ever)."""
 
     @abstractmethod
     def release(self) -> None:
@@ -75,11 +77,12 @@ class Mutex(ABC):
 
     @abstractmethod
     def holder(self) -> int:
-        """The owner that holds the mutex, 0 if it is free. A look that changes nothing and waits for nobody."""
+        """Return the owner that holds the mutex, 0 if it is free. This changes nothing and waits for nobody."""
 
 
 class Watch(ABC):
-    """Learn that one of some names *may* have changed. Begin it, look, and only then pause: no change is missed."""
+    """A watch tells that one of some names *may* have changed. A waiter that enters it, then reads, and only then
+    pauses misses no change."""
 
     @abstractmethod
     def pause(self, timeout: float | None) -> None:
@@ -90,22 +93,23 @@ class Engine(ABC):
     """One directory (or one memory, or one server) full of names."""
 
     durability: Durability = "process"
-    """The level of what is done through this one."""
+    """The level of the changes that are made through this engine."""
 
     format: Format | None = None
-    """How those above write values, kept for them; None as long as that was not agreed on."""
+    """The serializer of the floors above, kept for them; None as long as none was agreed on."""
 
     signed: bool = False
-    """Whether what is stored through this engine is signed with a key."""
+    """Whether this engine signs the stored bytes with a key."""
 
     own_folders: Collection[str] = ("quarantine",)
-    """The folders below ``.psync/`` that hold nothing that was stored: the engine's own files, and what was set
-    aside."""
+    """The folders below ``.psync/`` that hold nothing that a caller stored: the engine's own files, and the damaged
+    bytes that were set aside."""
 
     def at(self, durability: Durability | None) -> Engine:
-        """The same names, changed at another level of durability (None: this one); where there are no levels, itself.
+        """Return an engine for the same names at another level of durability (None: this one); itself if it has no
+        levels.
 
-        What has no level is shared: the owner, who waits, the mutexes. Close one of them, and all are closed.
+        The two share all that has no level: the owner, the waiters, the mutexes. Closing one of them closes all.
         """
         return self
 
@@ -113,33 +117,34 @@ class Engine(ABC):
 
     @abstractmethod
     def read(self, name: str, known: Cell | None = None) -> Cell | None:
-        """The cell at `name`, or None when there is none. Returns `known` itself if it is still current.
+        """Read the cell at `name`, or None when there is none. Returns `known` itself if it is still current.
 
-        Never torn, mixed or stale. Raises `CorruptValue`.
+        The value is never torn, mixed or stale. Raises `CorruptValue`.
         """
 
     @abstractmethod
     def write(self, name: str, payload: bytes) -> None:
-        """`name` holds `payload` from now on, whatever it held. Creates folders as needed."""
+        """Make `name` hold `payload`, whatever it held before. Creates folders as needed."""
 
     @abstractmethod
     def create(self, name: str, payload: bytes) -> bool:
-        """Like `write`, but only if there is no such name: of any number of callers one gets True."""
+        """Write only if there is no such name: one of any number of callers gets True."""
 
     @abstractmethod
     def delete(self, name: str) -> bool:
-        """`name` is gone; True for the one caller who removed it."""
+        """Remove `name`; True for the one caller that removed it."""
 
     @abstractmethod
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
-        """`delete`, and the last value it ever had: no write is lost between the two. None for who came late.
+        """Remove `name` and return the last value it ever had: no write is lost between the two. None for a late
+        caller.
 
-        `before` sees the value first; if it raises, nothing is removed. It must be short and not change the name.
+        `before` gets the value first; if it raises, nothing is removed. It must be short and not change the name.
         """
 
     @abstractmethod
     def move(self, name: str, new: str) -> bool:
-        """`name` becomes `new`, which must not exist; True for the one caller who moved it."""
+        """Rename `name` to `new`, which must not exist; True for the one caller that moved it."""
 
     @abstractmethod
     def update(self, name: str, function: Update) -> bytes | None:
@@ -152,11 +157,11 @@ class Engine(ABC):
 
     @abstractmethod
     def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
-        """(names, folders) directly in `folder`, bare and unsorted; both empty when there is no such folder."""
+        """List (names, folders) directly in `folder`, bare and unsorted; both empty when there is no such folder."""
 
     @abstractmethod
     def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
-        """Every name below `folder`, in no order. psync's own names (``.psync/...``) only if `hidden`.
+        """Yield every name below `folder`, in no order. psync's own names (``.psync/...``) come only if `hidden`.
 
         A name that exists during the whole call is listed; one that comes or goes meanwhile may be.
         """
@@ -165,142 +170,149 @@ class Engine(ABC):
 
     @abstractmethod
     def bucket(self, name: str) -> Bucket:
-        """The bucket at `name`, whose last segment has two characters; whether or not there is one yet."""
+        """Return the bucket at `name`, whose last segment has two characters; whether or not there is one yet."""
 
     def tails(self, since: Mapping[str, Position | None]) -> Iterator[tuple[str, Tail | None]]:
-        """Each name with its `Bucket.tail` since then; one after the other, in this order, or all at one instant."""
+        """Yield each name with its `Bucket.tail` since then, one after the other, in this order, or all at one
+        instant."""
         for name, position in since.items():
             yield name, self.bucket(name).tail(position)
 
     @abstractmethod
     def append_all(self, ops: Mapping[str, bytes]) -> None:
-        """`Bucket.append` to several buckets at one instant: who reads them sees all of it or nothing.
+        """Append to several buckets at one instant: a reader sees all of the appends or none of them.
 
         Raises ValueError if one of them is foreign.
         """
 
     @abstractmethod
     def log(self, name: str) -> Log:
-        """The log at `name`, whether or not there is one yet."""
+        """Return the log at `name`, whether or not there is one yet."""
 
     @abstractmethod
     def register(self, name: str) -> Register:
-        """The register at `name`, whether or not it was ever set. A watch on its name learns of changes."""
+        """Return the register at `name`, whether or not it was ever set. A watch on its name learns of changes."""
 
     @abstractmethod
     def mutex(self, name: str) -> Mutex:
-        """The mutex `name`; nobody holds one that was never used."""
+        """Return the mutex `name`; nobody holds one that was never used."""
 
     @abstractmethod
     def guard(self, name: str) -> AbstractContextManager[None]:
-        """Mutual exclusion for long, rare work (a compaction), of threads, processes, hosts; ends with its holder."""
+        """Hold a lock for long, rare work (a compaction). It excludes threads, processes and hosts, and ends with its
+        holder."""
 
     # -- waiting and time ----------------------------------------------------------------------
 
     @abstractmethod
     def watch(self, names: Sequence[str], taking: str | None = None) -> AbstractContextManager[Watch]:
-        """Watch `names` (cells, buckets, logs). What changes from the moment of entering on ends the next `pause`.
+        """Watch `names` (cells, buckets, logs). A change after the moment of entering ends the next `pause`.
 
-        What psync itself does to a name ends a pause at once; what other programs do, within `Engine.grace` seconds.
+        A change by psync ends a pause at once. A change by another program ends it within `Engine.grace` seconds.
 
-        `taking` is a log that the caller waits for to take from: of all who watch it so, as few may be woken as there
-        are records to take. Who is woken takes; one that dies before it did leaves the others to their own looks.
+        `taking`: a log to take from. At most one waiter is woken per available record. A woken waiter takes; if it dies
+        before that, the others find the record when they read by themselves, within `Engine.grace` seconds.
         """
 
     @abstractmethod
     def announce(self, name: str) -> None:
-        """End the pauses of all who watch `name`, though nothing stands or changes there."""
+        """End the pauses of all watches on `name`, though nothing stands or changes there."""
 
     @abstractmethod
     def now(self) -> float:
-        """Seconds on a clock that never goes back; only differences mean anything, only in this process."""
+        """Return the seconds of a clock that never goes back. Only differences mean anything, and only in this
+        process."""
 
     @abstractmethod
     def due(self, seconds: float) -> int:
-        """The moment in so many `seconds`, as a number below 2**64 that can be kept, and asked `until` of by others."""
+        """Return a deadline `seconds` from now, as a number below 2**64 that can be stored; any process can ask
+        `until`."""
 
     @abstractmethod
     def until(self, due: int) -> float | None:
-        """Seconds until the moment `due`, below 0 when it has passed; None if it was not set in this boot of this host.
+        """Return the seconds until the deadline `due`, below 0 when it has passed; None if it was not set in this boot
+        of this host.
 
-        No jump of the wall clock changes it; the time during which the host sleeps counts.
+        No jump of the wall clock changes it. Time during which the host sleeps counts.
         """
 
     @abstractmethod
     def give_way(self) -> None:
-        """Let others run for a moment, if they can."""
+        """Yield the processor to other threads and processes for a moment, if there are any."""
 
     spin: float
-    """Seconds for which it pays to look again and again, giving way in between, before a `pause`; 0: not at all."""
+    """Seconds for which a waiter should spin, giving way in between, before a `pause`; 0: not at all."""
 
     remote: bool = False
-    """Whether each verb asks a server, which many others ask: so look less often, and take more at once."""
+    """Whether each verb is a request to a server with many clients. Callers then poll less often, and take more at
+    once."""
 
     helpers: bool = True
-    """Whether there may be threads beside the caller's own: not where a test owns the time, or draws who goes on."""
+    """Whether psync may start helper threads. Not where a test owns the time, or chooses the thread that runs next."""
 
     grace: float
-    """Seconds after which a `pause` returns by itself, to look for what nobody announced."""
+    """Seconds after which a `pause` returns by itself, so that the waiter finds changes that nobody announced."""
 
     # -- owners --------------------------------------------------------------------------------
 
     @abstractmethod
     def owner(self) -> int:
-        """This process as a number, registered on first use. It is alive until the process ends or closes the engine.
+        """Return this process's number, registered on first use. It is alive until the process ends or closes the
+        engine.
 
         A forked child is another owner.
         """
 
     @abstractmethod
     def at_leaving(self, farewell: Callable[[], object]) -> None:
-        """Call the method `farewell` (kept weakly) when this process closes the engine or ends in order: before it
-        is nobody any more. Who is killed says no farewell."""
+        """Register the method `farewell` (kept weakly): it is called when this process closes the engine or ends in
+        order, while its number is still alive. A killed process calls nothing."""
 
     @abstractmethod
     def alive(self, owner: int) -> Alive:
-        """Whether the process that got `owner` still runs and has not left. NO is a proof, never a guess.
+        """Tell whether the process that got `owner` still runs and has not left. NO is a proof, never a guess.
 
-        Of a number that no process has here, NO or UNKNOWN.
+        For an unknown number: NO or UNKNOWN.
         """
 
     @abstractmethod
     def describe(self, owner: int) -> str:
-        """`owner` for people: host, pid and since when, as far as is known."""
+        """Describe `owner` for people: host, pid and start time, as far as is known."""
 
     # -- looking at the whole ------------------------------------------------------------------
 
     @abstractmethod
     def is_used(self) -> bool:
-        """Whether psync ever did anything here."""
+        """Tell whether psync ever did anything here."""
 
     @abstractmethod
     def walk(self, folder: str = "") -> Iterator[tuple[Shape, str]]:
-        """All that is stored below `folder`, psync's own too: its shape and name, in no order, as it is found.
+        """Yield shape and name of all that is stored below `folder`, psync's own too, in no order, as it is found.
 
-        Left out is what means nothing elsewhere (mutexes, owners, guards), and what was set aside. A name that exists
-        during the whole call comes once or more often; one that comes or goes meanwhile may come.
+        Mutexes, owners and guards, which mean nothing elsewhere, are left out, and so are bytes that were set aside. A
+        name that exists during the whole call comes once or more often; one that comes or goes meanwhile may come.
         """
 
     @abstractmethod
     def facts(self, name: str) -> Facts | None:
-        """What is known of the cell or bucket at `name`; None when there is none. Its bytes are not read."""
+        """Return size and time of the cell or bucket at `name`; None when there is none. Its bytes are not read."""
 
     @abstractmethod
     def mutexes(self) -> Sequence[str]:
-        """The names of all mutexes that are held; perhaps of others, too."""
+        """Return the names of all mutexes that are held; perhaps of others, too."""
 
     @abstractmethod
     def processes(self) -> Sequence[Process]:
-        """All that are owners here, and have not left in order."""
+        """Return all processes that are owners here and have not left in order."""
 
     # -- housekeeping --------------------------------------------------------------------------
 
     @abstractmethod
     def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
-        """Move the damaged bytes at `name` to quarantine and say where they are now.
+        """Move the damaged bytes at `name` to quarantine and return where they are now.
 
-        None, and nothing moves, if `name` can be read by now, or (`seen`) is not that version any more; with ``()``
-        for `seen`, whatever stands there is moved.
+        Returns None, and moves nothing, if `name` can be read by now, or is not the version `seen` any more. With
+        ``()`` for `seen`, it moves the bytes whatever they are.
         """
 
     def spare_damaged(self, when: Callable[[], bool]) -> None:  # noqa: B027 (an engine may have no such bytes)
@@ -310,14 +322,14 @@ class Engine(ABC):
         """
 
     def keep(self, name: str, data: bytes, reason: str) -> str | None:
-        """Put `data`, damaged bytes that were found at `name` and can't be moved from there, into quarantine; say where
-        they are. None if that can't be done."""
+        """Copy `data`, damaged bytes that were found at `name` and can't be moved from there, to quarantine; return
+        where they are. None if that can't be done."""
         refuge = f".psync/quarantine/{self.owner():x}.{next(_kept)}-{name.replace('/', '%2F')}"
         return refuge if self.create(refuge, data) else None
 
     @abstractmethod
     def sweep(self) -> int:
-        """Remove what killed processes left (temporary files, dead owners nobody needs); returns how many."""
+        """Remove the leftovers of killed processes (temporary files, dead owners nobody needs); returns how many."""
 
     @abstractmethod
     def close(self) -> None:

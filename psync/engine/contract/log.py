@@ -15,14 +15,14 @@ _HALF = struct.Struct("<e")
 
 
 class State(enum.IntEnum):
-    """How far a log record has come. WAITING, CLAIMED and DELAYED come and go; DONE and DEAD are final."""
+    """The state of a log record. WAITING, CLAIMED and DELAYED come and go; DONE and DEAD are final."""
 
     WAITING = 0
     CLAIMED = 1
     DONE = 2
     DEAD = 3
     DELAYED = 4
-    """Not to be taken before somebody makes it WAITING."""
+    """Nobody can take the record until it becomes WAITING."""
 
 
 FINAL = (State.DONE, State.DEAD)
@@ -35,13 +35,13 @@ LONGEST_LEASE = 65504.0
 class Mark(NamedTuple):
     """The changeable part of a log record. `attempt` grows with every take.
 
-    Of a CLAIMED record, `owner` is who took it, never 0. With `lease` 0 it is the owner's as long as that lives. With a
-    `lease` (seconds; see `as_lease`) it may be given away as soon as it was seen unchanged for so long; the owner
-    shows that it is at work by another `beat` (0 to 255). Of a WAITING or DEAD record all three are 0; of a
-    DELAYED one, and the `beat` of a DONE one, they are what its maker left there.
+    A CLAIMED record's `owner` is the process that took it, never 0. With `lease` 0 the claim lasts as long as its owner
+    lives. With a `lease` (seconds; see `as_lease`) anybody may take the claim away once the mark has not changed for so
+    long; the owner shows that it is at work by changing `beat` (0 to 255). A WAITING or DEAD record has 0 in all three.
+    In a DELAYED one the three, and in a DONE one `beat`, are the caller's to use.
 
-    Only a taker that never used a record may give it back as if it had not taken it, with one attempt less; it is the
-    first to be taken again.
+    A taker that never used a record may give it back as if it had not taken it, with one attempt less. Such a record is
+    the first to be taken again.
     """
 
     state: State
@@ -55,7 +55,7 @@ WAITING = Mark(State.WAITING)
 
 
 def as_lease(seconds: float) -> float:
-    """The lease that a mark can keep that is nearest to `seconds`: 11 bits of it. Raises ValueError."""
+    """Round `seconds` to the nearest lease that a mark can keep, of 11 significant bits. Raises ValueError."""
     if not 0 < seconds <= LONGEST_LEASE:
         raise ValueError(f"a lease lasts more than 0 and at most {LONGEST_LEASE:.0f} seconds, not {seconds!r}")
     kept: float = _HALF.unpack(_HALF.pack(max(seconds, 0.001)))[0]
@@ -70,7 +70,7 @@ class Record(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Of a record's mark, with an answer or without: see `Log.settle_all`."""
+    """One change of a record's mark, with an answer or without: see `Log.settle_all`."""
 
     position: int
     held: Mark
@@ -81,7 +81,7 @@ class Change(NamedTuple):
 
 class Counts(NamedTuple):
     waiting: int
-    """Records that `Log.take` would give, now."""
+    """Records that `Log.take` would return now."""
     appended: int
     """Records ever appended."""
     end: int
@@ -90,7 +90,7 @@ class Counts(NamedTuple):
 
 
 class _Foreign(Exception):
-    """A bucket is one pickle of something else's."""
+    """The bucket holds a foreign pickle: another program wrote it."""
 
 
 class Sealed(Exception):
@@ -98,48 +98,53 @@ class Sealed(Exception):
 
 
 class Log(ABC):
-    """Records in a row. Each starts WAITING or DELAYED; whoever takes it marks it with its own name.
+    """A log keeps records in the order of appending. Each starts WAITING or DELAYED; its taker puts its own number
+    there.
 
-    A watch on the log's name learns of records to take, and of records that are DELAYED from now on; one on
-    ``<name>/final`` of records that became DONE or DEAD.
+    A watch on the log's name learns of records to take, and of records that become DELAYED. A watch on ``<name>/final``
+    learns of records that become DONE or DEAD.
     """
 
     noted: int = 0
-    """What `note` left, as it was at the last `take` or `counts` through this handle, or later."""
+    """The number that `note` left, as it was at the last `take` or `counts` through this handle, or later."""
 
     sealed: bool = False
     """Whether the log was sealed at the last `counts` through this handle, or the last `take` that found too few."""
 
     @abstractmethod
     def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
-        """Add records, all or none, WAITING or DELAYED as `mark` says; returns their positions. First in, first taken.
+        """Add all of the records or none, WAITING or DELAYED as `mark` says; returns their positions. First in, first
+        taken.
 
         Raises `Sealed`.
         """
 
     @abstractmethod
     def take(self, owner: int, limit: int = 1, beat: int = 0, lease: float = 0.0) -> list[Record]:
-        """Up to `limit` WAITING records become CLAIMED by `owner`, returned ones first, then in order of appending.
+        """Claim up to `limit` WAITING records for `owner`: first those that were given back, then in order of
+        appending.
 
-        One winner a record. `Mark.attempt` of what is returned is already this attempt's number.
+        Each record has one winner. The returned `Mark.attempt` is already this attempt's number.
         """
 
     @abstractmethod
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
-        """The record's mark goes from `held` to `new`; False, and nothing happens, if it is not `held` any more.
+        """Compare and set a record's mark: from `held` to `new`. False, and nothing happens, if it is not `held` any
+        more.
 
-        `before` runs while it is certain that the mark is `held` and can't change; if it raises, the
-        mark stays. A crash after `before` and before the mark leaves `held`: `before` must bear
-        being found done. A record that becomes WAITING can be taken again; one that is WAITING never becomes DELAYED.
+        `before` is called under the lock, while the mark is `held`; if it raises, the mark stays. It must be
+        idempotent: a crash after it and before the mark is written repeats it. A record that becomes WAITING can be
+        taken again. A WAITING record never becomes DELAYED.
 
-        A claim without a lease is settled, or gets another beat, by its living owner only, or with proof of its death.
+        Only the living owner settles a claim without a lease, or changes its beat; others may do so once they have
+        proof of the owner's death.
         """
 
     def answer(self, position: int, held: Mark, new: Mark, bucket: Bucket, ops: bytes) -> int | None:
-        """`settle`, with ``bucket.append(ops)`` before it: what that returned, or None if the mark is not `held`.
+        """Settle a record after ``bucket.append(ops)``; returns the size from it, or None if the mark is not `held`.
 
-        Nothing happens where a foreign pickle stands (0), or if it raises. A crash leaves neither, both, or the items
-        without the mark.
+        Where a foreign pickle stands it returns 0 and changes nothing; if the append raises, nothing changes either. A
+        crash leaves neither of the two, both, or the items without the mark.
         """
         size = 0
 
@@ -155,11 +160,13 @@ class Log(ABC):
             return 0
 
     def settle_all(self, changes: Sequence[Change]) -> list[int | None]:
-        """Each change, of another record each: `answer` if it has a bucket, and else `settle`. What that returned, or
-        for a mark that was settled without an answer a number that is not 0.
+        """Settle several records, each by a change of its own: `answer` if it has a bucket, and else `settle`.
 
-        In one go where that is cheaper, but each change is one of its own: who dies in between, or if this raises, may
-        have made any of them; who then asks for all of them again makes the others.
+        Returns a result for each: the result of `answer`, or, for a change without a bucket, a number that is not 0,
+        or None.
+
+        They are made in one go where that is cheaper, but not as one transaction: a crash, or an exception, may leave
+        any of them made. A caller that repeats them all then makes the others.
         """
         return [self._make(change) for change in changes]
 
@@ -171,46 +178,54 @@ class Log(ABC):
 
     @abstractmethod
     def read(self, position: int) -> Record | None:
-        """The record at `position`; None when it was final and has been cleared away."""
+        """Return the record at `position`; None when it was final and has been cleared away."""
 
     def lost(self, position: int) -> bool:
-        """Whether the record that was put at `position` was lost: to damage, or to a power cut before it was on the
-        disk. Of such a one `read` gives None, or one that is DEAD, and nothing more is known."""
+        """Tell whether the record at `position` was lost: to damage, or to a power cut before it was on the disk.
+
+        For a lost record, `read` returns None or a DEAD record.
+        """
         return False
 
     @abstractmethod
     def claims(self) -> list[Record]:
-        """Every record that is CLAIMED at some moment during the call. Costs a pass over all unfinished records."""
+        """Return every record that is CLAIMED at some moment during the call. Costs a pass over all unfinished
+        records."""
 
     @abstractmethod
     def delayed(self) -> list[tuple[int, Mark]]:
-        """Position and mark of every record that is DELAYED. Costs a look at each of them, and at about as many more
-        that lately were."""
+        """Return position and mark of every DELAYED record. Costs a read of each of them, and of about as many more
+        that were DELAYED lately."""
 
     @abstractmethod
     def unfinished(self) -> Iterator[Record]:
-        """Every record that is not final, some at a time: of those that were never taken, what was appended first comes
-        first. While others use the log, some may be missed, or come twice."""
+        """Yield every record that is not final, some at a time; those that were never taken come in order of appending.
+
+        While others use the log, some may be missed, or come twice.
+        """
 
     @abstractmethod
     def finished(self) -> bool:
-        """True when every record appended before the call is final (DONE or DEAD)."""
+        """Return True when every record appended before the call is final (DONE or DEAD)."""
 
     @abstractmethod
     def counts(self) -> Counts: ...
 
     @abstractmethod
     def begin(self, at: int, appended: int) -> bool:
-        """A log in which nothing was ever appended looks as if `appended` records had been, were final, and cleared
-        away; every position from now on is `at` or more. False, and nothing happens, if it has begun before."""
+        """Begin an unused log as if `appended` records had been appended, were final, and had been cleared away.
+
+        Every later position is `at` or more. False, and nothing happens, if the log was used before.
+        """
 
     @abstractmethod
     def seal(self, sealed: bool = True) -> None:
-        """From now on `append` raises `Sealed`; or, with False, it does not any more."""
+        """Close the log to appends: `append` raises `Sealed` from now on. With False, open it again."""
 
     @abstractmethod
     def note(self, change: Callable[[int], int]) -> None:
-        """Leave a number (0 at first, below 2**64) with the log, for those who take; `change` is told the last."""
+        """Change the number that the log keeps for its takers (0 at first, below 2**64): ``change(last)`` is the
+        next."""
 
     @abstractmethod
     def held(self) -> AbstractContextManager[None]:
@@ -218,7 +233,7 @@ class Log(ABC):
 
 
 def check_change(held: Mark, new: Mark) -> None:
-    """Raise ValueError for what the contract forbids whatever the log holds."""
+    """Raise ValueError for a change that the contract forbids whatever the log holds."""
     if held.state in FINAL:
         raise ValueError(f"{held.state.name} is final; it can't become {new.state.name}")
     if (new.owner != 0) != (new.state is State.CLAIMED) and new.state is not State.DELAYED:

@@ -1,7 +1,8 @@
-"""Words beside a register, each of them written by one owner alone, without a lock: it waits for nobody.
+"""The contract of a register describes a small shared value, and slots beside it that one owner each writes.
 
-That is cheaper than a change of the register: by two locks' system calls, or a lock that is asked of a server. What
-decides is that a word that was put is in every look that begins after that.
+A slot's owner writes its word without a lock, so it waits for nobody. That is cheaper than a change of the register: it
+saves the two system calls of a lock, or the lock request to a server. The fact that decides: every read that begins
+after a word was put sees that word.
 """
 
 from __future__ import annotations
@@ -16,74 +17,75 @@ from psync.engine.contract.values import Update
 
 class Seat(NamedTuple):
     owner: int
-    """0: it is free."""
+    """0: the slot is free."""
     word: int
 
 
 class Looked(NamedTuple):
-    """What `Seats.look` saw. `closed`, which is 0 at first, is no older than any of the words."""
+    """One read of all slots. `closed`, which is 0 at first, is no older than any of the words."""
 
     seats: Sequence[Seat]
     closed: int
 
 
 class Seats(ABC):
-    """The seats of one register, in one process: it has one such object, which its threads share."""
+    """The slots of one register in one process, whose threads share this one object."""
 
     count: int
-    """So many there are."""
+    """The number of slots."""
 
     def __init__(self) -> None:
         self.after_fork()
 
     def after_fork(self) -> None:
         self.lock = threading.Lock()
-        """For who uses them, among the threads of this process."""
+        """Excludes the other threads of this process that use the slots."""
         self.known: Any = None
-        """What those remember."""
+        """State that these threads keep between their calls."""
 
     @abstractmethod
     def look(self) -> Looked:
-        """All of them as they are now."""
+        """Read all slots as they are now."""
 
     @abstractmethod
     def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
-        """The words of some of them, and `closed`, as `look` would see them."""
+        """Read the words of some slots, and `closed`, as `look` would see them."""
 
     @abstractmethod
     def put(self, seat: int, word: int) -> None:
-        """The word of a seat that is this owner's becomes `word`, of at most 64 bits. One thread at a time, and not
-        within `Register.update`."""
+        """Write `word`, of at most 64 bits, to a slot that is this owner's. One thread at a time, and not within
+        `Register.update`."""
 
     # -- only within `Register.update` of the register ---------------------------------------------------
 
     @abstractmethod
     def give(self, seat: int, owner: int) -> None:
-        """A seat that is free, or whose owner has ended, is `owner`'s, and its word 0."""
+        """Assign a slot that is free, or whose owner has ended, to `owner`, with the word 0."""
 
     @abstractmethod
     def close(self, number: int) -> None:
-        """`Looked.closed` is `number` from now on."""
+        """Set `Looked.closed` to `number`."""
 
 
 class Register(ABC):
-    """A small value that many look at and change, all the time: what a cell is, but kept at hand. Handles may be kept.
+    """A register holds a small value that many processes read and change all the time. Handles may be kept.
 
-    Its name is no cell's: the verbs on cells must not be used on it. Its payload is any bytes, mostly a few hundred.
+    It differs from a cell in that it stays open. Do not use cell verbs on a register's name. Its payload is any bytes,
+    mostly a few hundred.
     """
 
     seats: Seats | None = None
-    """Words beside the payload, each of one owner; None where they are not to be had."""
+    """The slots beside the payload, each written by one owner; None where the engine has none."""
 
     @abstractmethod
     def read(self) -> bytes | None:
-        """The payload, never torn or stale; None if it was never set. Raises `CorruptValue`."""
+        """Read the payload, never torn or stale; None if it was never set. Raises `CorruptValue`."""
 
     @abstractmethod
     def update(self, function: Update) -> bytes | None:
-        """The payload becomes ``function(payload)``, which is returned; nobody else changes it in between.
+        """Replace the payload by ``function(payload)`` and return it; nobody else changes it in between.
 
-        `function` gets None if it was never set. Returning None, or the very object it was given, leaves it. Others
-        who change it wait, so it must be short, and must not use this register; or they don't wait, and it is called
-        again if they were first: what it did counts when this returns.
+        `function` gets None if the payload was never set. Returning None, or the very object it was given, leaves it as
+        it is. It must be short, and must not use this register. Either other writers wait while it runs, or they don't,
+        and it is called again if one of them was first: only its last call counts.
         """

@@ -1,4 +1,4 @@
-"""What who looks at a whole store gets to see: what stands in it, who is at work, and in what condition it is."""
+"""Types returned by the inspection verbs: shapes and sizes of names, processes at work, and findings of the doctor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Shape(enum.Enum):
-    """What stands at a name."""
+    """The shape of the value at a name."""
 
     CELL = "cell"
     BUCKET = "bucket"
@@ -19,44 +19,44 @@ class Shape(enum.Enum):
 
 
 class Facts(NamedTuple):
-    """What is known of a cell or bucket without reading it."""
+    """Size and time of a cell or bucket, known without reading its bytes."""
 
     size: int
-    """Bytes that it takes."""
+    """Bytes."""
     changed: float | None
-    """When it was last changed, in seconds since 1970; None where nobody keeps that."""
+    """The time of its last change, in seconds since 1970; None where the engine keeps none."""
 
 
 class Process(NamedTuple):
-    """One process that works in the store, or did."""
+    """One process that works in the store, or worked in it."""
 
     owner: int
     identity: Identity | None
     """None if it can't be read."""
     alive: Alive
     usage: Usage | None
-    """None for what is not a living process of this host."""
+    """None unless it is a living process of this host."""
 
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
 
 class Finding(NamedTuple):
-    """One thing that there is to say about the place where a store is."""
+    """One finding about the place where a store is."""
 
     what: str
     state: str
-    """OK, NOTE (good to know) or WRONG (it stands in the way)."""
+    """OK, NOTE (good to know) or WRONG (a problem)."""
     says: str
     remedy: str = ""
 
 
 FEW = 10
-"""So many of a kind are named."""
+"""The number of names that a finding lists."""
 
 
 def some_of(names: tuple[str, ...]) -> str:
-    """The first few of them, behind a colon; nothing if there are none."""
+    """List the first few names behind a colon; nothing if there are none."""
     if not names:
         return ""
     more = f", and {len(names) - FEW} more" if len(names) > FEW else ""

@@ -10,14 +10,14 @@ Durability = Literal["process", "file", "power"]
 
 
 Version = tuple[int, ...]
-"""Says whether a cell changed. Only equality means anything."""
+"""Tells whether a cell changed. Only equality means anything."""
 
 
 Update = Callable[["bytes | None"], "bytes | None"]
 
 
 class Cell(NamedTuple):
-    """A value as read: one pickle, checked, and the version it had."""
+    """A value as it was read: one pickle, checked, and its version."""
 
     payload: bytes
     version: Version
@@ -29,11 +29,11 @@ class Alive(enum.Enum):
     YES = "yes"
     NO = "no"
     UNKNOWN = "unknown"
-    """Nothing proves either; treat it as alive."""
+    """Nothing proves life or death; treat the process as alive."""
 
 
 class Identity(NamedTuple):
-    """What identifies a process; host and `since` (seconds since 1970) are for people only."""
+    """The identity of a process; host and `since` (seconds since 1970) are for people only."""
 
     boot: str
     namespace: int
@@ -49,26 +49,26 @@ class Identity(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a process has used."""
+    """Resources that a process has used."""
 
     cpu: float
     """Seconds of processor time."""
     memory: int
-    """Bytes that are in memory now."""
+    """Bytes resident in memory now."""
     seconds: float
-    """How long it runs."""
+    """Seconds since the process started."""
 
 
 Key = bytes | Sequence[bytes]
-"""Secret bytes that sign what is stored. The first of several signs; what any of them signed is read."""
+"""Secret bytes that sign the stored data. The first of several keys signs; a signature by any of them is accepted."""
 
 
 Serializer = Literal["pickle", "json"]
 
 
 class Format(NamedTuple):
-    """What the bytes of values are."""
+    """The encoding of values: the serializer, and the names that unpickling may look up."""
 
     serializer: Serializer = "pickle"
     allowed: frozenset[str] | None = None
-    """Names that unpickling may look up: ``module.name``, or ``module`` for every class made there. None: all."""
+    """Names that unpickling may look up: ``module.name``, or ``module`` for every class defined there. None: all."""
