@@ -22,10 +22,10 @@ from psync import (
     WorkQueue,
     copy_store,
 )
-from psync.engine.directory import format_version
 from psync.engine.directory.admin.doctor import diagnose
 from psync.engine.directory.admin.read_only import ReadOnlyEngine
-from psync.engine.directory.format_version import POSITION_BLOCK_BYTES, decoded, encoded
+from psync.engine.directory.fs import format_version
+from psync.engine.directory.fs.format_version import POSITION_BLOCK_BYTES, decoded, encoded
 from psync.engine.directory.layout import FORMAT_VERSION, Layout
 from psync.engine.directory.registers.register import HEAD_BYTES, MAGIC, MAX_INLINE_BYTES
 from psync.engine.encoding.framing import Unreadable

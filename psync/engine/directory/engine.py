@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 from psync.engine.contract.engine import Engine, Watch
 from psync.engine.contract.values import Durability, Format
-from psync.engine.directory import format_version
+from psync.engine.delegate import Delegate
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.cells.verbs import CellVerbs
-from psync.engine.directory.delegate import Delegate
+from psync.engine.directory.fs import format_version
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities, probe_capabilities
 from psync.engine.directory.fs.errors import loading, translate_os_error

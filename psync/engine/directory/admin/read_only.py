@@ -12,8 +12,8 @@ import os
 from typing import Any, NoReturn
 
 from psync.engine.contract.values import Durability
-from psync.engine.directory import format_version
 from psync.engine.directory.engine import DirectoryEngine, OpenDirectory, files_of, layout_of
+from psync.engine.directory.fs import format_version
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import NFS_TYPES, Capabilities, file_system_type, is_network
 from psync.engine.directory.fs.errors import translate_os_error
