@@ -55,8 +55,9 @@ class OpenDirectory:
     ) -> None:
         self.layout = layout
         self.can = can
-        here = weakref.ref(self)  # with a strong one, a dropped engine would stay registered until the next collection
-        self.owners = OwnerRegistry(layout, fs, lambda: _leave_at_exit(here()))
+        # A reference to itself: a process that drops its last handle stays an owner until the next collection, so that
+        # what it has just seen (a broken barrier, say) is not taken for that of a process that ended.
+        self.owners = OwnerRegistry(layout, fs, self._close_at_exit)
         self.wake = Wakeup(layout, fs, announce=announce, inotify=inotify)
         self.descriptors = DescriptorCache(MAX_OPEN_HANDLES)
         self.mutexes = MutexCache(layout, fs, self.owners, self.wake, self.descriptors)
@@ -81,17 +82,15 @@ class OpenDirectory:
         self.owners.close()
         self.wake.close()
 
+    def _close_at_exit(self) -> None:
+        from psync.engine.system import exit_hooks
+
+        exit_hooks.remember(self)
+
     def after_fork(self) -> None:
         """In a child: the owner and the callbacks are the parent's. (The handles' parts see to themselves.)"""
         self._callbacks = None
         self.owners.after_fork()
-
-
-def _leave_at_exit(directory: OpenDirectory | None) -> None:
-    if directory is not None:
-        from psync.engine.system import exit_hooks
-
-        exit_hooks.remember(directory)
 
 
 class DirectoryEngine(Engine):
