@@ -44,16 +44,16 @@ BLIND = {
 
 DOORS = {
     "os": ["engine/", "work/shell/"],
-    "fcntl": ["engine/"],
-    "mmap": ["engine/"],
-    "ctypes": ["engine/", "work/shell/"],
+    "fcntl": ["engine/directory/"],
+    "mmap": [f"engine/directory/{room}/" for room in ("admin", "locks", "log", "notify", "registers")],
+    "ctypes": ["engine/directory/fs/", "engine/directory/notify/", "work/shell/"],
     "shutil": ["engine/"],
-    "tempfile": ["engine/"],
-    "select": ["engine/"],
-    "socket": ["engine/"],
-    "filelock": ["engine/"],
+    "tempfile": ["engine/factory.py"],
+    "select": ["engine/directory/notify/", "engine/redis/"],
+    "socket": ["engine/redis/"],
+    "filelock": ["engine/directory/locks/"],
     "redis": ["engine/redis/"],
-    "time": ["engine/", "work/shell/"],
+    "time": ["engine/system/", "engine/contract/values.py"],
     "open": ["engine/", "work/shell/"],
     "psutil": ["engine/system/process_identity.py"],
     "pathlib": ["engine/", "store/", "cli/", "pickleshare.py"],
@@ -238,7 +238,7 @@ def plant(folder: Path, file: str, text: str) -> Path:
         (
             "store/db.py",
             "import time as t\n",
-            "`psync/store/db.py:1` imports time; only `engine/` and `work/shell/` may",
+            "`psync/store/db.py:1` imports time; only `engine/system/` and `engine/contract/values.py` may",
         ),
         ("store/db.py", "import pickle\n", "`psync/store/db.py:1` imports pickle; only `store/pickles.py` may"),
         (
