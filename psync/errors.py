@@ -1,7 +1,7 @@
-"""Every error psync raises: one tree, each also the standard error a caller already catches.
+"""Errors: one tree of exceptions; each class is also the standard error that a caller already catches.
 
-Each class keeps its facts as fields and pickles with them (they travel between processes);
-its text says what happened, where, and what to do.
+Each class keeps its facts as fields and pickles with them, because errors travel between processes. The text tells the
+event, the place, and the remedy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 _shut_down: tuple[type[Exception], ...] = ()
 if sys.version_info >= (3, 13):
-    import queue  # no earlier version needs it
+    import queue  # earlier versions have no ShutDown
 
     _shut_down = (queue.ShutDown,)
 
@@ -29,7 +29,7 @@ class PsyncError(Exception):
             setattr(self, name, facts.get(name))
 
     def __str__(self) -> str:
-        return self.message  # KeyError would show the repr of its argument
+        return self.message  # str(KeyError) is the repr of its argument
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {name: getattr(self, name) for name in self.fields}
@@ -48,7 +48,7 @@ class InvalidKey(PsyncError, KeyError, ValueError):
 
 
 class WaitTimeout(PsyncError, KeyError, TimeoutError):
-    """What was waited for did not come in time; `waited` is in seconds."""
+    """A wait took longer than its timeout; `waited` is in seconds."""
 
     fields = ("key", "waited")
     key: Any
@@ -66,14 +66,14 @@ class CorruptValue(PsyncError):
 
 
 class StoreFull(PsyncError, OSError):
-    """No room: disk, inodes, quota or descriptors. What was stored before is untouched; free room and go on."""
+    """No room: disk, inodes, quota or descriptors. Stored values are untouched; free room and go on."""
 
     fields = ("key", "errno", "strerror", "filename")
     key: Any
 
 
 class StoreFailed(PsyncError, OSError):
-    """The file system refused an operation (EIO, EACCES, EROFS ...); what was stored before is untouched."""
+    """The file system refused an operation (EIO, EACCES, EROFS ...). Stored values are untouched."""
 
     fields = ("key", "errno", "strerror", "filename")
     key: Any
@@ -88,7 +88,7 @@ class UnsafeStore(PsyncError, PermissionError):
 
 
 class FormatMismatch(PsyncError):
-    """The directory has another format than this psync works with; nothing was changed. Both are whole numbers."""
+    """The directory has another format version than this psync; nothing was changed. Both are whole numbers."""
 
     fields = ("path", "found", "supported")
     path: str
@@ -97,7 +97,8 @@ class FormatMismatch(PsyncError):
 
 
 class NotSerializable(PsyncError, TypeError, ValueError):
-    """A value would not come back from JSON as it was; nothing was written. `where` it has what does not fit."""
+    """A value would not come back from JSON as it was; nothing was written. `where` names the part that does not
+    fit."""
 
     fields = ("where", "kind")
     where: str
@@ -105,7 +106,7 @@ class NotSerializable(PsyncError, TypeError, ValueError):
 
 
 class ClassRefused(PsyncError):
-    """A pickle asks for something, `name`, that is not in the list of what it may ask for. It was not looked up."""
+    """A pickle asks for `name`, which is not in the store's `allow` list. The name was not looked up."""
 
     fields = ("name", "key")
     name: str
@@ -113,7 +114,7 @@ class ClassRefused(PsyncError):
 
 
 class StaleClaim(PsyncError):
-    """The claim was given to somebody else meanwhile; the late answer was refused and changed nothing."""
+    """The claim was given to another worker meanwhile; the late result was refused and changed nothing."""
 
     fields = ("task", "token")
     task: str
@@ -121,7 +122,7 @@ class StaleClaim(PsyncError):
 
 
 class QueueClosed(PsyncError, ValueError, *_shut_down):  # type: ignore[misc]
-    """The queue was closed: it accepts no more tasks, or, for who wants one, there will be none any more.
+    """The queue was closed: `put` raises this at once, and `get` once there will be no more tasks.
 
     From Python 3.13 on it is a `queue.ShutDown`.
     """
@@ -131,7 +132,7 @@ class QueueClosed(PsyncError, ValueError, *_shut_down):  # type: ignore[misc]
 
 
 class RemoteError(PsyncError, RuntimeError):
-    """A call, or how it ended, could not travel; `worker` says who made the call, if anybody did."""
+    """A call or its outcome could not travel; `worker` names the worker that made the call, if one did."""
 
     fields = ("worker",)
     worker: str | None
@@ -154,7 +155,7 @@ class BrokenBarrierError(PsyncError, threading.BrokenBarrierError):
 
 
 class LockTimeout(PsyncError, TimeoutError):
-    """The lock was not had within `waited` seconds; `holder` says who has it, as far as is known."""
+    """The lock was not free within `waited` seconds; `holder` names its holder, as far as is known."""
 
     fields = ("lock", "waited", "holder")
     lock: str
@@ -163,5 +164,5 @@ class LockTimeout(PsyncError, TimeoutError):
 
 
 def kept_at(refuge: str | None) -> str:
-    """For the text of a `CorruptValue`: where the damaged bytes are."""
+    """Say where the damaged bytes are, for the text of a `CorruptValue`."""
     return f"its bytes are kept at {refuge}" if refuge else "its bytes were left where they are"

@@ -1,15 +1,15 @@
-"""The module to import instead of `pickleshare`: psync's store with the habits of PickleShare 0.7.5.
+"""Drop-in replacement: stands in for `pickleshare` 0.7.5, with its habits, on psync's store.
 
-What differs from `psync.PickleShareDB`, because old callers lean on it:
+It differs from `psync.PickleShareDB` where old callers depend on it:
 
-* what can't be read is a KeyError and stays where it is; `hdict` prints "Corrupt" and moves it to quarantine
+* a value that can't be read is a KeyError and stays where it is; `hdict` prints "Corrupt" and moves it to quarantine
   (where PickleShare deleted it; a class that can't be imported here is no damage, and raises);
-* deleting what is not there is silent;
-* a value that was set or read is the same object the next time, as long as its file is unchanged, so whoever
-  changes it in place changes it for all who asked this handle; `cache` shows those objects by absolute path;
+* deleting a missing key is silent;
+* a value that was set or read is the same object the next time, as long as its file is unchanged. So a caller that
+  changes it in place changes it for all callers of this handle; `cache` shows those objects by absolute path;
 * a key may be a path below `root`, and is read as pathlib reads it: ``"a//b"`` is ``"a/b"``.
 
-Whatever else `psync.PickleShareDB` has is there too. ``python -m psync.pickleshare`` dumps, loads and tests.
+All other methods of `psync.PickleShareDB` are there too. ``python -m psync.pickleshare`` dumps, loads and tests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from psync.store.sentinels import MISSING, NOT_YET
 
 __all__ = ["PickleShareDB", "PickleShareLink", "gethashfile", "main"]
 
-__version__ = "0.7.5"  # of the interface: callers compare it
+__version__ = "0.7.5"  # the version of the interface: callers compare it
 
 USAGE = """\
 pickleshare - manage PickleShare databases
@@ -42,17 +42,17 @@ Usage:
 
 
 class _Kept(NamedTuple):
-    """An object that was set or read, and how to know whether its file still holds it."""
+    """An object that was set or read, with the version of its file."""
 
     value: Any
     cell: Any
-    """The cell as the engine gave it, less its bytes; None for what was set and not looked at since."""
+    """The cell as the engine gave it, without its bytes; None for an object that was set and not read since."""
     digest: int
-    """Tells the bytes from others, where time stamps are too coarse to."""
+    """Tells the bytes from others, where time stamps are too coarse."""
 
 
 class _Reading(threading.local):
-    """Whether this thread is reading a value just now: then what is damaged stays where it is."""
+    """Whether this thread is reading a value just now. A damaged value stays where it is then."""
 
     now = False
 
@@ -75,12 +75,12 @@ class PickleShareDB(Store):
 
     @property
     def cache(self) -> dict[Path, tuple[Any, Any]]:  # type: ignore[override]
-        """What was set or read and is kept: by absolute path (on a server, by key), the object and its cell."""
+        """The objects that were set or read, and their cells, by absolute path (on a server, by key)."""
         folder = self._folder if isinstance(self._folder, Path) else Path()
         return {folder / name: (kept.value, kept.cell) for name, kept in list(self._kept.items())}
 
     def _name(self, key: Any) -> str:
-        """The key that `key`, a str or a path as pathlib takes them, stands for. Raises `InvalidKey`."""
+        """Return the store's key for `key`, a str or a path as pathlib takes them. Raises `InvalidKey`."""
         try:
             return check(key)
         except InvalidKey:
@@ -109,7 +109,7 @@ class PickleShareDB(Store):
                 value = kept.value if kept is not None and kept.digest == digest else self.codec.loads(cell.payload)
                 self._kept[name] = _Kept(value, cell._replace(payload=b""), digest)
                 return value
-        except Exception as error:  # whatever keeps a file from being read
+        except Exception as error:  # any reason that keeps a file from being read
             self._kept.pop(name, None)
             raise KeyError(key) from error
         finally:
@@ -124,7 +124,7 @@ class PickleShareDB(Store):
         self._kept[name] = _Kept(value, None, hash(payload))
 
     def __delitem__(self, key: Any) -> None:
-        """Of several who delete a key at once, all return."""
+        """Delete a key, silently if it is missing. All of several concurrent callers return."""
         name = self._name(key)
         self._kept.pop(name, None)
         self.engine.delete(name)
@@ -139,7 +139,8 @@ class PickleShareDB(Store):
             return default
 
     def _find(self, key: str) -> Any:
-        """For `items` and `values`: what went meanwhile is passed over, what can't be read is a KeyError."""
+        """Read a value for `items` and `values`: MISSING if it was removed meanwhile, a KeyError if it can't be
+        read."""
         try:
             return self[key]
         except KeyError as error:
@@ -148,7 +149,7 @@ class PickleShareDB(Store):
             raise
 
     def _look(self, key: str) -> Any:
-        return self.get(key, NOT_YET)  # who waits goes on waiting for what can't be read
+        return self.get(key, NOT_YET)  # a waiter goes on waiting for a value that can't be read
 
     def add(self, key: Any, value: Any) -> bool:
         return super().add(self._name(key), value)
@@ -167,9 +168,9 @@ class PickleShareDB(Store):
                 return default
 
     def _make_room(self, name: str, reason: BaseException) -> bool:
-        """Move what can't be read to quarantine. False if that is impossible."""
+        """Move a value that can't be read to quarantine. False if that is impossible."""
         try:
-            cell = self.engine.read(name)  # moves what is damaged
+            cell = self.engine.read(name)  # this moves a damaged value
         except CorruptValue as error:
             return error.quarantine is not None
         if cell is None:
@@ -227,7 +228,7 @@ class PickleShareDB(Store):
             except CorruptValue as error:
                 if error.quarantine is None:
                     raise
-                # it is out of the way now, and a new bucket begins
+                # the damaged bucket is in quarantine now, and a new one begins
 
     def hget(self, hashroot: Any, key: Any, default: Any = MISSING, fast_only: bool = True) -> Any:
         try:
@@ -238,7 +239,7 @@ class PickleShareDB(Store):
             raise KeyError(key) from error
 
     def hcompress(self, hashroot: Any) -> None:
-        self._reading.now = True  # what can't be read stays where it is, and all the rest with it
+        self._reading.now = True  # a bucket that can't be read stays where it is, and all the rest with it
         try:
             self._category(hashroot).everything(_refuse)
             super().hcompress(hashroot)
@@ -257,7 +258,7 @@ def _refuse(error: CorruptValue) -> None:
 
 
 def main() -> int:
-    """The command: `dump`, `load` and `test` as in ``psync``; its usage without arguments. Returns the exit code."""
+    """Run the command: `dump`, `load` and `test` as in ``psync``; usage without arguments. Returns the exit code."""
     if len(sys.argv) < 2:
         print(USAGE)
         return 0

@@ -1,6 +1,6 @@
-"""What travels: a call to be made, and how it ended.
+"""Remote call: encodes a call and its outcome for the way to a worker and back.
 
-Both travel as bytes in bytes: what can't be unpickled here or there is the trouble of that one call, and nobody else's.
+Both travel as bytes within bytes. So a value that can't be unpickled at one end fails that one call, and no other.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from psync.store import pickles
 from psync.sync.queue.work_queue import WorkQueue, internals_of
 
 Loads = Callable[[bytes], Any]
-"""How a store's pickles are loaded: as its `allow` says."""
+"""Loads a store's pickles, within its `allow`."""
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 
 class Terms(NamedTuple):
-    """What is agreed about a call beside the call itself."""
+    """The terms of a call: retries and a time limit."""
 
     retries: int = 0
-    """How often it is made again when it raises."""
+    """How many times it is made again if it raises."""
     pause: float = 0.0
     """Seconds before it is made again."""
     timeout: float | None = None
@@ -34,21 +34,21 @@ class Terms(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a call ended."""
+    """The outcome of a call: its value or its exception."""
 
     value: Any = None
     error: BaseException | None = None
     worker: str = ""
-    """Who made it, for people."""
+    """The worker that made it, for people."""
 
 
 class Stopped(SystemExit):
-    """The worker was told to stop while it had nothing to do, or for the second time. The one thing that is raised in
-    a call and is not how it ended."""
+    """The worker was told to stop while it had nothing to do, or for the second time. Of all exceptions that are raised
+    in a call, this one alone is not its outcome."""
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an exception as it was where it was raised; stands as its ``__cause__``."""
+    """The text of an exception's traceback in the worker; becomes its ``__cause__`` here."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -59,7 +59,7 @@ class RemoteTraceback(Exception):
 
 
 def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], terms: Terms) -> bytes:
-    """The call as bytes. Raises `RemoteError` if something of it can't be pickled."""
+    """Pickle a call. Raises `RemoteError` if a part of it can't be pickled."""
     try:
         return _dumps((function, args, kwargs, tuple(terms)), function)
     except Exception as error:
@@ -71,17 +71,17 @@ def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def _dumps(whole: tuple[Any, ...], part: Any) -> bytes:
-    """`pickles.dumps_whole` where only `part` may be of ``__main__``; quicker if it is not."""
+    """Pickle as `pickles.dumps_whole` does, when only `part` may be of ``__main__``; quicker if it is not."""
     if type(part) in _PLAIN or getattr(part, "__module__", "__main__") != "__main__":
         try:
             return pickles.pack(whole)
         except Exception:
-            pass  # there is a way, perhaps
+            pass  # `dumps_whole` may have a way: cloudpickle
     return pickles.dumps_whole(whole)
 
 
 def check(queue: WorkQueue) -> None:
-    """Raise `RemoteError` if the queue's store carries no calls."""
+    """Raise `RemoteError` if the queue's store can't carry calls."""
     if not internals_of(queue).codec.objects:
         raise RemoteError(
             f"the calls of a queue are pickles, and {queue.name!r} is in a store with serializer='json', which carries "
@@ -91,7 +91,7 @@ def check(queue: WorkQueue) -> None:
 
 
 def terms_of(payload: bytes, loads: Loads) -> Terms:
-    """The terms of a call; the usual ones if it can't be unpickled here."""
+    """Read the terms of a call; the defaults if it can't be unpickled here."""
     try:
         return Terms(*loads(payload)[3])
     except Stopped:
@@ -101,7 +101,7 @@ def terms_of(payload: bytes, loads: Loads) -> Terms:
 
 
 def make(payload: bytes, worker: str, loads: Loads) -> Outcome:
-    """Make the call. Whatever it raises is its outcome, also SystemExit and KeyboardInterrupt; all but `Stopped`."""
+    """Make the call. Its exception is its outcome, SystemExit and KeyboardInterrupt too, but not `Stopped`."""
     try:
         function, args, kwargs, terms = loads(payload)
     except Stopped:
@@ -131,7 +131,7 @@ def _failed(error: BaseException, worker: str, note: str = "") -> Outcome:
 
 @contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after `seconds`. Only where signals can be had: in a main thread."""
+    """Raise TimeoutError in the block after `seconds`. Works in a main thread only, as it needs signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -149,7 +149,7 @@ def _limited(seconds: float) -> Iterator[None]:
 
 
 def seal(outcome: Outcome) -> bytes:
-    """The outcome as bytes. One that can't be pickled becomes an error that says so."""
+    """Pickle the outcome. One that can't be pickled becomes an error that says so."""
     cause = outcome.error.__cause__ if outcome.error is not None else None
     text = str(cause) if cause is not None else ""
     try:
@@ -167,11 +167,11 @@ def seal(outcome: Outcome) -> bytes:
 
 
 def unseal(payload: Any, loads: Loads) -> Outcome:
-    """How a call ended, from what a worker sent."""
+    """Unpickle an outcome that a worker sent."""
     error: BaseException | None
     try:
         value, error, text, worker = loads(payload)
-    except BaseException as trouble:  # raised by its own code, in a thread that looks for the outcomes of others, too
+    except BaseException as trouble:  # its own code raised this, in a thread that serves other outcomes, too
         told = RemoteError(f"the outcome of the call can't be unpickled here: {trouble!r}", worker=None)
         told.__cause__ = trouble
         return Outcome(None, told, "")

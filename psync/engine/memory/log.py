@@ -1,4 +1,4 @@
-"""A log in memory: the verbs of the contract, each one step on the log's records."""
+"""A log in memory runs each verb of the contract as one step on the log's records."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class MemoryLog(Log):
             if record is None or record.mark != held:
                 return False
             if before is not None:
-                before()  # without the turn, because `before` calls verbs itself
+                before()  # the turn is given back for it, because `before` calls verbs itself
             with self._changing("settle") as records:
                 if new != held:
                     records.mark(position, new)

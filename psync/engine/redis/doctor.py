@@ -21,12 +21,12 @@ SLOW_ANSWER_S = 0.005
 """A median answer above this is worth a note."""
 NEARLY_FULL_SHARE = 0.9
 DOCTOR_PATIENCE_S = 2.0
-"""How long a server that does not answer is tried."""
+"""Seconds for which a server that does not answer is tried again."""
 Facts = Mapping[str, str]
 
 
 def diagnosed(url: str) -> Iterator[Finding]:
-    """All of it, for people. Changes nothing."""
+    """Yield all findings on a server and its store, for people. Changes nothing."""
     address = parse(url)
     engine = ReadOnlyEngine(address._replace(patience=min(address.patience, DOCTOR_PATIENCE_S)).whole)
     try:
@@ -39,7 +39,7 @@ def diagnosed(url: str) -> Iterator[Finding]:
 
 
 def _of_server(engine: ReadOnlyEngine) -> Iterator[Finding]:
-    speed = _speed(engine)  # which waits until it answers at all
+    speed = _speed(engine)  # this waits until the server answers at all
     info, facts, configured = engine.server.info(), _facts(engine), _configured(engine)
     yield version(info, facts)
     yield speed
@@ -52,14 +52,14 @@ def _of_server(engine: ReadOnlyEngine) -> Iterator[Finding]:
 
 
 def _facts(engine: ReadOnlyEngine) -> Facts:
-    """Return what the server tells of itself, by name; empty if it forbids INFO."""
+    """Return the server's INFO by name; empty if it forbids INFO."""
     with contextlib.suppress(StoreFailed):
         return fields(engine.server.ask("INFO"))
     return {}
 
 
 def _configured(engine: ReadOnlyEngine) -> Facts:
-    """Who may log in and from where, as far as it may be asked."""
+    """Return the settings for logins and addresses, as far as the server allows the question."""
     found: dict[str, str] = {}
     for name in ("bind", "protected-mode", "requirepass"):
         with contextlib.suppress(StoreFailed):
@@ -89,7 +89,7 @@ def _speed(engine: ReadOnlyEngine) -> Finding:
 
 
 def access(configured: Facts, url: str) -> Iterator[Finding]:
-    """Report who may write to the server, which is who can run code in its readers."""
+    """Report the users that may write to the server, because a writer can run code in its readers."""
     if url.startswith("unix://"):
         yield Finding("connection", OK, "a socket of this host")
         return
@@ -119,7 +119,7 @@ def _scripts(engine: ReadOnlyEngine) -> Finding:
 
 
 def persistence(info: ServerInfo, facts: Facts) -> Finding:
-    """Report what outlives the server."""
+    """Report the data that outlives the server."""
     if facts.get("aof_last_write_status", "ok") != "ok":
         return Finding("persistence", WRONG, "the server could not write its log of commands", "see to its disk")
     if info.persistence == "always":
@@ -129,7 +129,7 @@ def persistence(info: ServerInfo, facts: Facts) -> Finding:
 
 
 def eviction(info: ServerInfo) -> Finding:
-    """Report what it evicts when its memory is full."""
+    """Report the keys that it evicts when its memory is full."""
     if info.policy is None:
         return Finding("eviction", NOTE, "it does not tell what it forgets when its memory is full")
     if info.policy == "noeviction":

@@ -1,15 +1,15 @@
-"""The verbs as the server runs them: each script is one instant, and each answer begins with how it ended.
+"""Lua scripts run the verbs on the server: each script is atomic, and each reply begins with a status.
 
-KEYS[1] is where a script that changes something notes its answer, so that a repeated request (its answer was lost)
-gets that answer and does nothing twice. ARGV[1] is what all keys begin with, ARGV[2] the number of the request, in 16
-digits; behind one that ends with 00 the note lasts for 900 seconds anew.
+A script that changes something keeps its reply at KEYS[1]. So a request that is repeated because its reply was lost
+gets that reply, and changes nothing twice. ARGV[1] is the prefix of all keys, ARGV[2] the number of the request, in 16
+digits. A request whose number ends with 00 renews the lifetime of the kept reply, 900 seconds.
 
-Keys, behind the prefix: ``n:`` what stands at a name, ``d:`` and ``f:`` the names and the folders in a folder, ``h:``
-who keeps others out of what, ``o:`` owners, ``s:`` who may hold something, ``w:`` who an owner was, for a day longer,
-``r:`` registers, ``q:`` last answers, ``t`` the last token. Of a log: ``l:`` its numbers, ``lp:`` the payloads of all
-records that are not final, ``lw:`` and ``ld:`` which of them are waiting and delayed, ``lc:`` the marks of those that
-are claimed, ``lm:`` of the others (of one that waits as it was appended, none). ``!`` begins the channels that say that
-a name has changed.
+Keys, behind the prefix: ``n:`` the value at a name, ``d:`` and ``f:`` the names and the folders in a folder, ``h:``
+the holder of a lock, ``o:`` owners, ``s:`` sessions that may hold locks, ``w:`` descriptions of owners, kept for a day
+longer, ``r:`` registers, ``q:`` last replies, ``t`` the last token. A log has ``l:`` its numbers, ``lp:`` the payloads
+of all records that are not final, ``lw:`` and ``ld:`` the positions of waiting and delayed ones, ``lc:`` the marks of
+claimed ones, ``lm:`` the marks of the others (none for a record that waits as it was appended). Channels that announce
+the change of a name begin with ``!``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from hashlib import sha1
 from typing import NamedTuple
 
 OK, BUSY, NO_PLACE, NOBODY, LOST, SEALED, LATE = range(7)
-"""How a script ended: done; somebody keeps us out; a folder or a value is in the way; who asks is not alive any more;
-what was held is not ours any more; the log takes no more records; a later request was answered before, so nobody waits
-for this one."""
+"""Status of a reply: done; another holder excludes us; a folder or a value is in the way; the caller's session has
+ended; the caller lost its hold; the log takes no more records; a later request was answered before, so nobody waits for
+this one."""
 
 
 class Script(NamedTuple):
@@ -32,7 +32,7 @@ class Script(NamedTuple):
 
 def _script(body: str, *, changes: bool = True) -> Script:
     text = (_NOTED if changes else "BODY").replace("BODY", body)
-    for name in reversed(_HELPERS):  # each uses only those before it
+    for name in reversed(_HELPERS):  # each helper uses only those before it
         if f"{name}(" in text:
             text = _HELPERS[name] + text
     used = [key for key in _KEYS if re.search(rf"\b{key}\b(?!:)", text)]
@@ -57,10 +57,10 @@ if reply[1] ~= 1 and not same then
 end
 return reply
 """
-"""A script that changes something: its body answers, and whether nothing was changed. A request that comes behind its
-successor, on a connection that was given up long ago, is not done any more."""
+"""A script that changes something. Its body returns the reply, and whether nothing was changed. A request that arrives
+after its successor, on a connection that was given up long ago, is not executed."""
 _KEYS = "l", "lp", "lm", "lw", "lc", "ld"
-"""Of the log that ARGV[3] names; a script has those that it uses, under these names."""
+"""Keys of the log that ARGV[3] names. A script gets those that it uses, under these names."""
 _BEGIN = "local P, call = ARGV[1], redis.call\n"
 
 _HELPERS = {
@@ -145,7 +145,7 @@ local function extend(name, head, chunk)
 end
 """,
 }
-"""Functions of the server's language; a script has those that it uses."""
+"""Lua functions. A script gets those that it uses."""
 
 # -- cells -------------------------------------------------------------------------------------------
 
@@ -303,7 +303,7 @@ return {0}
 # -- logs --------------------------------------------------------------------------------------------
 
 FRESH = b"0 0 0 0 0.0"
-"""The mark of a record that waits as it was appended: it is kept nowhere."""
+"""The mark of a record that waits as it was appended: such marks are not stored."""
 _LOG = """
 local name, mine = ARGV[3], ARGV[4]
 local out = busy('l:'..name, mine)

@@ -1,4 +1,4 @@
-"""Buckets, logs and registers of a signed store: sign what goes down, verify what comes up."""
+"""Signed buckets, logs and registers sign bytes before they are stored, and verify them when they are read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SignedBucket(Bucket):
         return self.checked(self._inner.tail(since))
 
     def checked(self, tail: Tail | None) -> Tail | None:
-        """As `verified`, but what can't be trusted is moved to quarantine. Raises `CorruptValue`."""
+        """Verify `tail`; move a bucket that can't be trusted to quarantine. Raises `CorruptValue`."""
         try:
             return None if tail is None else self.verified(tail)
         except BadSignature as error:
@@ -64,7 +64,7 @@ class SignedBucket(Bucket):
                 yield None if held is None else _SignedHeld(self, held)
         except _BadHeld as error:
             if error.bucket is not self:
-                raise  # another one that is held, too
+                raise  # it belongs to another bucket that is held, too
             raise self._damaged(self._name, str(error)) from error
 
 
@@ -110,7 +110,7 @@ class SignedLog(Log):
         self._keep = keep
         self._encoded = encoded(name)
 
-    # What a record holds plays no part in these, so they are the inner log's.
+    # These do not read payloads, so they are the inner log's.
     noted: int = forwarded("_inner.noted")
     sealed: bool = forwarded("_inner.sealed")
     settle = forwarded("_inner.settle")
@@ -138,7 +138,7 @@ class SignedLog(Log):
         return change._replace(bucket=bucket._inner, ops=self._signer.piece(bucket._encoded, change.ops))
 
     def _verified(self, record: Record) -> Record:
-        """Raises `BadSignature`."""
+        """Return the record without its signature. Raises `BadSignature`."""
         return record._replace(payload=self._signer.verify(RECORD, self._encoded, record.payload)[0])
 
     def append(self, payloads: Sequence[bytes], mark: Mark = WAITING) -> list[int]:
@@ -220,7 +220,7 @@ class SignedRegister(Register):
         return known[1] if data == known[0] else self._verified(data, known[2])[1]
 
     def _verified(self, data: bytes | None, least: int = 0) -> tuple[bytes | None, bytes | None, int]:
-        """Return `data`, its payload and generation. `least`: the last generation that was known before it was read."""
+        """Return `data`, its payload and generation. `least`: the last generation known before the read."""
         seen = self._seen
         if data == seen[0]:
             return seen
@@ -251,7 +251,7 @@ class SignedRegister(Register):
             new = function(old)
             if new is None or new is old:
                 return data
-            # begun anew, perhaps, after damage: then it must not look as if it was put back
+            # it may have begun anew after damage: then it must not look like a replay of an old generation
             generation = generation + 1 if data is not None else clock.wall_ns()
             sealed = self._signer.sign(REGISTER, self._encoded, new, generation)
             latest = sealed, new, generation

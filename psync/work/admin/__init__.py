@@ -1,1 +1,1 @@
-"""Administration of whole stores: an overview of what is in one, and a copy of it elsewhere."""
+"""Administration gives an overview of a whole store, and copies it to another place."""

@@ -1,14 +1,15 @@
-"""A whole store is copied to another place, of whatever kind, so that one can go on working there.
+"""Store copy: copies a whole store to another place, of any kind, so that work can go on there.
 
-All that stands in a store is a cell, a bucket, a register or a log, and each goes over as what it is: nobody here knows
-what a barrier is. (Logs are the queues', whose tasks go by their positions: see `sync.queue.migrate`.) Owners mean
-nothing elsewhere; what they held there is free, as if they had died. Values are not unpickled.
+A store consists of cells, buckets, registers and logs. Each is copied by its shape, so this module does not need to
+know barriers or locks. (Logs belong to queues, whose task ids contain positions: see `sync.queue.migrate`.) Owners mean
+nothing elsewhere: their holds are free at the destination, as if they had died. Values are not unpickled.
 
-First everything is written that is not there, or differs; then everything is compared. So a copy that was killed goes
-on when it is begun again. The facts that decide stand in one cell of the destination, ``.psync/copy``: whose copy this
-is, where each queue ended when it was begun, and whether all is done; a place that holds something else is refused.
+The copy first writes everything that is missing at the destination, or differs; then it compares everything. So a copy
+that was killed goes on when it is begun again. The facts that decide stand in one cell of the destination,
+``.psync/copy``: the source, the end of each queue when the copy was begun, and whether all is done. A place that holds
+something else is refused.
 
-A value at a time is in memory, and of a queue the ids; never a list of all names.
+Only one value at a time is in memory, and the ids of one queue; never a list of all names.
 """
 
 from __future__ import annotations
@@ -34,33 +35,33 @@ QUEUES = f"{OWN}queue/"
 NOTE = f"{OWN}copy"
 """The cell at the destination."""
 ALONE = "copy/store"
-"""The mutex that keeps others out who would copy to the same place."""
+"""The mutex that excludes other copies to the same place."""
 
 
 class Difference(NamedTuple):
-    """Something that is not the same in both stores."""
+    """A difference between the two stores."""
 
     name: str
     why: str
 
 
 class Copied(NamedTuple):
-    """What `copy_store` did, or has done so far."""
+    """Progress of `copy_store`, or its result."""
 
     values: int = 0
     categories: int = 0
-    """Hashed ones, and mailboxes."""
+    """Hashed categories, and mailboxes."""
     primitives: int = 0
     queues: int = 0
     tasks: int = 0
-    """Those that wait at the destination, because of this call."""
+    """Tasks that wait at the destination because of this call."""
     written: int = 0
-    """Of values, parts of categories and primitives: those that were not there yet, or differed."""
+    """Values, parts of categories and primitives that were missing at the destination, or differed."""
     compared: int = 0
     was_complete: bool = False
-    """Whether an earlier call had copied everything: then nothing was done."""
+    """Whether an earlier call had copied everything. Then this one did nothing."""
     differences: tuple[Difference, ...] = ()
-    """Empty if all is the same in both stores."""
+    """Empty if both stores have the same content."""
 
 
 def copy_store(source: Place, destination: Place, *, progress: Callable[[Copied], object] | None = None) -> Copied:
@@ -77,11 +78,11 @@ def copy_store(source: Place, destination: Place, *, progress: Callable[[Copied]
     >>> new["a"], WorkQueue(new, "jobs").state(id)
     (1, 'waiting')
 
-    Nobody may use either meanwhile; what changes all the same is found, and told in the `differences`, as is what can't
-    be read. `progress` is called again and again. Killed at any instant, it is called again and goes on. A source that
-    is named by a path or URL is only looked at, and read with the key in PSYNC_KEY_FILE, as the destination is written.
+    Nobody may use either store meanwhile. If something changes all the same, or can't be read, `differences` names it.
+    `progress` is called again and again. After a kill at any instant, the next call goes on. A source that is named by
+    a path or URL is opened read-only. Its key is the one in PSYNC_KEY_FILE, and so is that of such a destination.
 
-    Not copied are locks that are held, processes, and what was set aside as damaged. Tokens of locks begin anew.
+    Not copied are locks that are held, processes, and bytes that were set aside as damaged. Tokens of locks begin anew.
 
     Raises ValueError if the two are the same place or the destination holds something else, `StoreFailed` and so on
     when one of them refuses.
@@ -100,7 +101,7 @@ def copy_store(source: Place, destination: Place, *, progress: Callable[[Copied]
 
 
 def _nothing(copied: Copied) -> None:
-    """Nobody wants to know how far it has come."""
+    """Report no progress."""
 
 
 def _source(place: Place, opened: contextlib.ExitStack) -> Engine:
@@ -120,7 +121,7 @@ def _destination(place: Place, source: Engine, opened: contextlib.ExitStack) -> 
         return place.engine
     if isinstance(place, Engine):
         return open_engine(place)
-    engine = open_engine(place, serializer=_serializer(source))  # a new one is begun so
+    engine = open_engine(place, serializer=_serializer(source))  # a new destination gets the serializer of the source
     opened.callback(engine.close)
     return engine
 
@@ -147,7 +148,7 @@ def _alone(engine: Engine) -> Iterator[None]:
 
 
 class _Copying:
-    """One call."""
+    """One run of `copy_store`."""
 
     def __init__(self, source: Engine, destination: Engine, progress: Callable[[Copied], object]) -> None:
         self._from, self._to = source, destination
@@ -174,7 +175,7 @@ class _Copying:
         return self._so_far._replace(differences=tuple(self._differences))
 
     def _begin(self) -> bool:
-        """Whether this copy was begun before. ValueError if the place holds something else."""
+        """Tell whether this copy was begun before. Raises ValueError if the place holds something else."""
         cell = self._to.read(NOTE)
         if cell is None:
             found = next((each for each in self._to.walk() if each[1] != SERIALIZER), None)
@@ -223,7 +224,7 @@ class _Copying:
 
     @contextlib.contextmanager
     def _told(self, name: str) -> Iterator[None]:
-        """What can't be read here, or can't stand there, is told, and the rest goes on."""
+        """Record a difference for a name that can't be read here, or can't stand there, and go on with the rest."""
         try:
             yield
         except (CorruptValue, InvalidKey, QueuesDiffer) as error:
@@ -236,10 +237,10 @@ class _Copying:
     # -- cells, buckets and registers --------------------------------------------------------------------
 
     def _bring(self, shape: Shape, name: str, *, write: bool) -> bool:
-        """Whether what stands at `name` is there too; if not, it is from now on, if it is to be written."""
+        """Tell whether the destination has the same at `name`; if not, write it there if `write`."""
         content = _content(self._from, shape, name)
         if content is None:
-            return True  # it has gone since it was seen
+            return True  # it was removed since it was listed
         there = _content(self._to, shape, name)
         if content == there:
             return True
@@ -264,7 +265,7 @@ class _Copying:
             held.replace(payload, flags=flags)
 
     def _remove_others(self) -> None:
-        """What is there and is here no more: it has gone since the copy was begun."""
+        """Remove names of the destination that the source lost since the copy was begun."""
         for shape, name in self._others():
             if shape in (Shape.CELL, Shape.BUCKET):
                 self._to.delete(name)
@@ -295,7 +296,7 @@ class _Copying:
             return
         ends, then = move.ends(), self._note["queues"].get(queue)
         if then is None:
-            # the ids as they are here; what is moved gets other locations, so never again once that has begun
+            # copy the ids as they are before the move begins: it gives them other locations
             for shape, name in self._from.walk(f"{move.where}/ids"):
                 self._bring(shape, name, write=True)
             self._noted(queues={**self._note["queues"], queue: ends})
@@ -305,7 +306,7 @@ class _Copying:
 
 
 def _is_copied(name: str) -> bool:
-    """Whether what stands there goes over as it is."""
+    """Tell whether the bytes at `name` are copied as they are."""
     if name.startswith(QUEUES):
         _, _, rest = name[len(QUEUES) :].partition("/")
         return rest.partition("/")[0] in COPIED_CATEGORIES
@@ -313,7 +314,7 @@ def _is_copied(name: str) -> bool:
 
 
 def _content(engine: Engine, shape: Shape, name: str) -> tuple[bytes, int] | None:
-    """What stands at `name`, and its flags; None if there is nothing of that shape."""
+    """Read the payload at `name`, and its flags; None if there is nothing of that shape."""
     if shape is Shape.REGISTER:
         payload = engine.register(name).read()
         return None if payload is None else (payload, 0)
@@ -325,7 +326,7 @@ def _content(engine: Engine, shape: Shape, name: str) -> tuple[bytes, int] | Non
 
 
 def _kind(shape: Shape, name: str) -> dict[str, int]:
-    """What to count it as."""
+    """Return the counter of `Copied` that the name belongs to."""
     if shape is Shape.REGISTER:
         return {"primitives": 1}
     return {} if name.startswith(OWN) or shape is Shape.BUCKET else {"values": 1}

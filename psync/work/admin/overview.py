@@ -1,6 +1,6 @@
-"""All that is in a store at a glance: queues, locks, barriers and the like, and the processes at them.
+"""Overview: reads all that is in a store: queues, locks, barriers and the like, and the processes at them.
 
-Nothing is changed by it, not even a file made: it goes through an engine that only looks.
+It changes nothing and makes no file, because it uses a read-only engine.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ OWN = ".psync"
 
 
 class Claim(NamedTuple):
-    """A task that somebody has."""
+    """A claimed task."""
 
     id: str
     attempt: int
     begun: bool
-    """False if it is only reserved."""
+    """False if the task is prefetched only."""
     who: str
     owner: int
 
@@ -46,7 +46,7 @@ class Queue(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A lock that is held, or an election that was won."""
+    """A held lock, or an election that has a leader."""
 
     kind: str
     name: str
@@ -54,7 +54,7 @@ class Held(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A primitive of some kind, and what its `statistics` saw."""
+    """A primitive of some kind, and its `statistics`."""
 
     kind: str
     name: str
@@ -62,7 +62,7 @@ class Named(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """What can't be read."""
+    """A name that can't be read, and why."""
 
     name: str
     why: str
@@ -72,7 +72,7 @@ class Overview(NamedTuple):
     root: str
     queues: tuple[Queue, ...]
     barriers: tuple[tuple[str, BarrierStatistics], ...]
-    """By name; double barriers too."""
+    """Barriers by name, double barriers too."""
     held: tuple[Held, ...]
     semaphores: tuple[tuple[str, SemaphoreStatistics], ...]
     groups: tuple[tuple[str, GroupStatistics], ...]
@@ -82,13 +82,13 @@ class Overview(NamedTuple):
 
 
 class Observer:
-    """Looks at one store, again and again."""
+    """An observer reads one store, again and again."""
 
     def __init__(self, root: str, *, trust_group: bool = False) -> None:
         self._engine = looking_engine(root, trust_group=trust_group)
         self._root = str(getattr(self._engine, "root", root))
         self._own: dict[str, list[str]] = {}
-        """What stands in psync's own folder when it is looked at, by the kind of primitive that it belongs to."""
+        """The names in psync's own folder at the last look, by kind of primitive."""
         self._troubles: list[Trouble] = []
 
     def look(self) -> Overview:
@@ -113,7 +113,7 @@ class Observer:
         self._engine.close()
 
     def _gathered(self) -> dict[str, list[str]]:
-        """The names, each once, as `own_name` made them."""
+        """Return the names, each once, as `own_name` made them."""
         found: dict[str, dict[str, None]] = {}
         for _, where in self._engine.walk(OWN):
             kind, _, rest = where.removeprefix(f"{OWN}/").partition("/")
@@ -122,7 +122,7 @@ class Observer:
         return {kind: sorted(names) for kind, names in found.items()}
 
     def _each(self, kind: str, look: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
-        """(name, what `look` finds) for all of a kind whose state is a register."""
+        """Yield name and result of `look` for all primitives of a kind whose state is a register."""
         for segment in self._own.get(kind, ()):
             name = given_name(segment)
             found = self._tried(f"{kind} {name}", lambda: look(name))  # noqa: B023
@@ -130,12 +130,12 @@ class Observer:
                 yield name, found
 
     def _tried(self, what: str, look: Callable[[], Any]) -> Any:
-        """What `look` finds; None if that fails: what is damaged must not hide the rest."""
+        """Return the result of `look`; None if that fails: a damaged name must not hide the rest."""
         try:
             return look()
         except (PsyncError, OSError) as error:
             self._troubles.append(Trouble(what, str(error)))
-        except Exception as error:  # unpickling runs what the value asks for; a missing class is the usual one
+        except Exception as error:  # unpickling runs code that may raise anything; most often a class is missing
             self._troubles.append(Trouble(what, f"can't be unpickled here: {type(error).__name__}: {error}"))
         return None
 

@@ -1,1 +1,1 @@
-"""Commands: `psync run` starts programs, one a line of input, in process groups of their own."""
+"""Commands: `psync run` starts programs, one for each line of input, in process groups of their own."""

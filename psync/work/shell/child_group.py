@@ -1,10 +1,10 @@
-"""Programs that this process starts, many at a time: what they print is kept, and none of them outlives it.
+"""Child group: starts many programs at a time, keeps their output, and kills them all when this process ends.
 
 All are in one process group. Its first member is a shell that waits for the end of a pipe whose other end only this
-process has: when this process ends, in whatever way, that shell kills the group. What a program prints goes to files
-in memory without names, so a program that leaves something running in the background is over when it ends itself.
+process has: when this process ends, in whatever way, that shell kills the group. A program prints to files in memory
+without names. So a program that leaves something running in the background counts as ended when it ends itself.
 
-Signals that should stop this process are held back while there is a `Children`; `Children.told` counts them.
+Signals that should stop this process are blocked while there is a `Children`; `Children.told` counts them.
 
 start: memfd_create twice, posix_spawn. ended: rt_sigtimedwait, wait4, pread and close twice.
 """
@@ -34,13 +34,13 @@ class Ended(NamedTuple):
     """A program that has ended."""
 
     key: int
-    """What `Children.start` was told."""
+    """The key that the caller gave to `Children.start`."""
     code: int
-    """Its exit code; 128 and the signal's number more if a signal ended it, as the shell has it."""
+    """Its exit code; 128 plus the signal's number if a signal ended it, as in the shell."""
     out: bytes
     err: bytes
     seconds: float
-    """How long it ran."""
+    """Seconds that it ran."""
 
 
 class _Running(NamedTuple):
@@ -51,7 +51,7 @@ class _Running(NamedTuple):
 
 
 def find_program(name: str) -> str | None:
-    """Where the program lies; None if there is none: `shutil.which`, without the import of all that is beside it."""
+    """Find a program in PATH; None if there is none. As `shutil.which`, without the import of `shutil`."""
     for folder in ("",) if "/" in name else os.get_exec_path():
         path = os.path.join(folder, name)
         if os.access(path, os.X_OK) and not os.path.isdir(path):
@@ -60,24 +60,24 @@ def find_program(name: str) -> str | None:
 
 
 def processors() -> int:
-    """How many this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 class Children:
-    """The programs, from `start` to `ended`; `limit` seconds for each, if that is not None. Of one thread only."""
+    """The programs, from `start` to `ended`. Each may run `limit` seconds (None: for ever). For one thread only."""
 
     def __init__(self, limit: float | None = None) -> None:
         self.told = 0
-        """How many signals have come that should stop this process."""
+        """The number of signals so far that should stop this process."""
         self._limit = limit
         self._running: dict[int, _Running] = {}
         self._over: dict[int, float] = {}
-        """When those will be killed whose time is over."""
+        """The time at which each program that was told to end will be killed."""
         self._failed: list[Ended] = []
         self._paths: dict[str, str] = {}
         self._environment = dict(os.environb)
-        # what `nohup`, or a shell for what runs in its background, told us to ignore stops nobody
+        # a signal that `nohup`, or a shell for a background job, made this process ignore stops nobody
         self._held_back = {signal.SIGCHLD, *(each for each in STOPPING if signal.getsignal(each) != signal.SIG_IGN)}
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self._held_back)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -107,7 +107,7 @@ class Children:
         return len(self._running) + len(self._failed)
 
     def start(self, argv: Sequence[str], key: int) -> None:
-        """Run a program, with nothing to read. One that can't be started has ended at once, as in a shell."""
+        """Start a program with an empty standard input. One that can't be started has ended at once, as in a shell."""
         begun = clock.monotonic()
         out = os.memfd_create("out", os.MFD_CLOEXEC)
         err = os.memfd_create("err", os.MFD_CLOEXEC)
@@ -123,7 +123,7 @@ class Children:
                 ),
                 setpgroup=self._warden,
                 setsigmask=(),
-                setsigdef=(signal.SIGPIPE,),  # which Python ignores
+                setsigdef=(signal.SIGPIPE,),  # Python ignores it, and a child would inherit that
             )
         except OSError as error:
             os.close(out)
@@ -135,19 +135,20 @@ class Children:
             self._running[pid] = _Running(key, out, err, begun)
 
     def _found(self, name: str) -> str:
-        """Where the program lies: looked for once, because a look into each folder of PATH costs."""
+        """Find a program, once for each name, because a look into each folder of PATH costs."""
         path = self._paths.get(name)
         if path is None:
             path = find_program(name)
             if path is None:
                 if not os.path.exists(name):
                     raise FileNotFoundError(errno.ENOENT, "no such command")
-                path = name  # which the kernel will refuse, and say why
+                path = name  # the kernel will refuse it, and say why
             self._paths[name] = path
         return path
 
     def ended(self, timeout: float) -> list[Ended]:
-        """Those that have ended since the last call; waits for one up to `timeout` seconds, or until a signal comes."""
+        """Wait up to `timeout` seconds, or until a signal comes, and return the programs that ended since the last
+        call."""
         found, self._failed = self._failed, []
         if found or self._reap(found):
             return found
@@ -181,7 +182,7 @@ class Children:
     # -- ending them -------------------------------------------------------------------------------------
 
     def _enforce(self, limit: float) -> float:
-        """Tell or kill those whose time is over; seconds until the next one's is."""
+        """End programs that are past their limit (SIGTERM, later SIGKILL); returns the seconds until the next limit."""
         now = clock.monotonic()
         nearest = limit
         for pid, running in self._running.items():
@@ -194,13 +195,13 @@ class Children:
         return nearest
 
     def tell(self) -> None:
-        """All should end (SIGTERM), with what they have started."""
+        """Tell all programs and their descendants to end (SIGTERM)."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._warden, signal.SIGTERM)
 
     def close(self) -> None:
-        """Kill those that run still, let the signals through, and give everything back. What ended programs left in
-        the background goes on."""
+        """Kill the programs that still run, unblock the signals, and close everything. Background processes of programs
+        that have ended go on."""
         with contextlib.suppress(ProcessLookupError):
             if self._running:
                 os.killpg(self._warden, signal.SIGKILL)
@@ -211,7 +212,7 @@ class Children:
             os.close(running.out)
             os.close(running.err)
         self._running.clear()
-        with contextlib.suppress(ChildProcessError):  # somebody killed it, and it was reaped with the others
+        with contextlib.suppress(ChildProcessError):  # somebody killed the shell, and it was reaped with the others
             os.waitpid(self._warden, 0)
         os.close(self._leash)
         os.close(self._null)
@@ -229,7 +230,7 @@ class Children:
 
 
 def _content(fd: int) -> bytes:
-    """All that was written there."""
+    """Read all bytes of a file from its beginning."""
     try:
         data = os.pread(fd, _READ_BYTES, 0)
         if len(data) < _READ_BYTES:
@@ -244,15 +245,15 @@ def _content(fd: int) -> bytes:
 
 
 def _signal_tree(pid: int, number: signal.Signals) -> None:
-    """For a child, which is not reaped yet, and all that descend from it: a shell before what it waits for, or it would
-    go on to its next command."""
+    """Signal a child, which is not reaped yet, and all its descendants: a shell before the command that it waits for,
+    or the shell would go on to its next command."""
     for each in (pid, *_descendants(pid)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(each, number)
 
 
 def _descendants(pid: int) -> list[int]:
-    """As far as the kernel tells."""
+    """Return the descendants of a process, as far as the kernel tells."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
             children = [int(each) for each in file.read().split()]

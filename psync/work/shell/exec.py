@@ -1,4 +1,4 @@
-"""One program that this process runs as if it were the program: signals pass through, and they end together.
+"""Exec with a parent: runs one program, passes signals on to it, and ends together with it.
 
 The program has this process's terminal, input, output and process group. When this process is killed, so is the
 program (`prctl`), though not what it has started itself.
@@ -24,18 +24,18 @@ PASSED_ON = {
     signal.SIGUSR2,
     signal.SIGALRM,
 }
-_FROM_KERNEL = 0x80  # SI_KERNEL: a key of the terminal, which all who are in its foreground get
+_FROM_KERNEL = 0x80  # SI_KERNEL: a key of the terminal, whose signal its whole foreground gets
 _SET_DEATH_SIGNAL = 1
 
 
 def run(argv: Sequence[str], more: Mapping[str, str]) -> int:
-    """Run a program, with `more` in its environment, to its end: its exit code, or 128 and the signal's number more.
+    """Run a program, with `more` in its environment, and return its exit code, or 128 plus the signal's number.
 
-    NOT_FOUND or NOT_ALLOWED if it can't be started; that is said on stderr. Signals for this process go to the program
-    instead, except those that this process ignores. For a process with one thread.
+    Returns NOT_FOUND or NOT_ALLOWED if it can't be started, and says so on stderr. Signals for this process go to the
+    program instead, except those that this process ignores. For a process with one thread.
     """
     passed_on = {number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN}
-    children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it gets no exit codes
+    children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a process that ignores it gets no exit codes
     held_back = {signal.SIGCHLD, *passed_on}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
     try:
@@ -59,11 +59,11 @@ def run(argv: Sequence[str], more: Mapping[str, str]) -> int:
 
 
 def _become(argv: Sequence[str], environment: Mapping[str, str], parent: int, mask: set[int]) -> None:
-    """In the child. Never returns."""
+    """Become the program, in the child. Never returns."""
     code = NOT_ALLOWED
     try:
         end_with(parent, signal.SIGKILL)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the program would inherit that
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -83,7 +83,10 @@ def _complain(name: str, error: BaseException) -> None:
 
 
 def end_with(parent: int, number: signal.Signals) -> None:
-    """This process gets the signal `number` when its `parent` ends, in whatever way. At once if it has ended."""
+    """Ask the kernel to send this process the signal `number` when its `parent` ends, in whatever way.
+
+    Sends it at once if the parent has ended already.
+    """
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(number), 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)

@@ -1,10 +1,10 @@
 """Runner: runs the commands of a queue's tasks, several at a time, until all are done; runners share a queue.
 
-A task's value is a command and the line it was made for (see `template`); its result, a dict: line, command, code,
-stdout, stderr, seconds, attempt, who. The result of an attempt that failed is a message in the mailbox
-``<queue>/failed``, for (id, attempt); a task that failed for good is dead.
+A task's value is a command and its line of input (see `template`). Its result is a dict: line, command, code, stdout,
+stderr, seconds, attempt, who. The result of an attempt that failed is a message in the mailbox ``<queue>/failed``, for
+(id, attempt); a task that failed for good is dead.
 
-A runner that is killed costs the tasks whose commands ran one attempt; what it had claimed beyond that costs nothing.
+When a runner is killed, each task whose command ran loses one attempt; its other claimed tasks lose nothing.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MAX_WAIT_S = 60.0
 
 
 class Outcome(NamedTuple):
-    """How a command ended that ran here, for the last time."""
+    """The last outcome of a command that ran here."""
 
     id: str
     result: dict[str, Any]
 
 
 class Runner:
-    """One process's part in running the commands of `queue`: `slots` at once, each again up to `retries` times."""
+    """A runner runs commands of `queue` in this process: `slots` at once, each again up to `retries` times."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class Runner:
         limit: float | None = None,
     ) -> None:
         self.done = self.failed = self.given_back = 0
-        """How many commands ended well here, failed for good, and were interrupted."""
+        """The numbers of commands that ended well here, failed for good, and were interrupted."""
         self.interrupted = False
         self._queue = queue
         self._internals = internals_of(queue)
         self._command_of = command_of
-        """For a task of which only the line was put."""
+        """The template for tasks whose value is only a line."""
         self._slots = slots
         self._retries = retries
         self._limit = limit
@@ -62,13 +62,13 @@ class Runner:
         self._who = queue.engine.describe(queue.engine.owner())
         self._prefetched: deque[Task] = deque()
         self._at: dict[int, tuple[Task, str, list[str]]] = {}
-        """What runs, by the number of its start."""
+        """Running tasks by the number of their start."""
         self._started = 0
         self._ahead = AHEAD_PER_SLOT * slots
         self._next_look = 0.0
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Run all there is to run. Whoever stops iterating kills what runs."""
+        """Run all commands of the queue. A caller that stops iterating kills the running ones."""
         told = 0
         with Children(self._limit) as children:
             try:
@@ -144,7 +144,7 @@ class Runner:
     # -- ending ------------------------------------------------------------------------------------------
 
     def _settle(self, ended: Ended, told: bool) -> Outcome | None:
-        """Say how a command ended; None if that is not the last word."""
+        """Settle the task of a command that ended; None if it will run again."""
         self._ahead = AHEAD_PER_SLOT * self._slots if ended.seconds <= SHORT_COMMAND_S else 0
         task, line, command = self._at.pop(ended.key)
         try:
@@ -164,7 +164,7 @@ class Runner:
             }
             return self._ended_well(task, result) if not ended.code else self._ended_badly(task, result)
         except StaleClaim:
-            return None  # it was given to another runner meanwhile, whose answer counts
+            return None  # the task was given to another runner meanwhile, whose result counts
 
     def _ended_well(self, task: Task, result: dict[str, Any]) -> Outcome:
         task.done(result)
@@ -182,7 +182,7 @@ class Runner:
         return Outcome(task.id, result)
 
     def _stop(self, children: Children, *, again: bool) -> None:
-        """Tell what runs to end; the second time it is killed, by whoever closes `children`."""
+        """Tell the running commands to end; at the second time, the caller's close of `children` kills them."""
         self.interrupted = True
         self._give_back_prefetched()
         if not again:
@@ -194,5 +194,5 @@ class Runner:
 
 
 def text_of(data: bytes) -> str:
-    """What a program printed, as text; bytes that are no UTF-8 become lone surrogates, as in the names of files."""
+    """Decode a program's output; bytes that are no UTF-8 become lone surrogates, as in the names of files."""
     return data.decode("utf-8", "surrogateescape")

@@ -1,9 +1,9 @@
-"""A command for each line of some input, as GNU parallel has it: what is put for the line, and where.
+"""Command template: makes a command for each line of input, with GNU parallel's placeholders.
 
 ``{}`` the line, ``{.}`` without its extension, ``{/}`` its last part, ``{//}`` its folder, ``{/.}`` the last part
-without the extension, ``{#}`` its number, from 1. A command without any of these gets the line as its last word. One
-that is a single word with blanks in it is the shell's, and what is put into it is quoted. No command at all: the line
-is one, for the shell.
+without the extension, ``{#}`` its number, from 1. A command without any of these gets the line as its last word. The
+shell runs a command that is a single word with blanks in it, and each text put into it is quoted. Without a command,
+each line is a command for the shell.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 Jobs = dict[str, tuple[list[str], str]]
-"""By id: the command and the line it was made for."""
+"""Jobs by id: the command and its line of input."""
 SHELL = ("/bin/sh", "-c")
 _places = re.compile(r"\{(\.|/|//|/\.|#)?\}")
 _extension = re.compile(r"\.[^/.]*\Z")
@@ -32,13 +32,13 @@ class Template:
 
     @property
     def program(self) -> str | None:
-        """What is run for all lines alike; None if that depends on the line."""
+        """Return the program that all lines share; None if it depends on the line."""
         if self.for_shell:
             return SHELL[0]
         return None if _places.search(self._words[0]) else self._words[0]
 
     def command(self, line: str, number: int) -> list[str]:
-        """The words to run for a line."""
+        """Return the words of the command for a line."""
         words = [_places.sub(lambda found: self._put(found[1], line, number), word) for word in self._words]
         return [*SHELL, *words] if self.for_shell else words
 
@@ -46,12 +46,12 @@ class Template:
         text = filled(which, line, number)
         if not (self._quoted and self.for_shell) or which == "#":
             return text
-        import shlex  # only who needs it pays for it
+        import shlex  # imported late: most templates do not need it
 
         return shlex.quote(text)
 
     def named(self, lines: Iterable[str]) -> Jobs:
-        """By id: the command and the line. The id of a job is its command and its line; the second of two equal lines
+        """Return command and line by id. A job's id is made of its command and its line; the second of two equal lines
         is another job."""
         jobs: Jobs = {}
         seen: dict[str, int] = {}
@@ -63,7 +63,7 @@ class Template:
 
 
 def filled(which: str | None, line: str, number: int) -> str:
-    """What stands for the place ``{which}``."""
+    """Return the text for the placeholder ``{which}``."""
     if which is None:
         return line
     if which == "#":
