@@ -6,7 +6,9 @@ When to start a worker, and whether to replace one that ended, its owner decides
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
@@ -28,11 +30,16 @@ class WorkerPool(Generic[K]):
         self._processes[key] = process
 
     def take_ended(self) -> dict[K, int]:
-        """Forget the processes that ended; returns the exit code of each, by key."""
+        """Forget the processes that ended; returns the exit code of each, by key: 0 where another part of the program
+        (a handler of SIGCHLD) took it."""
         codes = {key: process.exitcode for key, process in self._processes.items()}
         ended = {key: code for key, code in codes.items() if code is not None}
+        gone = wait([self._processes[key].sentinel for key in codes.keys() - ended.keys()], 0)
+        for key in codes.keys() - ended.keys() if gone else ():
+            if self._processes[key].sentinel in gone:
+                ended[key] = self._processes[key].exitcode or 0
         for key in ended:
-            self._processes.pop(key).close()
+            _close(self._processes.pop(key))
         return ended
 
     def terminate(self) -> None:
@@ -53,7 +60,7 @@ class WorkerPool(Generic[K]):
             process.kill()
         for process in self._processes.values():
             process.join()
-            process.close()
+            _close(process)
         self._processes.clear()
 
     def pids(self) -> list[int]:
@@ -62,3 +69,14 @@ class WorkerPool(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._processes)
+
+
+def _close(process: BaseProcess) -> None:
+    """Close an ended process.
+
+    Another thread that starts or lists processes, or a handler of SIGCHLD, may have reaped the child just before.
+    `multiprocessing` then takes it for a running one, for a moment or for ever, and does not close it: the collector
+    will.
+    """
+    with contextlib.suppress(ValueError):
+        process.close()
