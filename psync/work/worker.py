@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from types import FrameType
 
-from psync.engine.system import fork_hooks
+from psync.engine.system import fork_hooks, process_identity
 from psync.errors import QueueClosed, StaleClaim, WaitTimeout
 from psync.sync.queue.task import Task
 from psync.sync.queue.work_queue import WorkQueue, internals_of
@@ -129,7 +129,14 @@ class Listening:
     """
 
     def __init__(self, numbers: Iterable[int], stop: Callable[[], object]) -> None:
+        me = process_identity.this_pid()
+
         def told(number: int, frame: FrameType | None) -> None:
+            if process_identity.this_pid() != me:
+                # a child that was forked a moment ago and has not come to `after_fork`: the signal is not the worker's
+                self.close()
+                signal.raise_signal(number)
+                return
             stop()
 
         self._before = {number: signal.signal(number, told) or signal.SIG_DFL for number in numbers}

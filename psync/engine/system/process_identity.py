@@ -12,6 +12,9 @@ import os
 
 from psync.engine.contract.values import Alive, Identity, Usage
 
+this_pid = os.getpid
+"""Return this process's id."""
+
 
 @functools.cache
 def boot_id() -> str:
