@@ -72,7 +72,11 @@ FREE = {"os.PathLike", "os.fspath", "pathlib.PurePath", "pathlib.PurePosixPath"}
 UNREADABLE = {"__import__", "importlib.import_module", "import_module"}
 """Ways to import that this test can't follow. Only the files in `TABLES` may use them."""
 
-TABLES = {"psync/__init__.py": "_NAMES", "psync/cli/main.py": "COMMANDS"}
+TABLES = {
+    "psync/__init__.py": "_NAMES",
+    "psync/cli/main.py": "COMMANDS",
+    "psync/engine/system/fork_hooks.py": "_deferred",
+}
 """The files that import modules by name, each from the table that it has: tests check the tables."""
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from psync.engine import is_address, open_engine
+from psync.engine.system import fork_hooks
 from psync.errors import ClassRefused, CorruptValue, kept_at
 from psync.store.cache import Cache
 from psync.store.codec import codec_of
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from psync.engine.contract.values import Cell
     from psync.store.category import Category
     from psync.store.link import PickleShareLink
+
+fork_hooks.load_before_forks(
+    "psync.store.category", "psync.store.glob", "psync.store.link", "psync.store.views", "psync.store.waiting"
+)
 
 D = TypeVar("D")
 

@@ -1,11 +1,16 @@
 """Fork hooks: tell each object with locks, descriptors or an owner that it is in a forked child now.
 
-A child owns and holds nothing of its parent's, and keeps none of it alive.
+A child owns and holds nothing of its parent's, and keeps none of it alive. A module that another thread was loading at
+the fork would be half loaded in the child for ever, and an import of it would wait for ever. So before a process with
+threads forks, psync's modules are loaded to their end, those included that are else loaded when they are first needed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import sys
 import threading
 import weakref
 from typing import Protocol
@@ -28,10 +33,38 @@ def remember(one: Forked) -> None:
     _concerned.add(one)
 
 
+_deferred: list[str] = []
+
+
+def load_before_forks(*modules: str) -> None:
+    """Load `modules`, which functions import when they are first needed, before a process with threads forks."""
+    _deferred.extend(modules)
+
+
+def _before() -> None:
+    if threading.active_count() > 1:  # a single thread loads nothing while it forks
+        _load()
+    put_off.acquire()
+
+
+def _load() -> None:
+    """Load what is deferred, and wait for other threads that are loading modules of psync's."""
+    deferred = _deferred[:]
+    half_loaded = [
+        name
+        for name, module in list(sys.modules.items())
+        if name.startswith("psync.") and getattr(module.__spec__, "_initializing", False)
+    ]
+    for name in [*deferred, *half_loaded]:
+        with contextlib.suppress(Exception):  # no descriptor is free, say: as if it were not needed
+            importlib.import_module(name)
+    del _deferred[: len(deferred)]
+
+
 def _in_child() -> None:
     put_off.release()
     for one in list(_concerned):
         one.after_fork()
 
 
-os.register_at_fork(before=put_off.acquire, after_in_parent=put_off.release, after_in_child=_in_child)
+os.register_at_fork(before=_before, after_in_parent=put_off.release, after_in_child=_in_child)
