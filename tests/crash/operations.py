@@ -167,11 +167,15 @@ def jobs(db: Any) -> WorkQueue:
     return WorkQueue(db, "jobs")
 
 
-def drained(db: Any) -> Any:
-    """All that can be had from the queue: jobs with their attempts, the results so far, and the dead."""
+def drained(db: Any, *, spare: int = 0) -> Any:
+    """All that can be had from the queue: jobs with their attempts, the results so far, and the dead.
+
+    `spare`: so many records at most were said to wait, and are thrown away when they are claimed.
+    """
     work = jobs(db)
     results = [work.results.get(id, timeout=0) for id in work.results.addresses()]
     dead = sorted(str(task.value) for task in work.dead())
+    counted = work.statistics().waiting
     waiting = []
     with contextlib.suppress(queue.Empty, QueueClosed):
         while True:
@@ -179,7 +183,11 @@ def drained(db: Any) -> Any:
             waiting.append((str(task.value)[:20], task.attempt))
             task.done()
     assert work.empty(), f"{work!r} is not empty although nothing can be had"
+    assert len(waiting) <= counted <= len(waiting) + spare, f"{counted} were said to wait, not {len(waiting)}"
     return [job for job in waiting if job[0] != PROBE], sorted(results), dead
+
+
+drained_with_spare = functools.partial(drained, spare=1)
 
 
 def use_queue(db: Any) -> None:
@@ -225,7 +233,13 @@ QUEUE = [
     queued("put", lambda work: work.put("third")),
     queued("put of a big job", lambda work: work.put(text("b", 9000))),
     queued("put_many", lambda work: work.put_many([text(letter, 1500) for letter in "abcdef"])),
-    queued("put with an id, twice", lambda work: work.put("named", id="name"), use=_again, silent=True),
+    queued(
+        "put with an id, twice",
+        lambda work: work.put("named", id="name"),
+        use=_again,
+        silent=True,
+        look=drained_with_spare,
+    ),
     queued("get", lambda work: work.get(block=False), says=""),  # an error may be about this process as an owner
     queued("get of a job with an id", lambda work: work.get(block=False), prepare=_named, says=""),
     queued("done", _done, _first),
@@ -235,10 +249,13 @@ QUEUE = [
 ]
 
 
-def with_the_rest(db: Any) -> Any:
+def with_the_rest(db: Any, *, spare: int = 0) -> Any:
     """What `drained` shows, and what is not to be had now."""
     work = jobs(db)
-    return drained(db), work.statistics().delayed, work.closed
+    return drained(db, spare=spare), work.statistics().delayed, work.closed
+
+
+all_with_spare = functools.partial(with_the_rest, spare=1)
 
 
 def use_behind(db: Any) -> None:
@@ -285,8 +302,13 @@ RARE = [
     rare("get_many", lambda work: work.get_many(2, block=False), silent=True, says=""),
     rare("touch of a lease", lambda task: task.touch(), _first_leased, silent=True),
     rare("done with a lease", lambda task: task.done("answer"), _first_leased),
-    rare("revive of a job with an id", lambda work: work.revive(["name"]), prepare=_two_dead),
-    rare("revive", lambda work: work.revive(["#40"]), prepare=_two_dead),
+    rare(
+        "revive of a job with an id",
+        lambda work: work.revive(["name"]),
+        prepare=_two_dead,
+        look=all_with_spare,
+    ),
+    rare("revive", lambda work: work.revive(["#40"]), prepare=_two_dead, look=all_with_spare),
     rare("close", lambda work: work.close()),
 ]
 

@@ -131,6 +131,48 @@ class Claimer:
         front.passed, front.skipped, front.delayed_passed = counts
         return True
 
+    @wrap_errors
+    def claims(self) -> list[Record]:
+        """Every claimed record. Moves the cursors over records that a killed claimer claimed and could not count."""
+        front = self._front.enter()
+        changed = True
+        try:
+            end, base = self._state.read_reach()
+            found = []
+            changed = self._pass_requeued(front, end, base)
+            for position, state, size in self._segments.scan(front.low, end, base, front.head):
+                if position >= front.head:
+                    if state is _WAITING:
+                        break  # no claimer was ever further than this
+                    self._pass(front, self._segments.status(position, base), requeued=False)
+                    front.head = position + size
+                    front.passed += 1
+                    changed = True
+                if state is _CLAIMED:
+                    record = self._segments.read(position, base)
+                    if record is not None:
+                        found.append(record)
+            if changed and self._state.writable:
+                self._front.save()
+                changed = False
+            return found
+        finally:
+            if changed:
+                self._front.spoil()
+            self._front.leave()
+
+    def _pass_requeued(self, front: Front, end: int, base: int) -> bool:
+        """Move the requeue cursor over entries that lead to nothing to claim; returns whether it moved."""
+        begun = front.requeue_head
+        while front.requeue_head < front.requeue_end:
+            position = self._state.requeued.get(front.requeue_head)
+            status = self._segments.status(position, base) if position < end else None
+            if status is not None and status.state is _WAITING:
+                break
+            self._pass(front, status, requeued=True)
+            front.requeue_head += 1
+        return front.requeue_head != begun
+
     def _give_back(self, front: Front, taken: list[Record]) -> None:
         """Make the records of a `take` that failed WAITING again, with the attempts that they had."""
         for position, status, _ in reversed(taken):

@@ -1,4 +1,4 @@
-"""Inspect: read one record, list the claimed, delayed or unfinished ones, and count.
+"""Inspect: read one record, list the delayed or unfinished ones, and count.
 
 A reader locks ``front``, or reads it twice, so that it sees the log at one moment. It changes only entries of position
 files, and it removes segments in which all records are final; a read-only log changes nothing.
@@ -14,7 +14,7 @@ from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors
 from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable
 
-_WAITING, _CLAIMED, _, _, _DELAYED = State
+_DELAYED = State.DELAYED
 MAX_RECORDS_IN_MEMORY = 500
 """Records that `unfinished` reads at a time."""
 MAX_STALE_ENTRIES = 64
@@ -50,23 +50,6 @@ class Inspector:
     @wrap_errors
     def lost(self, position: int) -> bool:
         return self._state.lost.has(position)
-
-    @wrap_errors
-    def claims(self) -> list[Record]:
-        front = self._front.enter()
-        try:
-            end, base = self._state.read_reach()
-            found = []
-            for position, state, _ in self._segments.scan(front.low, end, base, front.head):
-                if state is _CLAIMED:
-                    record = self._segments.read(position, base)
-                    if record is not None:
-                        found.append(record)
-                elif state is _WAITING and position >= front.head:
-                    break  # no claimer was ever further than this
-            return found
-        finally:
-            self._front.leave()
 
     def unfinished(self) -> Iterator[Record]:
         begin: int | None = 0

@@ -109,11 +109,10 @@ class DirectoryLog(Log):
         inspector = Inspector(state, repair)
         self.append, self.begin, self.seal = appender.append, appender.begin, appender.seal
         self.take = claimer.take if state.local else NfsClaimer(state, repair, claimer).take
-        self.note = claimer.note
+        self.note, self.claims = claimer.note, claimer.claims
         self.settle, self._settle_claims = settler.settle, settler.settle_claims
         self.read, self.lost, self.counts = inspector.read, inspector.lost, inspector.counts
-        self.claims, self.delayed = inspector.claims, inspector.delayed
-        self.unfinished, self.finished = inspector.unfinished, inspector.finished
+        self.delayed, self.unfinished, self.finished = inspector.delayed, inspector.unfinished, inspector.finished
         self.held = recovery.locked
         self.change_tokens = NfsChangeTokens(state).tokens
         self.close_if_idle, self.after_fork = state.close_if_idle, state.after_fork
