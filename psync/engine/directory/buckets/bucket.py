@@ -171,8 +171,7 @@ class DirectoryBucket(BucketFile):
 
     def _drop(self, file: OpenBucket) -> None:
         """While locked: remove the file."""
-        if self._fs.remove(self._path, file.fd):
-            self._fs.invalidate_replaced(file.fd)
+        self._fs.remove(self._path, file.fd)
 
     def _sync(self, file: OpenBucket) -> None:
         try:

@@ -235,14 +235,7 @@ class Cells:
                 self._trust.check_file(path, status)
                 cell = examine(_content(fd, status.st_size), ())
                 before(cell)
-            alone = self._fs.remove(path, fd)
-            try:
-                self._fs.renamed(path)
-            except BaseException:
-                self._fs.bring_back(path, fd)
-                raise
-            if alone:
-                self._fs.invalidate_replaced(fd)
+            self._fs.remove(path, fd, lasting=True)
         finally:
             let_go(fd)
         return cell
@@ -317,8 +310,7 @@ class Cells:
                 raise
             copy.link(refuge)
             self._fs.secure(refuge)
-            if self._fs.remove(path, fd):
-                self._fs.invalidate_replaced(fd)
+            self._fs.remove(path, fd)
             return True
         finally:
             let_go(fd)

@@ -29,7 +29,7 @@ from psync.engine.contract.values import Cell, Version
 from psync.engine.directory.cells.local import MAX_IN_PLACE_BYTES, Cells, examine
 from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.nfs_files import NfsFiles
-from psync.engine.directory.fs.nfs_lookup import status_now
+from psync.engine.directory.fs.nfs_lookup import check_lock, status_now
 from psync.engine.directory.fs.permissions import not_a_file
 from psync.engine.directory.fs.syscalls import (
     CHANGE,
@@ -230,7 +230,7 @@ class NetworkCells(Cells):
         return True
 
     def _link_to_free(self, path: str, new: str, old: int) -> None:
-        self._fs.check_lock(old)
+        check_lock(old)
         # EEXIST because of its own first request, whose reply was lost, is no failure
         if not link(path, new) and (path == new or not self._lookups.leads_to(new, os.fstat(old), sure=True)):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
