@@ -17,9 +17,9 @@ import os
 from collections.abc import Iterator
 
 from psync.engine.contract.bucket import HeldBucket, Position, Tail
-from psync.engine.directory.buckets.file import LARGE_BYTES, PICKLE_START, BucketFile, Foreign, OpenBucket
+from psync.engine.directory.buckets.file import BucketFile, Foreign, OpenBucket
 from psync.engine.directory.fs.errors import translate_os_error
-from psync.engine.directory.fs.syscalls import read_all, remove_empty, write_all
+from psync.engine.directory.fs.syscalls import is_no_pickle, read_all, remove_empty, write_all
 from psync.engine.encoding import pickle_scan
 from psync.engine.encoding.framing import End, Unreadable, committed, extension, is_bucket, unframe, whole_bucket
 
@@ -93,7 +93,7 @@ class DirectoryBucket(BucketFile):
         try:
             return self._tail(file, size, since)
         except Unreadable:
-            if size >= LARGE_BYTES and os.pread(file.fd, 1, 0) != PICKLE_START:
+            if is_no_pickle(file.fd, size):
                 raise
             data = read_all(file.fd, size)
             if not is_bucket(data):

@@ -16,13 +16,11 @@ from psync.engine.contract.bucket import Bucket
 from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.syscalls import CHANGE, READ, let_go, read_all
+from psync.engine.directory.fs.syscalls import CHANGE, READ, is_no_pickle, let_go, read_all
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
 from psync.errors import CorruptValue
 
-LARGE_BYTES, PICKLE_START = 1 << 16, b"\x80"
-"""Of a file this large the first byte is read alone: if it does not begin a pickle, the rest is not read."""
 _opened = itertools.count(1)
 
 
@@ -50,7 +48,7 @@ class OpenBucket:
         """The items behind `since` (None: all) and where they end. Raises `Unreadable`, or `Foreign`."""
         if since is not None:
             return follow(read_all(self.fd, size - since.end + 1, since.end - 1), since)
-        if size >= LARGE_BYTES and os.pread(self.fd, 1, 0) != PICKLE_START:
+        if is_no_pickle(self.fd, size):
             raise Unreadable("not a pickle")
         data = read_all(self.fd, size)
         if not is_bucket(data):
