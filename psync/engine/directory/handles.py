@@ -78,7 +78,7 @@ class HandleCache:
                 self._fs,
                 changed=functools.partial(self._wake.notify_slot, slot_of(name)),
                 damaged=self._damaged,
-                transactions=self.transactions,
+                commit_byte_for=self.transactions.commit_byte_for,
                 descriptors=self._descriptors,
             )
             bucket = self._buckets.setdefault(name, bucket)

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 
 from psync.engine.contract.bucket import Bucket
-from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.syscalls import CHANGE, READ, is_no_pickle, let_go, read_all
+from psync.engine.directory.fs.syscalls import CHANGE, READ, hand_over, is_no_pickle, let_go, read_all
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
 from psync.errors import CorruptValue
 
+CommitByteFor = Callable[[str, bytes, End], bytes | None]
+"""See `MultiAppend.commit_byte_for`."""
 _opened = itertools.count(1)
 
 
@@ -68,7 +69,7 @@ class BucketFile(Bucket):
         *,
         changed: Callable[[], None],
         damaged: Callable[[str, str], CorruptValue],
-        transactions: MultiAppend,
+        commit_byte_for: CommitByteFor,
         descriptors: DescriptorCache,
     ) -> None:
         self._name = name
@@ -76,7 +77,7 @@ class BucketFile(Bucket):
         self._damaged = damaged
         self._fs = fs
         self._changed = changed
-        self._transactions = transactions
+        self._commit_byte_for = commit_byte_for
         self._descriptors = descriptors
         self._open: OpenBucket | None = None
         self._threads = threading.Lock()  # flock does not tell threads apart that share a descriptor
@@ -127,12 +128,7 @@ class BucketFile(Bucket):
         if attached is None:
             return None
         fd, status = attached
-        try:
-            self._fs.trust.check_open(self._path, status)
-        except BaseException:
-            os.close(fd)
-            raise
-        self._open = file = OpenBucket(fd, refusal)
+        self._open = file = OpenBucket(self._fs.trust.checked(fd, self._path, status), refusal)
         self._descriptors.opened(self)
         return file, status
 
@@ -204,6 +200,6 @@ class BucketFile(Bucket):
         """While locked: put a new, locked file at the name; a waiter for the old one's lock finds that one dead."""
         new = self._fs.replace(self._path, file.fd, data, durable=durable)
         # before the old one is closed, because a signal's handler may raise there
-        self._open = opened = OpenBucket(new.keep())
+        self._open = opened = OpenBucket(hand_over(new.fd))
         let_go(file.fd)
         return opened

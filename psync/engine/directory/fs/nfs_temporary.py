@@ -19,14 +19,7 @@ class NfsTemporary(Temporary):
     """`at`: the name to use instead of a random one. Others may use it too: FileExistsError if somebody does."""
 
     def __init__(
-        self,
-        folder: str,
-        data: bytes | Parts,
-        lookups: Lookups,
-        *,
-        sync: bool,
-        access: Access,
-        at: str | None = None,
+        self, folder: str, data: bytes | Parts, lookups: Lookups, *, sync: bool, access: Access, at: str | None = None
     ) -> None:
         self._lookups = lookups
         self._at = at

@@ -193,10 +193,10 @@ class Permissions:
             remedy = f"cp -p '{path}' '{path}.new' && mv '{path}.new' '{path}', while nobody uses it"
             raise PermissionProblem(path, reason, remedy).error()
 
-    def checked(self, fd: int, path: str) -> int:
+    def checked(self, fd: int, path: str, status: os.stat_result | None = None) -> int:
         """`fd`, after `check_open` of its file; it is closed if that raises."""
         try:
-            self.check_open(path, os.fstat(fd))
+            self.check_open(path, status or os.fstat(fd))
         except BaseException:
             os.close(fd)
             raise

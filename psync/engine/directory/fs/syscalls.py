@@ -91,7 +91,7 @@ def lock(fd: int, how: int = fcntl.LOCK_EX) -> None:
 
 
 def hand_over(fd: int) -> int:
-    """`fd` stays locked, and its new holder gives it up in a forked child."""
+    """`fd` stays locked; its new holder releases it, and gives it up in a forked child."""
     _locked.fds.discard(fd)
     return fd
 
