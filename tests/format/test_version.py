@@ -290,7 +290,7 @@ def test_a_disk_without_room_for_it_keeps_nobody_from_his_values(root: Path, mon
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("psync.engine.directory.fs.local_files.LocalFiles.make", full)
+        patch.setattr("psync.engine.directory.fs.atomic.AtomicFiles.make", full)
         engine = DirectoryEngine(root)
     assert engine.read("a") is not None and not (root / FILE).exists()
     engine.close()

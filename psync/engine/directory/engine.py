@@ -24,7 +24,6 @@ from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities, probe_capabilities
 from psync.engine.directory.fs.errors import loading, translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.local_files import LocalFiles
 from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
 from psync.engine.directory.handles import HandleCache, MutexCache
@@ -339,7 +338,7 @@ def layout_of(root: str | os.PathLike[str], trust_group: bool) -> Layout:
 
 
 def files_of(layout: Layout, can: Capabilities, durability: Durability, *, reading: bool = False) -> AtomicFiles:
-    kind: type[LocalFiles | NfsFiles] = LocalFiles
+    kind: type[AtomicFiles] = AtomicFiles
     if can.network:
         from psync.engine.directory.fs.nfs_files import NfsFiles
 

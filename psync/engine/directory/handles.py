@@ -78,7 +78,7 @@ class HandleCache:
                 self._fs,
                 changed=functools.partial(self._wake.notify_slot, slot_of(name)),
                 damaged=self._damaged,
-                transactions=self.transactions,
+                commit_byte_for=self.transactions.commit_byte_for,
                 descriptors=self._descriptors,
             )
             bucket = self._buckets.setdefault(name, bucket)
@@ -141,14 +141,14 @@ class HandleCache:
         A name that is only announced belongs to the log or the register whose name it begins with. A log's change may
         also show in the registers and logs below its name.
         """
-        shared = self._fs.shared
-        if shared is None:
+        lookups = self._fs.lookups
+        if lookups is None:
             return
         from psync.engine.directory.notify.nfs_poll import ChangeToken
 
         if name in self._buckets or not name.startswith(f"{OWN}/"):
             path = self._layout.path(name)
-            yield ChangeToken(name, lambda asked: shared.lookups.status(path, asked), exact=False)
+            yield ChangeToken(name, lambda asked: lookups.status(path, asked), exact=False)
             return
         known = name in self._logs or name in self._registers
         owner, part = (name, "") if known else name.rpartition("/")[::2]

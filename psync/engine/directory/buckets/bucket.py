@@ -17,13 +17,15 @@ import os
 from collections.abc import Iterator
 
 from psync.engine.contract.bucket import HeldBucket, Position, Tail
-from psync.engine.directory.buckets.file import LARGE_BYTES, PICKLE_START, BucketFile, Foreign, OpenBucket
+from psync.engine.directory.buckets.file import BucketFile, Foreign, OpenBucket
 from psync.engine.directory.fs.errors import translate_os_error
-from psync.engine.directory.fs.syscalls import read_all, remove_empty, write_all
+from psync.engine.directory.fs.syscalls import is_no_pickle, read_all, remove_empty, write_all
 from psync.engine.encoding import pickle_scan
 from psync.engine.encoding.framing import End, Unreadable, committed, extension, is_bucket, unframe, whole_bucket
 
 PAGE = 4096
+Prepared = tuple[int, int, int]
+"""Where a bucket ended, its checksum up to there, and the byte that commits what was written behind."""
 
 
 class DirectoryBucket(BucketFile):
@@ -41,12 +43,11 @@ class DirectoryBucket(BucketFile):
                 file, status = attached
                 try:
                     return self._tail(file, status.st_size, since)
-                except Unreadable:
-                    return self._tail_locked(since)
-                except OSError as error:
-                    if error.errno != errno.ESTALE:
+                except (Unreadable, OSError) as error:
+                    # NFS says ESTALE if another host removed the file between two of these requests
+                    if isinstance(error, OSError) and error.errno != errno.ESTALE:
                         raise
-                    return self._tail_locked(since)  # NFS: another host removed the file between two of these requests
+                    return self._tail_locked(since)
         except IsADirectoryError:
             return None
         except OSError as error:
@@ -93,13 +94,13 @@ class DirectoryBucket(BucketFile):
         try:
             return self._tail(file, size, since)
         except Unreadable:
-            if size >= LARGE_BYTES and os.pread(file.fd, 1, 0) != PICKLE_START:
+            if is_no_pickle(file.fd, size):
                 raise
             data = read_all(file.fd, size)
             if not is_bucket(data):
                 raise
             end = committed(data)
-            commit_byte = self._transactions.commit_byte_for(self._name, data, end)
+            commit_byte = self._commit_byte_for(self._name, data, end)
             if commit_byte is None or file.refusal is not None:
                 size = end.end
                 if file.refusal is None:
@@ -146,10 +147,9 @@ class DirectoryBucket(BucketFile):
             raise file.refusal
         known = file.known
         if known is None or known.end != size:
-            if self._settled_tail(file, size, known and Position(file.identity, *known)).foreign:
+            known = self._settled_end(file, size)
+            if known is None:
                 return False
-            known = file.known
-            assert known is not None
         tail, end = extension(ops, known)
         at = known.end - 1
         try:
@@ -157,10 +157,9 @@ class DirectoryBucket(BucketFile):
                 if os.pwrite(file.fd, tail, at) != len(tail):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             else:
-                write_all(file.fd, tail[1:], known.end)
-                if self._fs.sync_file:
-                    self._sync(file)
-                os.pwrite(file.fd, tail[:1], at)
+                # the tail first, and on the disk: no reader takes it for the bucket's before the STOP byte is replaced
+                self._write_tail(file, tail, known)
+                os.pwrite(file.fd, tail[:1], at)  # decides
                 if self._fs.sync_name:
                     self._sync(file)
         except BaseException:
@@ -169,10 +168,20 @@ class DirectoryBucket(BucketFile):
         file.known = end
         return True
 
+    def _settled_end(self, file: OpenBucket, size: int) -> End | None:
+        """While locked: where the bucket ends; None if the file is not a bucket."""
+        tail = self._settled_tail(file, size, file.known and Position(file.identity, *file.known))
+        return None if tail.foreign else file.known
+
+    def _write_tail(self, file: OpenBucket, tail: bytes, known: End) -> None:
+        """Write a tail without the byte that commits it."""
+        write_all(file.fd, tail[1:], known.end)
+        if self._fs.sync_file:
+            self._sync(file)
+
     def _drop(self, file: OpenBucket) -> None:
         """While locked: remove the file."""
-        if self._fs.remove(self._path, file.fd):
-            self._fs.invalidate_replaced(file.fd)
+        self._fs.remove(self._path, file.fd)
 
     def _sync(self, file: OpenBucket) -> None:
         try:
@@ -190,7 +199,7 @@ class DirectoryBucket(BucketFile):
         os.pwrite(file.fd, b".", known.end - 1)
         os.ftruncate(file.fd, known.end)
 
-    # -- in a transaction (see `MultiAppend`) -------------------------------------------------
+    # -- in a transaction (see `MultiAppend`) --------------------------------------------------------
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -204,28 +213,25 @@ class DirectoryBucket(BucketFile):
                 self._unlock(attached[0])
         self._changed()
 
-    def prepare(self, ops: bytes) -> tuple[int, int, int]:
-        """Write the tail, but not the commit byte; returns where the bucket ends, its checksum, and the commit byte."""
+    def prepare(self, ops: bytes) -> Prepared:
+        """Append `ops`, but do not write the byte that commits them."""
         file = self._open
         assert file is not None
         if file.refusal is not None:
             raise file.refusal
-        size = os.fstat(file.fd).st_size
-        if self._settled_tail(file, size, file.known and Position(file.identity, *file.known)).foreign:
+        known = self._settled_end(file, os.fstat(file.fd).st_size)
+        if known is None:
             raise ValueError(f"{self._name!r} is a foreign pickle, which can't be extended: replace it")
-        known = file.known
-        assert known is not None
         tail, _ = extension(ops, known)
         try:
-            write_all(file.fd, tail[1:], known.end)
-            if self._fs.sync_file:
-                self._sync(file)
+            self._write_tail(file, tail, known)
         except BaseException:
             self._undo(file, known)
             raise
         return known.end, known.check, tail[0]
 
-    def commit(self, prepared: tuple[int, int, int]) -> None:
+    def commit(self, prepared: Prepared) -> None:
+        """Write that byte: readers see the append from now on."""
         file = self._open
         assert file is not None
         os.pwrite(file.fd, bytes((prepared[2],)), prepared[0] - 1)
@@ -233,9 +239,12 @@ class DirectoryBucket(BucketFile):
             self._sync(file)
 
     def abandon(self) -> None:
+        """Cut off what was prepared."""
         file = self._open
         if file is not None and file.known is not None:
             self._undo(file, file.known)
+
+    # -- held ----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def held(self) -> Iterator[HeldBucket | None]:
@@ -253,11 +262,9 @@ class DirectoryBucket(BucketFile):
                         self._unlock(self._open)
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
-        except HeldUnreadable as error:
-            if error.bucket is not self:
-                raise  # it is another held bucket's error, which its own block reports after this one is released
-            raise self._damaged(self._name, str(error)) from error
         except Unreadable as error:
+            if isinstance(error, HeldUnreadable) and error.bucket is not self:
+                raise  # it is another held bucket's error, which its own block reports after this one is released
             raise self._damaged(self._name, str(error)) from error
         if held.changed:
             self._changed()
@@ -269,7 +276,7 @@ def _identity_of_foreign(file: OpenBucket) -> tuple[int, ...]:
     return *file.identity, status.st_ctime_ns, status.st_size
 
 
-class HeldUnreadable(Exception):
+class HeldUnreadable(Unreadable):
     """A held bucket fails its check. It is reported when the bucket is released: quarantining it takes its lock."""
 
     def __init__(self, bucket: DirectoryBucket, reason: str) -> None:

@@ -13,16 +13,15 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 
 from psync.engine.contract.bucket import Bucket
-from psync.engine.directory.buckets.transaction import MultiAppend
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.syscalls import CHANGE, READ, let_go, read_all
+from psync.engine.directory.fs.syscalls import CHANGE, READ, hand_over, is_no_pickle, let_go, read_all
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
 from psync.errors import CorruptValue
 
-LARGE_BYTES, PICKLE_START = 1 << 16, b"\x80"
-"""Of a file this large the first byte is read alone: if it does not begin a pickle, the rest is not read."""
+CommitByteFor = Callable[[str, bytes, End], bytes | None]
+"""See `MultiAppend.commit_byte_for`."""
 _opened = itertools.count(1)
 
 
@@ -50,7 +49,7 @@ class OpenBucket:
         """The items behind `since` (None: all) and where they end. Raises `Unreadable`, or `Foreign`."""
         if since is not None:
             return follow(read_all(self.fd, size - since.end + 1, since.end - 1), since)
-        if size >= LARGE_BYTES and os.pread(self.fd, 1, 0) != PICKLE_START:
+        if is_no_pickle(self.fd, size):
             raise Unreadable("not a pickle")
         data = read_all(self.fd, size)
         if not is_bucket(data):
@@ -70,7 +69,7 @@ class BucketFile(Bucket):
         *,
         changed: Callable[[], None],
         damaged: Callable[[str, str], CorruptValue],
-        transactions: MultiAppend,
+        commit_byte_for: CommitByteFor,
         descriptors: DescriptorCache,
     ) -> None:
         self._name = name
@@ -78,7 +77,7 @@ class BucketFile(Bucket):
         self._damaged = damaged
         self._fs = fs
         self._changed = changed
-        self._transactions = transactions
+        self._commit_byte_for = commit_byte_for
         self._descriptors = descriptors
         self._open: OpenBucket | None = None
         self._threads = threading.Lock()  # flock does not tell threads apart that share a descriptor
@@ -129,12 +128,7 @@ class BucketFile(Bucket):
         if attached is None:
             return None
         fd, status = attached
-        try:
-            self._fs.trust.check_open(self._path, status)
-        except BaseException:
-            os.close(fd)
-            raise
-        self._open = file = OpenBucket(fd, refusal)
+        self._open = file = OpenBucket(self._fs.trust.checked(fd, self._path, status), refusal)
         self._descriptors.opened(self)
         return file, status
 
@@ -206,6 +200,6 @@ class BucketFile(Bucket):
         """While locked: put a new, locked file at the name; a waiter for the old one's lock finds that one dead."""
         new = self._fs.replace(self._path, file.fd, data, durable=durable)
         # before the old one is closed, because a signal's handler may raise there
-        self._open = opened = OpenBucket(new.keep())
+        self._open = opened = OpenBucket(hand_over(new.fd))
         let_go(file.fd)
         return opened

@@ -16,44 +16,18 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from typing import Protocol
 
+from psync.engine.directory.buckets.bucket import DirectoryBucket, Prepared
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.syscalls import (
-    CHANGE,
-    let_go,
-    make_folder,
-    read_all,
-    read_small,
-    remove_quietly,
-)
+from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, read_all, read_small, remove_quietly
 from psync.engine.directory.fs.temporary import Temporary
 from psync.engine.directory.layout import Layout, is_below
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, follow, frame_text, start, unframe_text
 
-Prepared = tuple[int, int, int]
-"""Where a bucket ended, its checksum up to there, and the byte that commits what was written behind."""
 Intent = dict[str, Prepared]
-"""Bucket name -> what `Preparable.prepare` returned."""
+"""Bucket name -> what `DirectoryBucket.prepare` returned."""
 MAX_INTENT_BYTES = 1 << 24
 """An intent record is read up to here."""
-
-
-class Preparable(Protocol):
-    """A bucket, as far as a transaction uses it."""
-
-    def locked(self) -> AbstractContextManager[None]:
-        """Keep everybody else out: for the three others."""
-
-    def prepare(self, ops: bytes) -> Prepared:
-        """Append `ops`, but do not write the byte that commits them."""
-
-    def commit(self, prepared: Prepared) -> None:
-        """Write that byte: readers see the append from now on."""
-
-    def abandon(self) -> None:
-        """Cut off what was prepared."""
 
 
 class MultiAppend:
@@ -63,7 +37,7 @@ class MultiAppend:
         self._layout = layout
         self._fs = fs
 
-    def append_all(self, buckets: Mapping[str, Preparable], ops: Mapping[str, bytes]) -> None:
+    def append_all(self, buckets: Mapping[str, DirectoryBucket], ops: Mapping[str, bytes]) -> None:
         """Append `ops`, by bucket name. A lock, fstat and two writes a bucket, and one small file for all."""
         names = sorted(ops)  # all transactions lock in this order, so that none waits for another in a circle
         with contextlib.ExitStack() as locked:

@@ -14,25 +14,27 @@ last under the lock. A file without a checksum is always read under the lock.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
 import os
-import stat
 from collections.abc import Callable
 
 from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
-from psync.engine.directory.fs.permissions import CHECKED, PLAIN, not_a_file
+from psync.engine.directory.fs.permissions import CHECKED, PLAIN, check_kind
 from psync.engine.directory.fs.syscalls import (
     ATOMIC_WRITE_BYTES,
     CHANGE,
+    LARGE_BYTES,
     MEMORY_BYTES,
+    PICKLE_START,
     READ,
     close,
     copy_data,
-    is_regular,
+    is_no_pickle,
     let_go,
     open_locked,
     read_all,
@@ -46,10 +48,6 @@ from psync.engine.system import clock
 
 MAX_IN_PLACE_BYTES = ATOMIC_WRITE_BYTES - CELL_HEAD
 """Bytes of a pickle that, with its seal, is written in place: a page, which a `pwrite` writes whole or not."""
-LARGE_BYTES = 1 << 16
-"""From this size on the payload is read apart from the head: to cut the head off later is to copy the payload."""
-PICKLE_START = b"\x80"
-"""What every pickle that psync reads begins with (PROTO)."""
 RECENT_NS = 2_000_000_000
 """After this time no writer is still in the middle of its `pwrite`, and no later change gets the same time stamp,
 whatever the clock's tick."""
@@ -73,7 +71,7 @@ class Cells:
     def read(self, path: str, known: Cell | None) -> Cell | None:
         """stat when `known` is current; else open, fstat, pread, close; of what was changed just now also flock, flock.
 
-        What is MUCH takes another pread. So does, once in a while, a change from old files to new ones fstat.
+        What is at least LARGE_BYTES takes another pread. The first new file after old ones takes another fstat.
         """
         try:
             if known is not None:
@@ -85,9 +83,7 @@ class Cells:
                 if cell is not None:
                     return cell
             return self._read_locked(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except IsADirectoryError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def _load(self, fd: int, path: str) -> Cell | None:
@@ -124,46 +120,47 @@ class Cells:
 
     def _read_locked(self, path: str) -> Cell | None:
         """No writer is at work under the lock: a value that fails its checksum now is damaged."""
-        fd = os.open(path, READ)
+        found = self._held_value(path, READ)
+        if found is None:
+            return None
+        fd, status = found
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            status = os.fstat(fd)
             self._trust.check_file(path, status)
-            known = self._can.fine_times or status.st_ctime_ns + RECENT_NS < clock.wall_ns()
-            return examine(_content(fd, status.st_size), self._version(status, known))
+            data = _content(fd, status.st_size)
+            return examine(data, self._version_now(data, status))
         finally:
             let_go(fd)
+
+    def _version_now(self, data: bytes, status: os.stat_result) -> Version:
+        """The version of what was read under the lock."""
+        return self._version(status, self._can.fine_times or status.st_ctime_ns + RECENT_NS < clock.wall_ns())
 
     # -- changing ------------------------------------------------------------------------------------
 
     def write(self, path: str, payload: bytes) -> None:
         """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
-        if not self._in_place or len(payload) > MAX_IN_PLACE_BYTES or may_be_bucket(path):
-            self._write_whole(path, frame_parts(payload))
-            return
-        if not self._trust.private:
-            self._trust.check_folder(path[: path.rindex("/")])
-        data = frame(payload)
-        while True:
+        if self._in_place and len(payload) <= MAX_IN_PLACE_BYTES and not may_be_bucket(path):
+            if not self._trust.private:
+                self._trust.check_folder(path[: path.rindex("/")])
+            data = frame(payload)
             try:
                 fd = os.open(path, CHANGE)
             except FileNotFoundError:
                 if self._fs.make(path, data, replaced=True):
                     return
-                continue
-            try:  # `open_locked` written out: this is the hot path
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                status = os.fstat(fd)
-                if status.st_nlink == 1:
-                    self._put(fd, data, status, path)
-                    return
-            finally:
-                let_go(fd)
-            if status.st_nlink:  # it has another link (a snapshot of somebody's), under which it must not change
-                self._write_whole(path, frame_parts(payload))
-                return
+            else:
+                try:  # `open_locked` written out: this is the hot path
+                    fcntl.flock(fd, fcntl.LOCK_EX)
+                    status = os.fstat(fd)
+                    if status.st_nlink == 1:
+                        self._put(fd, data, status, path)
+                        return
+                finally:
+                    let_go(fd)
+        self._write_locked(path, payload)
 
     def _put(self, fd: int, data: bytes, status: os.stat_result, path: str) -> None:
+        """In place: a reader gets the old value or the new one, as one `pwrite` is whole or not at all."""
         if status.st_mode & CHECKED != PLAIN or status.st_uid != self._me:
             self._trust.check_file(path, status)
         size = len(data)
@@ -175,45 +172,50 @@ class Cells:
             except OSError:
                 pass  # the value says how long it is; what is left behind it means nothing
 
-    def _write_whole(self, path: str, data: Parts) -> None:
+    def _write_locked(self, path: str, payload: bytes) -> None:
+        """Write whatever was at the name, and however long the value is."""
         if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
+        data = _framed(payload)
         while True:
-            old = self._held(path)
-            if old is None:
+            found = self._held(path)
+            if found is None:
                 if self._fs.make(path, data, replaced=True):
                     return
-                continue
+                continue  # another process made one between the two calls
+            fd, status = found
             try:
-                self._replace(path, data, old[0])
+                self._put_or_replace(fd, data, status, path)
                 return
             finally:
-                let_go(old[0])
+                let_go(fd)
 
-    def _held(self, path: str) -> tuple[int, os.stat_result] | None:
+    def _put_or_replace(self, fd: int, data: bytes | Parts, status: os.stat_result, path: str) -> None:
+        """While `fd`, which is at `path`, is locked."""
+        # a file with another link (a snapshot of somebody's) must not change under that
+        if isinstance(data, bytes) and self._in_place and status.st_nlink == 1 and not may_be_bucket(path):
+            self._put(fd, data, status, path)
+        else:
+            let_go(self._fs.replace(path, fd, data).fd)
+
+    def _held(self, path: str, flags: int = CHANGE) -> tuple[int, os.stat_result] | None:
         """See `open_locked`."""
-        return open_locked(path)
+        return open_locked(path, flags)
 
-    def _held_value(self, path: str) -> tuple[int, os.stat_result] | None:
+    def _held_value(self, path: str, flags: int = CHANGE) -> tuple[int, os.stat_result] | None:
         """`_held`, but None for a folder, which is no value."""
         try:
-            return self._held(path)
+            return self._held(path, flags)
         except (NotADirectoryError, IsADirectoryError):
             return None
 
-    def _replace(self, path: str, data: Parts, old: int) -> None:
-        """While `old`, which is at `path`, is locked."""
-        let_go(self._fs.replace(path, old, data).fd)
-
     def create(self, path: str, payload: bytes) -> bool:
+        """lstat when there is such a name; else what a new file takes."""
         try:
-            status = os.stat(path, follow_symlinks=False)
+            status = os.lstat(path)
         except FileNotFoundError:
             return self._fs.make(path, frame(payload), replaced=True)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        if not is_regular(status):
-            raise not_a_file(path, status).error()
+        check_kind(path, status)
         return False
 
     def delete(self, path: str) -> bool:
@@ -235,14 +237,7 @@ class Cells:
                 self._trust.check_file(path, status)
                 cell = examine(_content(fd, status.st_size), ())
                 before(cell)
-            alone = self._fs.remove(path, fd)
-            try:
-                self._fs.renamed(path)
-            except BaseException:
-                self._fs.bring_back(path, fd)
-                raise
-            if alone:
-                self._fs.invalidate_replaced(fd)
+            self._fs.remove(path, fd, lasting=True)
         finally:
             let_go(fd)
         return cell
@@ -257,7 +252,7 @@ class Cells:
                 new = function(None)
                 if new is None or self._fs.make(path, frame(new), replaced=True):
                     return new
-                continue
+                continue  # another process made one while the function ran: call it again with that value
             fd, status = found
             try:
                 self._trust.check_file(path, status)
@@ -265,10 +260,7 @@ class Cells:
                 new = function(old)
                 if new is None or new is old:
                     return old
-                if not self._in_place or len(new) > MAX_IN_PLACE_BYTES or may_be_bucket(path) or status.st_nlink > 1:
-                    self._replace(path, frame_parts(new), fd)
-                else:
-                    self._put(fd, frame(new), status, path)
+                self._put_or_replace(fd, _framed(new), status, path)
                 return new
             finally:
                 let_go(fd)
@@ -280,20 +272,25 @@ class Cells:
         fd, status = found
         try:
             self._trust.check_file(path, status)
-            # synced at every level, because the original is lost
-            copy = self._fs.temporary(read_all(fd, status.st_size), sync=True)
-            try:
-                with_folder(new, lambda: rename_to_free(path, new), self._trust.access)
-            except BaseException:
-                copy.discard()
-                raise
-            # the copy replaces the moved file: a waiter for the old file's lock must find it dead, not at its new name
-            copy.replace(new)
+            self._rename(path, new, fd, status)
         finally:
             let_go(fd)
-        self._fs.renamed(new)
         self._fs.renamed(path)
         return True
+
+    def _rename(self, path: str, new: str, fd: int, status: os.stat_result) -> None:
+        """While `fd`, which is at `path`, is locked. A copy replaces the moved file: a waiter for the old file's lock
+        must find it dead, not at its new name."""
+        # synced at every level, because the original is lost
+        copy = self._fs.temporary(read_all(fd, status.st_size), sync=True)
+        try:
+            # decides: the value is at its new name. Killed before the copy replaces it there, it is the same value
+            with_folder(new, lambda: rename_to_free(path, new), self._trust.access)
+        except BaseException:
+            copy.discard()
+            raise
+        copy.replace(new)
+        self._fs.renamed(new)
 
     def set_aside(self, path: str, refuge: str, seen: Version | None) -> bool:
         """Keep a damaged file's bytes at `refuge` and remove it, unless it reads well now or isn't what was `seen`."""
@@ -302,10 +299,12 @@ class Cells:
             return False
         fd, status = found
         try:
+            data = _content(fd, status.st_size)
             if seen is None:
-                if _is_sound(_content(fd, status.st_size)):
+                with contextlib.suppress(Unreadable):
+                    examine(data, ())
                     return False
-            elif seen and not self._may_be(seen, fd, status):
+            elif seen and seen[0] > 0 and self._version_now(data, status) != seen:
                 return False
             # a copy, because a waiter for the lock of this file must find it dead
             copy = self._fs.temporary(b"", sync=False)
@@ -316,29 +315,21 @@ class Cells:
                 copy.discard()
                 raise
             copy.link(refuge)
-            self._fs.secure(refuge)
-            if self._fs.remove(path, fd):
-                self._fs.invalidate_replaced(fd)
+            self._fs.secure(refuge)  # before the removal: a power cut in between leaves both, never none
+            self._fs.remove(path, fd)
             return True
         finally:
             let_go(fd)
 
-    def _may_be(self, seen: Version, fd: int, status: os.stat_result) -> bool:
-        """Whether the open file, with this status, may be the one that was `seen`."""
-        return seen[0] <= 0 or (status.st_ctime_ns, status.st_size, status.st_ino) == seen
 
-
-def _is_sound(data: bytes) -> bool:
-    try:
-        examine(data, ())
-    except Unreadable:
-        return False
-    return True
+def _framed(payload: bytes) -> bytes | Parts:
+    """A short value as one piece, which a `pwrite` writes; a long one as its parts, which need no copy."""
+    return frame(payload) if len(payload) <= MAX_IN_PLACE_BYTES else frame_parts(payload)
 
 
 def _sealed(fd: int, size: int) -> bytes | None:
     """The payload in an open file; None if no seal fits what was read."""
-    if size >= LARGE_BYTES:
+    if size >= LARGE_BYTES:  # the payload is read apart from the head: to cut the head off later is to copy the payload
         head = os.pread(fd, CELL_HEAD, 0)
         found = header_of(head)
         if found is not None and found.length <= size - CELL_HEAD:
@@ -359,9 +350,7 @@ def _sealed(fd: int, size: int) -> bytes | None:
 
 def _content(fd: int, size: int) -> bytes:
     """All of an open file; of a large one that holds no pickle, not even a damaged one, only the beginning."""
-    if size >= LARGE_BYTES and os.pread(fd, 1, 0) != PICKLE_START:
-        size = LARGE_BYTES
-    return read_all(fd, size)
+    return read_all(fd, LARGE_BYTES if is_no_pickle(fd, size) else size)
 
 
 def _lock_shared(fd: int) -> bool:

@@ -22,15 +22,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 from zlib import crc32
 
 from psync.engine.contract.values import Cell, Version
-from psync.engine.directory.cells.local import MAX_IN_PLACE_BYTES, Cells, examine
+from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.nfs_files import NfsFiles
-from psync.engine.directory.fs.nfs_lookup import status_now
-from psync.engine.directory.fs.permissions import not_a_file
+from psync.engine.directory.fs.nfs_lookup import check_lock, status_now
+from psync.engine.directory.fs.permissions import check_kind
 from psync.engine.directory.fs.syscalls import (
     CHANGE,
     READ,
@@ -42,8 +41,8 @@ from psync.engine.directory.fs.syscalls import (
     read_all,
     with_folder,
 )
-from psync.engine.directory.layout import decided_path, may_be_bucket
-from psync.engine.encoding.framing import CELL_HEAD, Unreadable, frame, frame_parts, header_of, unframe
+from psync.engine.directory.layout import decided_path
+from psync.engine.encoding.framing import CELL_HEAD, Unreadable, frame, header_of, unframe
 
 FIRST_READ_BYTES = 8192
 """Bytes of the first read of a file, before its length is known."""
@@ -56,7 +55,7 @@ class NetworkCells(Cells):
         super().__init__(can, fs)
         self._replacements = fs.replacements
         self._lookups = fs.lookups
-        self._read, self._change = READ | fs.direct, CHANGE | fs.direct
+        self._direct = fs.direct
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -64,7 +63,7 @@ class NetworkCells(Cells):
         """GETATTR, OPEN, READ, CLOSE; what is longer takes more READs."""
         try:
             for _ in range(4):
-                data = self._content(self._replacements.open(path, self._read), path)
+                data = self._content(self._replacements.open(path, READ | self._direct), path)
                 if data is None:
                     continue
                 try:
@@ -84,7 +83,7 @@ class NetworkCells(Cells):
         """The content of an open file, which is closed, or of its successor; None: open the name again."""
         try:
             data = self._bytes(fd, path)
-            successor = None if data else self._replacements.open_successor(path, fd, self._read)
+            successor = None if data else self._replacements.open_successor(path, fd, READ | self._direct)
         finally:
             close(fd)
         if successor is not None:
@@ -112,32 +111,20 @@ class NetworkCells(Cells):
             return b""
         return data
 
-    def _read_locked(self, path: str) -> Cell | None:
-        found = self._held_value(path, self._read)
-        if found is None:
-            return None
-        fd, status = found
-        try:
-            self._trust.check_file(path, status)
-            data = read_all(fd, status.st_size)
-            return examine(data, _version(data))
-        finally:
-            let_go(fd)
-
     # -- changing ------------------------------------------------------------------------------------
 
-    def _held(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:
+    def _held(self, path: str, flags: int = CHANGE) -> tuple[int, os.stat_result] | None:
         """See `open_locked`. Repeated while the name leads to another file each time: then others make progress."""
         led_to = again = 0
         while again < MAX_DEAD_OPENS:
             try:
-                fd = self._replacements.open(path, flags or self._change, sure=False)
+                fd = self._replacements.open(path, flags | self._direct, sure=False)
             except FileNotFoundError:
                 return None
             before = led_to
             try:
                 led_to = os.fstat(fd).st_ino
-                lock(fd, fcntl.LOCK_SH if flags == self._read else fcntl.LOCK_EX)
+                lock(fd, fcntl.LOCK_SH if flags == READ else fcntl.LOCK_EX)
                 status = self._lookups.is_live(path, fd)
                 if status is not None:
                     if not is_regular(status):
@@ -159,35 +146,9 @@ class NetworkCells(Cells):
             again = again + 1 if led_to == before else 0
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
-    def _held_value(self, path: str, flags: int = 0) -> tuple[int, os.stat_result] | None:
-        try:
-            return self._held(path, flags)
-        except (NotADirectoryError, IsADirectoryError):
-            return None
-
     def write(self, path: str, payload: bytes) -> None:
         """OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE in place."""
-        if not self._in_place or len(payload) > MAX_IN_PLACE_BYTES or may_be_bucket(path):
-            self._write_whole(path, frame_parts(payload))
-            return
-        if not self._trust.private:
-            self._trust.check_folder(os.path.dirname(path))
-        data = frame(payload)
-        while True:
-            found = self._held(path)
-            if found is None:
-                if self._fs.make(path, data, replaced=True):
-                    return
-                continue
-            fd, status = found
-            try:
-                if status.st_nlink == 1:
-                    self._put(fd, data, status, path)
-                else:  # it has another link (a snapshot of somebody's), under which it must not change
-                    self._replace(path, frame_parts(payload), fd)
-                return
-            finally:
-                let_go(fd)
+        self._write_locked(path, payload)
 
     def create(self, path: str, payload: bytes) -> bool:
         """GETATTR, LOOKUP when there is such a name; else what a new file takes."""
@@ -200,10 +161,7 @@ class NetworkCells(Cells):
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
                     raise
             else:
-                if stat.S_ISDIR(status.st_mode):
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-                if not is_regular(status):
-                    raise not_a_file(path, status).error()
+                check_kind(path, status)
                 return False
             if os.path.lexists(decided_path(path)) and self._replacements.finish(path):
                 return False
@@ -211,26 +169,15 @@ class NetworkCells(Cells):
             if self._fs.make(path, data, replaced=True):
                 return True
 
-    def move(self, path: str, new: str) -> bool:
+    def _rename(self, path: str, new: str, fd: int, status: os.stat_result) -> None:
         """Link and unlink: NFS knows no rename that never replaces. Killed in between, both names have the value."""
-        found = self._held_value(path)
-        if found is None:
-            return False
-        fd, status = found
-        try:
-            self._trust.check_file(path, status)
-            data = read_all(fd, status.st_size)
-            with_folder(new, lambda: self._link_to_free(path, new, fd), self._trust.access)
-            os.unlink(path)
-            # a copy replaces the moved file: a waiter for the old file's lock must find it dead, not at its new name
-            let_go(self._fs.replace(new, fd, data).fd)
-        finally:
-            let_go(fd)
-        self._fs.renamed(path)
-        return True
+        data = read_all(fd, status.st_size)
+        with_folder(new, lambda: self._link_to_free(path, new, fd), self._trust.access)
+        os.unlink(path)
+        let_go(self._fs.replace(new, fd, data).fd)
 
     def _link_to_free(self, path: str, new: str, old: int) -> None:
-        self._fs.check_lock(old)
+        check_lock(old)
         # EEXIST because of its own first request, whose reply was lost, is no failure
         if not link(path, new) and (path == new or not self._lookups.leads_to(new, os.fstat(old), sure=True)):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
@@ -238,8 +185,8 @@ class NetworkCells(Cells):
             self._replacements.finish(new)
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
 
-    def _may_be(self, seen: Version, fd: int, status: os.stat_result) -> bool:
-        return _version(read_all(fd, status.st_size)) == seen
+    def _version_now(self, data: bytes, status: os.stat_result) -> Version:
+        return _version(data)
 
 
 def _version(data: bytes) -> Version:

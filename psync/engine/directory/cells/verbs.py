@@ -74,8 +74,11 @@ class CellVerbs:
         return self._change(name, self._cells.delete)
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
-        with _CallersOwn() as own:
-            return self._change(name, lambda path: self._cells.pop(path, own.guard(before or _nothing)))
+        guarded = _guarded(before or _nothing)
+        try:
+            return self._change(name, lambda path: self._cells.pop(path, guarded))
+        except _CallersError as passed:
+            raise passed.error from passed.error.__cause__
 
     def move(self, name: str, new: str) -> bool:
         try:
@@ -93,8 +96,11 @@ class CellVerbs:
         return moved
 
     def update(self, name: str, function: Update) -> bytes | None:
-        with _CallersOwn() as own:
-            return self._change(name, lambda path: self._cells.update(path, own.guard(function)))
+        guarded = _guarded(function)
+        try:
+            return self._change(name, lambda path: self._cells.update(path, guarded))
+        except _CallersError as passed:
+            raise passed.error from passed.error.__cause__
 
     def _change(self, name: str, verb: Callable[[str], T]) -> T:
         """Call `verb` with the path, translate its errors, and wake those who wait for the name."""
@@ -182,26 +188,21 @@ class CellVerbs:
         return self._fs.keep(name, data, reason)
 
 
-class _CallersOwn:
-    """Tells an OSError of the caller's function, which is passed on as it is, from one of the file system."""
+class _CallersError(BaseException):
+    """Carries an error of the caller's function past all who would take it for one of the file system."""
 
-    def __enter__(self) -> _CallersOwn:
-        self._raised: BaseException | None = None
-        return self
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
-    def guard(self, function: Callable[[A], T]) -> Callable[[A], T]:
-        def guarded(argument: A) -> T:
-            try:
-                return function(argument)
-            except BaseException as error:
-                self._raised = error
-                raise
 
-        return guarded
+def _guarded(function: Callable[[A], T]) -> Callable[[A], T]:
+    def guarded(argument: A) -> T:
+        try:
+            return function(argument)
+        except (OSError, Unreadable) as error:
+            raise _CallersError(error) from error
 
-    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
-        if self._raised is not None and error is not None and error.__cause__ is self._raised:
-            raise self._raised from None
+    return guarded
 
 
 def _nothing(cell: Cell) -> None:

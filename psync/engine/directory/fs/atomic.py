@@ -1,7 +1,7 @@
 """Make, replace and remove whole files: one link, rename or unlink decides.
 
-`AtomicFiles` is what the folders beside this one use. `LocalFiles` does it where this host's kernel sees all changes,
-`NfsFiles` where other hosts make changes too; `files_of` chooses one of them for a directory.
+`AtomicFiles` does it where this host's kernel sees all changes: a lock and a link count tell everything. `NfsFiles`
+does it where other hosts make changes too. `files_of` chooses one of them for a directory.
 """
 
 from __future__ import annotations
@@ -9,33 +9,32 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from psync.engine.directory.fs.capabilities import Capabilities
-from psync.engine.directory.fs.syscalls import read_all, sync_folder
+from psync.engine.directory.fs.syscalls import close, link_unnamed, read_all, sync_folder
+from psync.engine.directory.fs.temporary import Temporary
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import clock
 
 if TYPE_CHECKING:
-    from psync.engine.directory.fs.nfs_lookup import NfsContext
-    from psync.engine.directory.fs.temporary import Temporary
+    from psync.engine.directory.fs.nfs_lookup import Lookups
 
 
-class AtomicFiles(ABC):
+class AtomicFiles:
     """The files of one directory, at one level of durability.
 
     `sync_file`: a file is on the disk before it gets its name. `sync_name`: its name is, before the verb returns.
     `reading`: nothing is made, changed or locked, whatever the file system would allow (EROFS).
     """
 
-    local: bool
+    local = True
     """Whether this host's kernel sees all changes: then files may be mapped into memory, and remembered."""
-    shared: NfsContext | None = None
-    """How to ask the server; None where `local`."""
+    lookups: Lookups | None = None
+    """How to ask the server what a name leads to; None where `local`."""
 
     def __init__(
         self, layout: Layout, can: Capabilities, *, sync_file: bool, sync_name: bool, reading: bool = False
@@ -43,6 +42,7 @@ class AtomicFiles(ABC):
         self._tmp = layout.tmp
         self._root = layout.root
         self._layout = layout
+        self._unnamed = can.unnamed
         self.trust = layout.trust
         self.direct = can.direct
         self.in_place = can.in_place
@@ -54,73 +54,125 @@ class AtomicFiles(ABC):
 
     # -- by name -----------------------------------------------------------------------------------------
 
-    @abstractmethod
     def make(self, path: str, data: bytes | Parts, *, replaced: bool = False) -> bool:
         """Create `path` with `data` in it unless it exists; True for the one caller who created it.
 
         `replaced`: files at this name are replaced now and then (see `replace`).
         """
+        trust = self.trust
+        if self.reading:
+            raise read_only(path)
+        if not trust.private:
+            trust.check_folder(path[: path.rindex("/")])
+        if self._unnamed:
+            made = link_unnamed(path, data, sync=self.sync_file, access=trust.access)
+        else:
+            made = self._link_named(path, data, replaced)
+        if made and self.sync_name:
+            try:
+                self.secure(path)
+            except BaseException:
+                os.unlink(path)  # a name that a power cut may remove was not made: the verb raises
+                raise
+        return made
 
-    @abstractmethod
+    def _link_named(self, path: str, data: bytes | Parts, replaced: bool) -> bool:
+        """`make` without O_TMPFILE."""
+        return self.temporary(data, sync=self.sync_file).link(path)
+
     def replace(self, path: str, old: int, data: bytes | Parts, *, durable: bool = False) -> Temporary:
         """Put a new file with `data` at `path`, and return it, still locked: the caller releases or keeps it.
 
         `old` is the file that is there, locked by the caller; it is dead afterwards. `durable`: as in
         `HeldBucket.replace`.
         """
+        new = self.temporary(data, sync=durable or self.sync_file)
+        try:
+            # decides: readers get the new file, and a waiter for the old one's lock finds it dead
+            new.rename(path)
+            self._changed_at(path, old)
+        except BaseException:
+            new.discard()
+            raise
+        return new
 
-    @abstractmethod
-    def remove(self, path: str, fd: int) -> bool:
-        """Remove the file at `path`, which is open as `fd`, and locked. True if `invalidate_replaced` has to follow."""
+    def remove(self, path: str, fd: int, *, lasting: bool = False) -> None:
+        """Remove the file at `path`, which is open as `fd`, and locked. A waiter for its lock finds it dead.
 
-    @abstractmethod
+        `lasting`: make that durable if the level asks for it; the content is at `path` again if that fails.
+        """
+        os.unlink(path)
+        if lasting:
+            self._changed_at(path, fd)
+
+    def _changed_at(self, path: str, old: int) -> None:
+        """`renamed`; the content of the open file `old` comes back to `path` if the disk refuses to keep the change."""
+        if self.sync_name:
+            try:
+                self.secure(path)
+            except BaseException:
+                with contextlib.suppress(OSError):  # the disk does not even take what it had before
+                    self.temporary(read_all(old, os.fstat(old).st_size), sync=False).replace(path)
+                raise
+
     def temporary(self, data: bytes | Parts, *, sync: bool) -> Temporary:
         """A new file under a temporary name."""
+        if self.reading:
+            raise read_only(self._tmp)
+        return Temporary(self._tmp, data, sync=sync, access=self.trust.access)
 
-    @abstractmethod
     def attach(self, path: str, flags: int) -> tuple[int, os.stat_result] | None:
         """Open what `path` holds now; the descriptor and its status, or None if there is nothing."""
+        while True:
+            try:
+                fd = self.open(path, flags)
+            except FileNotFoundError:
+                return None
+            status = os.fstat(fd)
+            if status.st_nlink:
+                return fd, status
+            close(fd)  # it was removed or replaced between the two calls: the name leads elsewhere now
 
-    @abstractmethod
     def open(self, path: str, flags: int) -> int:
         """Open the file at `path`, one that is never removed or replaced while anybody may want it."""
+        if self.reading and flags & os.O_RDWR:
+            raise read_only(path)
+        return os.open(path, flags)
 
-    @abstractmethod
     def scan(self, folder: str) -> AbstractContextManager[Iterable[os.DirEntry[str]]]:
         """`os.scandir` of what is there now."""
+        return os.scandir(folder)
 
-    @abstractmethod
     def listing(self, folder: str) -> list[str]:
         """`os.listdir` of what is there now, without the ``.nfsXXXX`` files of NFS clients."""
+        return os.listdir(folder)
 
-    @abstractmethod
     def finish_replacement(self, path: str) -> bool:
         """Finish a replacement at `path` whose writer was killed, and wait for one whose writer lives. True if there
         was one: the caller opens the name again."""
+        return False  # one rename replaces a file here: no replacement is ever half done
 
-    @abstractmethod
     def sweep_successor(self, successor: str) -> bool:
         """Finish or undo the replacement that the file at `successor` is left of; True if there was something to do.
-        Raises BlockingIOError if its writer is alive."""
+        Raises BlockingIOError if its writer is alive.
+
+        Other hosts may have worked here before, when the directory was on a network file system.
+        """
+        from psync.engine.directory.fs.nfs_lookup import Lookups
+        from psync.engine.directory.fs.nfs_replace import Replacements
+
+        return Replacements(Lookups(self._root, coarse=False), self.trust.access).sweep(successor)
 
     # -- an open file ------------------------------------------------------------------------------------
 
-    @abstractmethod
     def is_live(self, path: str, fd: int) -> os.stat_result | None:
         """The status of an open file that is still at `path`; None if it was removed or replaced."""
+        status = os.fstat(fd)
+        return status if status.st_nlink else None
 
-    @abstractmethod
     def size(self, fd: int) -> int:
         """The size of an open file now, in bytes."""
-
-    @abstractmethod
-    def check_lock(self, fd: int) -> bool:
-        """Raise OSError if the lock on `fd`, whose name is about to go, was lost. True if `invalidate_replaced` has to
-        follow once the name is gone."""
-
-    @abstractmethod
-    def invalidate_replaced(self, fd: int) -> None:
-        """Tell all who have `fd` open that it is at no name any more. `fd` is still locked."""
+        return os.fstat(fd).st_size
 
     # -- durability --------------------------------------------------------------------------------------
 
@@ -138,11 +190,6 @@ class AtomicFiles(ABC):
             sync_folder(above)
             self._lasting.add(folder)
             folder = above
-
-    def bring_back(self, path: str, old: int) -> None:
-        """Put the content of the open file `old` at `path` again, as the change that removed it failed in the end."""
-        with contextlib.suppress(OSError):  # the disk does not even take what it had before
-            self.temporary(read_all(old, os.fstat(old).st_size), sync=False).replace(path)
 
     # -- quarantine --------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.syscalls import READ, let_go, read_small
+from psync.engine.directory.fs.syscalls import READ, read_small
 from psync.engine.directory.layout import FORMAT, FORMAT_VERSION, OWN, OWN_FOLDERS, Layout
 from psync.engine.encoding.framing import Unreadable, as_pickle, frame, unframe
 from psync.errors import FormatMismatch
@@ -93,13 +93,7 @@ def _replace_damaged(layout: Layout, fs: AtomicFiles) -> None:
         refuge = fs.keep(f"{OWN}/format", data, "it states no version")
         text = f"{layout.format} was damaged, and states version {FORMAT_VERSION} again; its bytes are kept at {refuge}"
         warnings.warn(text, RuntimeWarning, stacklevel=6)
-    new = fs.temporary(_CURRENT, sync=True)
-    try:
-        new.rename(layout.format)  # decides; two who do this at once write the same
-    except BaseException:
-        new.discard()
-        raise
-    let_go(new.fd)
+    fs.temporary(_CURRENT, sync=True).replace(layout.format)  # decides; two who do this at once write the same
 
 
 def _older_files(layout: Layout, fs: AtomicFiles) -> Iterator[str]:

@@ -21,7 +21,6 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from psync.engine.directory.layout import is_leftover
 from psync.engine.system import clock
@@ -38,8 +37,10 @@ _ABSENT_ERRORS = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 class Lookups:
     """The lookups in one directory of a network file system."""
 
-    def __init__(self, root: str, *, coarse: bool) -> None:
+    def __init__(self, root: str, *, coarse: bool, direct: int = 0) -> None:
         self._root = root
+        self.direct = direct
+        """See `Capabilities.direct`."""
         self._coarse = coarse
         """Whether only time stamps tell this host's kernel that a folder has changed: NFS version 3."""
         self._stamps: dict[str, tuple[int, float, bool]] = {}
@@ -51,21 +52,16 @@ class Lookups:
 
         On v3 with `sure` False only if the folder's time stamp shows the change. GETATTR; on v3 perhaps READDIRPLUS.
         """
-        try:
-            _revalidate_attributes(folder)
-        except OSError as error:
-            if error.errno not in _ABSENT_ERRORS or len(folder) <= len(self._root):
-                if error.errno in _ABSENT_ERRORS:
-                    return False
-                raise
-            if not self.ask(os.path.dirname(folder), sure=sure):
-                return False
+        for again in (False, True):
             try:
                 _revalidate_attributes(folder)
-            except OSError as again:
-                if again.errno in _ABSENT_ERRORS:
-                    return False
-                raise
+                break
+            except OSError as error:
+                if error.errno not in _ABSENT_ERRORS:
+                    raise
+            # the client may remember that there was no such folder: the folder above tells it better
+            if again or len(folder) <= len(self._root) or not self.ask(os.path.dirname(folder), sure=sure):
+                return False
         if sure and self._coarse:
             self._settle(folder)
         return True
@@ -158,8 +154,7 @@ class Lookups:
         another name. A file that was replaced is empty (`invalidate_replaced`).
         """
         try:
-            _revalidate_attributes("", fd)
-            status = os.fstat(fd)
+            status = status_now(fd)
         except OSError as error:
             if error.errno == errno.ESTALE:
                 return None
@@ -189,18 +184,17 @@ class Lookups:
             os.close(fd)
 
 
-class NfsContext(NamedTuple):
-    """How to reach the files of a directory that other hosts change, too."""
-
-    lookups: Lookups
-    direct: int
-    """See `Capabilities.direct`."""
-
-
 def status_now(fd: int) -> os.stat_result:
     """`os.fstat` as the server knows it now."""
     _revalidate_attributes("", fd)
     return os.fstat(fd)
+
+
+def check_lock(fd: int) -> bool:
+    """Raise OSError if the lock on `fd`, whose name is about to go, was lost. True if `invalidate_replaced` has to
+    follow once the name is gone: under another name (a snapshot of somebody's) the file stays what it is."""
+    os.pread(fd, 1, 0)  # fails on version 4 if this host was cut off for longer than the server's lease
+    return os.fstat(fd).st_nlink <= 1
 
 
 def invalidate_replaced(fd: int) -> None:
@@ -210,10 +204,8 @@ def invalidate_replaced(fd: int) -> None:
     lookup: on v3 an `open` led to a replaced file that somebody had open in 137 of 200 tries, whatever was
     asked before. No file that psync uses is ever empty.
     """
-    try:
+    with contextlib.suppress(OSError):  # the change is decided already; the link count is the other sign
         os.ftruncate(fd, 0)
-    except OSError:
-        pass  # the change is decided already; the link count is the other sign
 
 
 def _revalidate_attributes(path: str, fd: int = _AT_CWD) -> None:

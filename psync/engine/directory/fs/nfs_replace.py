@@ -34,7 +34,7 @@ import errno
 import fcntl
 import os
 
-from psync.engine.directory.fs.nfs_lookup import SETTLED_S, NfsContext, status_now
+from psync.engine.directory.fs.nfs_lookup import SETTLED_S, Lookups, check_lock, status_now
 from psync.engine.directory.fs.nfs_temporary import NfsTemporary
 from psync.engine.directory.fs.permissions import Access
 from psync.engine.directory.fs.syscalls import CHANGE, READ, close, let_go, lock
@@ -57,10 +57,9 @@ MAX_CACHED_PATHS = 1000
 class Replacements:
     """Files that come to names, or in the place of others, on a network file system."""
 
-    def __init__(self, context: NfsContext, access: Access) -> None:
-        self._context = context
-        self._lookups, direct = context
-        self._change = CHANGE | direct
+    def __init__(self, lookups: Lookups, access: Access) -> None:
+        self._lookups = lookups
+        self._change = CHANGE | lookups.direct
         self._access = access
         self._stamps: dict[str, tuple[tuple[int, int], float]] = {}
         """The time stamps of folders, and since when they are known (seconds of this host's monotonic clock)."""
@@ -180,8 +179,7 @@ class Replacements:
     def replace(self, path: str, old: int, data: bytes | Parts) -> Temporary:
         """`path` holds `data` from now on, in a new file, which is still locked. `old` is there, locked by the caller,
         and dead afterwards."""
-        os.pread(old, 1, 0)  # on version 4 this fails if the lock was lost
-        alone = os.fstat(old).st_nlink <= 1
+        alone = check_lock(old)
         new = self._prepare(path, data)
         try:
             if alone:
@@ -209,7 +207,7 @@ class Replacements:
             data = (data if isinstance(data, bytes) else b"".join(data), name_at_end(path))
         while True:
             try:
-                return NfsTemporary("", data, self._context, sync=True, access=self._access, at=successor)
+                return NfsTemporary("", data, self._lookups, sync=True, access=self._access, at=successor)
             except FileExistsError:
                 # an orphan: the name leads to a file that is not empty, and nobody else has its lock
                 with contextlib.suppress(FileNotFoundError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from psync.engine.directory.fs.nfs_lookup import NfsContext
+from psync.engine.directory.fs.nfs_lookup import Lookups
 from psync.engine.directory.fs.permissions import Access
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, remove_quietly
 from psync.engine.directory.fs.temporary import Temporary
@@ -19,16 +19,9 @@ class NfsTemporary(Temporary):
     """`at`: the name to use instead of a random one. Others may use it too: FileExistsError if somebody does."""
 
     def __init__(
-        self,
-        folder: str,
-        data: bytes | Parts,
-        context: NfsContext,
-        *,
-        sync: bool,
-        access: Access,
-        at: str | None = None,
+        self, folder: str, data: bytes | Parts, lookups: Lookups, *, sync: bool, access: Access, at: str | None = None
     ) -> None:
-        self._context = context
+        self._lookups = lookups
         self._at = at
         super().__init__(folder, data, sync=sync, access=access)
 
@@ -36,7 +29,7 @@ class NfsTemporary(Temporary):
         return self._at or super()._choose(folder)
 
     def _create(self, path: str) -> int:
-        flags = CHANGE | self._context.direct
+        flags = CHANGE | self._lookups.direct
         try:
             return os.open(path, flags | os.O_CREAT | os.O_EXCL, self._access.file)
         except FileExistsError:
@@ -46,10 +39,10 @@ class NfsTemporary(Temporary):
             return os.open(path, flags)
 
     def _is_live(self, path: str, fd: int) -> bool:
-        return self._context.lookups.is_live(path, fd) is not None
+        return self._lookups.is_live(path, fd) is not None
 
     def _is_at(self, path: str) -> bool:
-        return self._context.lookups.leads_to(path, os.fstat(self.fd), sure=True)
+        return self._lookups.leads_to(path, os.fstat(self.fd), sure=True)
 
     def discard(self) -> None:
         """Release the file, then remove its name: a file that is removed while it is open goes to another name first

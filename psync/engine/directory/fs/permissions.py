@@ -12,6 +12,7 @@ it is read (the kernel reports them anyway), and each folder the first time some
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import stat
@@ -164,10 +165,7 @@ class Permissions:
 
         A folder raises IsADirectoryError: it is no value, and no harm.
         """
-        if not stat.S_ISREG(status.st_mode):
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError
-            raise not_a_file(path, status).error()
+        check_kind(path, status)
         problem = self._file(path, status)
         if problem is not None and not (
             self.private and os.path.realpath(path).startswith(os.path.realpath(self.root))
@@ -195,10 +193,10 @@ class Permissions:
             remedy = f"cp -p '{path}' '{path}.new' && mv '{path}.new' '{path}', while nobody uses it"
             raise PermissionProblem(path, reason, remedy).error()
 
-    def checked(self, fd: int, path: str) -> int:
+    def checked(self, fd: int, path: str, status: os.stat_result | None = None) -> int:
         """`fd`, after `check_open` of its file; it is closed if that raises."""
         try:
-            self.check_open(path, os.fstat(fd))
+            self.check_open(path, status or os.fstat(fd))
         except BaseException:
             os.close(fd)
             raise
@@ -252,6 +250,14 @@ def steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
         rest += reversed(target.split("/"))
         if target.startswith("/"):
             here = "/"
+
+
+def check_kind(path: str, status: os.stat_result) -> None:
+    """Raise unless this is a regular file: IsADirectoryError for a folder, else `UnsafeStore`."""
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise not_a_file(path, status).error()
 
 
 def not_a_file(path: str, status: os.stat_result) -> PermissionProblem:

@@ -23,6 +23,10 @@ CHANGE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 UNNAMED = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
 ATOMIC_WRITE_BYTES = 4096
 """One `pwrite` of at most a page, within a page, is whole or not at all under SIGKILL."""
+LARGE_BYTES = 1 << 16
+"""Of a file this large the beginning is read first, and the rest only if that makes sense of it."""
+PICKLE_START = b"\x80"
+"""Every pickle that psync reads begins with it (PROTO)."""
 
 
 def is_regular(status: os.stat_result) -> bool:
@@ -87,23 +91,23 @@ def lock(fd: int, how: int = fcntl.LOCK_EX) -> None:
 
 
 def hand_over(fd: int) -> int:
-    """`fd` stays locked, and its new holder gives it up in a forked child."""
+    """`fd` stays locked; its new holder releases it, and gives it up in a forked child."""
     _locked.fds.discard(fd)
     return fd
 
 
-def open_locked(path: str) -> tuple[int, os.stat_result] | None:
-    """Open and exclusively lock the file at `path`; None if there is none.
+def open_locked(path: str, flags: int = CHANGE) -> tuple[int, os.stat_result] | None:
+    """Open and lock the file at `path`: with others to READ it, alone to CHANGE it. None if there is none.
 
     Every process that removes or replaces a file holds its lock. So the file stays at `path` while it is locked.
     """
     while True:
         try:
-            fd = os.open(path, CHANGE)
+            fd = os.open(path, flags)
         except FileNotFoundError:
             return None
         try:
-            lock(fd)
+            lock(fd, fcntl.LOCK_SH if flags == READ else fcntl.LOCK_EX)
             status = os.fstat(fd)
             if status.st_nlink:
                 if not is_regular(status):
@@ -157,6 +161,11 @@ def read_all(fd: int, size: int, offset: int = 0) -> bytes:
         parts.append(data)
         have += len(data)
     return b"".join(parts)
+
+
+def is_no_pickle(fd: int, size: int) -> bool:
+    """True for a large file that does not begin as a pickle, not even a damaged one: it is not read whole."""
+    return size >= LARGE_BYTES and os.pread(fd, 1, 0) != PICKLE_START
 
 
 def write_all(fd: int, data: bytes, offset: int) -> None:

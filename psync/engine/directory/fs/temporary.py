@@ -5,16 +5,7 @@ from __future__ import annotations
 import os
 
 from psync.engine.directory.fs.permissions import PRIVATE, Access
-from psync.engine.directory.fs.syscalls import (
-    CHANGE,
-    fill,
-    hand_over,
-    let_go,
-    link,
-    lock,
-    remove_quietly,
-    with_folder,
-)
+from psync.engine.directory.fs.syscalls import CHANGE, fill, let_go, link, lock, remove_quietly, with_folder
 from psync.engine.encoding.framing import Parts
 
 
@@ -90,10 +81,6 @@ class Temporary:
         """Link the file to `path` unless there is something already. It stays open and locked, under its temporary name
         too, however that ends."""
         return with_folder(path, lambda: link(self.path, path), self._access) or self._is_at(path)
-
-    def keep(self) -> int:
-        """Return the descriptor, which stays locked; the caller has to release it."""
-        return hand_over(self.fd)
 
     def discard(self) -> None:
         """Remove the temporary name, then release the file: nobody else finds it unlocked."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from psync.engine.contract.values import Alive, Identity
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import loading, translate_os_error
-from psync.engine.directory.fs.syscalls import READ, let_go, make_folder
+from psync.engine.directory.fs.syscalls import READ, hand_over, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.encoding.framing import Unreadable, frame_text, unframe_text
 from psync.engine.system import clock, fork_hooks
@@ -66,7 +66,7 @@ class OwnerRegistry:
             except BaseException:
                 new.discard()
                 raise
-            self._fd, self.number = new.keep(), number  # the descriptor stays open, and with it the lock
+            self._fd, self.number = hand_over(new.fd), number  # the descriptor stays open, and with it the lock
             return number
 
     def alive(self, owner: int) -> Alive:

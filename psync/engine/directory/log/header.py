@@ -206,7 +206,7 @@ class LockedHeader(Generic[FieldsT]):
         self._fs = fs
         self._opened = opened
         mapped = MappedDoubleBuffer if fs.in_place else ReadMappedDoubleBuffer
-        self._kind = mapped if fs.shared is None else DoubleBuffer
+        self._kind = mapped if fs.local else DoubleBuffer
         self._threads = threading.RLock()
         self._fd = -1
         # `peek` opens a descriptor of its own, so that a reader never waits for a thread that waits for the file's lock

@@ -67,10 +67,10 @@ class NfsChangeTokens:
         return self._state.front.peek().pack(0), self._state.tail.peek().pack(0)
 
     def _statuses(self, asked: dict[str, bool]) -> Hashable:
-        shared = self._state.fs.shared
-        assert shared is not None
+        lookups = self._state.fs.lookups
+        assert lookups is not None
         end = self._state.tail.peek().end
         if end != self._status_files[0]:
-            names = shared.lookups.listing(self._folder)
+            names = lookups.listing(self._folder)
             self._status_files = end, tuple(name for name in names if name.endswith(".marks"))
-        return tuple(shared.lookups.status(f"{self._folder}/{name}", asked) for name in self._status_files[1])
+        return tuple(lookups.status(f"{self._folder}/{name}", asked) for name in self._status_files[1])

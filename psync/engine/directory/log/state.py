@@ -64,7 +64,7 @@ class LogState:
         """Wakes waiting claimers, at most as many as there are records to claim since."""
         self.wake_final = finished
         """Wakes all who wait for records to become final."""
-        self.local = fs.shared is None
+        self.local = fs.local
         """False on a network file system."""
         self.writable = kinds.writable
         opened = functools.partial(kept.opened, self)
