@@ -15,6 +15,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 
+from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
 from psync.errors import PsyncError
 from psync.sync.queue.claims import Ack, Claims
@@ -30,12 +31,10 @@ MAX_ACKS, MAX_ACK_BYTES = 256, 1 << 20
 class AckBuffer:
     """The acknowledgements of this process to one queue's tasks that are not recorded yet."""
 
-    def __init__(
-        self, claims: Claims, now: Callable[[], float], *, remote: bool, ensure_reaper: Callable[[], object]
-    ) -> None:
+    def __init__(self, claims: Claims, engine: Engine, ensure_reaper: Callable[[], object]) -> None:
         self._claims = claims
-        self._now = now
-        self.enabled = remote and claims.max_attempts > 1 and not 0 < claims.lease < MIN_LEASE_S
+        self._now = engine.now
+        self.enabled = engine.remote and claims.max_attempts > 1 and not 0 < claims.lease < MIN_LEASE_S
         """Whether buffering is worth while; if not, every acknowledgement is recorded at once."""
         self._ensure_reaper = ensure_reaper
         """Called when the buffer is no longer empty: a thread must record it in time."""

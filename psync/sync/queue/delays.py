@@ -47,8 +47,8 @@ def remaining(engine: Engine, mark: Mark) -> float:
 class Delays:
     """What one process knows of a queue's delayed tasks."""
 
-    def __init__(self, engine: Engine, priorities: Priorities) -> None:
-        self._engine = engine
+    def __init__(self, priorities: Priorities) -> None:
+        self._engine = priorities.engine
         self._priorities = priorities
         self._seen: dict[tuple[int, int, Mark], float] = {}
         """When this process first saw each task that was delayed in another boot."""

@@ -52,9 +52,9 @@ class Migration:
         self.where = where = own_name("queue", name)
         self._from, self._to = source, destination
         self._priorities = Priorities(source, where)
-        self._index = TaskIndex(source, where, self._priorities)
+        self._index = TaskIndex(source, self._priorities)
         self._priorities_there = Priorities(destination, where)
-        self._index_there = TaskIndex(destination, where, self._priorities_there)
+        self._index_there = TaskIndex(destination, self._priorities_there)
 
     def ends(self) -> list[list[int]]:
         """Each priority, and where its log ends here: that changes when somebody puts a task, or revives one."""

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 
+from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Record
 from psync.engine.system import fork_hooks
 from psync.sync.queue.ack_buffer import ACK_DELAY_S, AckBuffer
@@ -79,15 +79,15 @@ class Batch:
 class Prefetched:
     """The claims of this process on one queue's tasks that are not begun."""
 
-    def __init__(self, claims: Claims, now: Callable[[], float], *, helpers: bool, remote: bool) -> None:
-        self._claims = claims
-        self._now = now
-        self._helpers = helpers
+    def __init__(self, claims: Claims, engine: Engine) -> None:
+        self.claims = claims
+        self._now = engine.now
+        self._helpers = engine.helpers
         """Whether psync may start a thread here."""
         self._all: dict[int, tuple[Priority, Record]] = {}
         """By `id` of the record. The record is kept alive here, so no other can get the same `id`."""
         self._batches: set[Batch] = set()
-        self.ack_buffer = AckBuffer(claims, now, remote=remote, ensure_reaper=self._ensure_reaper)
+        self.ack_buffer = AckBuffer(claims, engine, ensure_reaper=self._ensure_reaper)
         self.loops = 0
         """How many iterations go on in this process."""
         self._reaper: _Reaper | None = None
@@ -134,7 +134,7 @@ class Prefetched:
             for key in reversed(list(self._all)):  # the task that is given back last is claimed first
                 priority, record = self._all.pop(key, (None, None))  # a loop may have taken it meanwhile
                 if priority is not None and record is not None:
-                    self._claims.give_up_quietly(priority, record)
+                    self.claims.give_up_quietly(priority, record)
 
     def leave(self) -> None:
         """The engine is about to be closed: record and give back everything, and end the thread."""
@@ -158,7 +158,7 @@ class Prefetched:
                 except IndexError:  # the loop took the last one meanwhile
                     return
                 if self.remove(record):
-                    self._claims.give_up_quietly(priority, record)
+                    self.claims.give_up_quietly(priority, record)
 
     def wait_for_giving(self) -> None:
         """Return when every claim that is being given back can be made again."""

@@ -9,7 +9,7 @@ location, and that is the fact that decides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Record, State
@@ -18,7 +18,6 @@ from psync.store.codec import codec_of
 from psync.store.pickles import first_of
 from psync.store.sentinels import MISSING
 from psync.sync.queue.priorities import Priorities, Priority
-from psync.sync.queue.task import Attempt, DeadTask
 from psync.sync.queue.task_id import TaskLocation, bucket_of_result, location_of
 
 WITH_RESULT = 1
@@ -27,10 +26,28 @@ _TUPLE3 = b"\x87"
 """The opcode that ends the pickle of a tuple of three, before MEMOIZE and STOP."""
 
 
+class Attempt(NamedTuple):
+    """One attempt at a task that did not end well."""
+
+    number: int
+    worker: str
+    error: str
+
+
+class DeadTask(NamedTuple):
+    """A task that failed for good. Where its value can't be unpickled, `value` is the exception that says so."""
+
+    id: str
+    value: Any
+    history: list[Attempt]
+
+
 class TaskIndex:
     """The categories of one queue."""
 
-    def __init__(self, engine: Engine, where: str, priorities: Priorities) -> None:
+    def __init__(self, engine: Engine, priorities: Priorities) -> None:
+        """`engine`: that of the queue, perhaps at a higher durability."""
+        where = priorities.where
         self._priorities = priorities
         self._engine = engine
         self._codec = codec_of(engine.format)

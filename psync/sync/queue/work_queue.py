@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from psync.engine import Durability, rejoined
 from psync.engine.contract.log import Mark, Sealed, State, as_lease
 from psync.errors import WaitTimeout
-from psync.store.codec import codec_of
 from psync.store.codec_type import Codec
 from psync.sync.primitive import Place, Primitive
 from psync.sync.queue.claims import Claims
@@ -23,9 +22,8 @@ from psync.sync.queue.prefetch import Prefetched
 from psync.sync.queue.priorities import Priorities
 from psync.sync.queue.put import Producer, closed_error
 from psync.sync.queue.results import Results
-from psync.sync.queue.settle import ClaimSettlement
-from psync.sync.queue.task import Attempt, DeadTask, Task
-from psync.sync.queue.task_index import TaskIndex
+from psync.sync.queue.task import Task
+from psync.sync.queue.task_index import Attempt, DeadTask, TaskIndex
 
 
 class QueueStatistics(NamedTuple):
@@ -80,35 +78,23 @@ class WorkQueue(Primitive):
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts!r}")
         lease_s = 0.0 if lease is None else as_lease(lease)
         super().__init__(db, name, durability)
-        self._codec = codec_of(self._engine.format)
         self.lease = lease
         self.max_attempts = max_attempts
         self.maxsize = maxsize
         # Results and dead letters must be at least as durable as the status that refers to them: if the queue syncs,
         # they use level "power".
         durable = self._engine if self._engine.durability == "process" else self._engine.at("power")
-        self._final = self._where + "/final"
         self._priorities = Priorities(self._engine, self._where)
+        self._codec = self._priorities.codec
         self._log = self._priorities.main.log
-        self._index = TaskIndex(durable, self._where, self._priorities)
-        self._claims = Claims(
-            self._engine, self._where, self._priorities, self._index, lease=lease_s, max_attempts=max_attempts
-        )
-        helpers, remote = self._engine.helpers, self._engine.remote
-        self._prefetched = Prefetched(self._claims, self._engine.now, helpers=helpers, remote=remote)
+        self._index = TaskIndex(durable, self._priorities)
+        self._claims = Claims(name, self._priorities, self._index, lease=lease_s, max_attempts=max_attempts)
+        self._prefetched = Prefetched(self._claims, self._engine)
         self._ack_buffer = self._prefetched.ack_buffer
-        self.results = Results(self, durable, self._where, self._index, self._ack_buffer.record)
+        self.results = Results(self, self._priorities.final, self._index, self._ack_buffer.record)
         """The mailbox of results, by task id: None for a task done without one, `TaskFailed` for a dead one."""
-        self._producer = Producer(self._engine, self._where, name, self._priorities, self._index, maxsize)
-        self._consumer = Consumer(
-            ClaimSettlement(name, self._claims, self._prefetched),
-            self._engine,
-            self._where,
-            self._priorities,
-            self._index,
-            self._claims,
-            self._prefetched,
-        )
+        self._producer = Producer(name, self._priorities, self._index, maxsize)
+        self._consumer = Consumer(self._priorities, self._index, self._prefetched)
         self._engine.at_leaving(self._prefetched.leave)
 
     def _arguments(self) -> tuple[Any, ...]:
@@ -193,7 +179,9 @@ class WorkQueue(Primitive):
 
         With a task waiting 2 system calls and `done` (flock flock), floor 3; now and then a pread of what lies ahead.
         """
-        return self._consumer.get(block, timeout)
+        consumer = self._consumer
+        task: Task = consumer.take() or consumer.wait(consumer.take, block, timeout)
+        return task
 
     def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> list[Task]:
         """Up to `n` tasks, and at least one, claimed at once. Raises as `get` does.
@@ -203,7 +191,8 @@ class WorkQueue(Primitive):
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n!r}")
-        return self._consumer.get_many(n, block, timeout)
+        consumer = self._consumer
+        return consumer.take_many(n) or consumer.wait(lambda: consumer.take_many(n), block, timeout)
 
     def __iter__(self) -> Iterator[Task]:
         """Take tasks until the queue is drained: none is waiting, and none is being worked on that could come back.
@@ -333,7 +322,7 @@ class QueueInternals:
         self._queue = queue
         self.codec: Codec = queue._codec
         """How the store of the queue serializes values."""
-        self.final_name = queue._final
+        self.final_name = queue._priorities.final
         """The name that is announced when a task ends: watch this."""
 
     @property
