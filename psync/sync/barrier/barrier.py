@@ -71,6 +71,8 @@ class Barrier(Primitive):
         self._shared = SharedState(self._engine, self._where, Round(0, parties))
         seats = self._shared.seats
         self._fast_path = None if seats is None else FastPath(self._engine, self._shared, seats)
+        self._change = self._shared.change if self._fast_path is None else self._fast_path.change
+        self._look = self._shared.look if self._fast_path is None else self._fast_path.seen
         self._opened = self._where + "/opened"
         self._waiter = Waiter(self._engine, self._opened)
         self._known_owners: set[int] = set()
@@ -235,12 +237,6 @@ class Barrier(Primitive):
                 self._change(lambda now: with_told(now, number, me))
                 raise self._error(number, broken)
         self._engine.announce(self._opened)
-
-    def _change(self, function: Callable[[Round], Round]) -> Round:
-        return (self._shared if self._fast_path is None else self._fast_path).change(function)
-
-    def _look(self) -> Round:
-        return self._shared.look() if self._fast_path is None else self._fast_path.seen()
 
     # -- breaking ----------------------------------------------------------------------------------------
 

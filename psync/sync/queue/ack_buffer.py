@@ -38,7 +38,8 @@ class AckBuffer:
         """Whether buffering is worth while; if not, every acknowledgement is recorded at once."""
         self._ensure_reaper = ensure_reaper
         """Called when the buffer is no longer empty: a thread must record it in time."""
-        self._loops = 0
+        self.loops = 0
+        """How many loops over the queue go on in this process."""
         self._acks: list[Ack] = []
         self._bytes = 0
         self._since = 0.0
@@ -48,7 +49,7 @@ class AckBuffer:
 
     def after_fork(self) -> None:
         """Called in a forked child: the acknowledgements are the parent's."""
-        self._loops = self._bytes = 0
+        self.loops = self._bytes = 0
         self._acks = []
         self._adding = threading.Lock()
         self._recording = threading.RLock()
@@ -58,18 +59,18 @@ class AckBuffer:
     def begin_loop(self) -> None:
         """A loop has begun: acknowledgements may be buffered."""
         with self._adding:
-            self._loops += 1
+            self.loops += 1
 
     def end_loop(self) -> None:
         """A loop is over: record its acknowledgements, or raise why not; then a later call may record them."""
         with self._adding:
-            self._loops -= 1
+            self.loops -= 1
         self.record()
 
     def add(self, ack: Ack) -> bool:
         """Buffer an acknowledgement; False if no loop would record it: then the caller has to."""
         with self._adding:
-            if not self.enabled or self._loops <= 0:
+            if not self.enabled or self.loops <= 0:
                 return False
             if not self._acks:
                 self._since = self._now()

@@ -41,7 +41,7 @@ class Consumer:
         self._now = self._engine.now
         self._waiting: set[Watch] = set()
 
-    def maintain(self) -> None:
+    def _maintain(self) -> None:
         """Recover claims and release delayed tasks, if this process has not done so for a while."""
         if self._engine.now() >= self._claims.next_look:
             self._claims.recover()
@@ -66,7 +66,7 @@ class Consumer:
         """True once every task that was put so far has ended; False after `timeout` seconds."""
 
         def look() -> bool:
-            self.maintain()
+            self._maintain()
             return self._priorities.finished()
 
         return bool(self._until(look, lambda: False, timeout, self._engine.watch([self._priorities.final])))
@@ -127,7 +127,6 @@ class Consumer:
         ended = self._priorities.finished if drain else self._is_over
         buffered = ack_buffer.enabled
         take = functools.partial(self.take, buffered)
-        prefetched.loops += 1
         ack_buffer.begin_loop()
         try:
             while True:
@@ -164,19 +163,18 @@ class Consumer:
                     if buffered and ack_buffer.is_due(then):
                         ack_buffer.record()
         finally:
-            prefetched.loops -= 1
             prefetched.drop(batch)
 
     def _share(self, wanted: int) -> int:
         """At most `wanted`, and no more than this loop's part of the waiting tasks."""
         if not self._claims.looked:
             self._claims.recover()
-        loops = self._claims.workers + self._prefetched.loops - 1
+        loops = self._claims.workers + self._prefetched.ack_buffer.loops - 1
         return max(1, min(wanted, self._priorities.waiting() // loops))
 
     def _claim(self, limit: int, *, together: bool = False) -> tuple[Priority, list[Record]]:
         """Prefetch up to `limit` tasks."""
-        self.maintain()
+        self._maintain()
         priority, records = self._claims.take(limit, beat=0)
         if self._prefetched.ack_buffer.enabled and together:
             records = self._claims.begin(priority, records)
@@ -188,7 +186,7 @@ class Consumer:
         claims = self._claims
         while True:
             if self._now() >= claims.next_look:
-                self.maintain()
+                self._maintain()
             priority, records = claims.take(1, 1)
             if not records:
                 return None

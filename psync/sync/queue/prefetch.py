@@ -88,9 +88,9 @@ class Prefetched:
         """By `id` of the record. The record is kept alive here, so no other can get the same `id`."""
         self._batches: set[Batch] = set()
         self.ack_buffer = AckBuffer(claims, engine, ensure_reaper=self._ensure_reaper)
-        self.loops = 0
-        """How many iterations go on in this process."""
-        self._reaper: _Reaper | None = None
+        self._reaper: threading.Thread | None = None
+        self._stopped = threading.Event()
+        """Set to end the reaper thread; each thread has its own."""
         self._starting = threading.Lock()
         self._giving = threading.RLock()
         """Held while claims are given back: one thread at a time and the last claim first, or the tasks would wait in
@@ -114,15 +114,25 @@ class Prefetched:
             return
         with self._starting:
             if self._reaper is None and self._helpers:
-                self._reaper = _Reaper(self)
+                self._stopped = threading.Event()
+                name = "psync reaper of prefetched tasks"
+                self._reaper = threading.Thread(
+                    target=self._reap_until_idle, args=(self._stopped,), name=name, daemon=True
+                )
                 self._reaper.start()
 
-    def reaper_ended(self) -> None:
-        """Called by the thread as it ends. It looks once more after it is unregistered: a loop that filled its batch
-        too early to start another thread is seen by this look."""
-        self._reaper = None
-        if self.ack_buffer or any(batch.claims for batch in list(self._batches)):
-            self._ensure_reaper()
+    def _reap_until_idle(self, stopped: threading.Event) -> None:
+        """The reaper thread: give back and record, until nothing has been left to do for a while."""
+        idle = 0.0
+        try:
+            while idle < REAPER_IDLE_S and not stopped.wait(REAPER_PERIOD_S):
+                idle = 0.0 if self._reap() else idle + REAPER_PERIOD_S
+        finally:
+            # The thread is unregistered before it looks once more: a loop that filled its batch too early to start
+            # another thread is seen by this look.
+            self._reaper = None
+            if self.ack_buffer or any(batch.claims for batch in list(self._batches)):
+                self._ensure_reaper()
 
     def remove(self, record: Record) -> bool:
         """True for the one thread that may begin the task, or give it back."""
@@ -144,7 +154,7 @@ class Prefetched:
             batch.claims.clear()
         reaper = self._reaper
         if reaper is not None:
-            reaper.stopped.set()
+            self._stopped.set()
             if reaper is not threading.current_thread():
                 reaper.join(REAPER_JOIN_S)  # it may be giving something back
 
@@ -173,7 +183,7 @@ class Prefetched:
         finally:
             self.ack_buffer.end_loop()
 
-    def reap(self) -> bool:
+    def _reap(self) -> bool:
         """Give back what waits for a slow task, and record due acknowledgements; True if more work may come."""
         if self.ack_buffer.is_due(self._now()):
             self.ack_buffer.record_quietly()
@@ -190,24 +200,6 @@ class Prefetched:
         """Called in a forked child: the claims and the thread are the parent's."""
         self._all.clear()
         self._batches.clear()
-        self.loops = 0
         self._reaper = None
         self._starting = threading.Lock()
         self._giving = threading.RLock()
-
-
-class _Reaper(threading.Thread):
-    """Calls `Prefetched.reap` periodically."""
-
-    def __init__(self, prefetched: Prefetched) -> None:
-        super().__init__(name="psync reaper of prefetched tasks", daemon=True)
-        self._prefetched = prefetched
-        self.stopped = threading.Event()
-
-    def run(self) -> None:
-        idle = 0.0
-        try:
-            while idle < REAPER_IDLE_S and not self.stopped.wait(REAPER_PERIOD_S):
-                idle = 0.0 if self._prefetched.reap() else idle + REAPER_PERIOD_S
-        finally:
-            self._prefetched.reaper_ended()

@@ -7,6 +7,7 @@ between.
 
 from __future__ import annotations
 
+import functools
 import queue
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,10 +50,8 @@ class Producer:
         try:
             if id is None and not priority and not self._maxsize:
                 return [TaskLocation(0, position).id for position in self._main.append(payloads, mark)]
-            ids = self._put_locked(target, payloads, id, mark)
-            if ids is None:
-                ids = self._wait_for_room(lambda: self._put_locked(target, payloads, id, mark), block, timeout)
-            return ids
+            put = functools.partial(self._put_locked, target, payloads, id, mark)
+            return put() or self._wait_for_room(put, block, timeout)
         except Sealed:
             raise closed_error(self._queue_name) from None
 
@@ -79,7 +78,7 @@ class Producer:
             self._main.note(lambda note: note | NOTE_BOUNDED)  # consumers announce free room from now on
             with self._engine.watch([self._priorities.where + "/room"]) as watch:
                 while (left := LOOK_FOR_DEAD_S if deadline is None else deadline - self._engine.now()) > 0:
-                    if (ids := put()) is not None:
+                    if ids := put():
                         return ids
                     watch.pause(min(left, LOOK_FOR_DEAD_S))
         raise queue.Full
@@ -100,7 +99,7 @@ class Producer:
                 # of its two records is worked on: see `TaskIndex.is_duplicate`.
                 positions = self._main.append([payloads[id] for id in new])
                 locations = {id: TaskLocation(0, position) for id, position in zip(new, positions, strict=True)}
-                self._index.set_locations(locations, at_once=False)
+                self._index.set_locations(locations)
         except Sealed:
             raise closed_error(self._queue_name) from None
         return new

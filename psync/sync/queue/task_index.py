@@ -88,11 +88,10 @@ class TaskIndex:
     def set_location(self, id: str, location: TaskLocation) -> None:
         self._ids.set(id, [*location])
 
-    def set_locations(self, locations: Mapping[str, TaskLocation], *, at_once: bool = True) -> None:
-        """All at one moment; without `at_once`, the locations in one bucket at a time."""
+    def set_locations(self, locations: Mapping[str, TaskLocation]) -> None:
+        """Set the locations in one bucket at a time."""
         if locations:
-            update = self._ids.update if at_once else self._ids.update_each
-            update({id: [*location] for id, location in locations.items()})
+            self._ids.update_each({id: [*location] for id, location in locations.items()})
 
     def is_duplicate(self, id: str, location: TaskLocation) -> bool:
         """True if `id` belongs to another record.
@@ -178,7 +177,7 @@ class TaskIndex:
             tried = max((past.number for past in self.history(id)), default=0)
             # The record before the id: after a crash in between, the consumer that claims the record finds that the id
             # still leads to where the task died (`is_duplicate`), and drops the record.
-            (position,) = priority.append([self.packed(id, self._first_payload(payload), tried)])
+            (position,) = priority.append([self.packed(id, self._readable_parts(payload)[1], tried)])
             self.set_location(id, TaskLocation(location.priority, position))
         return True
 
@@ -212,18 +211,15 @@ class TaskIndex:
 
     def id_in(self, payload: bytes, priority: Priority, position: int) -> tuple[str, int]:
         """Id and earlier attempts, even where the value can't be unpickled."""
-        try:
-            id, _, tried = self.parts_of(payload)
-        except Exception:  # it is damaged, or was written by a process that is not trusted
-            id, tried = None, 0
+        id, _, tried = self._readable_parts(payload)
         return id or TaskLocation(priority.number, position).id, tried
 
-    def _first_payload(self, payload: bytes) -> bytes:
-        """The payload as it was before the task was ever revived."""
+    def _readable_parts(self, payload: bytes) -> tuple[str | None, bytes, int]:
+        """`parts_of`; of a payload that is no task, only the payload."""
         try:
-            return self.parts_of(payload)[1]
-        except Exception:
-            return payload
+            return self.parts_of(payload)
+        except Exception:  # it is damaged, or was written by a process that is not trusted
+            return None, payload, 0
 
     def _value(self, payload: bytes) -> Any:
         """The value that was put; where it can't be unpickled, the exception that says so."""
