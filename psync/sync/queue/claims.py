@@ -85,6 +85,13 @@ class Claims:
         self._seen: dict[tuple[int, int, Mark], tuple[float, int]] = {}
         """For each claim with a lease: since when this process has seen it unchanged, and how many times."""
 
+    def listed(self) -> Iterator[tuple[str, int, bool, int]]:
+        """Yield every claim of any process: task id, attempt, whether it is begun (or only prefetched), and owner."""
+        for priority in self._priorities.all():
+            for record in priority.log.claims():
+                id, tried = self._index.id_in(record.payload, priority, record.position)
+                yield id, tried + record.mark.attempt, record.mark.beat > 0, record.mark.owner
+
     # -- making claims ---------------------------------------------------------------------------------
 
     def take(self, limit: int, beat: int) -> tuple[Priority, list[Record]]:

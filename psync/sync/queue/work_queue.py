@@ -8,13 +8,12 @@ Results are a mailbox beside the log.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, rejoined
 from psync.engine.contract.log import Mark, Sealed, State, as_lease
 from psync.errors import WaitTimeout
-from psync.store.codec_type import Codec
 from psync.sync.primitive import Place, Primitive
 from psync.sync.queue.claims import Claims
 from psync.sync.queue.consumer import Consumer
@@ -305,63 +304,22 @@ class WorkQueue(Primitive):
         )
 
 
-class Claim(NamedTuple):
-    """A task that a process has claimed."""
+class QueueInternals(NamedTuple):
+    """The parts of a work queue that the rest of psync uses: see `internals_of`."""
 
-    id: str
-    attempt: int
-    begun: bool
-    """False if the task is only prefetched."""
-    owner: int
-
-
-class QueueInternals:
-    """What the rest of psync may ask of a work queue beside its public verbs: see `internals_of`."""
-
-    def __init__(self, queue: WorkQueue) -> None:
-        self._queue = queue
-        self.codec: Codec = queue._codec
-        """How the store of the queue serializes values."""
-        self.final_name = queue._priorities.final
-        """The name that is announced when a task ends: watch this."""
-
-    @property
-    def workers(self) -> int:
-        """How many processes took tasks and have not left, as this process last saw it."""
-        return self._queue._claims.workers
-
-    def loop(self, *, drain: bool, idle: float | None) -> Generator[Task, None, None]:
-        """Iterate over tasks as `WorkQueue.__iter__` does; without `drain` until none came for `idle` seconds."""
-        return self._queue._consumer.loop(drain=drain, idle=idle)
-
-    def finished(self) -> bool:
-        """Whether every task that was put before the call is done or dead. Cheaper than ``join(timeout=0)``."""
-        return self._queue._priorities.finished()
-
-    def give_back(self) -> None:
-        """Give back every task that this process has claimed and not begun."""
-        self._queue._prefetched.give_back()
-
-    def result(self, id: str) -> Any:
-        """The result that was recorded for a task, whatever its status; MISSING if there is none yet."""
-        return self._queue._index.results.get(id, fast_only=False)
-
-    def put_new(self, values: Mapping[str, Any]) -> list[str]:
-        """Put the tasks of `values` (id: value) that nobody put before; returns their ids. Raises `QueueClosed`."""
-        return self._queue._producer.put_new(values)
-
-    def claims(self) -> Iterator[Claim]:
-        """Every claim of any process. Changes nothing."""
-        for priority in self._queue._priorities.all():
-            for record in priority.log.claims():
-                id, tried = self._queue._index.id_in(record.payload, priority, record.position)
-                mark = record.mark
-                yield Claim(id, tried + mark.attempt, mark.beat > 0, mark.owner)
+    priorities: Priorities
+    task_index: TaskIndex
+    claims: Claims
+    prefetched: Prefetched
+    producer: Producer
+    consumer: Consumer
 
 
 def internals_of(queue: WorkQueue) -> QueueInternals:
-    """The internal interface of a queue, for psync's own modules; users have no need of it."""
-    return QueueInternals(queue)
+    """The parts of a queue, for psync's own modules; users have no need of them."""
+    return QueueInternals(
+        queue._priorities, queue._index, queue._claims, queue._prefetched, queue._producer, queue._consumer
+    )
 
 
 def _arrived(kind: type[WorkQueue], db: Any, name: str, lease: float | None, attempts: int, maxsize: int) -> WorkQueue:
