@@ -25,7 +25,7 @@ ACK_DELAY_S = 0.05
 MIN_LEASE_S = 20 * ACK_DELAY_S
 """A shorter lease could run out while its acknowledgement waits."""
 MAX_ACKS, MAX_ACK_BYTES = 256, 1 << 20
-"""The buffer is full when it has so many acknowledgements, or results of so many bytes."""
+"""The buffer is full when it reaches this number of acknowledgements, or of bytes of results."""
 
 
 class AckBuffer:

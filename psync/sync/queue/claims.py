@@ -32,7 +32,7 @@ recovery is slow."""
 MAX_HOLDERS_PROBED = 16
 """Holders that one recovery probes where a server is asked about each."""
 MIN_SIGHTINGS = 2
-"""A claim whose lease ran out must have been seen unchanged so many times before."""
+"""A claim whose lease ran out must have been seen unchanged at least this often before."""
 _mark = functools.partial(tuple.__new__, Mark)
 _record = functools.partial(tuple.__new__, Record)
 _DONE, _WAITING = State.DONE, State.WAITING

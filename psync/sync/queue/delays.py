@@ -45,7 +45,7 @@ def remaining(engine: Engine, mark: Mark) -> float:
 
 
 class Delays:
-    """What one process knows of a queue's delayed tasks."""
+    """Releases the due tasks of one queue for this process."""
 
     def __init__(self, priorities: Priorities) -> None:
         self._engine = priorities.engine

@@ -25,12 +25,12 @@ MAX_BATCH_TASKS = 32
 BATCH_WORK_S = 0.002
 """As much work as is claimed at once."""
 SLOW_TASK_S = 0.001
-"""After a task that takes so long, batches start small again; after two in a row nothing stays prefetched."""
+"""After a task that takes this long, batches start small again; after two in a row nothing stays prefetched."""
 REMOTE_SCALE, MAX_REMOTE_BATCH_TASKS = 25, 64
 """Where a server is asked for each claim and each acknowledgement: both times are so many times as long, and batches
 may be larger."""
 REAPER_IDLE_S = 0.2
-"""The reaper thread ends after so long without work."""
+"""The reaper thread ends when it had no work for this time."""
 REAPER_PERIOD_S = ACK_DELAY_S / 2
 REAPER_JOIN_S = 1.0
 

@@ -48,7 +48,7 @@ class Task:
 
     @property
     def value(self) -> Any:
-        """What was put."""
+        """The value that was put."""
         if not self._record.mark.beat and not self.settled:
             self.touch()
         return self._value

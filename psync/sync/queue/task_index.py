@@ -1,4 +1,4 @@
-"""Task index: what a queue knows of tasks by id: where their records are, how attempts failed, the dead, the results.
+"""Task index: finds tasks by id: where their records are, how attempts failed, the dead letters, and the results.
 
 On disk, four hashed categories below the queue: ``ids`` (the location of each task whose id is the caller's own, or
 that was revived), ``history`` (attempts that did not end well), ``dead`` (dead letters: where the task died, and its
@@ -215,7 +215,7 @@ class TaskIndex:
         return id or TaskLocation(priority.number, position).id, tried
 
     def _readable_parts(self, payload: bytes) -> tuple[str | None, bytes, int]:
-        """`parts_of`; of a payload that is no task, only the payload."""
+        """Like `parts_of`, but a payload that is no task is returned as it is, without an id."""
         try:
             return self.parts_of(payload)
         except Exception:  # it is damaged, or was written by a process that is not trusted
