@@ -19,11 +19,11 @@ The way of a task from the call to its result::
       Log.append              engine/directory/log/append.py: writes the record, then the log's new end, which decides
         Wakeup.notify_claimers  engine/directory/notify/wakeup.py: if a waiter's flag is up, touches a file, so that
                               inotify wakes one worker
-    queue.get()               sync/queue/consumer.py: the worker registers as alive, by a file that it keeps locked
-                              (engine/directory/liveness/registry.py)
+    queue.get()               sync/queue/consumer.py, claims.py: the worker registers as alive, by a file that it
+                              keeps locked (engine/directory/liveness/registry.py)
       Log.take                engine/directory/log/claim.py: the record's status becomes "claimed by me", by one store
                               into shared memory, or one write of 16 bytes (log/status_file.py)
-    task.done(result)         sync/queue/settle.py
+    task.done(result)         sync/queue/task.py, claims.py
       Log.settle              engine/directory/log/settle.py: while the record's status is certain to be mine:
         Bucket.append         engine/directory/buckets/bucket.py: the result, at the end of a growing pickle;
                               then the status becomes "done"
@@ -32,7 +32,7 @@ The way of a task from the call to its result::
     future.result()           work/futures.py: the same, by one thread for all futures of a client
 
 How many of psync's functions a call enters in a warm process, and in how many files: `db[k] = v` 11 in 9, `queue.put`
-14 in 7, `queue.get` 19 in 12, `task.done(x)` 27 in 16, `executor.submit` 25 in 10, `Lock.acquire` 4 in 3.
+14 in 7, `queue.get` 17 in 11, `task.done(x)` 23 in 15, `executor.submit` 25 in 10, `Lock.acquire` 4 in 3.
 
 The states of a task, and the moves out of each. A claim's holder can make its moves only while it still has the claim::
 

@@ -49,8 +49,8 @@ class Deadly:
 def die_before_the_mark(results: Any, die: Callable[[], object]) -> None:
     """Who answers a task through this queue's `results` dies between the answer and the mark that the task is done."""
     box = results._box
-    write = box.set_pickled
-    box.set_pickled = lambda id, ops, append: write(id, ops, lambda bucket, ops: append(Deadly(bucket, die), ops))
+    growing = box.growing
+    box.growing = lambda id: Deadly(growing(id), die)
 
 
 def about_files() -> None:

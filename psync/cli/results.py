@@ -142,7 +142,7 @@ def opened(answer: Answer, queue: WorkQueue) -> Answer:
         return answer
     if not isinstance(answer.value, bytes):
         return answer._replace(error=Failure(f"the result of {answer.id!r} is not that of a call: leave out --calls"))
-    outcome = call.unseal(answer.value, internals_of(queue).codec.loads)
+    outcome = call.unseal(answer.value, internals_of(queue).priorities.codec.loads)
     if outcome.error is None:
         return answer._replace(value=outcome.value)
     return answer._replace(error=Failure(f"the call {answer.id!r} raised {outcome.error!r} ({outcome.worker})"))

@@ -73,7 +73,7 @@ def _run(db: PickleShareDB, args: argparse.Namespace, template: Template) -> int
 
     begun = db.engine.now()
     queue = WorkQueue(db, args.queue, max_attempts=max(ATTEMPTS, args.retries + 1))
-    if not internals_of(queue).codec.objects:
+    if not internals_of(queue).priorities.codec.objects:
         raise Failure(
             f"{args.directory} was begun with serializer='json', for writers who are not trusted; the commands stand "
             "there, so they would decide what runs here. Use another directory"
@@ -124,7 +124,7 @@ def _admit(db: PickleShareDB, place: str, queue: WorkQueue, crew: Group, jobs: J
                 "--resume runs what was not done, --queue NAME begins another one"
             )
         crew.join()
-        new = internals_of(queue).put_new(jobs)
+        new = internals_of(queue).producer.put_new(jobs)
         if resume and alone and len(new) < len(jobs):
             queue.revive(jobs)
 

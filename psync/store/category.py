@@ -34,8 +34,6 @@ OPEN = 1
 """Flag of an ``xx`` whose items were never compressed by a user, so that a fast `get` may find them."""
 ROOMY = 1 << 16
 """Bytes: a smaller bucket is never looked at for what was overwritten in it."""
-Append = Callable[[Bucket, bytes], int | None]
-"""`Bucket.append`, or what does it together with something else: see `Category.set_pickled`."""
 _is_bucket = re.compile(r"[0-9a-f]{2}").fullmatch
 
 
@@ -256,25 +254,17 @@ class Category:
     def set(self, key: Any, value: Any) -> None:
         self.set_pickled(key, self.codec.item(key, value))
 
-    def set_pickled(self, key: Any, ops: bytes, append: Append | None = None) -> bool:
-        """`set`, with what `Codec.item` made of key and value. `append` may do it together with something else, and
-        return None if it is not to be done at all: then False."""
-        while True:
-            file = self.growing(key)
-            size = file.append(ops) if append is None else append(file, ops)
-            if size != 0:
-                break
-            self._gather()
-        if size is None:
-            return False
+    def set_pickled(self, key: Any, ops: bytes) -> None:
+        """`set`, with what `Codec.item` made of key and value."""
+        while not (size := self.growing(key).append(ops)):
+            self.gather()
         self.grown(key, size)
-        return True
 
     def growing(self, key: Any) -> Bucket:
-        """The bucket to append the item of `key` to. Say how long it is then (`grown`)."""
+        """The bucket to append the item of `key` to. Say how long it is then (`grown`); if it is foreign, `gather`."""
         name = self.bucket_name(key)
         if not (self._gathered or self._is_growing(name)):
-            self._gather()
+            self.gather()
         return self.engine.bucket(name)
 
     def grown(self, key: Any, size: int) -> None:
@@ -299,7 +289,7 @@ class Category:
         self._gathered = tail is not None and not tail.foreign
         return self._gathered
 
-    def _gather(self) -> None:
+    def gather(self) -> None:
         """Move what PickleShare scattered, if there is any, to an open ``xx``."""
         if self._foreign_buckets():
             self.compress(flags=OPEN)
@@ -310,7 +300,7 @@ class Category:
         ops = self.codec.item(key, value)
         bucket = self._place(key)
         if not self._gathered:
-            self._gather()
+            self.gather()
         file = self.engine.bucket(self._prefix + bucket)
         while True:
             try:
@@ -359,7 +349,7 @@ class Category:
     def update(self, mapping: dict[Any, Any]) -> None:
         """Set all items of `mapping` at one moment: who reads several sees all or none of them."""
         if not self._gathered:
-            self._gather()
+            self.gather()
         ops = {name: self.codec.items(part) for name, part in self._parted(mapping)}
         with self.engine.guard(self.name):
             self.engine.append_all(ops)
@@ -381,7 +371,7 @@ class Category:
     def pop(self, key: Any) -> Any:
         """Remove `key`; its last value, or MISSING."""
         if not self._gathered:
-            self._gather()
+            self.gather()
         bucket = self._place(key)
         with self._reported(), self.engine.guard(self.name), self.engine.bucket(self._prefix + bucket).held() as held:
             value = self._pop_compressed(key)

@@ -82,7 +82,7 @@ def _dumps(whole: tuple[Any, ...], part: Any) -> bytes:
 
 def check(queue: WorkQueue) -> None:
     """Raise `RemoteError` if the queue's store can't carry calls."""
-    if not internals_of(queue).codec.objects:
+    if not internals_of(queue).priorities.codec.objects:
         raise RemoteError(
             f"the calls of a queue are pickles, and {queue.name!r} is in a store with serializer='json', which carries "
             "none, because unpickling runs code. Use WorkQueue there: its workers decide what to do with a value",

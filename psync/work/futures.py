@@ -91,7 +91,7 @@ class Futures:
         """Never set: waiting for it is a pause."""
         self._thread: threading.Thread | None = None
         self._arrivals = queue.results.arrivals()
-        self._loads = internals_of(queue).codec.loads
+        self._loads = internals_of(queue).priorities.codec.loads
 
     def add(self, put: Callable[[], list[str]]) -> list[TaskFuture[Any]]:
         """The futures of the tasks that `put` puts, by the ids that it returns."""
@@ -129,7 +129,7 @@ class Futures:
         """Await a future again; its result may have arrived while it was not awaited."""
         with self._lock:
             self._await(future)
-        result = internals_of(self.queue).result(future.id)
+        result = internals_of(self.queue).task_index.results.get(future.id, fast_only=False)
         if result is not MISSING and self.forget(future.id):
             future.answer(call.unseal(result, self._loads))
 
@@ -186,7 +186,7 @@ class Futures:
         engine = self.queue.engine
         next_look = 0.0
         woken = False
-        with engine.watch([internals_of(self.queue).final_name]) as watch:
+        with engine.watch([internals_of(self.queue).priorities.final]) as watch:
             while self._awaited:
                 begun = engine.now()
                 found = self._look() or (woken and self._look_behind())

@@ -30,7 +30,7 @@ class Worker:
     def __init__(self, queue: WorkQueue) -> None:
         call.check(queue)
         self._queue = queue
-        self._loads = internals_of(queue).codec.loads
+        self._loads = internals_of(queue).priorities.codec.loads
         self._name = queue.engine.describe(queue.engine.owner())
         self._busy = False
         self.stopping = False
@@ -62,7 +62,7 @@ class Worker:
         if self.stopping:
             return self.made
         if hold is None:
-            taken = internals_of(self._queue).loop(drain=drain, idle=None if drain else idle)
+            taken = internals_of(self._queue).consumer.loop(drain=drain, idle=None if drain else idle)
         else:
             taken = self._one_by_one(idle, drain, hold)
         try:

@@ -187,7 +187,7 @@ def test_a_task_that_was_lost_can_be_put_once_more_under_its_id(root: Path, monk
     jobs, _ = lost_in_a_power_cut(root, monkeypatch)
     assert jobs.put("named", id="mine") == "mine"
     assert jobs.put("named", id="mine") == "mine"
-    assert internals_of(jobs).put_new({"mine": "named", "other": "new"}) == ["other"]
+    assert internals_of(jobs).producer.put_new({"mine": "named", "other": "new"}) == ["other"]
     assert [(task.id, task.value, task.done(1)) for task in jobs if task.value != "first"] == [
         ("mine", "named", None),
         ("other", "new", None),

@@ -71,10 +71,12 @@ class Barrier(Primitive):
         self._shared = SharedState(self._engine, self._where, Round(0, parties))
         seats = self._shared.seats
         self._fast_path = None if seats is None else FastPath(self._engine, self._shared, seats)
+        self._change = self._shared.change if self._fast_path is None else self._fast_path.change
+        self._look = self._shared.look if self._fast_path is None else self._fast_path.seen
         self._opened = self._where + "/opened"
         self._waiter = Waiter(self._engine, self._opened)
         self._known_owners: set[int] = set()
-        """Owners that lived when they were seen here first: what they left is not an earlier run's."""
+        """Owners that lived when this handle first saw them: their part of the state is not an earlier run's."""
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.name, self._parties, self._action, self._timeout
@@ -148,6 +150,8 @@ class Barrier(Primitive):
             fast_path = None if self._action is not None else self._fast_path
             return following(now, arrived, seated=fast_path is not None and fast_path.is_ready_for(arrived))
 
+        # One register change decides: a party that is killed before it has not arrived, and one that is killed after
+        # it counts in this round. The last arrival begins the next round in the same change.
         now = self._change(arrive)
         if now.broken is not None and now.number == number:
             raise self._error(number, now.broken)
@@ -199,9 +203,8 @@ class Barrier(Primitive):
                 self._engine.announce(self._opened)
             return came.round, came.place, True
         counted = fast_path.closed(came)
-        self._engine.announce(
-            self._opened
-        )  # this party may have been the last to arrive, and closed the seats before others saw that
+        # this party may have been the last to arrive, and closed the seats before the others saw that
+        self._engine.announce(self._opened)
         if lost:
             self._look_for_dead(came.round, came.owner)
         return None if counted is None else (counted.round, counted.place, False)
@@ -230,17 +233,13 @@ class Barrier(Primitive):
                 self._break(number, f"its action raised {error!r}")
                 self._change(lambda now: with_told(now, number, me))
                 raise
+            # The action before the change: if this party is killed in between, the others find it dead and the barrier
+            # is broken; no party goes on without the action.
             now = self._change(lambda now: following(now, now.arrived, seated=False) if is_open(now, number) else now)
             if (broken := fate(now, number)) is not None:
                 self._change(lambda now: with_told(now, number, me))
                 raise self._error(number, broken)
         self._engine.announce(self._opened)
-
-    def _change(self, function: Callable[[Round], Round]) -> Round:
-        return (self._shared if self._fast_path is None else self._fast_path).change(function)
-
-    def _look(self) -> Round:
-        return self._shared.look() if self._fast_path is None else self._fast_path.seen()
 
     # -- breaking ----------------------------------------------------------------------------------------
 
@@ -260,11 +259,11 @@ class Barrier(Primitive):
         return now
 
     def abort(self) -> None:
-        """Break the barrier: who waits, and who arrives until it is `reset`, gets a `BrokenBarrierError`."""
+        """Break the barrier: every party that waits, or arrives before a `reset`, gets a `BrokenBarrierError`."""
         self._break(None, f"it was aborted by {self._engine.describe(self._engine.owner())}")
 
     def reset(self) -> None:
-        """An empty barrier again, whether or not it was broken; who waits gets a `BrokenBarrierError`."""
+        """Empty the barrier, whether or not it was broken; every party that waits gets a `BrokenBarrierError`."""
 
         def reset(now: Round) -> Round:
             failed = now.failed

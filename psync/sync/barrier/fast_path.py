@@ -50,7 +50,7 @@ class Arrival(NamedTuple):
 
 @dataclass(slots=True)
 class _Mine:
-    """What this process knows of its seat. All its handles of one barrier share it, and its threads take turns."""
+    """The seat of this process. All its handles of one barrier share this object, and its threads take turns."""
 
     owner: int
     came: bool = False
@@ -99,6 +99,8 @@ class FastPath:
         if word <= mine.word or not self._find(mine):
             return None  # another thread of this process has arrived and waits; or a seat is damaged
         mine.word = word
+        # The word first, then the look whether the seats are closed: a closer does the two in the other order, so one
+        # of both sees the other.
         self._seats.put(mine.seat, word)
         place = mine.owners.index(mine.owner)
         arrival = Arrival(mine.owner, since + times - 1, since, mine.owners, mine.seats, word, False, place)
@@ -196,6 +198,8 @@ class FastPath:
     def _closed(self, now: Round) -> Round:
         if not now.seated:
             return now
+        # Closed first, then all words are read: an arrival that is not among them will find the seats closed. Killed in
+        # between, the closer leaves closed seats under an open state, and the next closer does the same again.
         self._seats.close(now.number)
         others = {owner for owner, _, _ in now.came}.difference(now.before)
         gone = dead_of(self._engine, others)

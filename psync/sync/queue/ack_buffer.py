@@ -15,6 +15,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 
+from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
 from psync.errors import PsyncError
 from psync.sync.queue.claims import Ack, Claims
@@ -24,22 +25,21 @@ ACK_DELAY_S = 0.05
 MIN_LEASE_S = 20 * ACK_DELAY_S
 """A shorter lease could run out while its acknowledgement waits."""
 MAX_ACKS, MAX_ACK_BYTES = 256, 1 << 20
-"""The buffer is full when it has so many acknowledgements, or results of so many bytes."""
+"""The buffer is full when it reaches this number of acknowledgements, or of bytes of results."""
 
 
 class AckBuffer:
     """The acknowledgements of this process to one queue's tasks that are not recorded yet."""
 
-    def __init__(
-        self, claims: Claims, now: Callable[[], float], *, remote: bool, ensure_reaper: Callable[[], object]
-    ) -> None:
+    def __init__(self, claims: Claims, engine: Engine, ensure_reaper: Callable[[], object]) -> None:
         self._claims = claims
-        self._now = now
-        self.enabled = remote and claims.max_attempts > 1 and not 0 < claims.lease < MIN_LEASE_S
+        self._now = engine.now
+        self.enabled = engine.remote and claims.max_attempts > 1 and not 0 < claims.lease < MIN_LEASE_S
         """Whether buffering is worth while; if not, every acknowledgement is recorded at once."""
         self._ensure_reaper = ensure_reaper
         """Called when the buffer is no longer empty: a thread must record it in time."""
-        self._loops = 0
+        self.loops = 0
+        """How many loops over the queue go on in this process."""
         self._acks: list[Ack] = []
         self._bytes = 0
         self._since = 0.0
@@ -49,7 +49,7 @@ class AckBuffer:
 
     def after_fork(self) -> None:
         """Called in a forked child: the acknowledgements are the parent's."""
-        self._loops = self._bytes = 0
+        self.loops = self._bytes = 0
         self._acks = []
         self._adding = threading.Lock()
         self._recording = threading.RLock()
@@ -59,18 +59,18 @@ class AckBuffer:
     def begin_loop(self) -> None:
         """A loop has begun: acknowledgements may be buffered."""
         with self._adding:
-            self._loops += 1
+            self.loops += 1
 
     def end_loop(self) -> None:
         """A loop is over: record its acknowledgements, or raise why not; then a later call may record them."""
         with self._adding:
-            self._loops -= 1
+            self.loops -= 1
         self.record()
 
     def add(self, ack: Ack) -> bool:
         """Buffer an acknowledgement; False if no loop would record it: then the caller has to."""
         with self._adding:
-            if not self.enabled or self._loops <= 0:
+            if not self.enabled or self.loops <= 0:
                 return False
             if not self._acks:
                 self._since = self._now()

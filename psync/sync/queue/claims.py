@@ -15,18 +15,15 @@ import contextlib
 import functools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Change, Mark, Record, State
 from psync.engine.contract.values import Alive
 from psync.errors import PsyncError, StaleClaim
-from psync.store.codec import codec_of
 from psync.sync.queue.delays import SCAN_PAUSE_RATIO, delayed_mark
-from psync.sync.queue.priorities import NOTE_BOUNDED, NOTE_LEASED, Priorities, Priority
-from psync.sync.queue.task import NO_RESULT, Attempt
+from psync.sync.queue.priorities import NOTE_BOUNDED, NOTE_LEASED, NOTE_PRIORITY, Priorities, Priority
 from psync.sync.queue.task_id import TaskLocation
-from psync.sync.queue.task_index import WITH_RESULT, TaskIndex
+from psync.sync.queue.task_index import WITH_RESULT, Attempt, TaskIndex
 from psync.sync.wait import LOOK_FOR_DEAD_S, until_next_look
 
 MAX_RECOVERY_PAUSE_S = 3 * LOOK_FOR_DEAD_S
@@ -35,7 +32,7 @@ recovery is slow."""
 MAX_HOLDERS_PROBED = 16
 """Holders that one recovery probes where a server is asked about each."""
 MIN_SIGHTINGS = 2
-"""A claim whose lease ran out must have been seen unchanged so many times before."""
+"""A claim whose lease ran out must have been seen unchanged at least this often before."""
 _mark = functools.partial(tuple.__new__, Mark)
 _record = functools.partial(tuple.__new__, Record)
 _DONE, _WAITING = State.DONE, State.WAITING
@@ -64,29 +61,22 @@ class Claims:
     """The claims on one queue's tasks: makes, ends and recovers them for this process."""
 
     def __init__(
-        self,
-        engine: Engine,
-        where: str,
-        priorities: Priorities,
-        index: TaskIndex,
-        *,
-        lease: float,
-        max_attempts: int,
+        self, queue_name: str, priorities: Priorities, index: TaskIndex, *, lease: float, max_attempts: int
     ) -> None:
+        self.queue_name = queue_name
         self.lease = lease
         self.max_attempts = max_attempts
         self.workers = 1
         """How many processes took tasks and have not left, as the last recovery saw it."""
-        self._engine = engine
-        self._codec = codec_of(engine.format)
-        self._where = where
-        self._holders = where + "/holders"
+        self.pack_result = priorities.codec.item
+        """`Codec.item`: a task's id and result, as `finish` appends them to a bucket."""
+        self._engine = engine = priorities.engine
+        self._holders = priorities.where + "/holders"
         self._priorities = priorities
         self._main = priorities.main.log
         self._index = index
         self._results = index.results
         self._owner_now = engine.owner
-        self._take = priorities.take
         self._registered = 0
         """The owner number that this process last registered; a forked child has another one."""
         self.next_look = engine.now() + until_next_look(engine, 0.0)
@@ -95,6 +85,13 @@ class Claims:
         self._seen: dict[tuple[int, int, Mark], tuple[float, int]] = {}
         """For each claim with a lease: since when this process has seen it unchanged, and how many times."""
 
+    def listed(self) -> Iterator[tuple[str, int, bool, int]]:
+        """Yield every claim of any process: task id, attempt, whether it is begun (or only prefetched), and owner."""
+        for priority in self._priorities.all():
+            for record in priority.log.claims():
+                id, tried = self._index.id_in(record.payload, priority, record.position)
+                yield id, tried + record.mark.attempt, record.mark.beat > 0, record.mark.owner
+
     # -- making claims ---------------------------------------------------------------------------------
 
     def take(self, limit: int, beat: int) -> tuple[Priority, list[Record]]:
@@ -102,15 +99,31 @@ class Claims:
         owner = self._owner_now()
         if owner != self._registered:
             self._register(owner)
-        priority, records = self._take(owner, limit, beat, self.lease)
-        if self._main.noted & NOTE_BOUNDED and records:
-            self._engine.announce(self._where + "/room")
+        main, priority = self._main, self._priorities.main
+        if len(self._priorities.known) == 1:
+            records = main.take(owner, limit, beat, self.lease)
+            if main.noted >= NOTE_PRIORITY and not (self._priorities.all()[0] is priority and records):
+                # a higher priority came into use since: the tasks wait again, and the first is given back last
+                for record in reversed(records):
+                    self.give_up(priority, record)
+                priority, records = self._take_highest(owner, limit, beat)
+        else:
+            priority, records = self._take_highest(owner, limit, beat)
+        if main.noted & NOTE_BOUNDED and records:
+            self._engine.announce(self._priorities.where + "/room")
         return priority, records
+
+    def _take_highest(self, owner: int, limit: int, beat: int) -> tuple[Priority, list[Record]]:
+        """`Log.take` from the highest priority that has waiting tasks."""
+        for priority in self._priorities.all():
+            if records := priority.log.take(owner, limit, beat, self.lease):
+                return priority, records
+        return self._priorities.main, []
 
     def _register(self, owner: int) -> None:
         """List this process as a holder before its first claim: after a crash in between there is a holder without
         tasks, never a claim that no recovery would find."""
-        self._engine.create(f"{self._holders}/{owner:016x}", self._codec.dumps(None))
+        self._engine.create(f"{self._holders}/{owner:016x}", self._priorities.codec.dumps(None))
         if self.lease:
             self._main.note(lambda note: note | NOTE_LEASED)
         self._registered = owner
@@ -146,22 +159,22 @@ class Claims:
 
     # -- ending claims ---------------------------------------------------------------------------------
 
-    def finish(self, priority: Priority, record: Record, id: str, result: Any) -> bool:
-        """End the claim well. False if it was given away: then nothing was changed. So with all that end claims."""
+    def finish(self, priority: Priority, record: Record, id: str, ops: bytes | None) -> bool:
+        """End the claim well; `ops` is what `pack_result` made of the result, None if there is none. False if the claim
+        was given away: then nothing was changed. So with all verbs that end claims."""
         position, mark, _ = record
-        if result is NO_RESULT:
+        if ops is None:
             return priority.settle(position, mark, _mark((_DONE, mark[1], 0, 0, 0.0)))
-        return self._record_result(priority, record, id, self._codec.item(id, result))
-
-    def _record_result(self, priority: Priority, record: Record, id: str, ops: bytes) -> bool:
-        """Append the result and end the claim: `Log.answer` appends only while the mark is certain to be ours."""
-        position, mark, _ = record
+        results = self._results
         new: Mark = _mark((_DONE, mark[1], 0, WITH_RESULT, 0.0))
-        return self._results.set_pickled(id, ops, lambda bucket, ops: priority.answer(position, mark, new, bucket, ops))
-
-    def ack(self, priority: Priority, record: Record, id: str, result: Any) -> Ack:
-        """An acknowledgement for `finish_all`. Raises what pickling raises."""
-        return Ack(priority, record, id, None if result is NO_RESULT else self._codec.item(id, result))
+        # The result before the status, and only while the mark is certain to be ours: after a crash in between,
+        # `recover` finds the result and completes the change.
+        while not (size := priority.answer(position, mark, new, results.growing(id), ops)):
+            if size is None:
+                return False
+            results.gather()  # the bucket holds a pickle of another writer: it is moved away
+        results.grown(id, size)
+        return True
 
     def finish_all(self, acks: Sequence[Ack]) -> None:
         """`finish` for each. If it raises, any of them may have been recorded: repeat the call with all of them."""
@@ -175,7 +188,7 @@ class Claims:
                     if size:
                         self._results.grown(ack.id, size)
                     else:  # the bucket holds a pickle of another writer: this result has to be merged into it
-                        self._record_result(*ack[:3], ack.ops)
+                        self.finish(*ack)
 
     def _change(self, ack: Ack) -> Change:
         _, (position, mark, _), id, ops = ack
@@ -226,11 +239,11 @@ class Claims:
         with contextlib.suppress(PsyncError):  # if it fails, the task comes back when this process ends
             self.give_up(priority, record)
 
-    def stale_error(self, record: Record, id: str, queue: str) -> StaleClaim:
+    def stale_error(self, record: Record, id: str) -> StaleClaim:
         """The error of every verb that comes after the claim was given away."""
         return StaleClaim(
-            f"task {id!r} of queue {queue!r} was given to somebody else after attempt {record.mark.attempt} began; "
-            "this answer came too late and was not recorded",
+            f"task {id!r} of queue {self.queue_name!r} was given to somebody else after attempt "
+            f"{record.mark.attempt} began; this answer came too late and was not recorded",
             task=id,
             token=record.mark.attempt,
         )

@@ -13,14 +13,13 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from psync.engine.contract.engine import Engine, Watch
+from psync.engine.contract.engine import Watch
 from psync.engine.contract.log import Mark, Record, State
-from psync.sync.queue.claims import Claims
 from psync.sync.queue.delays import Delays
 from psync.sync.queue.prefetch import Batch, BatchSize, Prefetched
 from psync.sync.queue.priorities import Priorities, Priority
 from psync.sync.queue.put import closed_error
-from psync.sync.queue.task import Settlement, Task
+from psync.sync.queue.task import Task
 from psync.sync.queue.task_id import TaskLocation
 from psync.sync.queue.task_index import TaskIndex
 from psync.sync.wait import until_next_look
@@ -32,72 +31,51 @@ MAX_POLLS_PER_S = 400
 class Consumer:
     """Claims tasks of one queue for this process."""
 
-    def __init__(
-        self,
-        settlement: Settlement,
-        engine: Engine,
-        where: str,
-        priorities: Priorities,
-        index: TaskIndex,
-        claims: Claims,
-        prefetched: Prefetched,
-    ) -> None:
-        self._settlement = settlement
-        self._engine = engine
-        self._where = where
-        self._final = where + "/final"
+    def __init__(self, priorities: Priorities, index: TaskIndex, prefetched: Prefetched) -> None:
+        self._engine = priorities.engine
         self._priorities = priorities
-        self._log = priorities.main.log
         self._index = index
-        self._claims = claims
+        self._claims = prefetched.claims
         self._prefetched = prefetched
-        self._delays = Delays(engine, priorities)
-        self._now = engine.now
+        self._delays = Delays(priorities)
+        self._now = self._engine.now
         self._waiting: set[Watch] = set()
 
-    def get(self, block: bool, timeout: float | None) -> Task:
-        """See `WorkQueue.get`."""
-        task: Task = self._take() or self._wait(self._take, block, timeout)
-        return task
-
-    def get_many(self, n: int, block: bool, timeout: float | None) -> list[Task]:
-        """See `WorkQueue.get_many`."""
-        return self._take_many(n) or self._wait(lambda: self._take_many(n), block, timeout)
-
-    def maintain(self) -> None:
+    def _maintain(self) -> None:
         """Recover claims and release delayed tasks, if this process has not done so for a while."""
         if self._engine.now() >= self._claims.next_look:
             self._claims.recover()
             self._delays.release_due()
 
-    def _wait(self, take: Callable[[], Any], block: bool, timeout: float | None) -> Any:
+    def wait(self, take: Callable[[], Any], block: bool, timeout: float | None) -> Any:
+        """Return what `take` returns once that is true. Raises `queue.Empty`, or `QueueClosed`."""
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout must not be negative: {timeout!r}")
         found = self._wait_for_task(take, self._is_over, timeout if block else 0.0)
         if found:
             return found
         if self._is_over():
-            raise closed_error(self._settlement.queue_name)
+            raise closed_error(self._claims.queue_name)
         raise queue.Empty
 
     def _is_over(self) -> bool:
         """Whether no task will ever come: the queue is closed and worked off."""
-        return self._log.sealed and self._priorities.finished()
+        return self._priorities.main.log.sealed and self._priorities.finished()
 
     def wait_until_finished(self, timeout: float | None) -> bool:
         """True once every task that was put so far has ended; False after `timeout` seconds."""
 
         def look() -> bool:
-            self.maintain()
+            self._maintain()
             return self._priorities.finished()
 
-        return bool(self._until(look, lambda: False, timeout, self._engine.watch([self._final])))
+        return bool(self._until(look, lambda: False, timeout, self._engine.watch([self._priorities.final])))
 
     def _wait_for_task(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
         """Return what `take` returns once that is true; a false value once `ended()`, or after `timeout` seconds."""
         # a consumer that waits for the end of the queue is not woken for each task that ends: it learns soon enough
-        names = [] if ended == self._is_over else [self._final]
-        return self._until(take, ended, timeout, self._engine.watch(names, taking=self._where))
+        names = [] if ended == self._is_over else [self._priorities.final]
+        return self._until(take, ended, timeout, self._engine.watch(names, taking=self._priorities.where))
 
     def _until(
         self,
@@ -148,8 +126,7 @@ class Consumer:
         claims, beat, opened = batch.claims, self._claims.beat, self._opened
         ended = self._priorities.finished if drain else self._is_over
         buffered = ack_buffer.enabled
-        take = functools.partial(self._take, buffered)
-        prefetched.loops += 1
+        take = functools.partial(self.take, buffered)
         ack_buffer.begin_loop()
         try:
             while True:
@@ -186,31 +163,30 @@ class Consumer:
                     if buffered and ack_buffer.is_due(then):
                         ack_buffer.record()
         finally:
-            prefetched.loops -= 1
             prefetched.drop(batch)
 
     def _share(self, wanted: int) -> int:
         """At most `wanted`, and no more than this loop's part of the waiting tasks."""
         if not self._claims.looked:
             self._claims.recover()
-        loops = self._claims.workers + self._prefetched.loops - 1
+        loops = self._claims.workers + self._prefetched.ack_buffer.loops - 1
         return max(1, min(wanted, self._priorities.waiting() // loops))
 
     def _claim(self, limit: int, *, together: bool = False) -> tuple[Priority, list[Record]]:
         """Prefetch up to `limit` tasks."""
-        self.maintain()
+        self._maintain()
         priority, records = self._claims.take(limit, beat=0)
         if self._prefetched.ack_buffer.enabled and together:
             records = self._claims.begin(priority, records)
         self._prefetched.add(priority, records)
         return priority, records
 
-    def _take(self, buffered: bool = False) -> Task | None:
-        """A task, begun; None if there is none."""
+    def take(self, buffered: bool = False) -> Task | None:
+        """Claim a task, and begin it; None if there is none."""
         claims = self._claims
         while True:
             if self._now() >= claims.next_look:
-                self.maintain()
+                self._maintain()
             priority, records = claims.take(1, 1)
             if not records:
                 return None
@@ -218,8 +194,8 @@ class Consumer:
             if task is not None:
                 return task
 
-    def _take_many(self, n: int) -> list[Task]:
-        """Tasks that are not begun."""
+    def take_many(self, n: int) -> list[Task]:
+        """Claim up to `n` tasks, without beginning them."""
         while True:
             priority, records = self._claim(n)
             opened = [self._opened(priority, record, False) for record in records]
@@ -241,7 +217,7 @@ class Consumer:
                 self._prefetched.remove(record)
                 priority.settle(record.position, record.mark, Mark(State.DONE, record.mark.attempt))
                 return None
-            return Task(self._settlement, priority, record, id, value, tried, buffered)
+            return Task(self._prefetched, priority, record, id, value, tried, buffered)
         except BaseException:
             self._claims.give_up_quietly(priority, record)  # the caller gets an error and no task
             raise

@@ -45,10 +45,10 @@ def remaining(engine: Engine, mark: Mark) -> float:
 
 
 class Delays:
-    """What one process knows of a queue's delayed tasks."""
+    """Releases the due tasks of one queue for this process."""
 
-    def __init__(self, engine: Engine, priorities: Priorities) -> None:
-        self._engine = engine
+    def __init__(self, priorities: Priorities) -> None:
+        self._engine = priorities.engine
         self._priorities = priorities
         self._seen: dict[tuple[int, int, Mark], float] = {}
         """When this process first saw each task that was delayed in another boot."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import NamedTuple
 
 from psync.engine.contract.engine import Engine
@@ -52,9 +52,9 @@ class Migration:
         self.where = where = own_name("queue", name)
         self._from, self._to = source, destination
         self._priorities = Priorities(source, where)
-        self._index = TaskIndex(source, where, self._priorities)
+        self._index = TaskIndex(source, self._priorities)
         self._priorities_there = Priorities(destination, where)
-        self._index_there = TaskIndex(destination, where, self._priorities_there)
+        self._index_there = TaskIndex(destination, self._priorities_there)
 
     def ends(self) -> list[list[int]]:
         """Each priority, and where its log ends here: that changes when somebody puts a task, or revives one."""
@@ -100,12 +100,11 @@ class Migration:
     def _unfinished(self, priority: Priority) -> Iterator[Record]:
         """The unfinished tasks, without those whose worker died between the result and the status."""
         for record in priority.log.unfinished():
-            if record.mark.state is State.CLAIMED and self._has_result(priority, record):
-                continue
+            if record.mark.state is State.CLAIMED:
+                id, _ = self._index.id_in(record.payload, priority, record.position)
+                if self._index.has_result(id):
+                    continue
             yield record
-
-    def _has_result(self, priority: Priority, record: Record) -> bool:
-        return self._index.has_result(self._index.id_in(record.payload, priority, record.position)[0])
 
     def _here(self, priority: Priority, delayed: bool) -> Iterator[Moved]:
         for record in self._unfinished(priority):
@@ -129,14 +128,7 @@ class Migration:
                 raise QueuesDiffer(f"task {self._id_of(here, record, there)} is not the same in both")
             last.append((here.id, record.position))
         self._set_ids(there, last)
-        batch: list[Moved] = []
-        for one in moved:
-            batch.append(one)
-            if len(batch) == (1 if delayed else MAX_TASKS_PER_APPEND):
-                self._add(there, batch)
-                told(len(batch))
-                batch = []
-        if batch:
+        while batch := list(islice(moved, 1 if delayed else MAX_TASKS_PER_APPEND)):
             self._add(there, batch)
             told(len(batch))
 

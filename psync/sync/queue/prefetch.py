@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 
+from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Record
 from psync.engine.system import fork_hooks
 from psync.sync.queue.ack_buffer import ACK_DELAY_S, AckBuffer
@@ -25,12 +25,12 @@ MAX_BATCH_TASKS = 32
 BATCH_WORK_S = 0.002
 """As much work as is claimed at once."""
 SLOW_TASK_S = 0.001
-"""After a task that takes so long, batches start small again; after two in a row nothing stays prefetched."""
+"""After a task that takes this long, batches start small again; after two in a row nothing stays prefetched."""
 REMOTE_SCALE, MAX_REMOTE_BATCH_TASKS = 25, 64
 """Where a server is asked for each claim and each acknowledgement: both times are so many times as long, and batches
 may be larger."""
 REAPER_IDLE_S = 0.2
-"""The reaper thread ends after so long without work."""
+"""The reaper thread ends when it had no work for this time."""
 REAPER_PERIOD_S = ACK_DELAY_S / 2
 REAPER_JOIN_S = 1.0
 
@@ -79,18 +79,18 @@ class Batch:
 class Prefetched:
     """The claims of this process on one queue's tasks that are not begun."""
 
-    def __init__(self, claims: Claims, now: Callable[[], float], *, helpers: bool, remote: bool) -> None:
-        self._claims = claims
-        self._now = now
-        self._helpers = helpers
+    def __init__(self, claims: Claims, engine: Engine) -> None:
+        self.claims = claims
+        self._now = engine.now
+        self._helpers = engine.helpers
         """Whether psync may start a thread here."""
         self._all: dict[int, tuple[Priority, Record]] = {}
         """By `id` of the record. The record is kept alive here, so no other can get the same `id`."""
         self._batches: set[Batch] = set()
-        self.ack_buffer = AckBuffer(claims, now, remote=remote, ensure_reaper=self._ensure_reaper)
-        self.loops = 0
-        """How many iterations go on in this process."""
-        self._reaper: _Reaper | None = None
+        self.ack_buffer = AckBuffer(claims, engine, ensure_reaper=self._ensure_reaper)
+        self._reaper: threading.Thread | None = None
+        self._stopped = threading.Event()
+        """Set to end the reaper thread; each thread has its own."""
         self._starting = threading.Lock()
         self._giving = threading.RLock()
         """Held while claims are given back: one thread at a time and the last claim first, or the tasks would wait in
@@ -114,15 +114,25 @@ class Prefetched:
             return
         with self._starting:
             if self._reaper is None and self._helpers:
-                self._reaper = _Reaper(self)
+                self._stopped = threading.Event()
+                name = "psync reaper of prefetched tasks"
+                self._reaper = threading.Thread(
+                    target=self._reap_until_idle, args=(self._stopped,), name=name, daemon=True
+                )
                 self._reaper.start()
 
-    def reaper_ended(self) -> None:
-        """Called by the thread as it ends. It looks once more after it is unregistered: a loop that filled its batch
-        too early to start another thread is seen by this look."""
-        self._reaper = None
-        if self.ack_buffer or any(batch.claims for batch in list(self._batches)):
-            self._ensure_reaper()
+    def _reap_until_idle(self, stopped: threading.Event) -> None:
+        """The reaper thread: give back and record, until nothing has been left to do for a while."""
+        idle = 0.0
+        try:
+            while idle < REAPER_IDLE_S and not stopped.wait(REAPER_PERIOD_S):
+                idle = 0.0 if self._reap() else idle + REAPER_PERIOD_S
+        finally:
+            # The thread is unregistered before it looks once more: a loop that filled its batch too early to start
+            # another thread is seen by this look.
+            self._reaper = None
+            if self.ack_buffer or any(batch.claims for batch in list(self._batches)):
+                self._ensure_reaper()
 
     def remove(self, record: Record) -> bool:
         """True for the one thread that may begin the task, or give it back."""
@@ -134,7 +144,7 @@ class Prefetched:
             for key in reversed(list(self._all)):  # the task that is given back last is claimed first
                 priority, record = self._all.pop(key, (None, None))  # a loop may have taken it meanwhile
                 if priority is not None and record is not None:
-                    self._claims.give_up_quietly(priority, record)
+                    self.claims.give_up_quietly(priority, record)
 
     def leave(self) -> None:
         """The engine is about to be closed: record and give back everything, and end the thread."""
@@ -144,7 +154,7 @@ class Prefetched:
             batch.claims.clear()
         reaper = self._reaper
         if reaper is not None:
-            reaper.stopped.set()
+            self._stopped.set()
             if reaper is not threading.current_thread():
                 reaper.join(REAPER_JOIN_S)  # it may be giving something back
 
@@ -158,7 +168,7 @@ class Prefetched:
                 except IndexError:  # the loop took the last one meanwhile
                     return
                 if self.remove(record):
-                    self._claims.give_up_quietly(priority, record)
+                    self.claims.give_up_quietly(priority, record)
 
     def wait_for_giving(self) -> None:
         """Return when every claim that is being given back can be made again."""
@@ -173,7 +183,7 @@ class Prefetched:
         finally:
             self.ack_buffer.end_loop()
 
-    def reap(self) -> bool:
+    def _reap(self) -> bool:
         """Give back what waits for a slow task, and record due acknowledgements; True if more work may come."""
         if self.ack_buffer.is_due(self._now()):
             self.ack_buffer.record_quietly()
@@ -190,24 +200,6 @@ class Prefetched:
         """Called in a forked child: the claims and the thread are the parent's."""
         self._all.clear()
         self._batches.clear()
-        self.loops = 0
         self._reaper = None
         self._starting = threading.Lock()
         self._giving = threading.RLock()
-
-
-class _Reaper(threading.Thread):
-    """Calls `Prefetched.reap` periodically."""
-
-    def __init__(self, prefetched: Prefetched) -> None:
-        super().__init__(name="psync reaper of prefetched tasks", daemon=True)
-        self._prefetched = prefetched
-        self.stopped = threading.Event()
-
-    def run(self) -> None:
-        idle = 0.0
-        try:
-            while idle < REAPER_IDLE_S and not self.stopped.wait(REAPER_PERIOD_S):
-                idle = 0.0 if self._prefetched.reap() else idle + REAPER_PERIOD_S
-        finally:
-            self._prefetched.reaper_ended()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from psync.engine.contract.bucket import Bucket
 from psync.engine.contract.engine import Engine
-from psync.engine.contract.log import FINAL, WAITING, Change, Log, Mark, Record, State
+from psync.engine.contract.log import FINAL, WAITING, Change, Log, Mark, State
 from psync.store.codec import codec_of
 from psync.sync.shared_state import load_state
 
@@ -91,32 +91,34 @@ class Priorities:
     """All priorities of one queue."""
 
     def __init__(self, engine: Engine, where: str) -> None:
-        self._engine = engine
-        self._where = where
-        self._codec = codec_of(engine.format)
+        self.engine = engine
+        self.where = where
+        self.final = where + "/final"
+        """The name that is announced when a task ends."""
+        self.codec = codec_of(engine.format)
         self.main = Priority(0, engine.log(where))
         self._register = engine.register(where + "/levels")
         self._raw: bytes | None = None
-        self._known: tuple[Priority, ...] = (self.main,)
+        self.known: tuple[Priority, ...] = (self.main,)
         """From the highest to the lowest, as the register last said."""
 
     def all(self) -> tuple[Priority, ...]:
         """From the highest to the lowest. One `Register.read`."""
         raw = self._register.read()
         if raw != self._raw:
-            known = {priority.number: priority for priority in self._known}
+            known = {priority.number: priority for priority in self.known}
             numbers = {0, *self._numbers_in(raw)}
-            self._known = tuple(known.get(each) or self._other(each) for each in sorted(numbers, reverse=True))
+            self.known = tuple(known.get(each) or self._other(each) for each in sorted(numbers, reverse=True))
             self._raw = raw
-        return self._known
+        return self.known
 
     def _numbers_in(self, raw: bytes | None) -> tuple[int, ...]:
         """The numbers in the register."""
-        return () if raw is None else load_state(self._codec, self._where + "/levels", raw, _checked)
+        return () if raw is None else load_state(self.codec, self.where + "/levels", raw, _checked)
 
     def _other(self, number: int) -> Priority:
-        log = self._engine.log(f"{self._where}/p/{number}")
-        return OtherPriority(number, log, lambda name: self._engine.announce(self._where + name))
+        log = self.engine.log(f"{self.where}/p/{number}")
+        return OtherPriority(number, log, lambda name: self.engine.announce(self.where + name))
 
     def find(self, number: int) -> Priority | None:
         """The priority of this number, if it was used before."""
@@ -126,7 +128,7 @@ class Priorities:
         """The priority of this number, which counts as used from now on. Raises ValueError."""
         if not number:
             return self.main
-        for priority in self._known:
+        for priority in self.known:
             if priority.number == number:
                 return priority
         if not isinstance(number, int) or not LOWEST_PRIORITY <= number <= HIGHEST_PRIORITY:
@@ -141,35 +143,16 @@ class Priorities:
             nonlocal count
             numbers = {*self._numbers_in(raw), number}
             count = len(numbers)
-            return self._codec.dump_state(tuple(sorted(numbers)))
+            return self.codec.dump_state(tuple(sorted(numbers)))
 
         self._register.update(add)
         # The note comes before any task of this priority, and is written even if the register had the number already:
         # the process that added it may have been killed at this line, and then no consumer would look at the log.
         self.main.log.note(lambda note: max(note, count * NOTE_PRIORITY + note % NOTE_PRIORITY))
 
-    def take(self, owner: int, limit: int, beat: int, lease: float) -> tuple[Priority, list[Record]]:
-        """`Log.take` from the highest priority that has waiting tasks."""
-        if len(self._known) == 1:
-            main = self.main
-            log = main.log
-            taken = log.take(owner, limit, beat, lease)
-            if log.noted < NOTE_PRIORITY:
-                return main, taken
-            self.all()
-            if taken and self._known[0] is main:
-                return main, taken
-            for record in taken:  # a higher priority came into use since: these tasks wait again
-                main.settle(record.position, record.mark, Mark(State.WAITING, record.mark.attempt - 1))
-        for priority in self.all():
-            taken = priority.log.take(owner, limit, beat, lease)
-            if taken:
-                return priority, taken
-        return self.main, []
-
     def waiting(self) -> int:
         """How many tasks `take` could claim now."""
-        if len(self._known) == 1:
+        if len(self.known) == 1:
             log = self.main.log
             waiting = log.counts().waiting
             if log.noted < NOTE_PRIORITY:

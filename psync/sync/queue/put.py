@@ -7,14 +7,13 @@ between.
 
 from __future__ import annotations
 
+import functools
 import queue
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import WAITING, Mark, Sealed
 from psync.errors import QueueClosed
-from psync.store.codec import codec_of
 from psync.sync.queue.delays import delayed_mark
 from psync.sync.queue.priorities import NOTE_BOUNDED, Priorities, Priority
 from psync.sync.queue.task_id import TaskLocation
@@ -32,13 +31,9 @@ def closed_error(name: str) -> QueueClosed:
 class Producer:
     """Puts tasks into one queue."""
 
-    def __init__(
-        self, engine: Engine, where: str, name: str, priorities: Priorities, index: TaskIndex, maxsize: int
-    ) -> None:
-        self._engine = engine
-        self._codec = codec_of(engine.format)
-        self._where = where
-        self._name = name
+    def __init__(self, queue_name: str, priorities: Priorities, index: TaskIndex, maxsize: int) -> None:
+        self._engine = priorities.engine
+        self._queue_name = queue_name
         self._priorities = priorities
         self._main = priorities.main.log
         self._index = index
@@ -55,12 +50,10 @@ class Producer:
         try:
             if id is None and not priority and not self._maxsize:
                 return [TaskLocation(0, position).id for position in self._main.append(payloads, mark)]
-            ids = self._put_locked(target, payloads, id, mark)
-            if ids is None:
-                ids = self._wait_for_room(lambda: self._put_locked(target, payloads, id, mark), block, timeout)
-            return ids
+            put = functools.partial(self._put_locked, target, payloads, id, mark)
+            return put() or self._wait_for_room(put, block, timeout)
         except Sealed:
-            raise closed_error(self._name) from None
+            raise closed_error(self._queue_name) from None
 
     def _put_locked(self, target: Priority, payloads: list[bytes], id: str | None, mark: Mark) -> list[str] | None:
         """The ids of the tasks that were put; None if there is no room. Raises `Sealed`."""
@@ -83,9 +76,9 @@ class Producer:
         deadline = None if timeout is None else self._engine.now() + timeout
         if block:
             self._main.note(lambda note: note | NOTE_BOUNDED)  # consumers announce free room from now on
-            with self._engine.watch([self._where + "/room"]) as watch:
+            with self._engine.watch([self._priorities.where + "/room"]) as watch:
                 while (left := LOOK_FOR_DEAD_S if deadline is None else deadline - self._engine.now()) > 0:
-                    if (ids := put()) is not None:
+                    if ids := put():
                         return ids
                     watch.pause(min(left, LOOK_FOR_DEAD_S))
         raise queue.Full
@@ -96,7 +89,7 @@ class Producer:
         Each task exists once, however often and by how many processes it is put. One append for all, and one for each
         bucket that ids fall into, at most 256.
         """
-        payloads = {id: self._codec.pack((id, value)) for id, value in values.items()}
+        payloads = {id: self._priorities.codec.pack((id, value)) for id, value in values.items()}
         try:
             with self._main.held():
                 new = (
@@ -106,7 +99,7 @@ class Producer:
                 # of its two records is worked on: see `TaskIndex.is_duplicate`.
                 positions = self._main.append([payloads[id] for id in new])
                 locations = {id: TaskLocation(0, position) for id, position in zip(new, positions, strict=True)}
-                self._index.set_locations(locations, at_once=False)
+                self._index.set_locations(locations)
         except Sealed:
-            raise closed_error(self._name) from None
+            raise closed_error(self._queue_name) from None
         return new

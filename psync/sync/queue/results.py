@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import State
 from psync.errors import CorruptValue, TaskFailed
 from psync.store.category import Category
@@ -28,14 +27,13 @@ class HasResults(Protocol):
 class Results(Mailbox):
     """A queue's results by task id. A task done without a result answers None; one that is dead raises `TaskFailed`."""
 
-    def __init__(
-        self, queue: HasResults, engine: Engine, where: str, index: TaskIndex, record_acks: Callable[[], object]
-    ) -> None:
+    def __init__(self, queue: HasResults, final: str, index: TaskIndex, record_acks: Callable[[], object]) -> None:
         self._queue = queue
         self._index = index
         self._record_acks = record_acks
-        self._final = where + "/final"
-        self._set_up(engine, queue.name, where + "/results", index.results)
+        self._final = final
+        box = index.results
+        self._set_up(box.engine, queue.name, box.name, box)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _results_of, (self._queue,)

@@ -3,57 +3,16 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from psync.engine.contract.log import Record
+from psync.sync.queue.claims import Ack
+from psync.sync.queue.prefetch import Prefetched
 from psync.sync.queue.priorities import Priority
+from psync.sync.queue.task_index import Attempt, DeadTask  # noqa: F401 (pickles of earlier versions name them here)
 
 NO_RESULT: Any = object()
 """The default of `Task.done`: the task is done without a result."""
-
-
-class Attempt(NamedTuple):
-    """One attempt at a task that did not end well."""
-
-    number: int
-    worker: str
-    error: str
-
-
-class DeadTask(NamedTuple):
-    """A task that failed for good. Where its value can't be unpickled, `value` is the exception that says so."""
-
-    id: str
-    value: Any
-    history: list[Attempt]
-
-
-class Settlement(Protocol):
-    """The part of a queue that a `Task` asks to change its claim. Each verb raises `StaleClaim` if the claim is lost.
-
-    `settled`: the task was done, retried or failed through this handle before.
-    """
-
-    queue_name: str
-
-    def touch(self, priority: Priority, record: Record, id: str, settled: bool) -> Record:
-        """Begin the task, or renew its lease; returns the record as it is now."""
-
-    def finish(self, priority: Priority, record: Record, id: str, result: Any, settled: bool, buffered: bool) -> None:
-        """End the claim well. `buffered`: the acknowledgement may be recorded a moment later, with others."""
-
-    def set_back(
-        self,
-        priority: Priority,
-        record: Record,
-        id: str,
-        tried: int,
-        why: str,
-        settled: bool,
-        delay: float,
-        fatal: bool,
-    ) -> None:
-        """Give the task back, perhaps for later; it is dead if that is `fatal` or its attempts are used up."""
 
 
 class Task:
@@ -66,11 +25,11 @@ class Task:
     raises `StaleClaim`, too. If this process dies before, the task has used no attempt.
     """
 
-    __slots__ = ("_buffered", "_priority", "_record", "_settlement", "_tried", "_value", "id", "settled")
+    __slots__ = ("_buffered", "_prefetched", "_priority", "_record", "_tried", "_value", "id", "settled")
 
     def __init__(
         self,
-        settlement: Settlement,
+        prefetched: Prefetched,
         priority: Priority,
         record: Record,
         id: str,
@@ -80,8 +39,8 @@ class Task:
     ) -> None:
         self.id = id
         self.settled = False  # True once it was done, retried or failed here
-        self._buffered = buffered
-        self._settlement = settlement
+        self._buffered = buffered  # whether `done` may be recorded a moment later, with others
+        self._prefetched = prefetched
         self._priority = priority
         self._record = record
         self._value = value
@@ -89,9 +48,9 @@ class Task:
 
     @property
     def value(self) -> Any:
-        """What was put."""
-        if not self._record.mark.beat:
-            self._begin()
+        """The value that was put."""
+        if not self._record.mark.beat and not self.settled:
+            self.touch()
         return self._value
 
     @property
@@ -106,23 +65,30 @@ class Task:
 
     def __repr__(self) -> str:
         settled = ", settled" * self.settled
-        return f"<Task {self.id!r} of {self._settlement.queue_name!r}, attempt {self.attempt}{settled}>"
+        return f"<Task {self.id!r} of {self._prefetched.claims.queue_name!r}, attempt {self.attempt}{settled}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(
             f"{self!r} can't travel: the claim is this process's. Send its id and value, and settle it here"
         )
 
-    def _begin(self) -> None:
-        if not self.settled:
-            self.touch()
-
     def touch(self) -> None:
         """Show that it is being worked on: a lease begins anew.
 
         No system call where marks are mapped, else a pwrite; with a lease: flock, flock.
         """
-        self._record = self._settlement.touch(self._priority, self._record, self.id, self.settled)
+        self._withdraw()
+        claims = self._prefetched.claims
+        now = claims.beat(self._priority, self._record)
+        if now is None:
+            raise claims.stale_error(self._record, self.id)
+        self._record = now
+
+    def _withdraw(self) -> None:
+        """Take a task that is not begun out of the prefetched ones, so that nobody gives it back meanwhile."""
+        if self.settled:  # record that end first: then the verb finds that the claim is ended, and raises
+            self._prefetched.ack_buffer.record()
+        self._prefetched.remove(self._record)
 
     def done(self, result: Any = NO_RESULT) -> None:
         """Finish the task; `result`, if given, is in the queue's `results` from now on, exactly once.
@@ -136,27 +102,37 @@ class Task:
         before the record is made, the task runs again. An error of the store is raised by the call that records: the
         loop, or a later `done`.
         """
-        self._settlement.finish(self._priority, self._record, self.id, result, self.settled, self._buffered)
+        record, claims = self._record, self._prefetched.claims
+        mark = record.mark
+        if self.settled or not mark.beat:
+            self._withdraw()
+        ops = None if result is NO_RESULT else claims.pack_result(self.id, result)
+        # Only first attempts are buffered: a task that kills its worker costs each other task one attempt at most.
+        can_wait = self._buffered and mark.attempt == 1 and not self.settled
+        buffered = can_wait and self._prefetched.ack_buffer.add(Ack(self._priority, record, self.id, ops))
+        if not buffered and not claims.finish(self._priority, record, self.id, ops):
+            raise claims.stale_error(record, self.id)
         self.settled = True
 
     def retry(self, error: object = "given back", delay: float = 0.0) -> None:
         """Give it back, for anybody to take, in `delay` seconds; after `max_attempts` it is dead. `error` goes into its
         history."""
-        self._set_back(error, delay, fatal=False)
+        self._set_back(error, delay=delay)
 
     def fail(self, error: object) -> None:
         """Declare the task dead: it can't be done. `error` goes into its history."""
-        self._set_back(error, 0.0, fatal=True)
+        self._set_back(error, fatal=True)
 
-    def _set_back(self, error: object, delay: float, *, fatal: bool) -> None:
-        self._settlement.set_back(
-            self._priority, self._record, self.id, self._tried, str(error), self.settled, delay, fatal
-        )
+    def _set_back(self, error: object, *, delay: float = 0.0, fatal: bool = False) -> None:
+        self._withdraw()
+        record, claims = self._record, self._prefetched.claims
+        if not claims.set_back(self._priority, record, self.id, self._tried, str(error), delay=delay, fatal=fatal):
+            raise claims.stale_error(record, self.id)
         self.settled = True
 
     def __enter__(self) -> Task:
-        if not self._record.mark.beat:
-            self._begin()
+        if not self._record.mark.beat and not self.settled:
+            self.touch()
         return self
 
     def __exit__(

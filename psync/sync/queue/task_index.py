@@ -1,4 +1,4 @@
-"""Task index: what a queue knows of tasks by id: where their records are, how attempts failed, the dead, the results.
+"""Task index: finds tasks by id: where their records are, how attempts failed, the dead letters, and the results.
 
 On disk, four hashed categories below the queue: ``ids`` (the location of each task whose id is the caller's own, or
 that was revived), ``history`` (attempts that did not end well), ``dead`` (dead letters: where the task died, and its
@@ -9,7 +9,7 @@ location, and that is the fact that decides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Record, State
@@ -18,7 +18,6 @@ from psync.store.codec import codec_of
 from psync.store.pickles import first_of
 from psync.store.sentinels import MISSING
 from psync.sync.queue.priorities import Priorities, Priority
-from psync.sync.queue.task import Attempt, DeadTask
 from psync.sync.queue.task_id import TaskLocation, bucket_of_result, location_of
 
 WITH_RESULT = 1
@@ -27,10 +26,28 @@ _TUPLE3 = b"\x87"
 """The opcode that ends the pickle of a tuple of three, before MEMOIZE and STOP."""
 
 
+class Attempt(NamedTuple):
+    """One attempt at a task that did not end well."""
+
+    number: int
+    worker: str
+    error: str
+
+
+class DeadTask(NamedTuple):
+    """A task that failed for good. Where its value can't be unpickled, `value` is the exception that says so."""
+
+    id: str
+    value: Any
+    history: list[Attempt]
+
+
 class TaskIndex:
     """The categories of one queue."""
 
-    def __init__(self, engine: Engine, where: str, priorities: Priorities) -> None:
+    def __init__(self, engine: Engine, priorities: Priorities) -> None:
+        """`engine`: that of the queue, perhaps at a higher durability."""
+        where = priorities.where
         self._priorities = priorities
         self._engine = engine
         self._codec = codec_of(engine.format)
@@ -71,11 +88,10 @@ class TaskIndex:
     def set_location(self, id: str, location: TaskLocation) -> None:
         self._ids.set(id, [*location])
 
-    def set_locations(self, locations: Mapping[str, TaskLocation], *, at_once: bool = True) -> None:
-        """All at one moment; without `at_once`, the locations in one bucket at a time."""
+    def set_locations(self, locations: Mapping[str, TaskLocation]) -> None:
+        """Set the locations in one bucket at a time."""
         if locations:
-            update = self._ids.update if at_once else self._ids.update_each
-            update({id: [*location] for id, location in locations.items()})
+            self._ids.update_each({id: [*location] for id, location in locations.items()})
 
     def is_duplicate(self, id: str, location: TaskLocation) -> bool:
         """True if `id` belongs to another record.
@@ -161,7 +177,7 @@ class TaskIndex:
             tried = max((past.number for past in self.history(id)), default=0)
             # The record before the id: after a crash in between, the consumer that claims the record finds that the id
             # still leads to where the task died (`is_duplicate`), and drops the record.
-            (position,) = priority.append([self.packed(id, self._first_payload(payload), tried)])
+            (position,) = priority.append([self.packed(id, self._readable_parts(payload)[1], tried)])
             self.set_location(id, TaskLocation(location.priority, position))
         return True
 
@@ -195,18 +211,15 @@ class TaskIndex:
 
     def id_in(self, payload: bytes, priority: Priority, position: int) -> tuple[str, int]:
         """Id and earlier attempts, even where the value can't be unpickled."""
-        try:
-            id, _, tried = self.parts_of(payload)
-        except Exception:  # it is damaged, or was written by a process that is not trusted
-            id, tried = None, 0
+        id, _, tried = self._readable_parts(payload)
         return id or TaskLocation(priority.number, position).id, tried
 
-    def _first_payload(self, payload: bytes) -> bytes:
-        """The payload as it was before the task was ever revived."""
+    def _readable_parts(self, payload: bytes) -> tuple[str | None, bytes, int]:
+        """Like `parts_of`, but a payload that is no task is returned as it is, without an id."""
         try:
-            return self.parts_of(payload)[1]
-        except Exception:
-            return payload
+            return self.parts_of(payload)
+        except Exception:  # it is damaged, or was written by a process that is not trusted
+            return None, payload, 0
 
     def _value(self, payload: bytes) -> Any:
         """The value that was put; where it can't be unpickled, the exception that says so."""

@@ -8,14 +8,12 @@ Results are a mailbox beside the log.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, rejoined
 from psync.engine.contract.log import Mark, Sealed, State, as_lease
 from psync.errors import WaitTimeout
-from psync.store.codec import codec_of
-from psync.store.codec_type import Codec
 from psync.sync.primitive import Place, Primitive
 from psync.sync.queue.claims import Claims
 from psync.sync.queue.consumer import Consumer
@@ -23,9 +21,8 @@ from psync.sync.queue.prefetch import Prefetched
 from psync.sync.queue.priorities import Priorities
 from psync.sync.queue.put import Producer, closed_error
 from psync.sync.queue.results import Results
-from psync.sync.queue.settle import ClaimSettlement
-from psync.sync.queue.task import Attempt, DeadTask, Task
-from psync.sync.queue.task_index import TaskIndex
+from psync.sync.queue.task import Task
+from psync.sync.queue.task_index import Attempt, DeadTask, TaskIndex
 
 
 class QueueStatistics(NamedTuple):
@@ -80,35 +77,23 @@ class WorkQueue(Primitive):
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts!r}")
         lease_s = 0.0 if lease is None else as_lease(lease)
         super().__init__(db, name, durability)
-        self._codec = codec_of(self._engine.format)
         self.lease = lease
         self.max_attempts = max_attempts
         self.maxsize = maxsize
         # Results and dead letters must be at least as durable as the status that refers to them: if the queue syncs,
         # they use level "power".
         durable = self._engine if self._engine.durability == "process" else self._engine.at("power")
-        self._final = self._where + "/final"
         self._priorities = Priorities(self._engine, self._where)
+        self._codec = self._priorities.codec
         self._log = self._priorities.main.log
-        self._index = TaskIndex(durable, self._where, self._priorities)
-        self._claims = Claims(
-            self._engine, self._where, self._priorities, self._index, lease=lease_s, max_attempts=max_attempts
-        )
-        helpers, remote = self._engine.helpers, self._engine.remote
-        self._prefetched = Prefetched(self._claims, self._engine.now, helpers=helpers, remote=remote)
+        self._index = TaskIndex(durable, self._priorities)
+        self._claims = Claims(name, self._priorities, self._index, lease=lease_s, max_attempts=max_attempts)
+        self._prefetched = Prefetched(self._claims, self._engine)
         self._ack_buffer = self._prefetched.ack_buffer
-        self.results = Results(self, durable, self._where, self._index, self._ack_buffer.record)
+        self.results = Results(self, self._priorities.final, self._index, self._ack_buffer.record)
         """The mailbox of results, by task id: None for a task done without one, `TaskFailed` for a dead one."""
-        self._producer = Producer(self._engine, self._where, name, self._priorities, self._index, maxsize)
-        self._consumer = Consumer(
-            ClaimSettlement(name, self._claims, self._prefetched),
-            self._engine,
-            self._where,
-            self._priorities,
-            self._index,
-            self._claims,
-            self._prefetched,
-        )
+        self._producer = Producer(name, self._priorities, self._index, maxsize)
+        self._consumer = Consumer(self._priorities, self._index, self._prefetched)
         self._engine.at_leaving(self._prefetched.leave)
 
     def _arguments(self) -> tuple[Any, ...]:
@@ -193,7 +178,9 @@ class WorkQueue(Primitive):
 
         With a task waiting 2 system calls and `done` (flock flock), floor 3; now and then a pread of what lies ahead.
         """
-        return self._consumer.get(block, timeout)
+        consumer = self._consumer
+        task: Task = consumer.take() or consumer.wait(consumer.take, block, timeout)
+        return task
 
     def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> list[Task]:
         """Up to `n` tasks, and at least one, claimed at once. Raises as `get` does.
@@ -203,7 +190,8 @@ class WorkQueue(Primitive):
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n!r}")
-        return self._consumer.get_many(n, block, timeout)
+        consumer = self._consumer
+        return consumer.take_many(n) or consumer.wait(lambda: consumer.take_many(n), block, timeout)
 
     def __iter__(self) -> Iterator[Task]:
         """Take tasks until the queue is drained: none is waiting, and none is being worked on that could come back.
@@ -316,63 +304,22 @@ class WorkQueue(Primitive):
         )
 
 
-class Claim(NamedTuple):
-    """A task that a process has claimed."""
+class QueueInternals(NamedTuple):
+    """The parts of a work queue that the rest of psync uses: see `internals_of`."""
 
-    id: str
-    attempt: int
-    begun: bool
-    """False if the task is only prefetched."""
-    owner: int
-
-
-class QueueInternals:
-    """What the rest of psync may ask of a work queue beside its public verbs: see `internals_of`."""
-
-    def __init__(self, queue: WorkQueue) -> None:
-        self._queue = queue
-        self.codec: Codec = queue._codec
-        """How the store of the queue serializes values."""
-        self.final_name = queue._final
-        """The name that is announced when a task ends: watch this."""
-
-    @property
-    def workers(self) -> int:
-        """How many processes took tasks and have not left, as this process last saw it."""
-        return self._queue._claims.workers
-
-    def loop(self, *, drain: bool, idle: float | None) -> Generator[Task, None, None]:
-        """Iterate over tasks as `WorkQueue.__iter__` does; without `drain` until none came for `idle` seconds."""
-        return self._queue._consumer.loop(drain=drain, idle=idle)
-
-    def finished(self) -> bool:
-        """Whether every task that was put before the call is done or dead. Cheaper than ``join(timeout=0)``."""
-        return self._queue._priorities.finished()
-
-    def give_back(self) -> None:
-        """Give back every task that this process has claimed and not begun."""
-        self._queue._prefetched.give_back()
-
-    def result(self, id: str) -> Any:
-        """The result that was recorded for a task, whatever its status; MISSING if there is none yet."""
-        return self._queue._index.results.get(id, fast_only=False)
-
-    def put_new(self, values: Mapping[str, Any]) -> list[str]:
-        """Put the tasks of `values` (id: value) that nobody put before; returns their ids. Raises `QueueClosed`."""
-        return self._queue._producer.put_new(values)
-
-    def claims(self) -> Iterator[Claim]:
-        """Every claim of any process. Changes nothing."""
-        for priority in self._queue._priorities.all():
-            for record in priority.log.claims():
-                id, tried = self._queue._index.id_in(record.payload, priority, record.position)
-                mark = record.mark
-                yield Claim(id, tried + mark.attempt, mark.beat > 0, mark.owner)
+    priorities: Priorities
+    task_index: TaskIndex
+    claims: Claims
+    prefetched: Prefetched
+    producer: Producer
+    consumer: Consumer
 
 
 def internals_of(queue: WorkQueue) -> QueueInternals:
-    """The internal interface of a queue, for psync's own modules; users have no need of it."""
-    return QueueInternals(queue)
+    """The parts of a queue, for psync's own modules; users have no need of them."""
+    return QueueInternals(
+        queue._priorities, queue._index, queue._claims, queue._prefetched, queue._producer, queue._consumer
+    )
 
 
 def _arrived(kind: type[WorkQueue], db: Any, name: str, lease: float | None, attempts: int, maxsize: int) -> WorkQueue:

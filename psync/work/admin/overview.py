@@ -174,7 +174,7 @@ class Observer:
         holders = self._engine.entries(f"{own_name('queue', name)}/holders")[0]
         living = sum(self._engine.alive(owner) is not Alive.NO for owner in owners_in(holders))
         claims = []
-        for id, attempt, begun, owner in internals_of(queue).claims():
+        for id, attempt, begun, owner in internals_of(queue).claims.listed():
             who = self._engine.describe(owner) + " (dead)" * (self._engine.alive(owner) is Alive.NO)
             claims.append(Claim(id, attempt, begun, who, owner))
         return Queue(name, queue.statistics()._replace(workers=living), tuple(claims))

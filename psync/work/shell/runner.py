@@ -125,7 +125,7 @@ class Runner:
 
     def _share(self, children: Children) -> int:
         free = self._slots - len(children)
-        fair = self._queue.qsize() // self._internals.workers
+        fair = self._queue.qsize() // self._internals.claims.workers
         return max(1, min(free + self._ahead, fair))
 
     def _patience(self, children: Children) -> float:
@@ -134,12 +134,12 @@ class Runner:
         return GIVE_BACK_S if self._prefetched else BUSY_POLL_S if len(children) < self._slots else MAX_WAIT_S
 
     def _is_over(self) -> bool:
-        return not self._prefetched and self._internals.finished()
+        return not self._prefetched and self._internals.priorities.finished()
 
     def _give_back_prefetched(self) -> None:
         if self._prefetched:
             self._prefetched.clear()
-            self._internals.give_back()
+            self._internals.prefetched.give_back()
 
     # -- ending ------------------------------------------------------------------------------------------
 
