@@ -11,28 +11,14 @@ from psync.engine.directory.fs.permissions import PRIVATE
 from psync.engine.directory.fs.syscalls import link_unnamed, make_folder, remove_quietly
 from psync.engine.directory.layout import Layout
 
-NETWORK_TYPES = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "9p",
-    "afs",
-    "glusterfs",
-    "ocfs2",
-    "gfs2",
-}
+NFS_TYPES = {"nfs", "nfs4"}
+"""How the kernel names versions 3 and 4."""
+CLUSTER_TYPES = {"lustre", "gpfs", "beegfs", "ceph", "glusterfs", "ocfs2", "gfs2"}
+NETWORK_TYPES = NFS_TYPES | CLUSTER_TYPES | {"cifs", "smb3", "smbfs", "9p", "afs"}
 """Types that several hosts may have mounted at once (`fuse.*` counts as one of them)."""
 IN_PLACE_TYPES = {"tmpfs", "ext2", "ext3", "ext4"}
 """Types where what was once given room is overwritten where it is, so that a store into memory always finds room. (xfs
 and btrfs write elsewhere what was copied by reference; of an overlay, what is below it is not known.)"""
-NFS_TYPES = {"nfs", "nfs4"}
-"""How the kernel names versions 3 and 4."""
 
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.syscalls import READ, read_small
+from psync.engine.directory.fs.syscalls import read_small
 from psync.engine.directory.layout import FORMAT, FORMAT_VERSION, OWN, OWN_FOLDERS, Layout
 from psync.engine.encoding.framing import Unreadable, as_pickle, frame, unframe
 from psync.errors import FormatMismatch
@@ -117,12 +117,8 @@ def _older_files(layout: Layout, fs: AtomicFiles) -> Iterator[str]:
 
 
 def _fills_its_page(path: str) -> bool:
-    """Whether a register's value lies where the slots are now. open, pread, close."""
-    fd = os.open(path, READ)
-    try:
-        head = os.pread(fd, _REGISTER_HEAD.size, 0)
-    finally:
-        os.close(fd)
+    """Whether a register's value lies where the slots are now. open, fstat, pread, close."""
+    head = read_small(path, _REGISTER_HEAD.size)
     if len(head) < _REGISTER_HEAD.size:
         return False
     _, _, offset, size = _REGISTER_HEAD.unpack(head)
