@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "psync") -> int:
         if given[:1] == ["--version"]:
             print(f"{prog} {_version()}")
             return 0
-        name = _parser(prog).parse_args(given[:1]).command
+        # the parser of all commands costs a millisecond, and is needed for its help and its errors only
+        name = given[0] if given and given[0] in COMMANDS else _parser(prog).parse_args(given[:1]).command
         command = command_module(name)
         parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=COMMANDS[name], epilog=EXIT_CODES)
         command.options(parser)
