@@ -23,7 +23,7 @@ def directory(parser: argparse.ArgumentParser, *, made: bool) -> None:
 
 
 def place(text: str) -> str:
-    """The type of an argument that says where a store is."""
+    """Return a path or URL of a store, if it can be opened: the type of such an argument."""
     try:
         return str(checked(text))
     except ValueError as error:
@@ -31,7 +31,7 @@ def place(text: str) -> str:
 
 
 def where(args: argparse.Namespace) -> str:
-    """Where the store is, for people."""
+    """Return the path or URL of the store as messages show it."""
     return shown(args.directory)
 
 
@@ -42,18 +42,18 @@ def trust(parser: argparse.ArgumentParser) -> None:
 
 
 def opened(args: argparse.Namespace) -> PickleShareDB:
-    """The store there, made if it is not. A key is in the file that PSYNC_KEY_FILE names."""
+    """Open the store; make it if it is missing. The file that PSYNC_KEY_FILE names has the key."""
     return PickleShareDB(args.directory, trust_group=args.trust_group)
 
 
 def existing(args: argparse.Namespace) -> PickleShareDB:
-    """The store there; `Failure` if there is no such directory. To look makes none: the name may be mistyped."""
+    """Open the store. Raises `Failure` if it is missing, and does not make it: the user may have mistyped the name."""
     must_exist(args.directory)
     return opened(args)
 
 
 def looked_at(args: argparse.Namespace) -> PickleShareDB:
-    """The store there, for who only reads: what can't be read stays where it is. `Failure` as for `existing`."""
+    """Open the store read-only: a value that can't be read stays in its place. Raises `Failure` as `existing` does."""
     must_exist(args.directory)
     try:
         return PickleShareDB(looking_engine(args.directory, trust_group=args.trust_group))

@@ -20,8 +20,8 @@ from psync.store import PickleShareDB
 if TYPE_CHECKING:
     from psync.work.admin.copy_store import Copied
 
-OFTEN = 0.1
-"""Seconds between two looks at how far it has come."""
+PROGRESS_INTERVAL_S = 0.1
+"""The time between two updates of the line that shows progress."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def progress() -> Callable[[Copied], None]:
     def show(copied: Copied) -> None:
         nonlocal last
         now = clock.monotonic()
-        if now - last > OFTEN:
+        if now - last > PROGRESS_INTERVAL_S:
             last = now
             seen = f"{copied.values} values, {copied.tasks} tasks, {copied.written} written, {copied.compared} compared"
             sys.stderr.write(f"\rpsync copy: {seen}\x1b[K")

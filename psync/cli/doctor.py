@@ -94,4 +94,4 @@ def _together(args: argparse.Namespace) -> Iterator[Finding]:
 def _verdict(wrong: int) -> str:
     if not wrong:
         return "all is well"
-    return "1 thing stands in the way" if wrong == 1 else f"{wrong} things stand in the way"
+    return "1 problem" if wrong == 1 else f"{wrong} problems"

@@ -52,7 +52,7 @@ UNREAD: Any = object()
 
 
 def pairs(db: PickleShareDB) -> Iterator[tuple[str, Any, str | None]]:
-    """Every key in order, its value (UNREAD if that failed), and what keeps a load from storing the same again."""
+    """Yield every key in order, its value (UNREAD if it can't be read), and why a load can't store the same again."""
     for key in sorted(db):
         try:
             value = db[key]

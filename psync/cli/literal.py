@@ -1,4 +1,4 @@
-"""What can be printed as a Python literal and read back as the same value, and what can't."""
+"""Python literals: decide which values can be printed and read back unchanged; print and read them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from psync.cli.errors import Failure
 
-DEEPEST = 90
-"""Levels of nesting that Python's own parser and printer surely bear."""
+MAX_NESTING_LEVELS = 90
+"""Python's own parser and printer surely bear this nesting."""
 
 
 def why_not(value: Any) -> str | None:
-    """What in `value` would not come back from its printed form as it was; None if all of it would."""
+    """Name the part of `value` that its printed form would not give back; None if there is none."""
     return _why_not(value, [])
 
 
@@ -28,8 +28,8 @@ def _why_not(value: Any, above: list[int]) -> str | None:
         return f"a {kind.__module__}.{kind.__qualname__}"
     if id(value) in above:
         return f"a {kind.__name__} that contains itself"
-    if len(above) == DEEPEST:
-        return f"a {kind.__name__} nested more than {DEEPEST} levels deep"
+    if len(above) == MAX_NESTING_LEVELS:
+        return f"a {kind.__name__} nested more than {MAX_NESTING_LEVELS} levels deep"
     inside = [*value, *value.values()] if kind is dict else value
     deeper = [*above, id(value)]
     return next(filter(None, (_why_not(part, deeper) for part in inside)), None)

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def store(db: PickleShareDB, values: dict[str, Any], *, keep: bool) -> int:
-    """Make `db` hold `values` and, unless `keep`, nothing else; how many keys were removed."""
+    """Make `db` hold `values` and, unless `keep`, nothing else; return the number of removed keys."""
     others = set() if keep else set(db) - values.keys()
     blocking = _blocking(others, values)
     # Those that block go first, because a name can't be both a value and a folder. The rest go last:

@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "exit codes: 0 to 255 that of the command (128 + n if the signal n ended it, 127 if there is no such command, "
-        "126 if it can't be run); 124 the lock was not to be had in time (stderr says who has it), 1 psync failed, 2 "
+        "126 if it can't be run); 124 the lock was not free in time (stderr names its holder), 1 psync failed, 2 "
         "wrong use, 130 interrupted while it waited"
     )
     arguments.directory(parser, made=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import sys
 from collections.abc import Sequence
@@ -62,10 +63,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "psync") -> int:
         if given[:1] == ["--version"]:
             print(f"{prog} {_version()}")
             return 0
-        name = _parser(prog).parse_args(given[:1]).command
+        # the parser of all commands costs a millisecond, and is needed for its help and its errors only
+        name = given[0] if given and given[0] in COMMANDS else _parser(prog).parse_args(given[:1]).command
         command = command_module(name)
-        parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=COMMANDS[name], epilog=EXIT_CODES)
+        # each added option makes a formatter, and one without a width imports shutil to ask the terminal
+        narrow = functools.partial(argparse.HelpFormatter, width=80)
+        parser = argparse.ArgumentParser(
+            prog=f"{prog} {name}", description=COMMANDS[name], epilog=EXIT_CODES, formatter_class=narrow
+        )
         command.options(parser)
+        parser.formatter_class = argparse.HelpFormatter  # help and usage have the terminal's width
         own, following = _split(given[1:]) if getattr(command, "TAKES_COMMAND", False) else (given[1:], [])
         args = parser.parse_args(own)
         args.command = following

@@ -16,8 +16,8 @@ from psync.sync import WorkQueue
 from psync.sync.queue.work_queue import internals_of
 from psync.work import call
 
-LOOK_FOR_DEAD = 1.0
-"""Seconds between two checks for dead workers."""
+DEAD_WORKER_POLL_S = 1.0
+"""The time between two checks for dead workers."""
 
 
 class Answer(NamedTuple):
@@ -107,9 +107,9 @@ def letter_of(queue: WorkQueue, id: str, deadline: float | None) -> Any:
     while True:
         left = 0.0 if deadline is None else max(0.0, deadline - queue.engine.now())
         try:
-            return queue.results.get(id, timeout=min(left, LOOK_FOR_DEAD))
+            return queue.results.get(id, timeout=min(left, DEAD_WORKER_POLL_S))
         except WaitTimeout:
-            if left <= LOOK_FOR_DEAD:
+            if left <= DEAD_WORKER_POLL_S:
                 kind = Failure if deadline is None else WaitTimeout
                 raise kind(f"the task {id!r} is not done: it is {queue.state(id)}") from None
         queue.recover()  # a task whose last worker died is dead as soon as somebody looks

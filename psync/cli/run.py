@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from psync.work.shell.template import Jobs, Template
 
 TAKES_COMMAND = True
-ATTEMPTS = 3
-"""So many runs may be killed at a job before it is given up."""
+MAX_ATTEMPTS = 3
+"""A job is given up when this many runs were killed at it."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--retries", type=_number, default=0, metavar="N", help="run one that fails again, up to N times (default 0)"
     )
     parser.add_argument("-k", "--keep-order", action="store_true", help="print in the order of the input")
-    parser.add_argument("--timeout", type=above(0), metavar="S", help="end a command that runs for so many seconds")
+    parser.add_argument("--timeout", type=above(0), metavar="S", help="end a command that runs longer than S seconds")
     parser.add_argument("--queue", default="run", metavar="NAME", help="the queue in DIR (default: run)")
 
 
@@ -72,7 +72,7 @@ def _run(db: PickleShareDB, args: argparse.Namespace, template: Template) -> int
     from psync.work.shell.runner import Runner
 
     begun = db.engine.now()
-    queue = WorkQueue(db, args.queue, max_attempts=max(ATTEMPTS, args.retries + 1))
+    queue = WorkQueue(db, args.queue, max_attempts=max(MAX_ATTEMPTS, args.retries + 1))
     if not internals_of(queue).priorities.codec.objects:
         raise Failure(
             f"{args.directory} was begun with serializer='json', for writers who are not trusted; the commands stand "

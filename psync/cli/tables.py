@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-WIDEST = 100
-"""Characters: a cell with more is cut."""
+MAX_CELL_CHARACTERS = 100
+"""A longer cell is cut."""
 
 
 def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -28,7 +28,7 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 def _cell(value: object) -> str:
     text = "".join(char if char.isprintable() else "?" for char in str(value))  # no escape sequences from a name
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
+    return text if len(text) <= MAX_CELL_CHARACTERS else f"{text[: MAX_CELL_CHARACTERS - 3]}..."
 
 
 def size(count: float) -> str:

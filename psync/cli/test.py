@@ -11,8 +11,8 @@ from psync.engine.admin import fresh_store
 from psync.errors import PsyncError
 from psync.store import PickleShareDB
 
-PATIENCE = 60.0
-"""Seconds that the stress may take before it counts as hanging."""
+STRESS_TIMEOUT_S = 60.0
+"""A stress test that takes longer counts as hanging."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +87,7 @@ def waiting(db: PickleShareDB) -> str:
     waiter.start()
     try:
         db["question"] = 41
-        expect(db.waitget("answer", maxwaittime=PATIENCE) == 42, "another process saw a wrong value")
+        expect(db.waitget("answer", maxwaittime=STRESS_TIMEOUT_S) == 42, "another process saw a wrong value")
     finally:
         _end([waiter])
     return "another process answered"
@@ -100,9 +100,9 @@ def stress(db: PickleShareDB, processes: int, rounds: int) -> str:
         worker.start()
     try:
         for worker in workers:
-            worker.join(PATIENCE)
+            worker.join(STRESS_TIMEOUT_S)
         expect(not any(worker.exitcode for worker in workers), "a process failed; its error is printed above")
-        expect(all(worker.exitcode == 0 for worker in workers), f"a process is not done after {PATIENCE:.0f} s")
+        expect(all(worker.exitcode == 0 for worker in workers), f"a process is not done after {STRESS_TIMEOUT_S:.0f} s")
     finally:
         _end(workers)
     total = processes * rounds
@@ -113,7 +113,7 @@ def stress(db: PickleShareDB, processes: int, rounds: int) -> str:
 
 def _answer(db: PickleShareDB) -> None:
     with db:
-        db["answer"] = db.waitget("question", maxwaittime=PATIENCE) + 1
+        db["answer"] = db.waitget("question", maxwaittime=STRESS_TIMEOUT_S) + 1
 
 
 def _work(db: PickleShareDB, number: int, rounds: int) -> None:
@@ -127,7 +127,7 @@ def _work(db: PickleShareDB, number: int, rounds: int) -> None:
 
 def _end(processes: list[multiprocessing.context.SpawnProcess]) -> None:
     for process in processes:
-        process.join(PATIENCE)
+        process.join(STRESS_TIMEOUT_S)
         if process.is_alive():
             process.kill()
             process.join()

@@ -121,7 +121,7 @@ def test_who_else_could_write_there_is_told(root: Path) -> None:
     (root / "open").chmod(0o1777)
     assert findings(root / "open" / "below")["parents"]["state"] == "ok"
     ran = psync("doctor", root / "open")
-    assert (ran.code, ran.out.splitlines()[-1]) == (1, f"{root}/open: 1 thing stands in the way")
+    assert (ran.code, ran.out.splitlines()[-1]) == (1, f"{root}/open: 1 problem")
     assert "WRONG   directory: " in ran.out and "        remedy: chmod o-w" in ran.out
 
 

@@ -264,11 +264,11 @@ def test_what_contains_itself_or_is_too_deep_is_no_literal() -> None:
     circle += [circle, circle]
     assert literal.why_not(circle) == "a list that contains itself"
     deep: list[Any] = []
-    for _ in range(literal.DEEPEST - 1):
+    for _ in range(literal.MAX_NESTING_LEVELS - 1):
         deep = [deep]
     assert literal.why_not(deep) is None
     assert next(literal.pairs(f"[{literal.shown('key', deep)}]")) == ("key", deep)
-    assert literal.why_not([deep]) == f"a list nested more than {literal.DEEPEST} levels deep"
+    assert literal.why_not([deep]) == f"a list nested more than {literal.MAX_NESTING_LEVELS} levels deep"
 
 
 def test_a_failure_is_one_line() -> None:
