@@ -20,7 +20,8 @@ from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import READ
 from psync.engine.directory.layout import Layout
 from psync.engine.directory.log.double_buffer import DoubleBuffer
-from psync.engine.directory.log.header import FieldsT, LockedHeader
+from psync.engine.directory.log.fields import FieldsT
+from psync.engine.directory.log.header import LockedHeader
 from psync.engine.directory.log.position_file import PositionFile
 from psync.engine.directory.log.segments import Segments
 from psync.engine.directory.log.state import FileKinds

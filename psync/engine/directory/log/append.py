@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from psync.engine.contract.log import WAITING, Mark, Sealed, State
 from psync.engine.directory.layout import SEATS
+from psync.engine.directory.log.fields import Tail
 from psync.engine.directory.log.group_commit import Commit
-from psync.engine.directory.log.header import Tail
 from psync.engine.directory.log.record_format import ALIGN_BYTES, encode
 from psync.engine.directory.log.recovery import CrashRecovery
 from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors

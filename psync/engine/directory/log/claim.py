@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable
 
 from psync.engine.contract.log import FINAL, Mark, Record, State
-from psync.engine.directory.log.header import Front
+from psync.engine.directory.log.fields import Front
 from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors
 from psync.engine.directory.log.requeue import RequeueIndex
 from psync.engine.directory.log.segment_files import SEGMENT_BYTES

@@ -21,7 +21,8 @@ import os
 from collections.abc import Iterator
 from fcntl import LOCK_EX, LOCK_NB
 
-from psync.engine.directory.log.header import LockedHeader, Sync, Tail
+from psync.engine.directory.log.fields import Sync, Tail
+from psync.engine.directory.log.header import LockedHeader
 from psync.engine.directory.log.segment_files import SegmentFiles
 from psync.engine.system import clock
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from psync.engine.contract.log import FINAL, Counts, Mark, Record, State
-from psync.engine.directory.log.header import Front, Tail
+from psync.engine.directory.log.fields import Front, Tail
 from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors
 from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable

@@ -19,7 +19,7 @@ import contextlib
 from collections.abc import Iterator
 
 from psync.engine.contract.log import WAITING, Mark, State
-from psync.engine.directory.log.header import Front, Tail
+from psync.engine.directory.log.fields import Front, Tail
 from psync.engine.directory.log.record_format import HEAD_BYTES
 from psync.engine.directory.log.requeue import REQUEUE_ROOM_ENTRIES
 from psync.engine.directory.log.segment_recovery import SegmentRecovery

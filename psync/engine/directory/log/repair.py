@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
-from psync.engine.directory.log.header import Tail
+from psync.engine.directory.log.fields import Tail
 from psync.engine.directory.log.recovery import CrashRecovery
 from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable

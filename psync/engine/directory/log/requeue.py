@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from psync.engine.directory.log.header import Front
+from psync.engine.directory.log.fields import Front
 from psync.engine.directory.log.state import LogState
 
 REQUEUE_ROOM_ENTRIES = 512

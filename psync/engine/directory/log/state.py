@@ -14,8 +14,9 @@ from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.layout import Layout
 from psync.engine.directory.liveness.registry import OwnerRegistry
+from psync.engine.directory.log.fields import Front, Sync, Tail
 from psync.engine.directory.log.group_commit import Commit
-from psync.engine.directory.log.header import Front, LockedHeader, Sync, Tail
+from psync.engine.directory.log.header import LockedHeader
 from psync.engine.directory.log.lost_ranges import LostRanges
 from psync.engine.directory.log.nfs_segments import NfsSegments
 from psync.engine.directory.log.position_file import PositionFile
