@@ -1,13 +1,13 @@
 """Fields of the three headers of a log: `Tail`, `Front` and `Sync` give names to the numbers in their files.
 
-The order of the numbers is that of `load`; `layout` has it too, as part of the format.
+The order of the numbers is that of `load`; `layout` has it too, as part of the format. `load` and `pack` are written
+out, because every append and claim comes through them.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import ClassVar, Protocol, TypeVar
 
 _pack_3 = struct.Struct("<4Q").pack
@@ -75,7 +75,18 @@ class Tail:
         ) = numbers
 
     def pack(self, change: int) -> bytes:
-        return _pack_9(change, *_tail(self))
+        return _pack_9(
+            change,
+            self.end,
+            self.base,
+            self.appended,
+            self.appended_delayed,
+            self.status_end,
+            self.sealed,
+            self.prepared_end,
+            self.prepared_count,
+            self.boot,
+        )
 
 
 class Front:
@@ -126,7 +137,18 @@ class Front:
         ) = numbers
 
     def pack(self, change: int) -> bytes:
-        return _pack_9(change, *_front(self))
+        return _pack_9(
+            change,
+            self.head,
+            self.low,
+            self.passed,
+            self.requeue_end,
+            self.requeue_head,
+            self.skipped,
+            self.delayed_passed,
+            self.delayed_count,
+            self.note,
+        )
 
 
 class Sync:
@@ -149,5 +171,3 @@ class Sync:
 
 
 FieldsT = TypeVar("FieldsT", bound=Fields)
-_tail = attrgetter(*"end base appended appended_delayed status_end sealed prepared_end prepared_count boot".split())
-_front = attrgetter(*"head low passed requeue_end requeue_head skipped delayed_passed delayed_count note".split())
