@@ -1,4 +1,9 @@
-"""The store: a mapping of names to any picklable values, shared by every process that sees the directory."""
+"""Store: maps names to picklable values, for every process that sees the directory.
+
+`PickleShareDB` is the whole public interface in one class, so that a user finds each verb with its promise in one
+place. Each verb is a few lines over the engine, a `Category`, or a module that is loaded when it is first needed; the
+file is longer than 400 lines for its docstrings.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +43,8 @@ class PickleShareDB(MutableMapping[str, Any]):
     ([1, (5, 46)], ['paths/are/ok/key'])
 
     Any number of handles, threads and processes may use one directory at once. Each operation on a key is atomic and
-    takes effect at one instant: nobody reads a torn, mixed or outdated value, and `kill -9` at any instant
-    leaves the value before or the value after. What is read is the caller's own copy.
+    takes effect at one instant: no reader gets a torn, mixed or outdated value, and `kill -9` at any instant leaves the
+    value before or the value after. Each read returns a copy of the caller's own.
 
     `root` may be an `Engine` instead. `durability`: ``"process"`` survives the death of any process; ``"file"`` has
     each value on the disk before it becomes visible, ``"power"`` its name too (both cost some hundred microseconds and
@@ -49,12 +54,12 @@ class PickleShareDB(MutableMapping[str, Any]):
     type of file system.
 
     `key` seals all that is stored, `trust_group` admits a team's folder: see SECURITY.md. `serializer`: ``"pickle"``,
-    or ``"json"`` for a new store to which somebody writes who is not trusted: nothing in it is ever unpickled, and what
-    would not come back from JSON as it was is refused (`NotSerializable`). None: what the store was begun with.
-    `allow`: what pickles may look up, as classes, ``"module.name"``, or ``"module"`` for all classes made there; all
-    else is `ClassRefused`. What is made from this store, the primitives too, does as it does.
+    or ``"json"`` for a new store with untrusted writers: nothing in it is ever unpickled, and a value that JSON would
+    not give back as it was is refused (`NotSerializable`). None: the serializer with which the store was begun.
+    `allow`: the names that pickles may look up, as classes, ``"module.name"``, or ``"module"`` for all classes made
+    there; any other is `ClassRefused`. Links and primitives made from this store use the same options.
 
-    Raises `InvalidKey` for what can't be a key, before any I/O; `StoreFull` and `StoreFailed` when the file system
+    Raises `InvalidKey` for an impossible key, before any I/O; `StoreFull` and `StoreFailed` when the file system
     refuses, with the old value untouched; `CorruptValue` for a damaged file, which is kept in quarantine.
 
     Not promised: that keys iterated over still exist; that PickleShare itself may write at the same time.
@@ -105,7 +110,7 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     @property
     def cache(self) -> Mapping[str, Cell]:
-        """What is remembered, by key: pickled, with its version. A value that was replaced is never served from it."""
+        """The remembered values by key, pickled, each with its version. A replaced value is never served from it."""
         return self._cache.cells
 
     def __repr__(self) -> str:
@@ -128,7 +133,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         return value
 
     def _find(self, key: str) -> Any:
-        """The value, or MISSING: a KeyError from here is one that unpickling the value raised."""
+        """Return the value, or MISSING: a KeyError from here is one that unpickling the value raised."""
         known = self._cache.cells.get(key)
         if known is None:
             check(key)
@@ -143,8 +148,8 @@ class PickleShareDB(MutableMapping[str, Any]):
         return self.codec.loads(cell.payload)
 
     def _load_untrusted(self, key: str, cell: Cell) -> Any:
-        """A pickle without a checksum, or what somebody wrote who is not trusted: an error may mean that it is damaged,
-        and not that the caller made a mistake."""
+        """Load a pickle without a checksum, or of an untrusted writer: an error may mean damage, and no mistake of the
+        caller's."""
         try:
             return self.codec.loads(cell.payload)
         except ClassRefused as error:
@@ -163,7 +168,7 @@ class PickleShareDB(MutableMapping[str, Any]):
             ) from error
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Atomic: who reads sees the value before or the value after.
+        """Set the value; a reader sees the one before or the one after.
 
         6 system calls over a value (open flock stat pwrite flock close), floor 5; 5 system calls for a new one (open
         open pwrite link close), floor 5. More than a page goes to a new file in either case.
@@ -171,7 +176,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         self.engine.write(check(key), self.codec.dumps(value))
 
     def __delitem__(self, key: str) -> None:
-        """Of several who delete a key at once, one returns and the others get a KeyError.
+        """Delete a key; KeyError if it is not there, as for all but one of several concurrent callers.
 
         6 system calls (open flock stat unlink flock close).
         """
@@ -183,7 +188,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         try:
             return self.engine.read(check(key), self._cache.cells.get(key)) is not None  # type: ignore[call-overload]
         except KeyError:
-            return False  # what can't be a key is not in here
+            return False  # an impossible key is not in here
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
@@ -204,43 +209,43 @@ class PickleShareDB(MutableMapping[str, Any]):
         return list(matching(self.engine.entries, globpat))
 
     def items(self) -> ItemsView[str, Any]:
-        """Pairs of key and value; a key that is deleted before it is its turn is passed over."""
+        """Pairs of key and value; a key that is deleted before its turn is passed over."""
         from psync.store.views import Items
 
         return Items(self, self._find)
 
     def values(self) -> ValuesView[Any]:
-        """The values; one that is deleted before it is its turn is passed over."""
+        """The values; one that is deleted before its turn is passed over."""
         from psync.store.views import Values
 
         return Values(self, self._find)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value, or `default`. Raises `InvalidKey` for what can't be a key."""
+        """The value, or `default`. Raises `InvalidKey` for an impossible key."""
         value = self._find(key)
         return default if value is MISSING else value
 
     def add(self, key: str, value: Any) -> bool:
-        """Set `key` only if it is not there. Of any number of processes that add it at once, one gets True.
+        """Set `key` only if it is not there. One of any number of concurrent callers gets True.
 
         5 system calls (stat open pwrite link close).
         """
         return self.engine.create(check(key), self.codec.dumps(value))
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """The value; if there is none, `default`, which is then set. All who call it at once get the same."""
+        """The value; if there is none, `default`, which is then set. Concurrent callers all get the same."""
         while (value := self._find(key)) is MISSING:
             if self.add(key, default):
                 return default
         return value
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
-        """Remove `key`, return the last value it had. Of several at once one gets it, others `default` or KeyError."""
+        """Remove `key` and return its last value. One of several callers gets it, others `default` or KeyError."""
         found: list[Any] = []
         try:
             self.engine.pop(check(key), lambda cell: found.append(self.codec.loads(cell.payload)))
         except self.codec.damage:
-            self[key]  # which says what is wrong with it; nothing was removed
+            self[key]  # raises the error that explains it; nothing was removed
             raise
         self._cache.forget(key)
         if found:
@@ -250,7 +255,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         return default
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove any one item; of several at once each gets another one. KeyError when the store is empty."""
+        """Remove any one item; concurrent callers each get another one. KeyError when the store is empty."""
         for key in self.engine.list():
             value = self.pop(key, MISSING)
             if value is not MISSING:
@@ -264,7 +269,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         self.uncache()
 
     def modify(self, key: str, function: Callable[[Any], Any], default: Any = MISSING) -> Any:
-        """Set `key` to ``function(value)`` and return that: nobody else changes it in between, none of many is lost.
+        """Set `key` to ``function(value)`` and return that. No other change comes in between, so none is lost.
 
         Without the key, `function` gets `default`; without that, KeyError is raised. Other writers of the key wait, so
         `function` should be short; it must not change the same key (RuntimeError), and may be called
@@ -300,7 +305,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         return result
 
     def uncache(self, *items: str) -> None:
-        """Forget what was read of these keys, or of all: it costs memory. Values are not changed by it."""
+        """Free the memory of the values read, of these keys or of all. No value changes by it."""
         if items:
             for key in items:
                 self._cache.forget(key)
@@ -314,8 +319,8 @@ class PickleShareDB(MutableMapping[str, Any]):
     def waitget(self, key: str, maxwaittime: float | None = 60) -> Any:
         """The value of `key`, as soon as it has one. Raises `WaitTimeout` after `maxwaittime` seconds (None: never).
 
-        Woken by the writer on this host; what other programs or hosts write is found by looking now and then. 10 system
-        calls for who is woken (open open poll open stat flock stat pread flock close).
+        The writer wakes waiters on its own host; a waiter finds what other programs or hosts write by reading now and
+        then. 10 system calls for a waiter that is woken (open open poll open stat flock stat pread flock close).
         """
         check(key)
         look = lambda: self._look(key)  # noqa: E731
@@ -385,8 +390,8 @@ class PickleShareDB(MutableMapping[str, Any]):
     def hget(self, hashroot: str, key: Any, default: Any = MISSING, fast_only: bool = True) -> Any:
         """One item of the category. KeyError without it, or `default`.
 
-        What `hcompress` moved is found only with ``fast_only=False``, which may have to load all of that. The first
-        look reads the item's bucket; later 1 system call for an item in memory (stat).
+        With ``fast_only=False`` it also finds the items that `hcompress` moved, and may have to load all of them. The
+        first call reads the item's bucket; later calls make 1 system call for an item in memory (stat).
         """
         value = self._category(hashroot).get(key, fast_only=fast_only)
         if value is not MISSING:
@@ -398,8 +403,8 @@ class PickleShareDB(MutableMapping[str, Any]):
     def hdict(self, hashroot: str) -> dict[Any, Any]:
         """All items of the category; empty if there is none.
 
-        What was set before the call is in it, what is set meanwhile may be; an `hupdate` is in it whole or not at
-        all. A damaged bucket is left out, with a warning, and kept in quarantine.
+        It has every item that was set before the call, and perhaps some that are set meanwhile; an `hupdate` whole or
+        not at all. A damaged bucket is left out, with a warning, and kept in quarantine.
         """
         return self._category(hashroot).everything(self._warn)
 
@@ -409,14 +414,14 @@ class PickleShareDB(MutableMapping[str, Any]):
         warnings.warn(str(error), RuntimeWarning, stacklevel=4)
 
     def hcompress(self, hashroot: str) -> None:
-        """Move every item of the category to one file, so that `hdict` is fast. May run beside anything, and be killed.
+        """Move every item of the category to one file, so that `hdict` is fast. It may be killed at any time.
 
-        Under a `filelock` lock: of several at once, one at a time. `hset` waits while it runs.
+        It runs under a `filelock` lock, so concurrent calls follow one another. `hset` waits while it runs.
         """
         self._category(hashroot).compress()
 
     def hadd(self, hashroot: str, key: Any, value: Any) -> bool:
-        """Set an item only if it is not there, compressed or not; of many at once one gets True."""
+        """Set an item only if it is not there, compressed or not; one of many concurrent callers gets True."""
         return self._category(hashroot).add(key, value)
 
     def hdel(self, hashroot: str, key: Any) -> None:
@@ -434,7 +439,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         return default
 
     def hupdate(self, hashroot: str, mapping: Mapping[Any, Any]) -> None:
-        """Set many items at one instant: whoever reads several of them sees all or none, and so does a crash."""
+        """Set many items at one instant: a reader of several of them sees all or none, and so does a crash."""
         self._category(hashroot).update(dict(mapping))
 
     # -- links and housekeeping ------------------------------------------------------------------------
@@ -446,7 +451,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         return PickleShareLink(self, check(folder))
 
     def sweep(self) -> int:
-        """Remove what killed processes left; returns how many files. Done by itself when a directory is opened."""
+        """Remove the files that killed processes left; returns how many. Opening a directory does it, too."""
         return self.engine.sweep()
 
     def close(self) -> None:
