@@ -62,7 +62,7 @@ class Event(Primitive):
         """Wait for the flag: True once it is up, or was up during the wait; False after `timeout` seconds (None:
         never).
 
-        None if the flag is up; 1 system call for who is woken (poll).
+        None if the flag is up; 1 system call for a waiter that is woken (poll).
         """
         flag = self._shared.look()
         if flag.up:

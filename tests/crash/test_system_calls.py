@@ -326,4 +326,4 @@ def test_a_wait_makes_the_system_calls_that_its_docstring_names(
         home = tmp_path / str(turn)
         home.mkdir(mode=0o700)
         seen.append(woken(ready, act, other, home))
-    documented(function, min(seen, key=len), "for who is woken")
+    documented(function, min(seen, key=len), "for a waiter that is woken")
