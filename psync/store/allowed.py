@@ -1,10 +1,10 @@
-"""Which names a pickle may look up, where there is a list: those on it, and a few that do nothing.
+"""Allow list: lets a pickle look up the names on a list, and a few that do nothing.
 
-A name on the list is ``module.name``, for just that, or ``module``, for the classes that are made in that module (not
-for what it imports, nor for its functions).
+A name on the list is ``module.name``, for that name alone, or ``module``, for the classes that are made in that module
+(not for those that it imports, nor for its functions).
 
-Not promised: that what is allowed is harmless. A pickle may call what it has looked up with any arguments, and set
-attributes of what that gave. So this is a second layer, for a store to which only those who are trusted can write.
+Not promised: that an allowed name is harmless. A pickle may call it with any arguments, and set attributes of the
+result. So this is a second layer, for a store with trusted writers.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _PLAIN = frozenset(
     f"builtins.{name}"
     for name in "bool int float complex str bytes bytearray list tuple dict set frozenset range slice".split()
 )
-"""What values without a class of anybody's are made of, in one protocol or another."""
+"""The builtins that pickles of plain values look up, in one protocol or another."""
 _OWN = "psync.errors"
-"""Errors travel with their facts."""
+"""psync's own errors, which are rebuilt with their fields."""
 
 
 class Allowed:
@@ -30,7 +30,7 @@ class Allowed:
         self._names = _PLAIN | names
 
     def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
-        """What the pickle asks for. Raises `ClassRefused`, before anything is imported, for what is not allowed."""
+        """Look a name up. Raises `ClassRefused`, before anything is imported, for a name that is not allowed."""
         whole = f"{module}.{name}"
         if whole in self._names:
             return find_class(module, name)
@@ -39,8 +39,8 @@ class Allowed:
             if self._is_allowed_in(module, found):
                 return found
         raise ClassRefused(
-            f"a pickle asks for {whole}, which is not among what it may ask for; nothing was called. If you trust who "
-            f"wrote it, allow that, too: allow=[..., {whole!r}], or the variable PSYNC_ALLOW",
+            f"a pickle looks up {whole}, which is not on the allow list; nothing was called. If you trust its writer, "
+            f"allow that name, too: allow=[..., {whole!r}], or the variable PSYNC_ALLOW",
             name=whole,
         )
 

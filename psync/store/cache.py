@@ -1,13 +1,13 @@
-"""What was read is remembered as bytes with its version, as much as fits; each read unpickles a copy of its own."""
+"""Value cache: keeps the pickled values that were read, with their versions; each read unpickles a copy of its own."""
 
 from __future__ import annotations
 
 from psync.engine.contract.values import Cell
 
-LARGEST = 1 << 20
-"""Bytes: larger values are read again each time, which costs little beside unpickling them."""
-ROOM = 64 << 20
-"""Bytes of all that is remembered; what was read first goes first."""
+MAX_VALUE_BYTES = 1 << 20
+"""A larger value is read again each time, which costs little compared with unpickling it."""
+MAX_CACHE_BYTES = 64 << 20
+"""The value that was read first is evicted first."""
 
 
 class Cache:
@@ -18,13 +18,13 @@ class Cache:
         self._used = 0
 
     def remember(self, key: str, cell: Cell) -> None:
-        if len(cell.payload) > LARGEST:
+        if len(cell.payload) > MAX_VALUE_BYTES:
             self.forget(key)
             return
         old = self.cells.get(key)
         self.cells[key] = cell
         self._used += len(cell.payload) - (len(old.payload) if old else 0)
-        while self._used > ROOM and self.cells:
+        while self._used > MAX_CACHE_BYTES and self.cells:
             self.forget(next(iter(self.cells)))
 
     def forget(self, key: str) -> None:

@@ -15,7 +15,7 @@ from psync.store.pickles import PICKLES, restricted
 
 @functools.lru_cache(64)
 def codec_of(format: Format | None) -> Codec:
-    """Return the codec for an engine's `format`; the imports keep what an ordinary store has no use for unloaded."""
+    """Return the codec for an engine's `format`; modules that an ordinary store does not need stay unloaded."""
     if format is None or format == Format():
         return PICKLES
     if format.allowed is not None:

@@ -12,7 +12,7 @@ class Codec(NamedTuple):
     dumps: Callable[[Any], bytes]
     """Serialize a value, as a cell holds it."""
     loads: Callable[[bytes], Any]
-    """Deserialize a value. Raises what unpickling raises: for damaged bytes one of `damage`."""
+    """Deserialize a value. Passes on the errors of unpickling: for damaged bytes one of `damage`."""
     copy: Callable[[Any], Any]
     """Return the value, or a copy of it if it can be changed, so that the caller shares it with nobody."""
     item: Callable[[Any, Any], bytes]

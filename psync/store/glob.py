@@ -1,7 +1,7 @@
-"""Finding the keys that match a glob, listing only the folders that could hold one.
+"""Glob: finds the keys that match a pattern, and lists only the folders that could hold one.
 
-The tree is walked once, with the set of pattern segments that may come next: a folder is listed at
-most once whatever the pattern, and not at all while only literal segments can come next.
+It walks the tree once, with the set of pattern segments that may come next. So it lists a folder at most once, whatever
+the pattern, and not at all while only literal segments can come next.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from psync.errors import InvalidKey
-from psync.store.keys import HIDDEN, LONGEST_KEY, segment_fault
+from psync.store.keys import HIDDEN, MAX_KEY_BYTES, segment_fault
 
 Entries = Callable[[str], tuple[list[str], list[str]]]
-"""(names, folders) directly in a folder, both bare: the engine's verb."""
+"""Lists (names, folders) directly in a folder, both bare: a verb of the engine."""
 
 _Step = tuple[str, set[int]]
 """A folder, and the numbers of the segments that may match a name in it."""
@@ -25,12 +25,12 @@ _GOOD = "a pattern is relative to the root, like 'results/*' or '**/*.log'"
 
 
 def matching(entries: Entries, pattern: str) -> Iterator[str]:
-    """Every key that matches `pattern`, each once, in no order.
+    """Yield every key that matches `pattern`, each once, in no order.
 
-    As ``Path(root).glob(pattern)`` finds files (the ways of Python 3.13): ``*``, ``?`` and ``[...]``
-    match within a segment, ``**`` any number of folders, and a last ``**`` every key below. A
-    pattern that ends with a slash means folders, so it matches no key. Nothing below ``.psync``
-    matches. Raises `InvalidKey` for a pattern that can't match a key of any store.
+    It follows ``Path(root).glob(pattern)`` of Python 3.13: ``*``, ``?`` and ``[...]`` match within a segment, ``**``
+    any number of folders, and a last ``**`` every key below. A pattern that ends with a slash means folders, so it
+    matches no key. Nothing below ``.psync`` matches. Raises `InvalidKey` for a pattern that can match no key of any
+    store.
     """
     segments = _segments(pattern)
     if pattern.endswith("/") or segments[0] == HIDDEN:
@@ -39,7 +39,7 @@ def matching(entries: Entries, pattern: str) -> Iterator[str]:
 
 
 class _Segment:
-    """One part of a pattern, ready to be held against many names."""
+    """One part of a pattern, compiled once for many names."""
 
     __slots__ = ("all", "any_depth", "keep", "literal")
 
@@ -65,7 +65,7 @@ def _walk(entries: Entries, segments: list[_Segment]) -> Iterator[str]:
         prefix = f"{folder}/" if folder else ""
         literals = [segments[state].literal for state in states if state != last]
         if last not in states and None not in literals:
-            # Only names that are known already lead on: no need to ask what else is here.
+            # only names from the pattern lead on, so the folder need not be listed
             folders = [name for name in set(literals) if name is not None]
         else:
             names, folders = entries(folder)
@@ -78,7 +78,7 @@ def _walk(entries: Entries, segments: list[_Segment]) -> Iterator[str]:
 
 
 def _next(segments: list[_Segment], prefix: str, folders: list[str], states: set[int]) -> Iterator[_Step]:
-    """The folders that a match may go through, each with the segments that may come next in it."""
+    """Yield the folders that a match may go through, each with the segments that may come next in it."""
     last = len(segments) - 1
     ahead: dict[str, set[int]] = {}
     for state in states:
@@ -93,7 +93,7 @@ def _next(segments: list[_Segment], prefix: str, folders: list[str], states: set
 
 
 def _reachable(segments: list[_Segment], states: set[int]) -> set[int]:
-    """`states`, and what follows a ``**`` that stands for no folder at all."""
+    """Return `states`, and the segments behind each ``**`` among them that stands for no folder at all."""
     reached = set(states)
     for state, segment in enumerate(segments[:-1]):
         if segment.any_depth and state in reached:
@@ -119,6 +119,6 @@ def _fault(pattern: str, segments: list[str]) -> str | None:
         return "it has the segment '..'"
     if "\0" in pattern:
         return "it contains a NUL character"
-    if len(pattern) > LONGEST_KEY:
-        return f"it is longer than {LONGEST_KEY} characters"
+    if len(pattern) > MAX_KEY_BYTES:
+        return f"it is longer than {MAX_KEY_BYTES} characters"
     return next(filter(None, map(segment_fault, (text for text in segments if not _magic(text)))), None)

@@ -12,10 +12,10 @@ from typing import Any
 
 from psync.errors import InvalidKey
 
-LONGEST_SEGMENT = 255
-"""Bytes (in UTF-8) between two slashes: what file systems agree on."""
+MAX_SEGMENT_BYTES = 255
+"""Bytes, in UTF-8, between two slashes: the limit of most file systems."""
 
-LONGEST_KEY = 3000
+MAX_KEY_BYTES = 3000
 """Bytes of a whole key: leaves room for the root below PATH_MAX (4,096)."""
 
 HIDDEN = ".psync"
@@ -23,14 +23,14 @@ HIDDEN = ".psync"
 
 _GOOD = "a key is one or more names joined by single slashes, like 'results/run 7'"
 
-# Most keys are short and plain; one match says so. Anything else is looked at closely.
+# most keys are short and plain, and cost one match; any other is examined part by part
 _plain = re.compile(r"(?!\.)[\w. =,:+@-]{1,255}(?:/(?!\.)[\w. =,:+@-]{1,255}){0,7}", re.ASCII).fullmatch
 _nfs = re.compile(r"\.nfs[0-9a-fA-F]+").fullmatch
 _replacing = re.compile(r"\.psync-n(?:ew|ow)").match
 
 
 def check(key: Any) -> str:
-    """The key as a plain str, if it can be a name in the store; raises `InvalidKey`, which says why not."""
+    """Return the key as a plain str if it can be a name in the store. Raises `InvalidKey`, which says why not."""
     if type(key) is str:
         return _checked(key)
     if not isinstance(key, str):
@@ -38,7 +38,7 @@ def check(key: Any) -> str:
     return _checked(str.__str__(key))  # a subclass (an enum, say) may show itself as something else
 
 
-@functools.lru_cache(4096)  # programs name the same keys again and again
+@functools.lru_cache(4096)  # programs use the same keys again and again
 def _checked(key: str) -> str:
     if not _plain(key) and (wrong := _fault(key)):
         raise InvalidKey(f"{_shown(key)} can't be a key: {wrong}; {_GOOD}", key=key)
@@ -46,7 +46,7 @@ def _checked(key: str) -> str:
 
 
 def segment_fault(segment: str) -> str | None:
-    """What keeps `segment` from being one name between two slashes; None if nothing does."""
+    """Say why `segment` can't be a name between two slashes; None if it can."""
     if segment in ("", ".", ".."):
         return f"it has the segment {segment!r}" if segment else "it has an empty segment"
     if "\0" in segment:
@@ -56,10 +56,10 @@ def segment_fault(segment: str) -> str | None:
     except UnicodeEncodeError:
         return "it contains a lone surrogate, which no file name can hold"
     if not segment.isascii() and data.decode("utf-8", "surrogateescape") != segment:
-        # Two keys for one file: escaped bytes that together are a character.
+        # escaped bytes that together are a character would be a second key for the same file
         return "it spells a character as escaped bytes; write the character itself"
-    if len(data) > LONGEST_SEGMENT:
-        return f"it has a segment of {len(data)} bytes, the longest is {LONGEST_SEGMENT}"
+    if len(data) > MAX_SEGMENT_BYTES:
+        return f"it has a segment of {len(data)} bytes, the longest is {MAX_SEGMENT_BYTES}"
     return None
 
 
@@ -81,8 +81,8 @@ def _fault(key: str) -> str | None:
     if segments[0] == HIDDEN:
         return f"{HIDDEN!r} holds psync's own files"
     size = len(key.encode("utf-8", "surrogateescape"))
-    if size > LONGEST_KEY:
-        return f"it is {size} bytes long, the longest is {LONGEST_KEY}"
+    if size > MAX_KEY_BYTES:
+        return f"it is {size} bytes long, the longest is {MAX_KEY_BYTES}"
     return None
 
 

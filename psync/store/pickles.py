@@ -76,7 +76,7 @@ def _dumps_many(value: Any) -> bytes:
     except IndexError:
         buffer = io.BytesIO()
         pickler = pickle.Pickler(buffer, 5)
-    pickler.dump(value)  # if this raises, nobody uses the pickler again
+    pickler.dump(value)  # if this raises, the pickler is not used again
     data = buffer.getvalue()
     if len(data) <= MAX_REUSED_BYTES:
         pickler.clear_memo()  # at once: the memo keeps the pickled objects alive
@@ -89,7 +89,7 @@ def _dumps_many(value: Any) -> bytes:
 def dumps_whole(value: Any) -> bytes:
     """Pickle by value the functions and classes that another process can't import (lambdas, those of ``__main__``).
 
-    That needs `cloudpickle`; without it this is `dumps`. Raises what pickling raises.
+    That needs `cloudpickle`; without it this is `dumps`. Passes on the errors of pickling.
     """
     from_main = False
     if isinstance(value, tuple):
@@ -106,7 +106,7 @@ def dumps_whole(value: Any) -> bytes:
 
 
 def dumps_by_value(value: Any) -> bytes:
-    """Pickle by value whatever another process can't import, anywhere in `value`. Needs `cloudpickle`."""
+    """Pickle by value all functions and classes in `value` that another process can't import. Needs `cloudpickle`."""
     import cloudpickle  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     return cloudpickle.dumps(value, 5)  # type: ignore[no-any-return, unused-ignore]
@@ -149,7 +149,7 @@ def items(mapping: dict[Any, Any]) -> bytes:
 
 
 def _plain(mapping: dict[Any, Any]) -> bytes:
-    """Return what a pickler writes for a dict, without PROTO, EMPTY_DICT and STOP."""
+    """Return the opcodes that a pickler writes for a dict, without PROTO, EMPTY_DICT and STOP."""
     if not mapping:
         return b""
     buffer = io.BytesIO()

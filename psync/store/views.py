@@ -1,4 +1,4 @@
-"""`items()` and `values()` of a store that others change meanwhile: a key that vanishes is passed over."""
+"""Views: `items()` and `values()` of a store that other processes change meanwhile; they pass over a vanished key."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from psync.store.sentinels import MISSING
 
 Find = Callable[[str], Any]
-"""The value of a key, or MISSING."""
+"""Returns the value of a key, or MISSING."""
 
 
 class Items(ItemsView[str, Any]):
-    """Pairs of key and value, read one after the other."""
+    """Pairs of key and value; they are read one after the other."""
 
     def __init__(self, mapping: Mapping[str, Any], find: Find) -> None:
         super().__init__(mapping)
@@ -27,7 +27,7 @@ class Items(ItemsView[str, Any]):
 
 
 class Values(ValuesView[Any]):
-    """Values, read one after the other."""
+    """Values; they are read one after the other."""
 
     def __init__(self, mapping: Mapping[str, Any], find: Find) -> None:
         super().__init__(mapping)

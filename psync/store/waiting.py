@@ -1,4 +1,4 @@
-"""To wait is to watch, to look, and only then to pause: so no change between the look and the pause is missed."""
+"""Wait: watches the names, then reads, and only then pauses, so that it misses no change between read and pause."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 def wait_for(engine: Engine, names: Sequence[str], look: Callable[[], T], timeout: float | None, awaited: str) -> T:
-    """What `look` returns as soon as that is not NOT_YET; it is asked whenever one of `names` may have changed.
+    """Return the first result of `look` that is not NOT_YET; it is called whenever one of `names` may have changed.
 
-    Raises `WaitTimeout` after `timeout` seconds (None: never; 0: after one look).
+    Raises `WaitTimeout` after `timeout` seconds (None: never; 0: after one call).
     """
     found = look()
     if found is not NOT_YET:
@@ -26,8 +26,8 @@ def wait_for(engine: Engine, names: Sequence[str], look: Callable[[], T], timeou
             waited = engine.now() - begun
             if timeout is not None and waited >= timeout:
                 raise WaitTimeout(
-                    f"{awaited} within {timeout:g} seconds; is whoever should bring it about running, and on this "
-                    "directory? Wait longer, or look with keys()",
+                    f"{awaited} within {timeout:g} seconds; is the process that should do that running, and on this "
+                    "directory? Wait longer, or list the keys with keys()",
                     key=names[0] if len(names) == 1 else tuple(names),
                     waited=waited,
                 )

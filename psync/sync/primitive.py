@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from psync.engine import Durability, Engine, Root, open_engine, rejoined, shared_engine
 from psync.errors import InvalidKey
 from psync.store import PickleShareDB
-from psync.store.keys import LONGEST_SEGMENT, check
+from psync.store.keys import MAX_SEGMENT_BYTES, check
 
 Place = PickleShareDB | Engine | Root
 
@@ -30,9 +30,9 @@ def own_name(kind: str, name: str) -> str:
     One segment whatever slashes `name` has, so that ``"a"`` is never the folder of ``"a/b"``.
     """
     segment = check(name).replace("%", "%25").replace("/", "%2F")
-    if (size := len(segment.encode("utf-8", "surrogateescape"))) > LONGEST_SEGMENT:
+    if (size := len(segment.encode("utf-8", "surrogateescape"))) > MAX_SEGMENT_BYTES:
         raise InvalidKey(
-            f"the name {name[:80]!r}... takes {size} bytes, a slash counting 3; the longest is {LONGEST_SEGMENT}",
+            f"the name {name[:80]!r}... takes {size} bytes, a slash counting 3; the longest is {MAX_SEGMENT_BYTES}",
             key=name,
         )
     return f".psync/{kind}/{segment}"

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from psync.errors import InvalidKey
 from psync.store.key_hash import gethashfile, portable_hash
-from psync.store.keys import LONGEST_KEY, LONGEST_SEGMENT, check, segment_fault
+from psync.store.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, check, segment_fault
 from tests.support import scaled
 
 # -- names -----------------------------------------------------------------------------------------
@@ -57,8 +57,8 @@ GOOD = [
     "xx",
     "CON",
     "-rf",
-    "a" * LONGEST_SEGMENT,
-    "ä" * (LONGEST_SEGMENT // 2),
+    "a" * MAX_SEGMENT_BYTES,
+    "ä" * (MAX_SEGMENT_BYTES // 2),
     "/".join(["a" * 149] * 20),
 ]
 
@@ -76,7 +76,7 @@ BAD = [
     ("a/..", "segment '..'"),
     ("\0", "NUL"),
     ("a/b\0c", "NUL"),
-    ("a" * (LONGEST_SEGMENT + 1), "256 bytes"),
+    ("a" * (MAX_SEGMENT_BYTES + 1), "256 bytes"),
     ("ä" * 128, "256 bytes"),
     ("/".join(["a" * 150] * 20), "3019 bytes"),
     ("\ud800", "lone surrogate"),
@@ -148,8 +148,8 @@ def test_a_key_is_one_file_below_the_root_and_no_two_keys_are_the_same_one(key: 
     path = os.path.normpath(f"/root/{key}")
     assert path == f"/root/{key}"  # not above the root, not the root, nothing that normalizes away
     assert os.fsdecode(os.fsencode(key)) == key
-    assert all(len(os.fsencode(part)) <= LONGEST_SEGMENT for part in key.split("/"))
-    assert len(os.fsencode(key)) <= LONGEST_KEY
+    assert all(len(os.fsencode(part)) <= MAX_SEGMENT_BYTES for part in key.split("/"))
+    assert len(os.fsencode(key)) <= MAX_KEY_BYTES
     assert key.split("/", 1)[0] != ".psync"
 
 
