@@ -17,7 +17,7 @@ from psync.sync.primitive import Place, engine_of, own_name
 
 
 class MailboxStatistics(NamedTuple):
-    """What `Mailbox.statistics` saw: how many messages there are."""
+    """Snapshot of a mailbox: see `Mailbox.statistics`."""
 
     letters: int
 
@@ -46,28 +46,28 @@ class Mailbox:
 
     @property
     def _messages(self) -> Category:
-        """The category that readers use."""
+        """Return the category that readers use."""
         return self._box
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._engine, self.name, self._where)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}: {len(self)} letters>"
+        return f"<{type(self).__name__} {self.name!r}: {len(self)} messages>"
 
     def post(self, address: Any, value: Any) -> bool:
-        """Leave a message; True if it is the first for this address. A message never changes: the first one wins.
+        """Post a message; True if it is the first for this address. A message never changes: the first one wins.
 
         4 system calls (flock stat pwrite flock).
         """
         return self._messages.add(address, value)
 
     def get(self, address: Any, timeout: float | None = None) -> Any:
-        """The message, as soon as there is one. `WaitTimeout` after `timeout` seconds (None: never; 0: look once).
+        """Wait for the message and return it. `WaitTimeout` after `timeout` seconds (None: never; 0: look once).
 
         1 system call for a message in memory (stat).
         """
-        awaited = f"no letter for {address!r} came to {self.name!r}"
+        awaited = f"no message for {address!r} came to {self.name!r}"
         return wait_for(self._engine, self._watched([address]), lambda: self._look(address), timeout, awaited)
 
     def _look(self, address: Any) -> Any:
@@ -75,7 +75,7 @@ class Mailbox:
         return self._without_message(address) if value is MISSING else value
 
     def _without_message(self, address: Any) -> Any:
-        """The answer for an address that has no message: NOT_YET. (The results of a queue override this.)"""
+        """Return the answer for an address without a message: NOT_YET. The results of a queue override this."""
         return NOT_YET
 
     def _watched(self, addresses: Iterable[Any]) -> list[str]:
@@ -87,8 +87,8 @@ class Mailbox:
         """Yield (address, message) for each of `addresses` as the messages arrive, in the order in which they are seen.
 
         Raises `WaitTimeout` when a message is still missing `timeout` seconds after the first look (None: never).
-        Without `addresses`: every message there is or will be; ends when `timeout` seconds have brought no new one.
-        """
+        Without `addresses` it yields every message, present and future; it ends when no new one came for `timeout`
+        seconds."""
         if addresses is None:
             yield from self._collect_all(timeout)
             return
@@ -107,15 +107,15 @@ class Mailbox:
                     waited = self._engine.now() - begun
                     if timeout is not None and waited >= timeout:
                         raise WaitTimeout(
-                            f"{len(missing)} letters did not come to {self.name!r} within {timeout:g} seconds, "
-                            f"the first of them {next(iter(missing))!r}; are those who write them running?",
+                            f"{len(missing)} messages did not come to {self.name!r} within {timeout:g} seconds, "
+                            f"the first of them {next(iter(missing))!r}; are their writers running?",
                             key=next(iter(missing)),
                             waited=waited,
                         )
                     watch.pause(None if timeout is None else timeout - waited)
 
     def _settled(self, missing: Iterable[Any]) -> list[tuple[Any, Any]]:
-        """The answers for those of `missing` that need no message. (The results of a queue override this.)"""
+        """Return the answers for those of `missing` that need no message. The results of a queue override this."""
         return []
 
     def _collect_all(self, timeout: float | None) -> Iterator[tuple[Any, Any]]:
@@ -138,7 +138,7 @@ class Mailbox:
                     watch.pause(None if timeout is None else timeout - (now - begun))
 
     def arrivals(self) -> Arrivals:
-        """For readers that poll: each look yields the messages that came since the last one."""
+        """Return a reader that polls: each call of `new` yields the messages that came since the last one."""
         return Arrivals(self._messages)
 
     def __contains__(self, address: Any) -> bool:
@@ -148,30 +148,30 @@ class Mailbox:
         return len(self._everything())
 
     def addresses(self) -> list[Any]:
-        """All addresses that have a message."""
+        """List all addresses that have a message."""
         return list(self._everything())
 
     def _everything(self) -> dict[Any, Any]:
         return self._messages.everything(_refuse)
 
     def take(self, address: Any) -> Any:
-        """Remove the message and return it. Of several callers at once, one gets it, and the others a KeyError."""
+        """Remove the message and return it. One of several concurrent callers gets it, the others get a KeyError."""
         value = self._messages.pop(address)
         if value is MISSING:
             raise KeyError(address)
         return value
 
     def compact(self) -> None:
-        """Move all messages to one file, so that reading all of them is fast. May run beside all other verbs."""
+        """Move all messages to one file, so that reading all of them is fast. Other calls may run at the same time."""
         self._messages.compress()
 
     def statistics(self) -> MailboxStatistics:
-        """A look that changes nothing; reads every message."""
+        """Return a snapshot; reads every message, changes nothing."""
         return MailboxStatistics(len(self))
 
 
 class Arrivals:
-    """The messages of a mailbox, each seen once: every look reads only what was appended since."""
+    """Reads the messages of a mailbox as they come: every `new` reads only the bytes that were appended since."""
 
     def __init__(self, messages: Category) -> None:
         self._messages = messages
@@ -180,16 +180,16 @@ class Arrivals:
         self._positions: dict[str, Any] = {}
 
     def buckets_of(self, addresses: Iterable[Any]) -> set[str]:
-        """The buckets in which the messages of these addresses are."""
+        """Return the buckets that hold the messages of these addresses."""
         return {self._messages.bucket_name(address) for address in addresses}
 
     def new(self, buckets: Iterable[str] | None = None) -> Iterator[tuple[Any, Any]]:
-        """(address, message) of what came since the last look into each of `buckets` (None: all), or before.
+        """Yield (address, message) for messages that came since the last call, to each of `buckets` (None: all).
 
-        An fstat a bucket, and a pread where something came. May repeat what was seen, after `compact`.
+        An fstat for each bucket, and a pread for each that grew. After `compact` it may repeat messages.
         """
-        # A bucket that was compacted meanwhile is gone, but what it held is in the compressed file, which is looked at
-        # last for that reason.
+        # the compressed file comes last, because a bucket that was compacted meanwhile is gone, and its messages are
+        # there
         names = (*(self._all if buckets is None else sorted(buckets)), self._compressed)
         for name, tail in self._messages.engine.tails({name: self._positions.get(name) for name in names}):
             if tail is None:

@@ -1,4 +1,4 @@
-"""Primitive: the base of all primitives: an engine (from a store, an engine or a path) and a name in its store."""
+"""Primitive: gives each primitive its engine (from a store, an engine or a path) and its name in the store."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Place = PickleShareDB | Engine | Root
 
 
 def engine_of(db: Place, durability: Durability | None = None) -> Engine:
-    """The engine of `db`; of a path, the one that everybody in this process who names that path shares.
+    """Return the engine of `db`; for a path, the one that this process shares for that path.
 
-    With a `durability`, at that level.
+    `durability`: the level of the engine; None: that of `db`.
     """
     if isinstance(db, PickleShareDB):
         return db.engine.at(durability)
@@ -25,9 +25,9 @@ def engine_of(db: Place, durability: Durability | None = None) -> Engine:
 
 
 def own_name(kind: str, name: str) -> str:
-    """The hidden name under which the primitive `name` of some kind keeps its state. Raises `InvalidKey`.
+    """Return the hidden name under which a primitive keeps its state. Raises `InvalidKey`.
 
-    One segment whatever slashes `name` has, so that ``"a"`` is never the folder of ``"a/b"``.
+    It is one segment, whatever slashes `name` has, so that ``"a"`` is never the folder of ``"a/b"``.
     """
     segment = check(name).replace("%", "%25").replace("/", "%2F")
     if (size := len(segment.encode("utf-8", "surrogateescape"))) > MAX_SEGMENT_BYTES:
@@ -39,14 +39,14 @@ def own_name(kind: str, name: str) -> str:
 
 
 def given_name(segment: str) -> str:
-    """The name of which `own_name` made `segment`."""
+    """Return the name of which `own_name` made `segment`."""
     return unquote(segment, errors="surrogateescape")
 
 
 class Primitive(ABC):
     """A name in a store. All handles of one name are one primitive, in whichever process they were made.
 
-    A handle can be pickled: its name and the place of its store travel; what this process holds stays here.
+    A handle can be pickled: its name and the place of its store travel; the holds of this process stay here.
     """
 
     _kind: ClassVar[str]
@@ -58,11 +58,11 @@ class Primitive(ABC):
 
     @property
     def engine(self) -> Engine:
-        """What keeps it."""
+        """The engine that keeps its state."""
         return self._engine
 
     def _arguments(self) -> tuple[Any, ...]:
-        """What `__init__` needs beside the place, to make a handle of the same primitive."""
+        """Return the arguments that `__init__` takes after the place, to make a handle of the same primitive."""
         return (self.name,)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -73,7 +73,7 @@ class Primitive(ABC):
 
     @abstractmethod
     def _state(self) -> str:
-        """How it stands, in a few words."""
+        """Describe the state in a few words."""
 
 
 def _arrived(kind: type[Primitive], engine: Engine, *arguments: Any) -> Primitive:

@@ -1,7 +1,7 @@
 """Shared state: a small value that the parties of one primitive share; one process changes it at a time.
 
 The value is a named tuple in a register (see `psync.engine.contract`). A change happens whole or not at all, also under
-kill -9, and every look sees all changes that were made before it began.
+kill -9, and every read sees all changes that were made before it began.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SharedState(Generic[S]):
         self._where = where
         self._make: Callable[[Any], S] = type(empty)._make  # type: ignore[attr-defined]
         self._seen: tuple[bytes | None, S] = None, empty
-        """The bytes that were read or written last, and their value. One tuple, because threads share it."""
+        """The bytes read or written last, and their value. One tuple, because threads share it."""
         self._empty = empty
 
     @property
@@ -52,7 +52,7 @@ class SharedState(Generic[S]):
         return self._register.seats
 
     def look(self) -> S:
-        """One `Register.read`."""
+        """Return the value. One `Register.read`."""
         return self._meaning(self._register.read())
 
     def _meaning(self, payload: bytes | None) -> S:
@@ -64,9 +64,9 @@ class SharedState(Generic[S]):
         return state
 
     def change(self, function: Callable[[S], S]) -> S:
-        """The value becomes ``function(value)``, which is returned; nobody else changes it in between.
+        """Replace the value by ``function(value)`` and return it; no other process changes it in between.
 
-        Returning the very value it was given leaves it, and so does raising. One `Register.update`.
+        If `function` returns the very value it was given, or raises, the value stays. One `Register.update`.
         """
         after: Any = None
 

@@ -1,6 +1,6 @@
-"""Waiting: every primitive watches names, looks, and pauses; now and then it looks for dead processes.
+"""Wait: a waiter watches names, reads, and pauses; now and then it probes for dead processes.
 
-A process that dies announces nothing, so a waiter that depends on others has to look for their death itself.
+A process that dies announces nothing, so a waiter that depends on others has to probe for their death itself.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ from psync.engine.contract.values import Alive
 from psync.store.sentinels import NOT_YET
 
 T = TypeVar("T")
-LOOK_FOR_DEAD_S = 0.25
-"""The time between two looks for dead processes, by each process that waits."""
-MIN_REMOTE_LOOK_S, REMOTE_LOOK_RATIO, MAX_REMOTE_LOOK_S = 1.0, 100, 15.0
-"""The same where a server is asked: so many times as long as the last look took, within these bounds. So all waiting
-processes together take a small part of what the server can do."""
+PROBE_INTERVAL_S = 0.25
+"""Seconds between two probes for dead processes, in each process that waits."""
+MIN_REMOTE_PROBE_S, REMOTE_PROBE_RATIO, MAX_REMOTE_PROBE_S = 1.0, 100, 15.0
+"""The same on a remote engine: a multiple of the time that the last probe took, within these bounds. So all waiting
+processes together use a small part of the server."""
 
 
 def until_next_look(engine: Engine, took: float) -> float:
-    """Seconds until this process should look for the dead again, when the last look took so long."""
+    """Return the seconds until this process should probe for the dead again; the last probe took `took` seconds."""
     return (
-        max(MIN_REMOTE_LOOK_S, min(REMOTE_LOOK_RATIO * took, MAX_REMOTE_LOOK_S)) if engine.remote else LOOK_FOR_DEAD_S
+        max(MIN_REMOTE_PROBE_S, min(REMOTE_PROBE_RATIO * took, MAX_REMOTE_PROBE_S))
+        if engine.remote
+        else PROBE_INTERVAL_S
     )
 
 
 class Waiter:
     """Waits for changes of some names, for one handle of a primitive.
 
-    To fall asleep takes some ten microseconds, and to be woken as long. So when the last wait was shorter than that,
-    the next one spins for a moment before it sleeps: it looks again and again, and yields the processor in between."""
+    Falling asleep takes some ten microseconds, and waking as long. So after a wait that was shorter than that, the next
+    one spins for a moment before it sleeps: it reads again and again, and yields the processor in between.
+    """
 
     def __init__(self, engine: Engine, *names: str) -> None:
         self._engine = engine
@@ -44,7 +47,7 @@ class Waiter:
     def until(
         self, look: Callable[[], T], timeout: float | None, look_for_dead: Callable[[], object] | None = None
     ) -> T:
-        """What `look` returns as soon as that is not NOT_YET; NOT_YET after `timeout` seconds (None: never).
+        """Return the first result of `look` that is not NOT_YET; NOT_YET after `timeout` seconds (None: never).
 
         `look_for_dead`, if given, is called now and then.
         """
@@ -81,7 +84,7 @@ class Waiter:
 
 
 def patience(blocking: bool, timeout: float | None) -> float | None:
-    """`blocking` and `timeout` as `threading` takes them, in seconds: 0 looks once, None waits for ever."""
+    """Turn `blocking` and `timeout`, as `threading` takes them, into seconds: 0 tries once, None waits for ever."""
     if not blocking:
         if timeout not in (None, -1):
             raise ValueError("can't specify a timeout for a non-blocking call")
@@ -96,12 +99,12 @@ def patience(blocking: bool, timeout: float | None) -> float | None:
 
 
 def dead_of(engine: Engine, owners: Iterable[int]) -> list[int]:
-    """Those of `owners` that are proven dead."""
+    """Return those of `owners` that are proven dead."""
     return [owner for owner in owners if engine.alive(owner) is Alive.NO]
 
 
 def names_of(engine: Engine, owners: Iterable[int]) -> tuple[str, ...]:
-    """`owners` as texts for people."""
+    """Describe `owners` for people."""
     return tuple(map(engine.describe, owners))
 
 

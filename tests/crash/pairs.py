@@ -41,7 +41,7 @@ LONG = 12
 
 def only_woken() -> None:
     """In this process nobody who waits looks by himself: whoever is not woken does not go on."""
-    wait.LOOK_FOR_DEAD_S = claims.LOOK_FOR_DEAD_S = put.LOOK_FOR_DEAD_S = mutex.DEAD_HOLDER_POLL_S = FOR_EVER
+    wait.PROBE_INTERVAL_S = claims.PROBE_INTERVAL_S = put.PROBE_INTERVAL_S = mutex.DEAD_HOLDER_POLL_S = FOR_EVER
     wakeup.GRACE_S = FOR_EVER
     DirectoryEngine.spin = 0.0  # so that its calls are the same every time
 

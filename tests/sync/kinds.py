@@ -213,7 +213,7 @@ KINDS = [
         len,
         0,
         1,
-        ("<Mailbox 'x'.* 0 letters>", "<Mailbox 'x'.* 1 letters?>"),
+        ("<Mailbox 'x'.* 0 messages>", "<Mailbox 'x'.* 1 messages?>"),
     ),
 ]
 BY_NAME = {kind.name: kind for kind in KINDS}

@@ -24,9 +24,9 @@ from psync.sync.queue.delays import SCAN_PAUSE_RATIO, delayed_mark
 from psync.sync.queue.priorities import NOTE_BOUNDED, NOTE_LEASED, NOTE_PRIORITY, Priorities, Priority
 from psync.sync.queue.task_id import TaskLocation
 from psync.sync.queue.task_index import WITH_RESULT, Attempt, TaskIndex
-from psync.sync.wait import LOOK_FOR_DEAD_S, until_next_look
+from psync.sync.wait import PROBE_INTERVAL_S, until_next_look
 
-MAX_RECOVERY_PAUSE_S = 3 * LOOK_FOR_DEAD_S
+MAX_RECOVERY_PAUSE_S = 3 * PROBE_INTERVAL_S
 """The longest pause between two recoveries that take long. A process that was stopped during one must not conclude that
 recovery is slow."""
 MAX_HOLDERS_PROBED = 16

@@ -18,7 +18,7 @@ from psync.sync.queue.delays import delayed_mark
 from psync.sync.queue.priorities import NOTE_BOUNDED, Priorities, Priority
 from psync.sync.queue.task_id import TaskLocation
 from psync.sync.queue.task_index import TaskIndex
-from psync.sync.wait import LOOK_FOR_DEAD_S
+from psync.sync.wait import PROBE_INTERVAL_S
 
 
 def closed_error(name: str) -> QueueClosed:
@@ -77,10 +77,10 @@ class Producer:
         if block:
             self._main.note(lambda note: note | NOTE_BOUNDED)  # consumers announce free room from now on
             with self._engine.watch([self._priorities.where + "/room"]) as watch:
-                while (left := LOOK_FOR_DEAD_S if deadline is None else deadline - self._engine.now()) > 0:
+                while (left := PROBE_INTERVAL_S if deadline is None else deadline - self._engine.now()) > 0:
                     if ids := put():
                         return ids
-                    watch.pause(min(left, LOOK_FOR_DEAD_S))
+                    watch.pause(min(left, PROBE_INTERVAL_S))
         raise queue.Full
 
     def put_new(self, values: Mapping[str, Any]) -> list[str]:
