@@ -44,10 +44,13 @@ BLIND = {
 
 DOORS = {
     "os": ["engine/", "work/shell/"],
-    "fcntl": ["engine/directory/"],
+    "fcntl": [
+        "engine/directory/engine.py",
+        *[f"engine/directory/{room}/" for room in "admin buckets cells fs liveness locks log registers".split()],
+    ],
     "mmap": [f"engine/directory/{room}/" for room in ("admin", "locks", "log", "notify", "registers")],
     "ctypes": ["engine/directory/fs/", "engine/directory/notify/", "work/shell/"],
-    "shutil": ["engine/"],
+    "shutil": ["engine/admin.py", "engine/factory.py", "engine/directory/admin/trials.py"],
     "tempfile": ["engine/factory.py"],
     "select": ["engine/directory/notify/", "engine/redis/"],
     "socket": ["engine/redis/"],
@@ -65,6 +68,49 @@ DOORS = {
     "input": ["cli/"],
 }
 """Each effect, and the files and folders of the package that may import (or, for a builtin, call) it."""
+
+_OS_ROOMS = [f"engine/directory/{room}/" for room in ("admin", "buckets", "cells", "fs", "liveness", "locks", "log")]
+OS_DOORS = {
+    "starts or ends processes": (
+        "_exit abort execv execve execvp execvpe fork forkpty kill killpg popen posix_spawn posix_spawnp setpgid "
+        "setsid spawnv system wait wait3 wait4 waitid waitpid",
+        ["work/shell/", "engine/directory/admin/trials.py"],
+    ),
+    "makes, renames or removes names": (
+        "chmod chown link makedirs mkdir mkfifo mknod remove removedirs rename renames replace rmdir symlink unlink",
+        [
+            "engine/directory/fs/",
+            "engine/directory/admin/trials.py",
+            "engine/directory/cells/nfs.py",
+            "engine/directory/engine.py",
+            "engine/directory/liveness/",
+            "engine/directory/log/segment_files.py",
+            "engine/directory/log/segment_recovery.py",
+            "engine/admin.py",
+        ],
+    ),
+    "writes files": (
+        "copy_file_range fdatasync fsync ftruncate posix_fallocate pwrite pwritev sendfile sync truncate utime write "
+        "writev",
+        [*_OS_ROOMS, "engine/directory/notify/", "engine/directory/registers/", "work/shell/exec.py"],
+    ),
+    "opens or reads files": (
+        "fdopen listdir lseek lstat memfd_create open pipe posix_fadvise pread preadv read readlink readv scandir stat "
+        "statvfs walk",
+        [
+            *_OS_ROOMS,
+            "engine/directory/engine.py",
+            "engine/directory/notify/",
+            "engine/directory/registers/",
+            "engine/directory/scan.py",
+            "engine/factory.py",
+            "engine/signed/keys.py",
+            "engine/system/",
+            "work/shell/",
+        ],
+    ),
+}
+"""Functions of `os` by their effect, and the rooms that may call them. Memory, Redis and the contract need none."""
 
 FREE = {"os.PathLike", "os.fspath", "pathlib.PurePath", "pathlib.PurePosixPath"}
 """Names that live in such a module and have no effect."""
@@ -187,6 +233,19 @@ def wrong_doors(package: Path) -> list[str]:
     return found
 
 
+def wrong_os_calls(package: Path) -> list[str]:
+    """Which functions of `os` are used outside the rooms that exist for them, as sentences."""
+    found = []
+    for file, tree in files_of(package):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+                for effect, (names, doors) in OS_DOORS.items():
+                    if node.attr in names.split() and not any(file.startswith(f"psync/{door}") for door in doors):
+                        allowed = " and ".join(f"`{door}`" for door in doors)
+                        found.append(f"`{file}:{node.lineno}` {effect} by os.{node.attr}; only {allowed} may")
+    return found
+
+
 # -- the package -------------------------------------------------------------------------------
 
 
@@ -196,6 +255,27 @@ def test_a_floor_imports_only_lower_floors() -> None:
 
 def test_each_effect_has_one_door() -> None:
     assert wrong_doors(PACKAGE) == []
+
+
+def test_each_function_of_os_is_called_in_the_rooms_that_exist_for_it() -> None:
+    assert wrong_os_calls(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "call", "effect"),
+    [
+        ("engine/memory/turns.py", "fork", "starts or ends processes"),
+        ("engine/redis/log.py", "open", "opens or reads files"),
+        ("engine/directory/log/append.py", "rename", "makes, renames or removes names"),
+        ("engine/signed/keys.py", "pwrite", "writes files"),
+    ],
+)
+def test_a_function_of_os_elsewhere_is_told_in_a_sentence(file: str, call: str, effect: str, tmp_path: Path) -> None:
+    path = tmp_path / "psync" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(f"import os\n\nos.{call}()\n")
+    (told,) = wrong_os_calls(tmp_path / "psync")
+    assert told.startswith(f"`psync/{file}:3` {effect} by os.{call}; only `")
 
 
 def test_every_command_is_a_module_of_the_cli_with_its_two_functions() -> None:
@@ -212,7 +292,8 @@ def test_no_command_imports_the_module_that_imports_the_commands() -> None:
 
 
 def test_every_door_is_a_place_that_exists() -> None:
-    places = {door for doors in DOORS.values() for door in doors} - {f"{floor}/" for floor in FLOORS}
+    rooms = [*DOORS.values(), *(rooms for _, rooms in OS_DOORS.values())]
+    places = {door for doors in rooms for door in doors} - {f"{floor}/" for floor in FLOORS}
     assert [place for place in sorted(places) if not (PACKAGE / place).exists()] == []
 
 
