@@ -178,7 +178,7 @@ PAIRED = ("barrier", "exchange in place", "exchange of new files")
 
 def asked(rig: Rig, mount: str) -> int:
     """How many requests the first client has sent."""
-    code = f"from tests.nfs.deeds import requests; print(sum(requests('/nfs/{mount}/').values()))"
+    code = f"from tests.nfs.programs import requests; print(sum(requests('/nfs/{mount}/').values()))"
     return int(rig.clients[0].run([sys.executable, "-c", code]))
 
 

@@ -23,7 +23,7 @@ class Ran(NamedTuple):
 def psync(
     *arguments: str | Path, typed: str = "", cwd: Path | None = None, module: str = "psync", encoding: str = "utf-8"
 ) -> Ran:
-    """Run ``python -m psync`` (or another `module`) with `typed` as its standard input."""
+    """Run ``python -m psync`` (or other_process `module`) with `typed` as its standard input."""
     run = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         input=typed,

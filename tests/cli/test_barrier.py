@@ -22,7 +22,7 @@ def come(root: Path, parties: int = 3, *options: str) -> subprocess.Popen[str]:
 
 
 @contextlib.contextmanager
-def crew(root: Path, count: int, parties: int = 3, *options: str) -> Iterator[list[subprocess.Popen[str]]]:
+def waiting_processes(root: Path, count: int, parties: int = 3, *options: str) -> Iterator[list[subprocess.Popen[str]]]:
     coming = [come(root, parties, *options) for _ in range(count)]
     try:
         yield coming
@@ -47,26 +47,26 @@ def until_waiting(root: Path, count: int, parties: int = 3) -> None:
 
 def test_processes_that_end_when_they_have_passed_meet_again_and_again(root: Path) -> None:
     for _ in range(3):
-        with crew(root, 2) as coming:
+        with waiting_processes(root, 2) as coming:
             until_waiting(root, 2)
             assert [one.poll() for one in coming] == [None, None]
-            with crew(root, 1) as last:
+            with waiting_processes(root, 1) as last:
                 assert [end_of(one) for one in coming + last] == [(0, "", "")] * 3
 
 
 def test_the_next_round_may_begin_before_those_of_the_last_one_have_ended(root: Path) -> None:
-    with crew(root, 6, 2) as coming:
+    with waiting_processes(root, 6, 2) as coming:
         assert [end_of(one) for one in coming] == [(0, "", "")] * 6
 
 
 def test_a_process_that_stays_meets_others_that_come_once_each(root: Path) -> None:
     barrier = Barrier(root, "meet", 3)
     for _ in range(3):
-        with crew(root, 2) as coming:
+        with waiting_processes(root, 2) as coming:
             barrier.wait(PATIENCE)
             assert [end_of(one) for one in coming] == [(0, "", "")] * 2
         assert len(barrier.statistics().missing) == 1, "who has left is missed"
-    with crew(root, 1) as coming:
+    with waiting_processes(root, 1) as coming:
         until_waiting(root, 1)
         time.sleep(0.6)  # longer than it takes to look for the dead
         assert coming[0].poll() is None
@@ -75,9 +75,9 @@ def test_a_process_that_stays_meets_others_that_come_once_each(root: Path) -> No
 
 def test_the_next_run_may_be_of_another_number(root: Path) -> None:
     for parties in 2, 1, 3:
-        with crew(root, parties, parties) as coming:
+        with waiting_processes(root, parties, parties) as coming:
             assert [end_of(one)[0] for one in coming] == [0] * parties
-    with crew(root, 1) as coming:
+    with waiting_processes(root, 1) as coming:
         until_waiting(root, 1)
         ran = psync("barrier", root, "meet", "--parties", "2")
         assert (ran.code, ran.out) == (2, "")
@@ -85,19 +85,19 @@ def test_the_next_run_may_be_of_another_number(root: Path) -> None:
 
 
 def test_one_who_waits_too_long_breaks_it_for_all_and_exits_124(root: Path) -> None:
-    with crew(root, 1) as others:
+    with waiting_processes(root, 1) as others:
         until_waiting(root, 1)
         ran = psync("barrier", root, "meet", "--parties", "3", "--timeout", "0.5")
         why = "psync barrier: barrier 'meet' was broken in round 0 because somebody waited 0.5 seconds, when only 2 of "
         assert (ran.code, ran.out, ran.err) == (124, "", f"{why}3 had come\n")
         assert end_of(others[0]) == (1, "", f"{why}3 had come\n")
-    with crew(root, 3) as again:
-        assert [end_of(one)[0] for one in again] == [0] * 3, "a broken barrier stays broken for the next crew"
+    with waiting_processes(root, 3) as again:
+        assert [end_of(one)[0] for one in again] == [0] * 3, "a broken barrier stays broken for the next parties"
 
 
 def test_one_who_is_killed_while_it_waits_is_named(root: Path) -> None:
     for number in signal.SIGKILL, signal.SIGTERM:
-        with crew(root, 2) as coming:
+        with waiting_processes(root, 2) as coming:
             until_waiting(root, 2)
             coming[0].send_signal(number)
             code, out, err = end_of(coming[1])
@@ -109,7 +109,7 @@ def test_one_who_is_killed_while_it_waits_is_named(root: Path) -> None:
 
 
 def test_an_interrupted_one_exits_130_and_is_named(root: Path) -> None:
-    with crew(root, 2) as coming:
+    with waiting_processes(root, 2) as coming:
         until_waiting(root, 2)
         coming[0].send_signal(signal.SIGINT)
         assert end_of(coming[0]) == (130, "", "")
@@ -130,7 +130,7 @@ input()
 """
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], env=ENVIRON, stdin=pipe, stdout=pipe, text=True) as stays:
-        with crew(root, 1) as coming:
+        with waiting_processes(root, 1) as coming:
             barrier.wait(PATIENCE)
             assert end_of(coming[0])[0] == 0
         assert stays.stdout

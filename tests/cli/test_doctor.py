@@ -1,4 +1,4 @@
-"""``psync doctor DIR`` says what works there, what stands in the way, and what to do."""
+"""``psync doctor DIR`` says what works there, which problems it finds, and their remedies."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from psync import PickleShareDB, gethashfile
 from tests.concurrency.category import CategoryRecorder
-from tests.concurrency.crew import Finish, SharedNumbers, together
 from tests.concurrency.history import Operation, never_raced
 from tests.concurrency.linearizable import assert_linearizable
+from tests.concurrency.simultaneous import Finish, SharedNumbers, together
 from tests.support import everywhere, scaled
 
 KEYS = [f"item {number}" for number in range(24)]

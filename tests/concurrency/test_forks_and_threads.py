@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from psync import PickleShareDB
-from tests.concurrency.crew import FORK, in_threads, together
+from tests.concurrency.simultaneous import FORK, in_threads, together
 from tests.support import scaled
 
 

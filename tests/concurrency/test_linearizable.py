@@ -16,9 +16,9 @@ import pickleshare
 import pytest
 
 from psync import PickleShareDB
-from tests.concurrency.crew import together
 from tests.concurrency.history import MISSING, Operation, Recorder, never_raced
 from tests.concurrency.linearizable import assert_linearizable, find_violation
+from tests.concurrency.simultaneous import together
 from tests.support import everywhere, files, scaled
 
 PROCESSES = 8

@@ -20,7 +20,7 @@ import pytest
 from psync import WorkQueue
 from psync.errors import StaleClaim
 from psync.sync.queue.prefetch import MAX_REMOTE_BATCH_TASKS
-from tests.concurrency.crew import end
+from tests.concurrency.simultaneous import end
 from tests.concurrency.test_queue_kill import (
     ENOUGH,
     Notes,

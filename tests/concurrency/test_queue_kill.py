@@ -22,8 +22,8 @@ from psync import PickleShareDB, WorkQueue
 from psync.errors import StaleClaim
 from psync.sync.queue.prefetch import MAX_REMOTE_BATCH_TASKS
 from psync.sync.wait import MAX_REMOTE_PROBE_S
-from tests.concurrency.crew import FORK, end, together
 from tests.concurrency.history import identity_of, value_of
+from tests.concurrency.simultaneous import FORK, end, together
 from tests.support import ENGINE, die_before_the_mark, everywhere, scaled
 
 ENOUGH = 1_000_000

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from psync import PickleShareDB
-from tests.concurrency.crew import Finish, SharedNumbers, in_threads, together
+from tests.concurrency.simultaneous import Finish, SharedNumbers, in_threads, together
 from tests.support import everywhere, scaled
 
 SIZES = (10, 1_000, 4_000, 4_100, 20_000, 100_000)

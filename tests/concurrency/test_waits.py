@@ -24,7 +24,7 @@ from psync import DirectoryEngine, PickleShareDB, gethashfile
 from psync.engine.directory.layout import SEATS
 from psync.engine.directory.notify import wakeup
 from psync.errors import WaitTimeout
-from tests.concurrency.crew import FORK, end, together
+from tests.concurrency.simultaneous import FORK, end, together
 from tests.support import files, scaled
 
 Wakeups = Literal["inotify", "poll"]

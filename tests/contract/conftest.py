@@ -1,4 +1,4 @@
-"""The engines that the contract is run on; every test that takes `stand` runs on each of them."""
+"""The engines that the contract is run on; every test that takes `harness` runs on each of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from psync.engine import Engine
 from psync.engine.contract.log import Log
+from tests.contract.harness import DirectoryHarness, Harness, MemoryHarness, RedisHarness
 from tests.contract.marks import LOG
-from tests.contract.stands import DirectoryStand, MemoryStand, RedisStand, Stand
 from tests.redis_server import SERVERS, RedisServer
 from tests.support import PLACE
 
@@ -29,18 +29,18 @@ elif SHM.is_dir():
 _prefixes = itertools.count()
 
 
-def build(kind: str, root: Path, servers: Callable[[str], RedisServer]) -> Stand:
+def build(kind: str, root: Path, servers: Callable[[str], RedisServer]) -> Harness:
     if kind == "memory":
-        return MemoryStand()
+        return MemoryHarness()
     if kind in SERVERS:
         if os.environ.get("PSYNC_TEST_REDIS") not in ("all", kind):
             pytest.skip("on a server only when asked for, with PSYNC_TEST_REDIS=redis, or all: tox -e redis")
-        return RedisStand(servers(kind), f"t{next(_prefixes)}")
+        return RedisHarness(servers(kind), f"t{next(_prefixes)}")
     if kind == "sealed":
-        return DirectoryStand(root, key=b"a key of the tests")
+        return DirectoryHarness(root, key=b"a key of the tests")
     if kind == "network":
-        return DirectoryStand(root, sharing="network")
-    return DirectoryStand(root, wakeups="poll" if kind == "polling" else "auto")
+        return DirectoryHarness(root, sharing="network")
+    return DirectoryHarness(root, wakeups="poll" if kind == "polling" else "auto")
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(params=["memory", *DIRECTORIES, *SERVERS])
-def stand(request: pytest.FixtureRequest, folder: Path, servers: Callable[[str], RedisServer]) -> Iterator[Stand]:
+def harness(request: pytest.FixtureRequest, folder: Path, servers: Callable[[str], RedisServer]) -> Iterator[Harness]:
     built = build(request.param, folder, servers)
     yield built
     built.close()
@@ -69,17 +69,17 @@ def stand(request: pytest.FixtureRequest, folder: Path, servers: Callable[[str],
 @pytest.fixture(params=DIRECTORIES)
 def disk(
     request: pytest.FixtureRequest, folder: Path, servers: Callable[[str], RedisServer]
-) -> Iterator[DirectoryStand]:
+) -> Iterator[DirectoryHarness]:
     """For what only real processes can do."""
     built = build(request.param, folder, servers)
-    assert isinstance(built, DirectoryStand)
+    assert isinstance(built, DirectoryHarness)
     yield built
     built.close()
 
 
 @pytest.fixture
-def engine(stand: Stand) -> Engine:
-    return stand.engine
+def engine(harness: Harness) -> Engine:
+    return harness.engine
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from psync.engine import Engine
+from tests.contract.harness import Harness, Job
 from tests.contract.payloads import (
     Follower,
     bucket_dict,
@@ -16,7 +17,6 @@ from tests.contract.payloads import (
     loaded_items,
     pickled,
 )
-from tests.contract.stands import Job, Stand
 from tests.support import scaled
 
 NAME = "cat/a3"
@@ -24,8 +24,8 @@ NAME = "cat/a3"
 # -- held ------------------------------------------------------------------------------------------
 
 
-def test_who_holds_a_bucket_sees_and_extends_it(stand: Stand) -> None:
-    bucket = stand.engine.bucket(NAME)
+def test_who_holds_a_bucket_sees_and_extends_it(harness: Harness) -> None:
+    bucket = harness.engine.bucket(NAME)
     bucket.append(item(1, 1))
     before = bucket.tail()
     assert before is not None
@@ -35,12 +35,12 @@ def test_who_holds_a_bucket_sees_and_extends_it(stand: Stand) -> None:
         held.append(item(2, 2))
         since = held.tail(before.position)
         assert not since.whole and loaded_items(since) == {2: 2}
-    assert bucket_dict(stand.other(), NAME) == {1: 1, 2: 2}
+    assert bucket_dict(harness.other(), NAME) == {1: 1, 2: 2}
     assert bucket.append(item(3, 3))
 
 
-def test_who_appends_to_a_held_bucket_is_told_where_it_ends(stand: Stand) -> None:
-    bucket, other = stand.engine.bucket(NAME), stand.other().bucket(NAME)
+def test_who_appends_to_a_held_bucket_is_told_where_it_ends(harness: Harness) -> None:
+    bucket, other = harness.engine.bucket(NAME), harness.other().bucket(NAME)
     bucket.append(item(1, 1))
     with bucket.held() as held:
         assert held is not None
@@ -55,8 +55,8 @@ def test_who_appends_to_a_held_bucket_is_told_where_it_ends(stand: Stand) -> Non
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_replaced_bucket_is_read_from_its_start_again(stand: Stand, durable: bool) -> None:
-    bucket, other = stand.engine.bucket(NAME), stand.other().bucket(NAME)
+def test_a_replaced_bucket_is_read_from_its_start_again(harness: Harness, durable: bool) -> None:
+    bucket, other = harness.engine.bucket(NAME), harness.other().bucket(NAME)
     bucket.append(items({1: 1, 2: 2, 3: 3}))
     mine, theirs = bucket.tail(), other.tail()
     assert mine is not None and theirs is not None
@@ -84,8 +84,8 @@ def test_a_bucket_can_be_used_on_while_it_is_held_after_being_replaced(engine: E
     assert bucket_dict(engine, NAME) == {4: 4, 5: 5}
 
 
-def test_a_bucket_replaced_by_items_of_the_same_size_is_noticed(stand: Stand) -> None:
-    bucket, follower = stand.engine.bucket(NAME), Follower(stand.other().bucket(NAME))
+def test_a_bucket_replaced_by_items_of_the_same_size_is_noticed(harness: Harness) -> None:
+    bucket, follower = harness.engine.bucket(NAME), Follower(harness.other().bucket(NAME))
     bucket.append(item("k", -1))
     for turn in range(100):
         with bucket.held() as held:
@@ -94,8 +94,8 @@ def test_a_bucket_replaced_by_items_of_the_same_size_is_noticed(stand: Stand) ->
         assert follower.look() == {"k": turn + 1000}
 
 
-def test_a_bucket_dropped_and_begun_anew_is_noticed(stand: Stand) -> None:
-    bucket, other = stand.engine.bucket(NAME), stand.other().bucket(NAME)
+def test_a_bucket_dropped_and_begun_anew_is_noticed(harness: Harness) -> None:
+    bucket, other = harness.engine.bucket(NAME), harness.other().bucket(NAME)
     follower, keeper = Follower(bucket), Follower(other)
     for turn in range(100):
         assert (bucket if turn % 3 else other).append(item("k", turn + 1000))
@@ -106,11 +106,11 @@ def test_a_bucket_dropped_and_begun_anew_is_noticed(stand: Stand) -> None:
             held.drop()
         if turn % 5 == 0:  # otherwise who follows never sees that it was gone
             assert keeper.look() is None
-    assert stand.engine.read(NAME) is None
+    assert harness.engine.read(NAME) is None
 
 
-def test_a_handle_kept_open_goes_on_after_somebody_else_replaced_the_bucket(stand: Stand) -> None:
-    kept = stand.engine.bucket(NAME)
+def test_a_handle_kept_open_goes_on_after_somebody_else_replaced_the_bucket(harness: Harness) -> None:
+    kept = harness.engine.bucket(NAME)
     kept.append(item("old", 0))
 
     def replace(engine: Engine) -> None:
@@ -119,13 +119,13 @@ def test_a_handle_kept_open_goes_on_after_somebody_else_replaced_the_bucket(stan
             held.replace(item("new", 0))
 
     for turn in range(5):
-        stand.crowd([replace])
+        harness.crowd([replace])
         assert kept.append(item(turn, turn))
-        assert bucket_dict(stand.other(), NAME) == {"new": 0, turn: turn}
+        assert bucket_dict(harness.other(), NAME) == {"new": 0, turn: turn}
 
 
-def test_flags_stay_with_the_bucket_until_it_is_replaced(stand: Stand) -> None:
-    bucket = stand.engine.bucket(NAME)
+def test_flags_stay_with_the_bucket_until_it_is_replaced(harness: Harness) -> None:
+    bucket = harness.engine.bucket(NAME)
     bucket.append(item(1, 1))
     for flags in (0, 1, 2, 255, 0):
         with bucket.held() as held:
@@ -135,17 +135,17 @@ def test_flags_stay_with_the_bucket_until_it_is_replaced(stand: Stand) -> None:
         since = bucket.tail()
         assert since is not None and since.flags == flags
         bucket.append(item("more", 1))
-        for handle in (bucket, stand.other().bucket(NAME)):
+        for handle in (bucket, harness.other().bucket(NAME)):
             tail = handle.tail()
             assert tail is not None and tail.flags == flags
         later = bucket.tail(since.position)
         assert later is not None and later.flags == flags and not later.whole
 
 
-def test_a_held_bucket_keeps_appends_holders_and_cell_writes_out(stand: Stand) -> None:
+def test_a_held_bucket_keeps_appends_holders_and_cell_writes_out(harness: Harness) -> None:
     """Each holder reads, then writes what it read plus one: any change in between would be lost."""
     name, count = NAME, scaled(40)
-    stand.engine.bucket(name).append(item("n", 0))
+    harness.engine.bucket(name).append(item("n", 0))
 
     def hold(engine: Engine) -> None:
         for _ in range(count):
@@ -172,14 +172,14 @@ def test_a_held_bucket_keeps_appends_holders_and_cell_writes_out(stand: Stand) -
                 assert held is not None and found is not None
                 held.replace(items(found))
 
-    stand.crowd([hold, hold, hold])
-    found = bucket_dict(stand.engine, name)
+    harness.crowd([hold, hold, hold])
+    found = bucket_dict(harness.engine, name)
     assert found == {"n": 3 * count}
-    stand.crowd([hold, hold, append])
-    found = bucket_dict(stand.engine, name)
+    harness.crowd([hold, hold, append])
+    found = bucket_dict(harness.engine, name)
     assert found == {"n": 5 * count} | {turn: turn for turn in range(count)}
-    stand.crowd([add, hold_foreign(name, count), add])
-    found = bucket_dict(stand.engine, name)
+    harness.crowd([add, hold_foreign(name, count), add])
+    found = bucket_dict(harness.engine, name)
     assert found is not None and found["n"] == 8 * count
 
 
@@ -194,52 +194,52 @@ def hold_foreign(name: str, count: int) -> Job:
     return hold
 
 
-def test_a_block_that_raises_lets_go_of_the_bucket(stand: Stand) -> None:
-    bucket = stand.engine.bucket(NAME)
+def test_a_block_that_raises_lets_go_of_the_bucket(harness: Harness) -> None:
+    bucket = harness.engine.bucket(NAME)
     bucket.append(item(1, 1))
     with pytest.raises(ZeroDivisionError), bucket.held():
         raise ZeroDivisionError
-    assert stand.other().bucket(NAME).append(item(2, 2))
-    assert bucket_dict(stand.engine, NAME) == {1: 1, 2: 2}
+    assert harness.other().bucket(NAME).append(item(2, 2))
+    assert bucket_dict(harness.engine, NAME) == {1: 1, 2: 2}
 
 
-def test_a_bucket_held_by_a_process_that_is_killed_is_free(stand: Stand) -> None:
-    stand.engine.bucket(NAME).append(item(1, 1))
+def test_a_bucket_held_by_a_process_that_is_killed_is_free(harness: Harness) -> None:
+    harness.engine.bucket(NAME).append(item(1, 1))
     kept = []
 
     def hold(engine: Engine) -> None:
         block = engine.bucket(NAME).held()
         kept.append((block, block.__enter__()))
 
-    stand.killed(hold)
-    assert stand.engine.bucket(NAME).append(item(2, 2))
-    assert bucket_dict(stand.engine, NAME) == {1: 1, 2: 2}
+    harness.killed(hold)
+    assert harness.engine.bucket(NAME).append(item(2, 2))
+    assert bucket_dict(harness.engine, NAME) == {1: 1, 2: 2}
 
 
-def test_a_dropped_bucket_is_gone_and_can_be_begun_again(stand: Stand) -> None:
-    bucket, other = stand.engine.bucket(NAME), stand.other().bucket(NAME)
+def test_a_dropped_bucket_is_gone_and_can_be_begun_again(harness: Harness) -> None:
+    bucket, other = harness.engine.bucket(NAME), harness.other().bucket(NAME)
     bucket.append(item(1, 1))
     assert other.tail() is not None
     with bucket.held() as held:
         assert held is not None
         held.drop()
     assert bucket.tail() is None and other.tail() is None
-    assert stand.engine.create(NAME, pickled({})) and stand.engine.delete(NAME)
+    assert harness.engine.create(NAME, pickled({})) and harness.engine.delete(NAME)
     assert other.append(item(2, 2))
-    assert bucket_dict(stand.engine, NAME) == {2: 2}
+    assert bucket_dict(harness.engine, NAME) == {2: 2}
 
 
 # -- buckets and cells -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [10, 10_000])
-def test_a_cell_written_at_a_buckets_name_is_a_foreign_tail(stand: Stand, size: int) -> None:
+def test_a_cell_written_at_a_buckets_name_is_a_foreign_tail(harness: Harness, size: int) -> None:
     theirs = {"b": "v" * size}
-    bucket = stand.engine.bucket(NAME)
+    bucket = harness.engine.bucket(NAME)
     bucket.append(item("a", 1))
     since = bucket.tail()
     assert since is not None
-    stand.other().write(NAME, pickled(theirs))
+    harness.other().write(NAME, pickled(theirs))
     for position in (None, since.position):
         tail = bucket.tail(position)
         assert tail is not None and tail.foreign and tail.whole and loaded(tail.ops) == theirs
@@ -247,29 +247,29 @@ def test_a_cell_written_at_a_buckets_name_is_a_foreign_tail(stand: Stand, size: 
         assert again is not None and again.foreign
         assert (again.whole, again.ops) in ((False, b""), (True, tail.ops))
     assert bucket.append(item("c", 1)) == 0
-    assert stand.other().bucket(NAME).append(item("c", 1)) == 0
-    cell = stand.engine.read(NAME)
+    assert harness.other().bucket(NAME).append(item("c", 1)) == 0
+    cell = harness.engine.read(NAME)
     assert cell is not None and cell.payload == pickled(theirs)
 
 
-def test_a_foreign_tail_is_noticed_each_time_it_changes(stand: Stand) -> None:
-    follower = Follower(stand.engine.bucket(NAME))
+def test_a_foreign_tail_is_noticed_each_time_it_changes(harness: Harness) -> None:
+    follower = Follower(harness.engine.bucket(NAME))
     for turn in range(50):
-        stand.other().write(NAME, pickled({"k": turn + 1000}))
+        harness.other().write(NAME, pickled({"k": turn + 1000}))
         assert follower.look() == {"k": turn + 1000}
         assert follower.look() == {"k": turn + 1000}
 
 
-def test_a_foreign_pickle_can_be_held_and_replaced(stand: Stand) -> None:
-    stand.engine.write(NAME, pickled({"a": 1}))
-    bucket = stand.engine.bucket(NAME)
+def test_a_foreign_pickle_can_be_held_and_replaced(harness: Harness) -> None:
+    harness.engine.write(NAME, pickled({"a": 1}))
+    bucket = harness.engine.bucket(NAME)
     with bucket.held() as held:
         assert held is not None
         assert held.tail().foreign and loaded(held.tail().ops) == {"a": 1}
         held.replace(item("a", 1))
         assert not held.tail().foreign
     assert bucket.append(item("b", 2))
-    assert bucket_dict(stand.other(), NAME) == {"a": 1, "b": 2}
+    assert bucket_dict(harness.other(), NAME) == {"a": 1, "b": 2}
 
 
 def test_a_foreign_pickle_is_not_extended_by_its_holder_either(engine: Engine) -> None:
@@ -281,15 +281,15 @@ def test_a_foreign_pickle_is_not_extended_by_its_holder_either(engine: Engine) -
     assert bucket_dict(engine, NAME) == {"a": 1}
 
 
-def test_cell_verbs_work_on_a_bucket(stand: Stand) -> None:
-    engine, bucket = stand.engine, stand.engine.bucket(NAME)
+def test_cell_verbs_work_on_a_bucket(harness: Harness) -> None:
+    engine, bucket = harness.engine, harness.engine.bucket(NAME)
     bucket.append(item(1, 1))
     assert engine.create(NAME, pickled({})) is False
     assert engine.update(NAME, lambda old: None) is not None
     assert list(engine.list()) == [NAME]
     assert engine.move(NAME, "cat/b4")
     assert bucket.tail() is None
-    assert bucket_dict(stand.other(), "cat/b4") == {1: 1}
+    assert bucket_dict(harness.other(), "cat/b4") == {1: 1}
     assert engine.bucket("cat/b4").append(item(2, 2))
     cell = engine.pop("cat/b4")
     assert cell is not None and loaded(cell.payload) == {1: 1, 2: 2}
@@ -297,11 +297,11 @@ def test_cell_verbs_work_on_a_bucket(stand: Stand) -> None:
     assert bucket.append(item(3, 3)) and engine.delete(NAME) and bucket.tail() is None
 
 
-def test_an_update_of_a_bucket_gets_and_leaves_a_whole_pickle(stand: Stand) -> None:
-    bucket = stand.engine.bucket(NAME)
+def test_an_update_of_a_bucket_gets_and_leaves_a_whole_pickle(harness: Harness) -> None:
+    bucket = harness.engine.bucket(NAME)
     bucket.append(item(1, 1))
     bucket.append(item(2, 2))
-    new = stand.engine.update(NAME, lambda old: pickled({**loaded(old or b""), 3: 3}))
+    new = harness.engine.update(NAME, lambda old: pickled({**loaded(old or b""), 3: 3}))
     assert new is not None and loaded(new) == {1: 1, 2: 2, 3: 3}
     tail = bucket.tail()
     assert tail is not None and tail.foreign and dict_of(tail) == {1: 1, 2: 2, 3: 3}

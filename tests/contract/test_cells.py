@@ -8,8 +8,8 @@ import pytest
 
 from psync.engine import Engine
 from psync.errors import InvalidKey
+from tests.contract.harness import Harness
 from tests.contract.payloads import SIZES, loaded, pickle_of, pickled
-from tests.contract.stands import Stand
 
 # -- read and write --------------------------------------------------------------------------------
 
@@ -20,9 +20,9 @@ def test_a_name_that_was_never_written_reads_as_none(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", 0, "ä" * 5000, {"k": [1, 2.5]}, b"\x80\x05}" * 3000], ids=range(6))
-def test_what_was_written_is_read(stand: Stand, value: object) -> None:
-    stand.engine.write("a", pickled(value))
-    for engine in (stand.engine, stand.other()):
+def test_what_was_written_is_read(harness: Harness, value: object) -> None:
+    harness.engine.write("a", pickled(value))
+    for engine in (harness.engine, harness.other()):
         cell = engine.read("a")
         assert cell is not None and cell.payload == pickled(value) and cell.sealed
 
@@ -37,11 +37,11 @@ def test_a_value_of_any_size_comes_back_whole(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("old", [4, 100, 4070, 4096, 5000, 1 << 20])
-def test_a_value_of_any_size_replaces_one_of_any_other(stand: Stand, old: int) -> None:
-    other = stand.other()
+def test_a_value_of_any_size_replaces_one_of_any_other(harness: Harness, old: int) -> None:
+    other = harness.other()
     for new in SIZES:
-        stand.engine.write("a", pickle_of(old))
-        stand.engine.write("a", pickle_of(new, seed=1))
+        harness.engine.write("a", pickle_of(old))
+        harness.engine.write("a", pickle_of(new, seed=1))
         cell = other.read("a")
         assert cell is not None and cell.payload == pickle_of(new, seed=1), f"{new} bytes over {old}"
 
@@ -78,29 +78,29 @@ def test_a_cell_that_is_still_current_is_returned_itself(engine: Engine) -> None
 
 
 @pytest.mark.parametrize("size", [100, 5000])
-def test_a_known_cell_is_never_served_after_a_write_of_the_same_size(stand: Stand, size: int) -> None:
-    other = stand.other()
+def test_a_known_cell_is_never_served_after_a_write_of_the_same_size(harness: Harness, size: int) -> None:
+    other = harness.other()
     payloads = [pickle_of(size, seed) for seed in range(8)]
     known = None
     for turn in range(300):
-        writer = other if turn % 3 else stand.engine
+        writer = other if turn % 3 else harness.engine
         writer.write("a", payloads[turn % 8])
-        known = stand.engine.read("a", known)
+        known = harness.engine.read("a", known)
         assert known is not None and known.payload == payloads[turn % 8], f"stale in turn {turn}"
 
 
 @pytest.mark.parametrize("size", [100, 5000])
-def test_a_known_cell_is_never_served_after_its_name_was_made_anew(stand: Stand, size: int) -> None:
-    other = stand.other()
+def test_a_known_cell_is_never_served_after_its_name_was_made_anew(harness: Harness, size: int) -> None:
+    other = harness.other()
     payloads = [pickle_of(size, seed) for seed in range(8)]
     known = None
     for turn in range(200):
-        writer = other if turn % 3 else stand.engine
+        writer = other if turn % 3 else harness.engine
         assert writer.create("a", payloads[turn % 8])
-        known = stand.engine.read("a", known)
+        known = harness.engine.read("a", known)
         assert known is not None and known.payload == payloads[turn % 8], f"stale in turn {turn}"
         assert writer.delete("a")
-        assert stand.engine.read("a", known) is None
+        assert harness.engine.read("a", known) is None
 
 
 def test_versions_of_different_values_differ(engine: Engine) -> None:
@@ -173,12 +173,12 @@ def test_a_moved_cell_is_not_mistaken_for_the_one_that_stood_there(engine: Engin
 # -- update ----------------------------------------------------------------------------------------
 
 
-def test_update_replaces_the_payload_by_what_the_function_returns(stand: Stand) -> None:
-    engine = stand.engine
+def test_update_replaces_the_payload_by_what_the_function_returns(harness: Harness) -> None:
+    engine = harness.engine
     assert engine.update("n", lambda old: pickled(0) if old is None else None) == pickled(0)
     for turn in range(1, 5):
         assert engine.update("n", lambda old: pickled(loaded(old or b"") + 1)) == pickled(turn)
-    cell = stand.other().read("n")
+    cell = harness.other().read("n")
     assert cell is not None and cell.payload == pickled(4)
 
 
@@ -321,8 +321,8 @@ def test_list_finds_every_name_below_a_folder(engine: Engine) -> None:
     assert set(engine.list()) == names - {"f/g/3"}
 
 
-def test_psyncs_own_names_are_listed_only_when_asked_for(stand: Stand) -> None:
-    engine = stand.engine
+def test_psyncs_own_names_are_listed_only_when_asked_for(harness: Harness) -> None:
+    engine = harness.engine
     engine.write("a", pickled(1))
     engine.write(".psync/mailbox/m/0f", pickled({}))
     engine.log(".psync/queue/q").append([b"x"])

@@ -13,8 +13,8 @@ from psync.engine import Engine
 from psync.engine.contract.log import Mark, State
 from psync.engine.contract.values import Alive
 from psync.errors import CorruptValue
+from tests.contract.harness import DirectoryHarness, Harness, threads
 from tests.contract.payloads import bucket_dict, item, pickle_of, pickled
-from tests.contract.stands import DirectoryStand, Stand, threads
 
 BUCKET, LOG = "c/0f", ".psync/queue/q"
 
@@ -37,14 +37,14 @@ def look_held(engine: Engine, name: str) -> None:
 
 @pytest.mark.parametrize("look", [*LOOKS, "held"])
 @pytest.mark.parametrize("kind", ["cell", "big cell", "bucket", "big bucket"])
-def test_damaged_bytes_are_never_returned_and_never_lost(stand: Stand, kind: str, look: str) -> None:
-    engine = stand.engine
+def test_damaged_bytes_are_never_returned_and_never_lost(harness: Harness, kind: str, look: str) -> None:
+    engine = harness.engine
     if "cell" in kind:
         engine.write(BUCKET, pickle_of(20_000 if "big" in kind else 200))
     else:
         engine.bucket(BUCKET).append(item("k", "v" * (20_000 if "big" in kind else 200)))
-    stand.spoil(BUCKET)
-    other = stand.other()
+    harness.spoil(BUCKET)
+    other = harness.other()
     with pytest.raises(CorruptValue) as caught:
         look_held(other, BUCKET) if look == "held" else LOOKS[look](other, BUCKET)
     assert caught.value.key == BUCKET and caught.value.reason
@@ -55,15 +55,15 @@ def test_damaged_bytes_are_never_returned_and_never_lost(stand: Stand, kind: str
     assert engine.create(BUCKET, pickled("set again"))
 
 
-def test_a_damaged_value_can_simply_be_set_again(stand: Stand) -> None:
-    stand.engine.write("a", pickle_of(300))
-    stand.spoil("a")
-    stand.engine.write("a", pickled(1))
-    cell = stand.engine.read("a")
+def test_a_damaged_value_can_simply_be_set_again(harness: Harness) -> None:
+    harness.engine.write("a", pickle_of(300))
+    harness.spoil("a")
+    harness.engine.write("a", pickled(1))
+    cell = harness.engine.read("a")
     assert cell is not None and cell.payload == pickled(1)
 
 
-def test_the_damaged_bytes_are_kept_exactly(disk: DirectoryStand) -> None:
+def test_the_damaged_bytes_are_kept_exactly(disk: DirectoryHarness) -> None:
     for size in (100, 9000):
         disk.engine.write("f/a", pickle_of(size))
         disk.spoil("f/a")
@@ -75,7 +75,7 @@ def test_the_damaged_bytes_are_kept_exactly(disk: DirectoryStand) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 10, 18, 60, 99])
-def test_a_file_cut_short_is_damaged_and_not_missing(disk: DirectoryStand, cut: int) -> None:
+def test_a_file_cut_short_is_damaged_and_not_missing(disk: DirectoryHarness, cut: int) -> None:
     def write() -> None:
         disk.engine.write(BUCKET, pickle_of(100))
 
@@ -93,17 +93,17 @@ def test_a_file_cut_short_is_damaged_and_not_missing(disk: DirectoryStand, cut: 
             disk.other().bucket(BUCKET).tail()
 
 
-def test_what_can_be_read_is_not_set_aside(stand: Stand) -> None:
-    stand.engine.write("a", pickled(1))
-    stand.engine.bucket(BUCKET).append(item(1, 1))
-    assert stand.engine.set_aside("a", "just so") is None
-    assert stand.engine.set_aside(BUCKET, "just so") is None
-    assert stand.engine.set_aside("missing", "just so") is None
-    assert stand.engine.read("a") is not None and bucket_dict(stand.engine, BUCKET) == {1: 1}
+def test_what_can_be_read_is_not_set_aside(harness: Harness) -> None:
+    harness.engine.write("a", pickled(1))
+    harness.engine.bucket(BUCKET).append(item(1, 1))
+    assert harness.engine.set_aside("a", "just so") is None
+    assert harness.engine.set_aside(BUCKET, "just so") is None
+    assert harness.engine.set_aside("missing", "just so") is None
+    assert harness.engine.read("a") is not None and bucket_dict(harness.engine, BUCKET) == {1: 1}
 
 
-def test_what_was_seen_to_be_undecodable_is_set_aside_if_it_is_still_that(stand: Stand) -> None:
-    engine = stand.engine
+def test_what_was_seen_to_be_undecodable_is_set_aside_if_it_is_still_that(harness: Harness) -> None:
+    engine = harness.engine
     engine.write("a", pickle_of(100, 1))
     seen = engine.read("a")
     assert seen is not None
@@ -119,10 +119,10 @@ def test_what_was_seen_to_be_undecodable_is_set_aside_if_it_is_still_that(stand:
     assert engine.read("a") is None and engine.set_aside("a", "whatever it is", ()) is None
 
 
-def test_damage_that_many_meet_at_once_is_set_aside_once(stand: Stand) -> None:
+def test_damage_that_many_meet_at_once_is_set_aside_once(harness: Harness) -> None:
     for number in range(10):
-        stand.engine.write(f"f/{number}", pickle_of(500))
-        stand.spoil(f"f/{number}")
+        harness.engine.write(f"f/{number}", pickle_of(500))
+        harness.spoil(f"f/{number}")
 
     def look(engine: Engine) -> int:
         caught = 0
@@ -133,7 +133,7 @@ def test_damage_that_many_meet_at_once_is_set_aside_once(stand: Stand) -> None:
                 caught += error.quarantine is not None
         return caught
 
-    assert sum(stand.crowd([look] * 4)) == 10
+    assert sum(harness.crowd([look] * 4)) == 10
 
 
 # -- sweep -----------------------------------------------------------------------------------------
@@ -162,12 +162,12 @@ def check_furniture(engine: Engine) -> None:
     assert engine.log(LOG).counts()[:2] == (1, 2) and len(engine.log(LOG).claims()) == 1
 
 
-def test_a_sweep_takes_nothing_away_that_anybody_uses(stand: Stand) -> None:
-    furnish(stand.engine)
-    owner = stand.engine.owner()
-    mutex = stand.engine.mutex("m")
+def test_a_sweep_takes_nothing_away_that_anybody_uses(harness: Harness) -> None:
+    furnish(harness.engine)
+    owner = harness.engine.owner()
+    mutex = harness.engine.mutex("m")
     assert mutex.acquire()
-    for engine in (stand.engine, stand.other()):
+    for engine in (harness.engine, harness.other()):
         assert engine.sweep() >= 0
         check_furniture(engine)
         assert engine.alive(owner) is Alive.YES
@@ -175,14 +175,14 @@ def test_a_sweep_takes_nothing_away_that_anybody_uses(stand: Stand) -> None:
     mutex.release()
 
 
-def test_a_second_sweep_finds_nothing_more(stand: Stand) -> None:
-    stand.killed(furnish)
-    stand.engine.sweep()
-    assert stand.other().sweep() == 0
-    check_furniture(stand.engine)
+def test_a_second_sweep_finds_nothing_more(harness: Harness) -> None:
+    harness.killed(furnish)
+    harness.engine.sweep()
+    assert harness.other().sweep() == 0
+    check_furniture(harness.engine)
 
 
-def test_sweeps_beside_work_disturb_nothing(stand: Stand) -> None:
+def test_sweeps_beside_work_disturb_nothing(harness: Harness) -> None:
     def work(engine: Engine) -> bool:
         for turn in range(60):
             engine.write(f"f/{turn}", pickle_of(8000, turn))
@@ -203,15 +203,15 @@ def test_sweeps_beside_work_disturb_nothing(stand: Stand) -> None:
     def sweep(engine: Engine) -> bool:
         return all(engine.sweep() >= 0 for _ in range(150))
 
-    assert all(stand.crowd([work, sweep, sweep]))
-    assert bucket_dict(stand.engine, BUCKET) == {turn: turn for turn in range(60)}
+    assert all(harness.crowd([work, sweep, sweep]))
+    assert bucket_dict(harness.engine, BUCKET) == {turn: turn for turn in range(60)}
 
 
 # -- close -----------------------------------------------------------------------------------------
 
 
-def test_a_closed_engine_can_be_used_again(stand: Stand) -> None:
-    engine = stand.engine
+def test_a_closed_engine_can_be_used_again(harness: Harness) -> None:
+    engine = harness.engine
     bucket, log, mutex = engine.bucket(BUCKET), engine.log(LOG), engine.mutex("m")
     furnish(engine)
     position = bucket.tail()
@@ -227,7 +227,7 @@ def test_a_closed_engine_can_be_used_again(stand: Stand) -> None:
     assert bucket_dict(engine, BUCKET) == {1: 1, 2: 2, 3: 3}
     claim = log.claims()[0]
     assert log.settle(claim.position, claim.mark, Mark(State.DONE, 1))
-    assert mutex.acquire(0) and not stand.other().mutex("m").acquire(0)
+    assert mutex.acquire(0) and not harness.other().mutex("m").acquire(0)
     mutex.release()
     engine.close()
     assert engine.alive(engine.owner()) is Alive.YES
@@ -236,18 +236,18 @@ def test_a_closed_engine_can_be_used_again(stand: Stand) -> None:
         watch.pause(5.0)
 
 
-def test_what_is_held_stays_held_when_the_engine_is_closed(stand: Stand) -> None:
-    mutex = stand.engine.mutex("m")
+def test_what_is_held_stays_held_when_the_engine_is_closed(harness: Harness) -> None:
+    mutex = harness.engine.mutex("m")
     assert mutex.acquire()
-    stand.engine.close()
-    theirs = stand.other().mutex("m")
+    harness.engine.close()
+    theirs = harness.other().mutex("m")
     assert theirs.acquire(0) is False
     mutex.release()
     assert theirs.acquire(0) is True
     theirs.release()
 
 
-def test_a_closed_engine_gives_its_descriptors_back(disk: DirectoryStand) -> None:
+def test_a_closed_engine_gives_its_descriptors_back(disk: DirectoryHarness) -> None:
     def ours() -> set[str]:
         links = set()
         for number in os.listdir("/proc/self/fd"):
@@ -274,7 +274,9 @@ def test_a_closed_engine_gives_its_descriptors_back(disk: DirectoryStand) -> Non
 
 @pytest.mark.parametrize("why", ["closed", "crowded out"])
 @pytest.mark.parametrize("kind", ["bucket", "log"])
-def test_a_handle_that_was_opened_again_excludes_a_forked_child_too(disk: DirectoryStand, kind: str, why: str) -> None:
+def test_a_handle_that_was_opened_again_excludes_a_forked_child_too(
+    disk: DirectoryHarness, kind: str, why: str
+) -> None:
     """A child that shared its parent's descriptor would share its lock, and come in beside it."""
     bucket, log = disk.engine.bucket(BUCKET), disk.engine.log(LOG)
     bucket.append(b"")
@@ -299,7 +301,7 @@ def test_a_handle_that_was_opened_again_excludes_a_forked_child_too(disk: Direct
     assert not came_in
 
 
-def test_work_on_hundreds_of_names_needs_few_descriptors(disk: DirectoryStand) -> None:
+def test_work_on_hundreds_of_names_needs_few_descriptors(disk: DirectoryHarness) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for number in range(500):
         disk.engine.bucket(f"c/{number}/0f").append(item(1, number))
@@ -310,8 +312,8 @@ def test_work_on_hundreds_of_names_needs_few_descriptors(disk: DirectoryStand) -
 
 
 @pytest.mark.parametrize("kind", ["bucket", "log"])
-def test_what_is_held_stays_held_while_hundreds_of_others_are_used(stand: Stand, kind: str) -> None:
-    engine, other, order = stand.engine, stand.other(), []
+def test_what_is_held_stays_held_while_hundreds_of_others_are_used(harness: Harness, kind: str) -> None:
+    engine, other, order = harness.engine, harness.other(), []
     bucket, log = engine.bucket(BUCKET), engine.log(LOG)
     bucket.append(item(0, 0))
 

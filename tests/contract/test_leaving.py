@@ -15,8 +15,8 @@ import pytest
 
 from psync.engine import DirectoryEngine, Engine
 from psync.engine.contract.values import Alive
+from tests.contract.harness import DirectoryHarness, Harness, threads
 from tests.contract.payloads import pickled
-from tests.contract.stands import DirectoryStand, Stand, threads
 
 FORK = multiprocessing.get_context("fork")
 
@@ -39,28 +39,28 @@ def note_of(engine: Engine, name: str = "left") -> bool:
     return engine.read(name) is not None
 
 
-def test_who_closes_its_engine_says_farewell_while_it_is_still_somebody(stand: Stand) -> None:
-    engine = stand.other()
+def test_who_closes_its_engine_says_farewell_while_it_is_still_somebody(harness: Harness) -> None:
+    engine = harness.other()
     guest, me = Guest(engine), engine.owner()
-    assert not note_of(stand.engine)
+    assert not note_of(harness.engine)
     engine.close()
-    cell = stand.engine.read("left")
+    cell = harness.engine.read("left")
     assert cell is not None and cell.payload == pickled((os.getpid(), True))
-    assert stand.engine.alive(me) is Alive.NO
+    assert harness.engine.alive(me) is Alive.NO
     assert guest.engine is engine
 
 
-def test_the_farewell_of_what_is_gone_is_not_said(stand: Stand) -> None:
-    engine = stand.other()
+def test_the_farewell_of_what_is_gone_is_not_said(harness: Harness) -> None:
+    engine = harness.other()
     guests = [Guest(engine, "kept"), Guest(engine, "gone")]
     guests.pop()
     gc.collect()
     engine.close()
-    assert note_of(stand.engine, "kept") and not note_of(stand.engine, "gone")
+    assert note_of(harness.engine, "kept") and not note_of(harness.engine, "gone")
 
 
-def test_nobody_is_kept_alive_by_its_farewell(stand: Stand) -> None:
-    engine = stand.other()
+def test_nobody_is_kept_alive_by_its_farewell(harness: Harness) -> None:
+    engine = harness.other()
     gone = []
 
     class Mortal(Guest):
@@ -72,16 +72,16 @@ def test_nobody_is_kept_alive_by_its_farewell(stand: Stand) -> None:
     assert gone
 
 
-def test_who_is_killed_says_no_farewell(stand: Stand) -> None:
+def test_who_is_killed_says_no_farewell(harness: Harness) -> None:
     kept = []
 
     def visit(engine: Engine) -> int:
         kept.append(Guest(engine))
         return engine.owner()
 
-    owner = stand.killed(visit)
-    assert stand.engine.alive(owner) is Alive.NO
-    assert not note_of(stand.engine)
+    owner = harness.killed(visit)
+    assert harness.engine.alive(owner) is Alive.NO
+    assert not note_of(harness.engine)
 
 
 # -- what only processes do ------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def visit_and_go(root: Path) -> None:
     visit_and_go.guest = Guest(DirectoryEngine(root), "child")  # type: ignore[attr-defined]
 
 
-def test_a_forked_child_does_not_say_its_parents_farewell(disk: DirectoryStand) -> None:
+def test_a_forked_child_does_not_say_its_parents_farewell(disk: DirectoryHarness) -> None:
     guest = Guest(disk.engine)
     child = os.fork()
     if not child:
@@ -172,18 +172,18 @@ def visit_and_wait(root: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["itself", "another"])
-def test_an_announcement_ends_the_pause_of_who_watches_the_name(stand: Stand, by: str) -> None:
+def test_an_announcement_ends_the_pause_of_who_watches_the_name(harness: Harness, by: str) -> None:
     waiting = []
 
     def wait() -> float:
-        with stand.engine.watch(["other", ".psync/thing/opened"]) as watch:
+        with harness.engine.watch(["other", ".psync/thing/opened"]) as watch:
             waiting.append(True)
             begun = time.monotonic()
             watch.pause(1.0)
             return time.monotonic() - begun
 
     def announce() -> float:
-        engine = stand.engine if by == "itself" else stand.other()
+        engine = harness.engine if by == "itself" else harness.other()
         while not waiting:
             time.sleep(0.001)
         engine.announce(".psync/thing/opened")
@@ -192,9 +192,9 @@ def test_an_announcement_ends_the_pause_of_who_watches_the_name(stand: Stand, by
     assert threads([wait, announce])[0] < 0.9
 
 
-def test_an_announcement_leaves_nothing_at_the_name(stand: Stand) -> None:
-    stand.engine.announce("room/thing")
-    with stand.engine.watch(["room/thing"]):
-        stand.other().announce("room/thing")
-    assert stand.engine.read("room/thing") is None
-    assert stand.engine.entries("room") == stand.engine.entries() == ([], [])
+def test_an_announcement_leaves_nothing_at_the_name(harness: Harness) -> None:
+    harness.engine.announce("room/thing")
+    with harness.engine.watch(["room/thing"]):
+        harness.other().announce("room/thing")
+    assert harness.engine.read("room/thing") is None
+    assert harness.engine.entries("room") == harness.engine.entries() == ([], [])

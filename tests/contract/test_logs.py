@@ -9,9 +9,9 @@ import pytest
 
 from psync.engine import Engine
 from psync.engine.contract.log import Log, Mark, Record, State
+from tests.contract.harness import Harness, Job, threads
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
 from tests.contract.payloads import pickle_of
-from tests.contract.stands import Job, Stand, threads
 from tests.support import scaled
 
 # -- append and take -------------------------------------------------------------------------------
@@ -35,10 +35,10 @@ def test_first_in_is_first_taken(log: Log) -> None:
     assert log.take(ME) == []
 
 
-def test_positions_grow_and_are_never_used_again(stand: Stand) -> None:
-    log, seen = stand.engine.log(LOG), [-1]
+def test_positions_grow_and_are_never_used_again(harness: Harness) -> None:
+    log, seen = harness.engine.log(LOG), [-1]
     for turn in range(30):
-        positions = (log if turn % 2 else stand.other().log(LOG)).append([b"x"] * (turn % 7))
+        positions = (log if turn % 2 else harness.other().log(LOG)).append([b"x"] * (turn % 7))
         assert positions == sorted(set(positions)) and all(position > seen[-1] for position in positions)
         seen += positions
         for record in log.take(ME, 100):
@@ -68,13 +68,13 @@ def test_any_owner_is_kept_exactly(engine: Engine, log: Log, owner: int) -> None
     assert found is not None and found.mark.owner == owner
 
 
-def test_payloads_of_any_size_come_back(stand: Stand) -> None:
-    log = stand.engine.log(LOG)
+def test_payloads_of_any_size_come_back(harness: Harness) -> None:
+    log = harness.engine.log(LOG)
     sizes = [0, 1, 15, 16, 17, 50, 4000, 4064, 4096, 5000, 65_536, 200_000]
     payloads = [pickle_of(max(8, size), size)[:size] for size in sizes]
     positions = log.append(payloads[:9]) + [log.append([payload])[0] for payload in payloads[9:]]
     for position, payload in zip(positions, payloads, strict=True):
-        found = stand.other().log(LOG).read(position)
+        found = harness.other().log(LOG).read(position)
         assert found is not None and found.payload == payload
     assert [record.payload for record in log.take(ME, 99)] == payloads
 
@@ -86,9 +86,9 @@ def test_logs_of_different_names_are_different(engine: Engine) -> None:
     assert [record.payload for record in first.take(ME)] == [b"1"]
 
 
-def test_a_record_has_one_winner(stand: Stand) -> None:
+def test_a_record_has_one_winner(harness: Harness) -> None:
     count = scaled(400)
-    stand.engine.log(LOG).append([b"%d" % number for number in range(count)])
+    harness.engine.log(LOG).append([b"%d" % number for number in range(count)])
 
     def job(who: int) -> Job:
         def work(engine: Engine) -> list[bytes]:
@@ -100,13 +100,13 @@ def test_a_record_has_one_winner(stand: Stand) -> None:
 
         return work
 
-    got = stand.crowd([job(who) for who in range(1, 9)])
+    got = harness.crowd([job(who) for who in range(1, 9)])
     assert sorted(int(payload) for payloads in got for payload in payloads) == list(range(count))
     for payloads in got:
         assert payloads == sorted(payloads, key=int)
 
 
-def test_records_of_many_who_append_are_all_there_each_ones_in_order(stand: Stand) -> None:
+def test_records_of_many_who_append_are_all_there_each_ones_in_order(harness: Harness) -> None:
     count = scaled(100)
 
     def job(who: int) -> Job:
@@ -118,10 +118,10 @@ def test_records_of_many_who_append_are_all_there_each_ones_in_order(stand: Stan
 
         return work
 
-    positions = stand.crowd([job(who) for who in range(5)])
+    positions = harness.crowd([job(who) for who in range(5)])
     flat = [position for one in positions for position in one]
     assert len(flat) == len(set(flat))
-    log = stand.engine.log(LOG)
+    log = harness.engine.log(LOG)
     records = log.take(ME, 10**6)
     assert sorted(flat) == [record.position for record in records]
     parts = [[int(word) for word in record.payload.split()] for record in records]
@@ -156,27 +156,27 @@ def test_threads_may_share_a_log(log: Log) -> None:
 # -- what is where ---------------------------------------------------------------------------------
 
 
-def test_claims_are_all_records_that_are_claimed(stand: Stand) -> None:
-    log = stand.engine.log(LOG)
+def test_claims_are_all_records_that_are_claimed(harness: Harness) -> None:
+    log = harness.engine.log(LOG)
     log.append([b"%d" % number for number in range(10)])
     mine, others = log.take(ME, 4), log.take(OTHER, 3)
     assert done(log, mine[1]) and give_back(log, others[0])
     expected = {mine[0], mine[2], mine[3], others[1], others[2]}
-    assert set(stand.other().log(LOG).claims()) == expected
+    assert set(harness.other().log(LOG).claims()) == expected
 
 
-def test_a_claim_outlives_the_process_that_made_it(stand: Stand) -> None:
-    stand.engine.log(LOG).append([b"a", b"b"])
-    owner, record = stand.killed(lambda engine: (engine.owner(), engine.log(LOG).take(engine.owner())[0]))
-    log = stand.engine.log(LOG)
+def test_a_claim_outlives_the_process_that_made_it(harness: Harness) -> None:
+    harness.engine.log(LOG).append([b"a", b"b"])
+    owner, record = harness.killed(lambda engine: (engine.owner(), engine.log(LOG).take(engine.owner())[0]))
+    log = harness.engine.log(LOG)
     assert log.claims() == [record] and record.mark == Mark(State.CLAIMED, 1, owner)
     assert give_back(log, record)
     again = log.take(ME)[0]
     assert again == Record(record.position, Mark(State.CLAIMED, 2, ME), b"a")
 
 
-def test_finished_says_whether_all_records_are_final(stand: Stand) -> None:
-    log, other = stand.engine.log(LOG), stand.other().log(LOG)
+def test_finished_says_whether_all_records_are_final(harness: Harness) -> None:
+    log, other = harness.engine.log(LOG), harness.other().log(LOG)
     log.append([b"a", b"b"])
     assert not log.finished() and not other.finished()
     first, second = log.take(ME, 2)
@@ -189,19 +189,19 @@ def test_finished_says_whether_all_records_are_final(stand: Stand) -> None:
     assert not log.finished() and not other.finished()
 
 
-def test_every_position_is_below_the_end(stand: Stand) -> None:
-    log, ends = stand.engine.log(LOG), [stand.engine.log(LOG).counts().end]
+def test_every_position_is_below_the_end(harness: Harness) -> None:
+    log, ends = harness.engine.log(LOG), [harness.engine.log(LOG).counts().end]
     for size in (0, 10, 1000, 100_000):
         position = log.append([b"x" * size])[0]
-        assert ends[-1] <= position < stand.other().log(LOG).counts().end
+        assert ends[-1] <= position < harness.other().log(LOG).counts().end
         ends.append(log.counts().end)
         assert done(log, log.take(ME)[0])
         assert log.counts().end == ends[-1]
     assert log.read(ends[-1]) is None
 
 
-def test_counts_follow_every_change(stand: Stand) -> None:
-    log, other = stand.engine.log(LOG), stand.other().log(LOG)
+def test_counts_follow_every_change(harness: Harness) -> None:
+    log, other = harness.engine.log(LOG), harness.other().log(LOG)
     log.append([b"x"] * 7)
     assert counts(log) == counts(other) == (7, 7)
     records = other.take(ME, 3)
@@ -212,9 +212,9 @@ def test_counts_follow_every_change(stand: Stand) -> None:
     assert counts(log) == counts(other) == (6, 8)
 
 
-def test_a_long_log_is_worked_off_and_cleared(stand: Stand) -> None:
-    count, size = scaled(2_000 if stand.engine.remote else 20_000), 500
-    log, late = stand.engine.log(LOG), stand.other().log(LOG)
+def test_a_long_log_is_worked_off_and_cleared(harness: Harness) -> None:
+    count, size = scaled(2_000 if harness.engine.remote else 20_000), 500
+    log, late = harness.engine.log(LOG), harness.other().log(LOG)
     for begin in range(0, count, size):
         log.append([b"%d " % number + b"." * (number % 200) for number in range(begin, min(count, begin + size))])
     assert counts(log) == counts(late) == (count, count)
@@ -231,7 +231,7 @@ def test_a_long_log_is_worked_off_and_cleared(stand: Stand) -> None:
     assert not log.finished() and log.read(first.position) == first
     assert done(late, first)
     assert log.finished() and late.finished() and counts(log) == (0, count)
-    for handle in (log, late, stand.other().log(LOG)):
+    for handle in (log, late, harness.other().log(LOG)):
         found = handle.read(first.position)
         assert found is None or found == first._replace(mark=Mark(State.DONE, 1))
         assert handle.settle(first.position, first.mark, Mark(State.WAITING, 1)) is False
@@ -271,8 +271,8 @@ def test_an_unfinished_record_is_never_cleared(log: Log) -> None:
 # -- held ------------------------------------------------------------------------------------------
 
 
-def test_a_held_log_keeps_the_changes_of_others_out(stand: Stand) -> None:
-    log, other = stand.engine.log(LOG), stand.other().log(LOG)
+def test_a_held_log_keeps_the_changes_of_others_out(harness: Harness) -> None:
+    log, other = harness.engine.log(LOG), harness.other().log(LOG)
     log.append([b"x"] * 5)
     claim = log.take(ME)[0]
     order: list[str] = []
@@ -305,7 +305,7 @@ def test_a_held_log_keeps_the_changes_of_others_out(stand: Stand) -> None:
     assert counts(log) == (4, 7)
 
 
-def test_a_log_held_by_a_process_that_is_killed_is_free(stand: Stand) -> None:
+def test_a_log_held_by_a_process_that_is_killed_is_free(harness: Harness) -> None:
     kept = []
 
     def hold(engine: Engine) -> None:
@@ -314,14 +314,14 @@ def test_a_log_held_by_a_process_that_is_killed_is_free(stand: Stand) -> None:
         engine.log(LOG).append([b"x"])
         kept.append(block)
 
-    stand.killed(hold)
-    log = stand.engine.log(LOG)
+    harness.killed(hold)
+    log = harness.engine.log(LOG)
     assert len(log.append([b"y"])) == 1
     assert counts(log) == (2, 2)
 
 
-def test_a_block_that_raises_lets_go_of_the_log(stand: Stand) -> None:
-    log = stand.engine.log(LOG)
+def test_a_block_that_raises_lets_go_of_the_log(harness: Harness) -> None:
+    log = harness.engine.log(LOG)
     with pytest.raises(ZeroDivisionError), log.held():
         raise ZeroDivisionError
-    assert len(stand.other().log(LOG).append([b"x"])) == 1
+    assert len(harness.other().log(LOG).append([b"x"])) == 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from psync.engine.contract.log import Log, Mark, State
+from tests.contract.harness import Harness
 from tests.contract.marks import LOG, ME, counts, done, give_back
-from tests.contract.stands import Stand
 
 
 def test_what_is_not_final_is_gone_through_in_order(log: Log) -> None:
@@ -34,15 +34,15 @@ def test_many_are_gone_through_a_part_at_a_time(log: Log) -> None:
     assert [payload for payload in found if int(payload) > 2] == [b"%d" % number for number in range(3, 1203)]
 
 
-def test_a_log_begins_behind_what_is_said_to_have_been(stand: Stand) -> None:
-    log = stand.engine.log(LOG)
+def test_a_log_begins_behind_what_is_said_to_have_been(harness: Harness) -> None:
+    log = harness.engine.log(LOG)
     assert log.begin(1000, 7)
     assert counts(log) == (0, 7) and log.counts().end >= 1000
     assert log.finished() and log.take(ME) == [] and [*log.unfinished()] == []
     assert log.read(3) is None and log.read(999) is None
     [position] = log.append([b"next"])
     assert position >= 1000 and counts(log) == (1, 8) and not log.finished()
-    [record] = stand.other().log(LOG).take(ME, beat=1)
+    [record] = harness.other().log(LOG).take(ME, beat=1)
     assert (record.position, record.payload, record.mark.attempt) == (position, b"next", 1)
     assert done(log, record) and log.finished()
     more = log.append([b"x" * 100] * 50)

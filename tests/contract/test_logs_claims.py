@@ -9,9 +9,9 @@ import pytest
 
 from psync.engine import Engine
 from psync.engine.contract.log import LONGEST_LEASE, Log, Mark, Sealed, State, as_lease
+from tests.contract.harness import DirectoryHarness, Harness
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
 from tests.contract.payloads import pickle_of
-from tests.contract.stands import DirectoryStand, Stand
 
 # -- many at a time --------------------------------------------------------------------------------
 
@@ -30,8 +30,8 @@ def test_a_batch_is_claimed_whatever_lies_between(log: Log) -> None:
     assert all(done(log, record) for record in records) and log.finished()
 
 
-def test_batches_of_any_size_are_in_order(stand: Stand) -> None:
-    log, other = stand.engine.log(LOG), stand.other().log(LOG)
+def test_batches_of_any_size_are_in_order(harness: Harness) -> None:
+    log, other = harness.engine.log(LOG), harness.other().log(LOG)
     log.append([b"%d" % number + b"." * (number % 300) for number in range(500)])
     taken = []
     for limit in (1, 2, 32, 1, 200, 3, 500):
@@ -44,12 +44,12 @@ def test_batches_of_any_size_are_in_order(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("lease", [0.0, as_lease(0.3), 1.0, as_lease(3600.0), LONGEST_LEASE])
-def test_beat_and_lease_are_kept_exactly(stand: Stand, lease: float) -> None:
-    log = stand.engine.log(LOG)
+def test_beat_and_lease_are_kept_exactly(harness: Harness, lease: float) -> None:
+    log = harness.engine.log(LOG)
     position = log.append([b"x"])[0]
     record = log.take(ME, 1, 255, lease)[0]
     assert record.mark == Mark(State.CLAIMED, 1, ME, 255, lease)
-    assert stand.other().log(LOG).read(position) == record
+    assert harness.other().log(LOG).read(position) == record
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, LONGEST_LEASE * 1.01, float("nan"), float("inf")])
@@ -65,8 +65,8 @@ def test_a_lease_is_kept_to_a_thousandth(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("lease", [0.0, 10.0])
-def test_a_claim_whose_beat_went_on_is_another(stand: Stand, lease: float) -> None:
-    engine = stand.engine
+def test_a_claim_whose_beat_went_on_is_another(harness: Harness, lease: float) -> None:
+    engine = harness.engine
     log, me = engine.log(LOG), engine.owner()
     position = log.append([b"x"])[0]
     record = log.take(me, 1, 0, lease)[0]
@@ -77,11 +77,11 @@ def test_a_claim_whose_beat_went_on_is_another(stand: Stand, lease: float) -> No
     assert done(log, record._replace(mark=on)) and log.finished()
 
 
-def test_a_claim_with_a_lease_may_be_taken_from_the_living(stand: Stand) -> None:
-    log, me = stand.engine.log(LOG), stand.engine.owner()
+def test_a_claim_with_a_lease_may_be_taken_from_the_living(harness: Harness) -> None:
+    log, me = harness.engine.log(LOG), harness.engine.owner()
     log.append([b"x"])
     record = log.take(me, 1, 1, 10.0)[0]
-    other = stand.other().log(LOG)
+    other = harness.other().log(LOG)
     assert give_back(other, record)
     assert not done(log, record) and not give_back(log, record)
     assert other.take(OTHER)[0].mark == Mark(State.CLAIMED, 2, OTHER)
@@ -104,19 +104,19 @@ def test_what_was_never_used_is_given_back_as_if_it_had_not_been_taken(log: Log)
 # -- a seal and a note -----------------------------------------------------------------------------
 
 
-def test_a_sealed_log_takes_no_more_and_gives_what_it_has(stand: Stand) -> None:
-    log, other = stand.engine.log(LOG), stand.other().log(LOG)
+def test_a_sealed_log_takes_no_more_and_gives_what_it_has(harness: Harness) -> None:
+    log, other = harness.engine.log(LOG), harness.other().log(LOG)
     log.append([b"x"])
     assert not other.counts().sealed
     log.seal()
     assert other.counts().sealed and log.counts().sealed
-    for handle in (log, other, stand.other().log(LOG)):
+    for handle in (log, other, harness.other().log(LOG)):
         with pytest.raises(Sealed):
             handle.append([b"y"])
         with pytest.raises(Sealed):
             handle.append([b"y"], Mark(State.DELAYED))
     assert log.append([]) == []
-    late = stand.other().log(LOG)
+    late = harness.other().log(LOG)
     assert len(late.take(OTHER, 9)) == 1 and late.sealed
     (claim,) = late.claims()
     assert late.settle(claim.position, claim.mark, Mark(State.WAITING, 0))
@@ -126,20 +126,20 @@ def test_a_sealed_log_takes_no_more_and_gives_what_it_has(stand: Stand) -> None:
     assert len(log.append([b"z"])) == 1 and not log.counts().sealed
 
 
-def test_a_note_is_seen_by_who_takes(stand: Stand) -> None:
-    log, other = stand.engine.log(LOG), stand.other().log(LOG)
+def test_a_note_is_seen_by_who_takes(harness: Harness) -> None:
+    log, other = harness.engine.log(LOG), harness.other().log(LOG)
     assert log.noted == 0
     log.note(lambda last: last + 5)
     other.note(lambda last: last * 2**61 + 1)
-    for handle in (log, other, stand.other().log(LOG)):
+    for handle in (log, other, harness.other().log(LOG)):
         handle.take(ME)
         assert handle.noted == 5 * 2**61 + 1
-    late = stand.other().log(LOG)
+    late = harness.other().log(LOG)
     late.counts()
     assert late.noted == 5 * 2**61 + 1
 
 
-def test_what_was_read_ahead_is_never_what_a_killed_append_left(disk: DirectoryStand) -> None:
+def test_what_was_read_ahead_is_never_what_a_killed_append_left(disk: DirectoryHarness) -> None:
     """A taker reads more than it needs; what lies behind the end of the log then comes to be something else."""
     log = disk.engine.log(LOG)
     log.append([b"1" * 20, b"2" * 20])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from psync.engine.contract.log import Log, Mark, State
+from tests.contract.harness import Harness
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
-from tests.contract.stands import Stand
 from tests.support import scaled
 
 LATER = Mark(State.DELAYED, 0, 2**64 - 1, 200, 1.5)
@@ -17,15 +17,15 @@ def due(log: Log, position: int, mark: Mark) -> bool:
     return log.settle(position, mark, Mark(State.WAITING, mark.attempt))
 
 
-def test_a_record_appended_delayed_is_not_taken_until_it_is_made_waiting(stand: Stand) -> None:
-    log = stand.engine.log(LOG)
+def test_a_record_appended_delayed_is_not_taken_until_it_is_made_waiting(harness: Harness) -> None:
+    log = harness.engine.log(LOG)
     (position,) = log.append([b"later"], LATER)
     assert log.take(ME, 5) == [] and counts(log) == (0, 1)
-    assert stand.other().log(LOG).delayed() == [(position, LATER)]
+    assert harness.other().log(LOG).delayed() == [(position, LATER)]
     found = log.read(position)
     assert found is not None and found.mark == LATER
     assert not log.finished() and log.claims() == []
-    assert due(stand.other().log(LOG), position, LATER)
+    assert due(harness.other().log(LOG), position, LATER)
     assert counts(log) == (1, 1) and log.delayed() == []
     record = log.take(ME)[0]
     assert record.payload == b"later" and record.mark == Mark(State.CLAIMED, 1, ME)
@@ -74,16 +74,16 @@ def test_what_waits_never_becomes_delayed(log: Log) -> None:
         pass  # forbidden whatever the log holds: may as well be said
 
 
-def test_a_delayed_record_has_one_who_makes_it_waiting(stand: Stand) -> None:
-    positions = stand.engine.log(LOG).append([b"x"] * scaled(60), LATER)
+def test_a_delayed_record_has_one_who_makes_it_waiting(harness: Harness) -> None:
+    positions = harness.engine.log(LOG).append([b"x"] * scaled(60), LATER)
 
     def job(engine: object) -> list[bool]:
         log = engine.log(LOG)  # type: ignore[attr-defined]
         return [due(log, position, LATER) for position in positions]
 
-    wins = stand.crowd([job] * 4)
+    wins = harness.crowd([job] * 4)
     assert all(sum(won) == 1 for won in zip(*wins, strict=True))
-    assert len(stand.engine.log(LOG).take(ME, 10**6)) == len(positions)
+    assert len(harness.engine.log(LOG).take(ME, 10**6)) == len(positions)
 
 
 def test_a_delayed_record_can_be_given_up(log: Log) -> None:
@@ -95,12 +95,12 @@ def test_a_delayed_record_can_be_given_up(log: Log) -> None:
     assert counts(log) == (0, 2)
 
 
-def test_many_come_and_go_and_each_is_found(stand: Stand) -> None:
-    log = stand.engine.log(LOG)
+def test_many_come_and_go_and_each_is_found(harness: Harness) -> None:
+    log = harness.engine.log(LOG)
     log.append([b"."] * 40)
     keep = log.append([b"keep"], LATER)
     for turn in range(scaled(12)):
-        late = stand.other().log(LOG) if turn % 4 == 0 else log
+        late = harness.other().log(LOG) if turn % 4 == 0 else log
         positions = late.append([b"%d" % turn] * 20, LATER)
         assert sorted(position for position, _ in log.delayed()) == sorted([*keep, *positions])
         assert all(due(log, position, LATER) for position in positions)
@@ -128,10 +128,10 @@ def test_delayed_records_of_any_size_lie_in_segments_of_any_number(log: Log) -> 
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.25, 3600.0, 3e8])
-def test_a_moment_is_as_far_as_was_said_and_never_nearer(stand: Stand, seconds: float) -> None:
-    moment = stand.engine.due(seconds)
+def test_a_moment_is_as_far_as_was_said_and_never_nearer(harness: Harness, seconds: float) -> None:
+    moment = harness.engine.due(seconds)
     assert 0 <= moment < 2**64
-    left = stand.other().until(moment)
+    left = harness.other().until(moment)
     assert left is not None and seconds - 5 < left <= seconds + 0.002
 
 

@@ -10,18 +10,18 @@ import pytest
 from psync.engine import Engine
 from psync.engine.contract.log import Change, Log, Mark, State
 from psync.engine.directory.buckets.bucket import DirectoryBucket
+from tests.contract.harness import DirectoryHarness, Harness, threads
 from tests.contract.marks import LOG, ME, OTHER, counts, done, give_back
 from tests.contract.payloads import bucket_dict, item, pickled
-from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import scaled
 
 # -- settle ----------------------------------------------------------------------------------------
 
 
-def test_a_mark_goes_on_only_from_what_it_is(stand: Stand) -> None:
-    log = stand.engine.log(LOG)
+def test_a_mark_goes_on_only_from_what_it_is(harness: Harness) -> None:
+    log = harness.engine.log(LOG)
     position = log.append([b"x"])[0]
-    record = stand.other().log(LOG).take(ME)[0]
+    record = harness.other().log(LOG).take(ME)[0]
     for wrong in (
         Mark(State.WAITING, 0),
         Mark(State.WAITING, 1),
@@ -35,25 +35,25 @@ def test_a_mark_goes_on_only_from_what_it_is(stand: Stand) -> None:
     assert log.settle(position, record.mark, Mark(State.WAITING, 1)) is False
 
 
-def test_an_answer_and_its_mark_are_there_together_or_not_at_all(stand: Stand) -> None:
-    log, bucket = stand.engine.log(LOG), stand.engine.bucket("answers/00")
+def test_an_answer_and_its_mark_are_there_together_or_not_at_all(harness: Harness) -> None:
+    log, bucket = harness.engine.log(LOG), harness.engine.bucket("answers/00")
     first, second = log.append([b"x", b"y"])
     mine, done = log.take(ME)[0].mark, Mark(State.DONE, 1)
     assert log.answer(first, Mark(State.CLAIMED, 1, OTHER), done, bucket, item("a", 1)) is None
     assert bucket.tail() is None and log.read(first) is not None
     assert log.answer(first, mine, done, bucket, item("a", 1))
     assert log.answer(first, mine, done, bucket, item("b", 2)) is None
-    assert bucket_dict(stand.other(), "answers/00") == {"a": 1}
-    assert [record.position for record in stand.other().log(LOG).take(ME)] == [second]
+    assert bucket_dict(harness.other(), "answers/00") == {"a": 1}
+    assert [record.position for record in harness.other().log(LOG).take(ME)] == [second]
 
 
-def test_an_answer_has_no_place_where_something_else_put_its_pickle(stand: Stand) -> None:
-    log = stand.engine.log(LOG)
+def test_an_answer_has_no_place_where_something_else_put_its_pickle(harness: Harness) -> None:
+    log = harness.engine.log(LOG)
     (position,) = log.append([b"x"])
     mark = log.take(ME)[0].mark
-    stand.engine.write("answers/00", pickled({"old": 1}))
-    assert log.answer(position, mark, Mark(State.DONE, 1), stand.engine.bucket("answers/00"), item("a", 1)) == 0
-    assert bucket_dict(stand.engine, "answers/00") == {"old": 1} and log.claims()
+    harness.engine.write("answers/00", pickled({"old": 1}))
+    assert log.answer(position, mark, Mark(State.DONE, 1), harness.engine.bucket("answers/00"), item("a", 1)) == 0
+    assert bucket_dict(harness.engine, "answers/00") == {"old": 1} and log.claims()
 
 
 def test_a_position_that_holds_no_record_is_not_settled(log: Log) -> None:
@@ -121,9 +121,9 @@ def test_a_claim_can_be_handed_to_another_owner(log: Log) -> None:
     assert log.settle(position, new, Mark(State.DONE, 2))
 
 
-def test_of_many_who_settle_a_claim_one_wins(stand: Stand) -> None:
+def test_of_many_who_settle_a_claim_one_wins(harness: Harness) -> None:
     count = scaled(60)
-    records = stand.engine.log(LOG)
+    records = harness.engine.log(LOG)
     records.append([b"x"] * count)
     claims = records.take(ME, count)
 
@@ -135,7 +135,7 @@ def test_of_many_who_settle_a_claim_one_wins(stand: Stand) -> None:
         log = engine.log(LOG)
         return [log.settle(claim.position, claim.mark, Mark(State.DEAD, 1)) for claim in reversed(claims)][::-1]
 
-    wins = stand.crowd([settle, back] * 3)
+    wins = harness.crowd([settle, back] * 3)
     assert all(sum(won) == 1 for won in zip(*wins, strict=True))
     assert records.finished()
 
@@ -151,8 +151,8 @@ def test_before_runs_only_while_the_claim_stands(log: Log) -> None:
     assert ran == [2]
 
 
-def test_before_comes_before_the_mark(stand: Stand) -> None:
-    log, seen = stand.engine.log(LOG), []
+def test_before_comes_before_the_mark(harness: Harness) -> None:
+    log, seen = harness.engine.log(LOG), []
     position = log.append([b"x"])[0]
     record = log.take(ME)[0]
     assert log.settle(position, record.mark, Mark(State.DEAD, 1), lambda: seen.append(log.read(position)))
@@ -172,8 +172,8 @@ def test_when_before_raises_the_mark_stays(log: Log) -> None:
     assert done(log, record)
 
 
-def test_before_may_use_the_engine(stand: Stand) -> None:
-    engine, log = stand.engine, stand.engine.log(LOG)
+def test_before_may_use_the_engine(harness: Harness) -> None:
+    engine, log = harness.engine, harness.engine.log(LOG)
     position = log.append([b"x"])[0]
     record = log.take(ME)[0]
     bucket = engine.bucket("box/0f")
@@ -181,8 +181,8 @@ def test_before_may_use_the_engine(stand: Stand) -> None:
     assert bucket_dict(engine, "box/0f") == {1: 2}
 
 
-def test_nobody_else_settles_while_before_runs(stand: Stand) -> None:
-    log, late = stand.engine.log(LOG), stand.other().log(LOG)
+def test_nobody_else_settles_while_before_runs(harness: Harness) -> None:
+    log, late = harness.engine.log(LOG), harness.other().log(LOG)
     position = log.append([b"x"])[0]
     record = log.take(ME)[0]
     order: list[object] = []
@@ -206,14 +206,14 @@ def test_nobody_else_settles_while_before_runs(stand: Stand) -> None:
 # -- settle_all ------------------------------------------------------------------------------------
 
 
-def test_of_many_changes_each_is_one_of_its_own(stand: Stand) -> None:
-    log, other = stand.engine.log(LOG), stand.other()
+def test_of_many_changes_each_is_one_of_its_own(harness: Harness) -> None:
+    log, other = harness.engine.log(LOG), harness.other()
     positions = log.append([b"x" * (1 + 40 * number) for number in range(12)])
     claims = log.take(ME, 8)
     final = Mark(State.DONE, 1)
     stale = claims[3]
     assert other.log(LOG).settle(stale.position, stale.mark, Mark(State.WAITING, 1))
-    answers = stand.engine.bucket("answers/00"), stand.engine.bucket("answers/01")
+    answers = harness.engine.bucket("answers/00"), harness.engine.bucket("answers/01")
     changes = [
         Change(claims[6].position, claims[6].mark, final, answers[1], item("f", 6)),
         Change(claims[0].position, claims[0].mark, final),
@@ -241,9 +241,9 @@ def test_of_many_changes_each_is_one_of_its_own(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("lease", [0.0, 30.0])
-def test_what_lies_between_is_left_as_it_is(stand: Stand, lease: float) -> None:
-    mine = stand.engine.owner()
-    log, other = stand.engine.log(LOG), stand.other().log(LOG)
+def test_what_lies_between_is_left_as_it_is(harness: Harness, lease: float) -> None:
+    mine = harness.engine.owner()
+    log, other = harness.engine.log(LOG), harness.other().log(LOG)
     log.append([b"y" * 70] * 20)
     claims = log.take(mine, 12, 1, lease)
     between = claims[1::3]
@@ -256,7 +256,7 @@ def test_what_lies_between_is_left_as_it_is(stand: Stand, lease: float) -> None:
 
 
 def test_an_untaken_record_between_two_that_change_can_be_taken_meanwhile(
-    disk: DirectoryStand, monkeypatch: pytest.MonkeyPatch
+    disk: DirectoryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What nobody has come to yet has no mark, and is given none."""
     log, other = disk.engine.log(LOG), disk.other().log(LOG)
@@ -277,9 +277,9 @@ def test_an_untaken_record_between_two_that_change_can_be_taken_meanwhile(
     assert [claim.position for claim in log.claims()] == [between]
 
 
-def test_of_many_who_settle_the_same_claims_together_one_wins_each(stand: Stand) -> None:
+def test_of_many_who_settle_the_same_claims_together_one_wins_each(harness: Harness) -> None:
     count = scaled(30)
-    records = stand.engine.log(LOG)
+    records = harness.engine.log(LOG)
     records.append([b"x"] * count)
     claims = records.take(ME, count)
 
@@ -294,7 +294,7 @@ def test_of_many_who_settle_the_same_claims_together_one_wins_each(stand: Stand)
             won += [change.position for change, size in zip(some, done, strict=True) if size]
         return won
 
-    wins = stand.crowd([functools.partial(settle, who=who) for who in range(4)])
+    wins = harness.crowd([functools.partial(settle, who=who) for who in range(4)])
     winners = {position: who for who, won in enumerate(wins) for position in won}
     assert sum(map(len, wins)) == len(winners) >= count - 1
-    assert bucket_dict(stand.engine, "answers/00") == winners
+    assert bucket_dict(harness.engine, "answers/00") == winners

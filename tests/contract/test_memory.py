@@ -12,8 +12,8 @@ from psync.engine import MemoryEngine
 from psync.engine.contract.log import Mark, State
 from psync.engine.contract.values import Alive
 from psync.engine.memory import Died, ManualClock
+from tests.contract.harness import threads
 from tests.contract.payloads import item, pickled
-from tests.contract.stands import threads
 
 # -- time ------------------------------------------------------------------------------------------
 

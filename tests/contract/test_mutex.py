@@ -13,8 +13,8 @@ import pytest
 from psync.engine import Engine
 from psync.engine.contract.engine import Mutex
 from psync.engine.contract.values import Alive
+from tests.contract.harness import DirectoryHarness, Harness, threads
 from tests.contract.payloads import loaded, pickled
-from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import scaled
 
 SOON = 2.0
@@ -50,16 +50,16 @@ def test_a_free_mutex_is_had_at_once(engine: Engine) -> None:
         mutex.release()
 
 
-def test_a_mutex_excludes_everybody_else(stand: Stand) -> None:
-    mutex = stand.engine.mutex("m")
+def test_a_mutex_excludes_everybody_else(harness: Harness) -> None:
+    mutex = harness.engine.mutex("m")
     assert mutex.acquire()
-    assert not is_free(stand.other().mutex("m"))
-    assert stand.crowd([lambda engine: is_free(engine.mutex("m"))]) == [False]
-    assert threads([lambda: is_free(stand.engine.mutex("m"))]) == [False]
-    assert is_free(stand.other().mutex("another"))
+    assert not is_free(harness.other().mutex("m"))
+    assert harness.crowd([lambda engine: is_free(engine.mutex("m"))]) == [False]
+    assert threads([lambda: is_free(harness.engine.mutex("m"))]) == [False]
+    assert is_free(harness.other().mutex("another"))
     mutex.release()
-    assert is_free(stand.other().mutex("m"))
-    assert stand.crowd([lambda engine: is_free(engine.mutex("m"))]) == [True]
+    assert is_free(harness.other().mutex("m"))
+    assert harness.crowd([lambda engine: is_free(engine.mutex("m"))]) == [True]
 
 
 def test_a_mutex_is_not_reentrant(engine: Engine) -> None:
@@ -85,10 +85,10 @@ def test_a_mutex_that_is_not_held_can_not_be_released(engine: Engine) -> None:
         mutex.release()
 
 
-def test_an_acquire_gives_up_after_its_timeout(stand: Stand) -> None:
-    holder = stand.engine.mutex("m")
+def test_an_acquire_gives_up_after_its_timeout(harness: Harness) -> None:
+    holder = harness.engine.mutex("m")
     assert holder.acquire()
-    for handle in (stand.engine.mutex("m"), stand.other().mutex("m")):
+    for handle in (harness.engine.mutex("m"), harness.other().mutex("m")):
         begun = time.monotonic()
         assert handle.acquire(0.1) is False
         assert 0.09 <= time.monotonic() - begun < SOON
@@ -96,8 +96,8 @@ def test_an_acquire_gives_up_after_its_timeout(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 10.0])
-def test_who_waits_gets_the_mutex_as_soon_as_it_is_free(stand: Stand, timeout: float | None) -> None:
-    mine, theirs = stand.engine.mutex("m"), stand.other().mutex("m")
+def test_who_waits_gets_the_mutex_as_soon_as_it_is_free(harness: Harness, timeout: float | None) -> None:
+    mine, theirs = harness.engine.mutex("m"), harness.other().mutex("m")
     assert mine.acquire()
     freed = []
 
@@ -119,7 +119,7 @@ def test_who_waits_gets_the_mutex_as_soon_as_it_is_free(stand: Stand, timeout: f
 
 @pytest.mark.parametrize("kind", ["mutex", "guard"])
 @pytest.mark.parametrize("who", ["threads", "processes"])
-def test_nobody_gets_in_beside_another(stand: Stand, kind: str, who: str) -> None:
+def test_nobody_gets_in_beside_another(harness: Harness, kind: str, who: str) -> None:
     count = scaled(40 if kind == "mutex" else 10)
 
     def work(engine: Engine) -> None:
@@ -134,26 +134,26 @@ def test_nobody_gets_in_beside_another(stand: Stand, kind: str, who: str) -> Non
                 mutex.release()
 
     if who == "threads":
-        threads([lambda: work(stand.engine)] * 5)
+        threads([lambda: work(harness.engine)] * 5)
     else:
-        stand.crowd([work] * 5)
-    cell = stand.engine.read("n")
+        harness.crowd([work] * 5)
+    cell = harness.engine.read("n")
     assert cell is not None and loaded(cell.payload) == 5 * count
 
 
-def test_a_mutex_held_by_a_process_that_is_killed_is_free(stand: Stand) -> None:
+def test_a_mutex_held_by_a_process_that_is_killed_is_free(harness: Harness) -> None:
     kept = []
 
     def hold(engine: Engine) -> bool:
         kept.append(engine.mutex("m"))
         return kept[-1].acquire()
 
-    assert stand.killed(hold)
-    assert is_free(stand.engine.mutex("m"))
+    assert harness.killed(hold)
+    assert is_free(harness.engine.mutex("m"))
 
 
-def test_who_waits_for_a_mutex_learns_of_its_holders_death(stand: Stand) -> None:
-    mine, asked, kept = stand.engine.mutex("m"), stand.engine.mutex("asked"), []
+def test_who_waits_for_a_mutex_learns_of_its_holders_death(harness: Harness) -> None:
+    mine, asked, kept = harness.engine.mutex("m"), harness.engine.mutex("asked"), []
     assert asked.acquire()
     got: list[float] = []
 
@@ -171,32 +171,32 @@ def test_who_waits_for_a_mutex_learns_of_its_holders_death(stand: Stand) -> None
         time.sleep(0.1)
         return time.monotonic()
 
-    _, died = threads([wait, lambda: stand.killed(hold)])
+    _, died = threads([wait, lambda: harness.killed(hold)])
     assert isinstance(died, float) and -0.05 < got[0] - died < 0.9
 
 
-def test_a_guard_held_by_a_process_that_is_killed_is_free(stand: Stand) -> None:
+def test_a_guard_held_by_a_process_that_is_killed_is_free(harness: Harness) -> None:
     kept = []
 
     def hold(engine: Engine) -> None:
         kept.append(engine.guard("g"))
         kept[-1].__enter__()
 
-    stand.killed(hold)
-    with stand.engine.guard("g"):
+    harness.killed(hold)
+    with harness.engine.guard("g"):
         pass
 
 
-def test_a_guard_lets_go_when_its_block_raises(stand: Stand) -> None:
-    with pytest.raises(ZeroDivisionError), stand.engine.guard("g"):
+def test_a_guard_lets_go_when_its_block_raises(harness: Harness) -> None:
+    with pytest.raises(ZeroDivisionError), harness.engine.guard("g"):
         raise ZeroDivisionError
-    with stand.other().guard("g"), stand.other().guard("another"):
+    with harness.other().guard("g"), harness.other().guard("another"):
         pass
 
 
 @pytest.mark.parametrize("kind", ["mutex", "guard", "bucket", "log"])
-def test_other_names_go_on_while_one_is_held(stand: Stand, kind: str) -> None:
-    engine, other = stand.engine, stand.other()
+def test_other_names_go_on_while_one_is_held(harness: Harness, kind: str) -> None:
+    engine, other = harness.engine, harness.other()
     engine.bucket("c/0f").append(b"")
     mutex = engine.mutex("m")
 
@@ -236,7 +236,7 @@ def in_child(job: Callable[[], bool]) -> bool:
     return code == 0
 
 
-def test_a_forked_child_neither_holds_nor_frees_its_parents_mutex(disk: DirectoryStand) -> None:
+def test_a_forked_child_neither_holds_nor_frees_its_parents_mutex(disk: DirectoryHarness) -> None:
     engine = disk.engine
     mutex = engine.mutex("m")
     assert mutex.acquire()
@@ -253,7 +253,7 @@ def test_a_forked_child_neither_holds_nor_frees_its_parents_mutex(disk: Director
 
 
 @pytest.mark.parametrize("kind", ["mutex", "guard", "bucket", "log"])
-def test_what_a_killed_parent_held_is_free_though_its_child_lives(disk: DirectoryStand, kind: str) -> None:
+def test_what_a_killed_parent_held_is_free_though_its_child_lives(disk: DirectoryHarness, kind: str) -> None:
     disk.engine.bucket("c/0f").append(b"")
     reading, writing = os.pipe()
     kept: list[Any] = []

@@ -12,8 +12,8 @@ import pytest
 from psync.engine import Engine
 from psync.engine.contract.engine import Mutex
 from psync.engine.directory.locks import mutex as mutex_module
+from tests.contract.harness import DirectoryHarness, Harness, threads
 from tests.contract.payloads import loaded, pickled
-from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import scaled
 
 
@@ -25,8 +25,8 @@ def held(mutex: Mutex) -> int:
     return token
 
 
-def test_a_token_is_there_while_the_mutex_is_held_and_grows_with_every_holding(stand: Stand) -> None:
-    mine, theirs = stand.engine.mutex("m"), stand.other().mutex("m")
+def test_a_token_is_there_while_the_mutex_is_held_and_grows_with_every_holding(harness: Harness) -> None:
+    mine, theirs = harness.engine.mutex("m"), harness.other().mutex("m")
     assert mine.token == theirs.token == 0
     tokens = []
     for mutex in (mine, theirs, mine, mine, theirs):
@@ -38,8 +38,8 @@ def test_a_token_is_there_while_the_mutex_is_held_and_grows_with_every_holding(s
     assert tokens == sorted(set(tokens)) and tokens[0] > 0
 
 
-def test_who_did_not_get_a_mutex_has_no_token(stand: Stand) -> None:
-    mine, theirs = stand.engine.mutex("m"), stand.other().mutex("m")
+def test_who_did_not_get_a_mutex_has_no_token(harness: Harness) -> None:
+    mine, theirs = harness.engine.mutex("m"), harness.other().mutex("m")
     assert mine.acquire()
     token = mine.token
     for timeout in (0, 0.01):
@@ -54,7 +54,7 @@ def test_each_mutex_counts_by_itself(engine: Engine) -> None:
     assert first[0] < first[2] and first[1] < first[3]
 
 
-def test_tokens_grow_in_the_order_of_holding_among_all(stand: Stand) -> None:
+def test_tokens_grow_in_the_order_of_holding_among_all(harness: Harness) -> None:
     times = scaled(50)
 
     def work(engine: Engine) -> list[int]:
@@ -69,11 +69,11 @@ def test_tokens_grow_in_the_order_of_holding_among_all(stand: Stand) -> None:
             mutex.release()
         return mine
 
-    tokens = [token for part in stand.crowd([work] * 3) for token in part]
+    tokens = [token for part in harness.crowd([work] * 3) for token in part]
     assert len(set(tokens)) == 3 * times
 
 
-def test_a_dead_holders_token_is_never_given_again(stand: Stand) -> None:
+def test_a_dead_holders_token_is_never_given_again(harness: Harness) -> None:
     kept: list[Mutex] = []
 
     def hold(engine: Engine) -> int:
@@ -81,34 +81,39 @@ def test_a_dead_holders_token_is_never_given_again(stand: Stand) -> None:
         assert kept[-1].acquire()
         return kept[-1].token
 
-    tokens = [stand.killed(hold), held(stand.engine.mutex("m")), stand.killed(hold), held(stand.other().mutex("m"))]
+    tokens = [
+        harness.killed(hold),
+        held(harness.engine.mutex("m")),
+        harness.killed(hold),
+        held(harness.other().mutex("m")),
+    ]
     assert tokens == sorted(set(tokens))
 
 
-def test_tokens_go_on_growing_after_the_engine_was_closed_and_swept(stand: Stand) -> None:
+def test_tokens_go_on_growing_after_the_engine_was_closed_and_swept(harness: Harness) -> None:
     tokens = []
     for _ in range(3):
-        tokens.append(held(stand.engine.mutex("m")))
-        stand.engine.close()
-        stand.engine.sweep()
-    tokens.append(held(stand.other().mutex("m")))
+        tokens.append(held(harness.engine.mutex("m")))
+        harness.engine.close()
+        harness.engine.sweep()
+    tokens.append(held(harness.other().mutex("m")))
     assert tokens == sorted(set(tokens))
 
 
 # -- the holder ------------------------------------------------------------------------------------
 
 
-def test_everybody_sees_who_holds_a_mutex(stand: Stand) -> None:
-    mine, theirs = stand.engine.mutex("m"), stand.other().mutex("m")
+def test_everybody_sees_who_holds_a_mutex(harness: Harness) -> None:
+    mine, theirs = harness.engine.mutex("m"), harness.other().mutex("m")
     assert mine.holder() == theirs.holder() == 0
     assert mine.acquire()
-    assert mine.holder() == theirs.holder() == stand.engine.owner()
-    assert stand.crowd([lambda engine: engine.mutex("m").holder()]) == [stand.engine.owner()]
+    assert mine.holder() == theirs.holder() == harness.engine.owner()
+    assert harness.crowd([lambda engine: engine.mutex("m").holder()]) == [harness.engine.owner()]
     mine.release()
     assert mine.holder() == theirs.holder() == 0
 
 
-def test_a_dead_holder_is_none(stand: Stand) -> None:
+def test_a_dead_holder_is_none(harness: Harness) -> None:
     kept: list[Mutex] = []
 
     def hold(engine: Engine) -> bool:
@@ -116,16 +121,16 @@ def test_a_dead_holder_is_none(stand: Stand) -> None:
         return kept[-1].acquire() and engine.mutex("m").holder() == engine.owner()
 
     for reaped in (True, False):
-        assert stand.killed(hold, reaped=reaped)
-        assert stand.engine.mutex("m").holder() == stand.other().mutex("m").holder() == 0
+        assert harness.killed(hold, reaped=reaped)
+        assert harness.engine.mutex("m").holder() == harness.other().mutex("m").holder() == 0
 
 
-def test_to_look_who_holds_it_waits_for_nobody_and_takes_nothing(stand: Stand) -> None:
-    mine, theirs = stand.engine.mutex("m"), stand.other().mutex("m")
+def test_to_look_who_holds_it_waits_for_nobody_and_takes_nothing(harness: Harness) -> None:
+    mine, theirs = harness.engine.mutex("m"), harness.other().mutex("m")
     assert mine.acquire()
     token = mine.token
     begun = time.monotonic()
-    assert threads([theirs.holder] * 4) == [stand.engine.owner()] * 4
+    assert threads([theirs.holder] * 4) == [harness.engine.owner()] * 4
     assert time.monotonic() - begun < 2.0
     assert mine.token == token
     mine.release()
@@ -135,8 +140,8 @@ def test_to_look_who_holds_it_waits_for_nobody_and_takes_nothing(stand: Stand) -
         mine.release()
 
 
-def test_a_release_is_refused_while_another_thread_of_the_process_only_waits(stand: Stand) -> None:
-    mine, theirs = stand.engine.mutex("m"), stand.other().mutex("m")
+def test_a_release_is_refused_while_another_thread_of_the_process_only_waits(harness: Harness) -> None:
+    mine, theirs = harness.engine.mutex("m"), harness.other().mutex("m")
     assert theirs.acquire()
     owner = theirs.holder()
 
@@ -153,7 +158,7 @@ def test_a_release_is_refused_while_another_thread_of_the_process_only_waits(sta
     mine.release()
 
 
-def test_who_looks_never_keeps_out_who_would_take_a_dead_holders_mutex(disk: DirectoryStand) -> None:
+def test_who_looks_never_keeps_out_who_would_take_a_dead_holders_mutex(disk: DirectoryHarness) -> None:
     """`acquire(0)` looks once: it must not lose to somebody who only wants to know."""
     kept: list[Any] = []
 
@@ -185,7 +190,9 @@ def test_who_looks_never_keeps_out_who_would_take_a_dead_holders_mutex(disk: Dir
     assert threads([take, look, look], patience=60)[0] == 0
 
 
-def test_a_dead_holder_s_lock_is_tried_once_by_who_looks(disk: DirectoryStand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_holder_s_lock_is_tried_once_by_who_looks(
+    disk: DirectoryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each try keeps out, for a moment, a process that wants the mutex."""
 
     def hold(engine: Engine) -> bool:
@@ -206,7 +213,7 @@ def test_a_dead_holder_s_lock_is_tried_once_by_who_looks(disk: DirectoryStand, m
     mine.release()
 
 
-def test_a_forked_child_has_no_token_and_its_parent_is_the_holder(disk: DirectoryStand) -> None:
+def test_a_forked_child_has_no_token_and_its_parent_is_the_holder(disk: DirectoryHarness) -> None:
     mutex = disk.engine.mutex("m")
     assert mutex.acquire()
     child = os.fork()
@@ -223,7 +230,7 @@ def test_a_forked_child_has_no_token_and_its_parent_is_the_holder(disk: Director
 
 
 @pytest.mark.parametrize("bytes_left", [0, 7])
-def test_a_lock_file_that_was_never_finished_is_a_free_mutex(disk: DirectoryStand, bytes_left: int) -> None:
+def test_a_lock_file_that_was_never_finished_is_a_free_mutex(disk: DirectoryHarness, bytes_left: int) -> None:
     """As a full disk or an older version may have left it."""
     held(disk.engine.mutex("m"))
     disk.engine.close()

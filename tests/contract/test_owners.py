@@ -11,13 +11,13 @@ import pytest
 from psync.engine import Engine
 from psync.engine.contract.log import Mark, Record, State
 from psync.engine.contract.values import Alive
-from tests.contract.stands import DirectoryStand, Stand, threads
+from tests.contract.harness import DirectoryHarness, Harness, threads
 
 LOG = ".psync/queue/q"
 
 
-def test_a_process_is_one_owner_and_alive(stand: Stand) -> None:
-    engine, other = stand.engine, stand.other()
+def test_a_process_is_one_owner_and_alive(harness: Harness) -> None:
+    engine, other = harness.engine, harness.other()
     me = engine.owner()
     assert isinstance(me, int) and 0 < me < 2**64
     assert [engine.owner() for _ in range(3)] == threads([engine.owner] * 3) == [me] * 3
@@ -25,13 +25,13 @@ def test_a_process_is_one_owner_and_alive(stand: Stand) -> None:
     assert other.alive(me) is Alive.YES
 
 
-def test_other_processes_are_other_owners(stand: Stand) -> None:
-    me = stand.engine.owner()
-    owners = stand.crowd([lambda engine: engine.owner()] * 3)
+def test_other_processes_are_other_owners(harness: Harness) -> None:
+    me = harness.engine.owner()
+    owners = harness.crowd([lambda engine: engine.owner()] * 3)
     assert len({me, *owners}) == 4
 
 
-def test_owners_see_each_other_alive(stand: Stand) -> None:
+def test_owners_see_each_other_alive(harness: Harness) -> None:
     def meet(engine: Engine) -> list[Alive]:
         log, end = engine.log(LOG), time.monotonic() + 30
         log.append([b"%d" % engine.owner()])
@@ -50,40 +50,40 @@ def test_owners_see_each_other_alive(stand: Stand) -> None:
                 assert engine.log(LOG).settle(record.position, record.mark, Mark(State.WAITING, record.mark.attempt))
         return taken
 
-    assert stand.crowd([meet] * 3) == [[Alive.YES] * 3] * 3
+    assert harness.crowd([meet] * 3) == [[Alive.YES] * 3] * 3
 
 
 @pytest.mark.parametrize("reaped", [True, False], ids=["gone", "zombie"])
-def test_a_killed_process_is_proved_dead(stand: Stand, reaped: bool) -> None:
-    owner = stand.killed(lambda engine: engine.owner(), reaped=reaped)
-    assert stand.engine.alive(owner) is Alive.NO
-    assert stand.other().alive(owner) is Alive.NO
-    assert stand.engine.owner() != owner
+def test_a_killed_process_is_proved_dead(harness: Harness, reaped: bool) -> None:
+    owner = harness.killed(lambda engine: engine.owner(), reaped=reaped)
+    assert harness.engine.alive(owner) is Alive.NO
+    assert harness.other().alive(owner) is Alive.NO
+    assert harness.engine.owner() != owner
 
 
-def test_a_dead_owner_stays_dead_after_a_sweep_while_a_claim_names_it(stand: Stand) -> None:
-    stand.engine.log(LOG).append([b"x"])
-    owner = stand.killed(lambda engine: engine.log(LOG).take(engine.owner())[0].mark.owner)
-    stand.engine.sweep()
-    stand.other().sweep()
-    assert [claim.mark.owner for claim in stand.engine.log(LOG).claims()] == [owner]
-    assert stand.engine.alive(owner) is Alive.NO
+def test_a_dead_owner_stays_dead_after_a_sweep_while_a_claim_names_it(harness: Harness) -> None:
+    harness.engine.log(LOG).append([b"x"])
+    owner = harness.killed(lambda engine: engine.log(LOG).take(engine.owner())[0].mark.owner)
+    harness.engine.sweep()
+    harness.other().sweep()
+    assert [claim.mark.owner for claim in harness.engine.log(LOG).claims()] == [owner]
+    assert harness.engine.alive(owner) is Alive.NO
 
 
-def test_many_dead_owners_are_all_proved_dead(stand: Stand) -> None:
-    owners = [stand.killed(lambda engine: engine.owner()) for _ in range(5)]
+def test_many_dead_owners_are_all_proved_dead(harness: Harness) -> None:
+    owners = [harness.killed(lambda engine: engine.owner()) for _ in range(5)]
     assert len(set(owners)) == 5
-    assert {stand.engine.alive(owner) for owner in owners} == {Alive.NO}
-    stand.engine.sweep()
-    assert Alive.YES not in {stand.engine.alive(owner) for owner in owners}
-    assert stand.engine.alive(stand.engine.owner()) is Alive.YES
+    assert {harness.engine.alive(owner) for owner in owners} == {Alive.NO}
+    harness.engine.sweep()
+    assert Alive.YES not in {harness.engine.alive(owner) for owner in owners}
+    assert harness.engine.alive(harness.engine.owner()) is Alive.YES
 
 
-def test_an_owner_is_described_for_people(stand: Stand) -> None:
-    text = stand.other().describe(stand.engine.owner())
+def test_an_owner_is_described_for_people(harness: Harness) -> None:
+    text = harness.other().describe(harness.engine.owner())
     assert str(os.getpid()) in text
-    assert stand.engine.describe(12345)  # says something of a stranger, too
-    assert stand.engine.describe(stand.killed(lambda engine: engine.owner()))
+    assert harness.engine.describe(12345)  # says something of a stranger, too
+    assert harness.engine.describe(harness.killed(lambda engine: engine.owner()))
 
 
 def test_the_clock_never_goes_back(engine: Engine) -> None:
@@ -96,7 +96,7 @@ def test_the_clock_never_goes_back(engine: Engine) -> None:
 # -- what only processes do ------------------------------------------------------------------------
 
 
-def test_a_stopped_process_is_alive(disk: DirectoryStand) -> None:
+def test_a_stopped_process_is_alive(disk: DirectoryHarness) -> None:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -117,7 +117,7 @@ def test_a_stopped_process_is_alive(disk: DirectoryStand) -> None:
     assert disk.engine.alive(owner) is Alive.NO
 
 
-def test_a_forked_child_is_another_owner(disk: DirectoryStand) -> None:
+def test_a_forked_child_is_another_owner(disk: DirectoryHarness) -> None:
     me = disk.engine.owner()
     reading, writing = os.pipe()
     child = os.fork()

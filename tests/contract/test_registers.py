@@ -11,7 +11,7 @@ import pytest
 from psync.engine import Engine
 from psync.engine.directory.engine import MAX_OPEN_HANDLES
 from psync.errors import CorruptValue, StoreFailed
-from tests.contract.stands import DirectoryStand, Stand, threads
+from tests.contract.harness import DirectoryHarness, Harness, threads
 from tests.support import scaled
 
 NAME = ".psync/thing/x"
@@ -29,23 +29,23 @@ def value_of(number: int) -> bytes:
     return b"%d " % number + b"%d" % (number % 10) * (number * 37 % 300 + number % 7 // 6 * 6000)
 
 
-def test_one_that_was_never_set_is_none_and_looking_sets_nothing(stand: Stand) -> None:
+def test_one_that_was_never_set_is_none_and_looking_sets_nothing(harness: Harness) -> None:
     seen: list[bytes | None] = []
-    register = stand.engine.register(NAME)
+    register = harness.engine.register(NAME)
     assert register.read() is None
     assert register.update(seen.append) is None
     assert seen == [None]
-    assert register.read() is None and stand.other().register(NAME).read() is None
+    assert register.read() is None and harness.other().register(NAME).read() is None
 
 
-def test_an_update_is_seen_by_every_handle(stand: Stand) -> None:
-    mine, theirs = stand.engine.register(NAME), stand.other().register(NAME)
+def test_an_update_is_seen_by_every_handle(harness: Harness) -> None:
+    mine, theirs = harness.engine.register(NAME), harness.other().register(NAME)
     assert theirs.read() is None
     assert mine.update(lambda old: b"first") == b"first"
-    assert (mine.read(), theirs.read(), stand.other().register(NAME).read()) == (b"first",) * 3
+    assert (mine.read(), theirs.read(), harness.other().register(NAME).read()) == (b"first",) * 3
     assert theirs.update(lambda old: (old or b"") + b" second") == b"first second"
     assert (mine.read(), theirs.read()) == (b"first second",) * 2
-    assert stand.crowd([lambda engine: engine.register(NAME).read()]) == [b"first second"]
+    assert harness.crowd([lambda engine: engine.register(NAME).read()]) == [b"first second"]
 
 
 def test_registers_of_other_names_are_others(engine: Engine) -> None:
@@ -57,19 +57,19 @@ def test_registers_of_other_names_are_others(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["the very object", "None"])
-def test_a_function_that_returns_the_object_it_got_or_none_leaves_it(stand: Stand, same: bool) -> None:
-    put(stand.engine, b"old")
-    assert stand.engine.register(NAME).update(lambda old: old if same else None) == b"old"
-    assert stand.other().register(NAME).read() == b"old"
+def test_a_function_that_returns_the_object_it_got_or_none_leaves_it(harness: Harness, same: bool) -> None:
+    put(harness.engine, b"old")
+    assert harness.engine.register(NAME).update(lambda old: old if same else None) == b"old"
+    assert harness.other().register(NAME).read() == b"old"
 
 
-def test_values_may_grow_and_shrink_to_any_size(stand: Stand) -> None:
-    mine, theirs = stand.engine.register(NAME), stand.other().register(NAME)
+def test_values_may_grow_and_shrink_to_any_size(harness: Harness) -> None:
+    mine, theirs = harness.engine.register(NAME), harness.other().register(NAME)
     for turn, size in enumerate([*SIZES, *SIZES[::-1], *SIZES[::3], 70_000, 5_000, 70_000, 9_000, 9_000]):
         value = bytes([turn]) * size
         assert mine.update(lambda _, value=value: value) == value
         assert theirs.read() == mine.read() == value
-        assert stand.other().register(NAME).read() == value
+        assert harness.other().register(NAME).read() == value
         mine, theirs = theirs, mine
 
 
@@ -78,20 +78,22 @@ class Refused(Exception):
 
 
 @pytest.mark.parametrize("error", [Refused("no"), ValueError("no"), OSError(5, "mine"), KeyboardInterrupt()], ids=repr)
-def test_what_the_function_raises_comes_out_as_it_is_and_changes_nothing(stand: Stand, error: BaseException) -> None:
+def test_what_the_function_raises_comes_out_as_it_is_and_changes_nothing(
+    harness: Harness, error: BaseException
+) -> None:
     def refuse(old: bytes | None) -> bytes:
         raise error
 
-    put(stand.engine, b"old")
+    put(harness.engine, b"old")
     with pytest.raises(type(error)) as raised:
-        stand.engine.register(NAME).update(refuse)
+        harness.engine.register(NAME).update(refuse)
     assert raised.value is error
-    assert stand.other().register(NAME).read() == b"old"
-    assert stand.other().register(NAME).update(lambda old: b"new") == b"new"
+    assert harness.other().register(NAME).read() == b"old"
+    assert harness.other().register(NAME).update(lambda old: b"new") == b"new"
 
 
 @pytest.mark.parametrize("who", ["threads", "processes"])
-def test_no_update_is_lost(stand: Stand, who: str) -> None:
+def test_no_update_is_lost(harness: Harness, who: str) -> None:
     times = scaled(200)
 
     def count(engine: Engine) -> list[int]:
@@ -101,14 +103,14 @@ def test_no_update_is_lost(stand: Stand, who: str) -> None:
             mine.append(int((after or b"").split()[0]))
         return mine
 
-    parts = threads([lambda: count(stand.engine)] * 4) if who == "threads" else stand.crowd([count] * 4)
+    parts = threads([lambda: count(harness.engine)] * 4) if who == "threads" else harness.crowd([count] * 4)
     assert sorted(number for part in parts for number in part) == list(range(1, 4 * times + 1))
-    assert stand.engine.register(NAME).read() == value_of(4 * times)
+    assert harness.engine.register(NAME).read() == value_of(4 * times)
 
 
-def test_who_looks_never_sees_half_a_change_nor_an_older_value_than_before(stand: Stand) -> None:
+def test_who_looks_never_sees_half_a_change_nor_an_older_value_than_before(harness: Harness) -> None:
     times = scaled(300)
-    put(stand.engine, value_of(0))
+    put(harness.engine, value_of(0))
 
     def write(engine: Engine) -> int:
         for number in range(1, times + 1):
@@ -124,10 +126,10 @@ def test_who_looks_never_sees_half_a_change_nor_an_older_value_than_before(stand
             last = number
         return last
 
-    assert stand.crowd([write, look, look]) == [times] * 3
+    assert harness.crowd([write, look, look]) == [times] * 3
 
 
-def test_who_looks_waits_for_no_change_that_is_being_made(disk: DirectoryStand) -> None:
+def test_who_looks_waits_for_no_change_that_is_being_made(disk: DirectoryHarness) -> None:
     put(disk.engine, b"old")
     other = disk.other().register(NAME)
     seen: list[bytes | None] = []
@@ -140,31 +142,33 @@ def test_who_looks_waits_for_no_change_that_is_being_made(disk: DirectoryStand) 
     assert (seen, other.read()) == ([b"old"], b"new")
 
 
-def test_a_change_ends_the_pause_of_who_watches_its_name_and_no_change_does_not(stand: Stand) -> None:
-    put(stand.engine, b"old")
+def test_a_change_ends_the_pause_of_who_watches_its_name_and_no_change_does_not(harness: Harness) -> None:
+    put(harness.engine, b"old")
     for function, ends in ((lambda old: b"new", True), (lambda old: old, False)):
-        with stand.engine.watch([NAME]) as watch:
-            stand.other().register(NAME).update(function)
+        with harness.engine.watch([NAME]) as watch:
+            harness.other().register(NAME).update(function)
             begun = time.monotonic()
             watch.pause(0.3)
             if ends:
                 assert time.monotonic() - begun < 0.25
-    assert stand.engine.register(NAME).read() == b"new"
+    assert harness.engine.register(NAME).read() == b"new"
 
 
 @pytest.mark.parametrize("size", [20, 3000, 9000])
-def test_who_is_killed_in_the_middle_of_many_updates_leaves_a_whole_value_and_no_lock(stand: Stand, size: int) -> None:
+def test_who_is_killed_in_the_middle_of_many_updates_leaves_a_whole_value_and_no_lock(
+    harness: Harness, size: int
+) -> None:
     def write(engine: Engine) -> bytes:
         for number in range(50):
             put(engine, b"%d" % number * size)
         return b"49" * size
 
-    last = stand.killed(write)
-    assert stand.engine.register(NAME).read() == last
-    assert put(stand.engine, b"after") == b"after"
+    last = harness.killed(write)
+    assert harness.engine.register(NAME).read() == last
+    assert put(harness.engine, b"after") == b"after"
 
 
-def test_who_is_killed_while_it_changes_a_register_keeps_nobody_out(disk: DirectoryStand) -> None:
+def test_who_is_killed_while_it_changes_a_register_keeps_nobody_out(disk: DirectoryHarness) -> None:
     put(disk.engine, b"old")
     reading, writing = os.pipe()
     child = os.fork()
@@ -188,7 +192,7 @@ def test_who_is_killed_while_it_changes_a_register_keeps_nobody_out(disk: Direct
     assert time.monotonic() - begun < SOON
 
 
-def test_more_registers_than_are_kept_open_all_work(disk: DirectoryStand) -> None:
+def test_more_registers_than_are_kept_open_all_work(disk: DirectoryHarness) -> None:
     before = len(os.listdir("/proc/self/fd"))
     engine = disk.other()
     names = [f"many/{number}" for number in range(500)]
@@ -198,16 +202,16 @@ def test_more_registers_than_are_kept_open_all_work(disk: DirectoryStand) -> Non
     assert len(os.listdir("/proc/self/fd")) - before < 2 * MAX_OPEN_HANDLES + 10  # a map has a descriptor of its own
 
 
-def test_a_register_is_used_on_after_its_engine_was_closed(stand: Stand) -> None:
-    register = stand.engine.register(NAME)
+def test_a_register_is_used_on_after_its_engine_was_closed(harness: Harness) -> None:
+    register = harness.engine.register(NAME)
     register.update(lambda old: b"one")
-    stand.engine.close()
+    harness.engine.close()
     assert register.read() == b"one"
     assert register.update(lambda old: b"two") == b"two"
-    assert stand.other().register(NAME).read() == b"two"
+    assert harness.other().register(NAME).read() == b"two"
 
 
-def test_damage_is_reported_once_and_kept_and_the_register_begins_anew(disk: DirectoryStand) -> None:
+def test_damage_is_reported_once_and_kept_and_the_register_begins_anew(disk: DirectoryHarness) -> None:
     put(disk.engine, b"value" * 20)
     path = disk.root / NAME
     data = bytearray(path.read_bytes())
@@ -223,13 +227,13 @@ def test_damage_is_reported_once_and_kept_and_the_register_begins_anew(disk: Dir
         assert disk.engine.register(NAME).read() == b"new"
 
 
-def test_a_folder_in_its_place_is_an_error_that_says_so(disk: DirectoryStand) -> None:
+def test_a_folder_in_its_place_is_an_error_that_says_so(disk: DirectoryHarness) -> None:
     (disk.root / NAME).mkdir(parents=True)
     with pytest.raises((StoreFailed, KeyError), match="x"):
         put(disk.engine, b"value")
 
 
-def test_a_forked_child_changes_it_beside_its_parent(disk: DirectoryStand) -> None:
+def test_a_forked_child_changes_it_beside_its_parent(disk: DirectoryHarness) -> None:
     register = disk.engine.register(NAME)
     register.update(lambda old: b"")
     children = []

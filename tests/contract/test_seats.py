@@ -15,14 +15,14 @@ from psync.engine.contract.register import Seat, Seats
 from psync.engine.directory.registers.register import HEAD_BYTES, MAX_INLINE_BYTES, PAGE_BYTES
 from psync.errors import PsyncError
 from tests.contract.conftest import build
-from tests.contract.stands import DirectoryStand, Stand, threads
+from tests.contract.harness import DirectoryHarness, Harness, threads
 from tests.support import PLACE, scaled
 
 NAME = ".psync/thing/x"
 
 
 @pytest.fixture(params=["memory", "directory", "network"])
-def stand(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+def harness(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
     monkeypatch.setattr(MemoryEngine, "seats", 8)
     made = build(request.param, folder, pytest.fail)
     if made.engine.register(NAME).seats is None:
@@ -58,43 +58,43 @@ def given(engine: Engine, seat: int, owner: int) -> Seats:
     return seats_of(engine)
 
 
-def test_all_are_free_at_first(stand: Stand) -> None:
-    seats = seats_of(stand.engine)
+def test_all_are_free_at_first(harness: Harness) -> None:
+    seats = seats_of(harness.engine)
     found, closed = seats.look()
     assert set(found) == {Seat(0, 0)} and len(found) == seats.count and closed == 0
     assert seats.count >= 8
 
 
 def test_under_a_seal_there_are_none(folder: Path) -> None:
-    stand = build("sealed", folder, pytest.fail)
-    assert stand.engine.register(NAME).seats is None
-    stand.close()
+    harness = build("sealed", folder, pytest.fail)
+    assert harness.engine.register(NAME).seats is None
+    harness.close()
 
 
-def test_a_word_that_was_put_is_in_every_look_that_begins_after_that(stand: Stand) -> None:
-    mine = given(stand.engine, 0, 7)
-    other = stand.other()
+def test_a_word_that_was_put_is_in_every_look_that_begins_after_that(harness: Harness) -> None:
+    mine = given(harness.engine, 0, 7)
+    other = harness.other()
     theirs = given(other, 1, 2**64 - 1)
     for word in (1, 2**64 - 1, 0, 5):
         mine.put(0, word)
         theirs.put(1, word ^ 3)
-        for seats in (mine, theirs, seats_of(stand.other())):
+        for seats in (mine, theirs, seats_of(harness.other())):
             assert list(seats.look().seats[:3]) == [(7, word), (2**64 - 1, word ^ 3), (0, 0)]
             found, closed = seats.words([1, 0, 2])
             assert [*found, closed] == [word ^ 3, word, 0, 0]
     change(other, lambda seats: seats.close(9))
-    assert mine.look().closed == seats_of(stand.other()).look().closed == 9
+    assert mine.look().closed == seats_of(harness.other()).look().closed == 9
     assert list(mine.look().seats[:2]) == [(7, 5), (2**64 - 1, 6)]
 
 
-def test_the_last_seat_is_one_as_the_first(stand: Stand) -> None:
-    seats = seats_of(stand.engine)
-    given(stand.engine, seats.count - 1, 3).put(seats.count - 1, 4)
+def test_the_last_seat_is_one_as_the_first(harness: Harness) -> None:
+    seats = seats_of(harness.engine)
+    given(harness.engine, seats.count - 1, 3).put(seats.count - 1, 4)
     assert seats.look().seats[-1] == (3, 4) and seats.look().closed == 0
 
 
-def test_nobody_who_puts_a_word_waits_for_who_changes_the_register(stand: Stand) -> None:
-    seats = given(stand.engine, 0, 7)
+def test_nobody_who_puts_a_word_waits_for_who_changes_the_register(harness: Harness) -> None:
+    seats = given(harness.engine, 0, 7)
     inside, go_on = threading.Event(), threading.Event()
 
     def slow(old: bytes | None) -> bytes:
@@ -102,22 +102,22 @@ def test_nobody_who_puts_a_word_waits_for_who_changes_the_register(stand: Stand)
         assert go_on.wait(20.0)
         return b"new"
 
-    changing = threading.Thread(target=lambda: stand.other().register(NAME).update(slow))
+    changing = threading.Thread(target=lambda: harness.other().register(NAME).update(slow))
     changing.start()
     assert inside.wait(20.0)
     seats.put(0, 3)
     assert seats.look().seats[0] == (7, 3)
     go_on.set()
     changing.join(20.0)
-    assert seats_of(stand.other()).look().seats[0] == (7, 3)
-    assert stand.engine.register(NAME).read() == b"new"
+    assert seats_of(harness.other()).look().seats[0] == (7, 3)
+    assert harness.engine.register(NAME).read() == b"new"
 
 
-def test_changes_of_the_register_leave_the_words(stand: Stand) -> None:
-    seats = given(stand.engine, 0, 7)
+def test_changes_of_the_register_leave_the_words(harness: Harness) -> None:
+    seats = given(harness.engine, 0, 7)
     last = seats.count - 1
-    given(stand.engine, last, 8).put(last, 2)
-    change(stand.engine, lambda seats: seats.close(1))
+    given(harness.engine, last, 8).put(last, 2)
+    change(harness.engine, lambda seats: seats.close(1))
     for size in (
         0,
         100,
@@ -129,13 +129,13 @@ def test_changes_of_the_register_leave_the_words(stand: Stand) -> None:
         10,
     ):
         seats.put(0, size)
-        stand.other().register(NAME).update(lambda _, size=size: b"v" * size)
-        seen = seats_of(stand.other()).look()
+        harness.other().register(NAME).update(lambda _, size=size: b"v" * size)
+        seen = seats_of(harness.other()).look()
         assert (seen.seats[0], seen.seats[last], seen.closed) == ((7, size), (8, 2), 1)
-        assert stand.other().register(NAME).read() == b"v" * size
+        assert harness.other().register(NAME).read() == b"v" * size
 
 
-def test_words_that_many_put_beside_many_changes_are_all_there(stand: Stand) -> None:
+def test_words_that_many_put_beside_many_changes_are_all_there(harness: Harness) -> None:
     times = scaled(300)
 
     def put(seat: int) -> Callable[[Engine], int]:
@@ -154,18 +154,18 @@ def test_words_that_many_put_beside_many_changes_are_all_there(stand: Stand) -> 
             engine.register(NAME).update(lambda old, number=number: b"%d" % number * (number % 1500))
         return 0
 
-    owners = stand.crowd([*(put(seat) for seat in range(4)), grow])[:4]
-    assert list(seats_of(stand.other()).look().seats[:4]) == [(owner, times) for owner in owners]
+    owners = harness.crowd([*(put(seat) for seat in range(4)), grow])[:4]
+    assert list(seats_of(harness.other()).look().seats[:4]) == [(owner, times) for owner in owners]
 
 
-def test_what_closes_is_no_older_than_any_word_of_the_same_look(stand: Stand) -> None:
+def test_what_closes_is_no_older_than_any_word_of_the_same_look(harness: Harness) -> None:
     times, over = scaled(2000), threading.Event()
-    seats = given(stand.engine, 0, 7)
-    theirs = seats_of(stand.other())
+    seats = given(harness.engine, 0, 7)
+    theirs = seats_of(harness.other())
 
     def write() -> None:
         for number in range(1, times + 1):
-            change(stand.engine, lambda seats, number=number: seats.close(number))
+            change(harness.engine, lambda seats, number=number: seats.close(number))
             seats.put(0, number)
         over.set()
 
@@ -181,13 +181,13 @@ def test_what_closes_is_no_older_than_any_word_of_the_same_look(stand: Stand) ->
 
 
 @pytest.fixture
-def network(folder: Path) -> Iterator[DirectoryStand]:
-    stand = DirectoryStand(folder, sharing="network")
-    yield stand
-    stand.close()
+def network(folder: Path) -> Iterator[DirectoryHarness]:
+    harness = DirectoryHarness(folder, sharing="network")
+    yield harness
+    harness.close()
 
 
-def test_a_forked_child_has_a_lock_of_its_own_and_knows_nothing(network: DirectoryStand) -> None:
+def test_a_forked_child_has_a_lock_of_its_own_and_knows_nothing(network: DirectoryHarness) -> None:
     seats = seats_of(network.engine)
     seats.known = "of the parent"
     with seats.lock:
@@ -198,7 +198,7 @@ def test_a_forked_child_has_a_lock_of_its_own_and_knows_nothing(network: Directo
     assert seats.known == "of the parent"
 
 
-def test_one_whose_file_can_not_be_made_says_so(network: DirectoryStand) -> None:
+def test_one_whose_file_can_not_be_made_says_so(network: DirectoryHarness) -> None:
     seats = seats_of(network.engine)
     (network.root / ".psync/thing").write_bytes(b"in the way")
     with pytest.raises(PsyncError):

@@ -16,8 +16,8 @@ from psync.engine import DirectoryEngine
 from psync.engine.directory.fs import nfs_lookup
 from psync.engine.directory.notify.nfs_poll import MAX_SLEEP_S, ROUNDS_PER_S
 from psync.sync.queue.consumer import MAX_POLLS_PER_S
+from tests.contract.harness import DirectoryHarness, threads
 from tests.contract.payloads import item, pickled
-from tests.contract.stands import DirectoryStand, threads
 from tests.contract.test_watch import BUCKET, CHANGES, LOG
 from tests.support import scaled
 
@@ -27,8 +27,8 @@ WATCHED = scaled(1)
 
 
 @pytest.fixture
-def stand(root: Path) -> Iterator[DirectoryStand]:
-    made = DirectoryStand(root, sharing="network")
+def harness(root: Path) -> Iterator[DirectoryHarness]:
+    made = DirectoryHarness(root, sharing="network")
     made.engine.write("a", pickled(1))
     made.engine.bucket(BUCKET).append(item(1, 1))
     made.engine.log(LOG).append([b"x"])
@@ -38,12 +38,12 @@ def stand(root: Path) -> Iterator[DirectoryStand]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_wakes_all_who_sleep_for_it(stand: DirectoryStand, change: str) -> None:
+def test_a_change_wakes_all_who_sleep_for_it(harness: DirectoryHarness, change: str) -> None:
     name, make = CHANGES[change]
-    other, begun, asleep = stand.other(), threading.Event(), threading.Barrier(6)
+    other, begun, asleep = harness.other(), threading.Event(), threading.Barrier(6)
 
     def wait(names: list[str], until: threading.Event) -> float:
-        with stand.engine.watch(names) as watch:
+        with harness.engine.watch(names) as watch:
             watch.pause(0.01)
             asleep.wait()
             while not until.is_set():
@@ -62,7 +62,7 @@ def test_a_change_wakes_all_who_sleep_for_it(stand: DirectoryStand, change: str)
     def others() -> list[float]:
         found = threads([lambda: wait([name], begun)] * 2 + [lambda: wait(["elsewhere", name], begun)])
         woken.set()
-        stand.engine.write("somewhere", pickled(1))
+        harness.engine.write("somewhere", pickled(1))
         return found
 
     jobs: list[Callable[[], Any]] = [others, work, *[lambda: wait(["somewhere"], woken)] * 2]

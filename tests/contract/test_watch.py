@@ -10,8 +10,8 @@ import pytest
 
 from psync.engine import Engine
 from psync.engine.contract.log import Mark, State
+from tests.contract.harness import DirectoryHarness, Harness, threads
 from tests.contract.payloads import item, loaded, pickle_of, pickled
-from tests.contract.stands import DirectoryStand, Stand, threads
 from tests.support import SLACK, scaled
 
 AT_ONCE = 0.3 * SLACK
@@ -20,9 +20,9 @@ AT_ONCE = 0.3 * SLACK
 BUCKET, LOG = "c/0f", ".psync/queue/q"
 
 
-def slack(stand: Stand) -> float:
+def slack(harness: Harness) -> float:
     """How much longer a wake-up may take where nobody is woken, and who waits looks again and again."""
-    return 4.0 if stand.engine.remote else 1.0
+    return 4.0 if harness.engine.remote else 1.0
 
 
 def replace(engine: Engine) -> None:
@@ -75,13 +75,13 @@ CHANGES: dict[str, tuple[str, Callable[[Engine], object]]] = {
 
 
 @pytest.fixture
-def furnished(stand: Stand) -> Stand:
+def with_one_of_each(harness: Harness) -> Harness:
     """Something there to change."""
-    stand.engine.write("a", pickled(1))
-    stand.engine.bucket(BUCKET).append(item(1, 1))
-    stand.engine.log(LOG).append([b"x"])
-    stand.engine.log(LOG).take(7)
-    return stand
+    harness.engine.write("a", pickled(1))
+    harness.engine.bucket(BUCKET).append(item(1, 1))
+    harness.engine.log(LOG).append([b"x"])
+    harness.engine.log(LOG).take(7)
+    return harness
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -91,21 +91,21 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_between_entering_and_the_pause_is_not_missed(furnished: Stand, change: str) -> None:
+def test_a_change_between_entering_and_the_pause_is_not_missed(with_one_of_each: Harness, change: str) -> None:
     name, make = CHANGES[change]
-    other = furnished.other()
-    with furnished.engine.watch([name]) as watch:
+    other = with_one_of_each.other()
+    with with_one_of_each.engine.watch([name]) as watch:
         make(other)
         assert seconds(lambda: watch.pause(10.0)) < AT_ONCE
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_ends_a_pause(furnished: Stand, change: str) -> None:
+def test_a_change_ends_a_pause(with_one_of_each: Harness, change: str) -> None:
     name, make = CHANGES[change]
-    other, begun = furnished.other(), []
+    other, begun = with_one_of_each.other(), []
 
     def wait() -> float:
-        with furnished.engine.watch(["elsewhere", name]) as watch:
+        with with_one_of_each.engine.watch(["elsewhere", name]) as watch:
             while not begun:  # a pause may end early for no reason
                 watch.pause(10.0)
         return time.monotonic() - begun[0]
@@ -119,13 +119,13 @@ def test_a_change_ends_a_pause(furnished: Stand, change: str) -> None:
     assert threads([wait, work])[0] < AT_ONCE
 
 
-def test_as_many_of_those_who_wait_to_take_are_woken_as_there_are_records(stand: Stand) -> None:
-    other, asleep = stand.other(), threading.Barrier(4)
+def test_as_many_of_those_who_wait_to_take_are_woken_as_there_are_records(harness: Harness) -> None:
+    other, asleep = harness.other(), threading.Barrier(4)
 
     def take() -> float:
-        with stand.engine.watch([], taking=LOG) as watch:
+        with harness.engine.watch([], taking=LOG) as watch:
             asleep.wait()
-            while not stand.engine.log(LOG).take(7):
+            while not harness.engine.log(LOG).take(7):
                 watch.pause(10.0)
         return time.monotonic()
 
@@ -136,17 +136,17 @@ def test_as_many_of_those_who_wait_to_take_are_woken_as_there_are_records(stand:
         return time.monotonic()
 
     *taken, put_in = threads([take, take, take, put])
-    assert max(taken) - put_in < AT_ONCE * slack(stand)
+    assert max(taken) - put_in < AT_ONCE * slack(harness)
 
 
-def test_a_waiter_is_woken_at_once_while_it_sleeps(stand: Stand) -> None:
+def test_a_waiter_is_woken_at_once_while_it_sleeps(harness: Harness) -> None:
     """Median of several, so that one hiccup of the machine does not decide."""
-    times, other = [], stand.other()
+    times, other = [], harness.other()
     for turn in range(9):
 
         def wait(name: str = f"n{turn}") -> float:
-            with stand.engine.watch([name]) as watch:
-                while stand.engine.read(name) is None:
+            with harness.engine.watch([name]) as watch:
+                while harness.engine.read(name) is None:
                     watch.pause(None)
             return time.time()
 
@@ -161,9 +161,9 @@ def test_a_waiter_is_woken_at_once_while_it_sleeps(stand: Stand) -> None:
     assert sorted(times)[4] < 0.1
 
 
-def test_a_change_before_the_last_pause_does_not_end_the_next(stand: Stand) -> None:
-    with stand.engine.watch(["a"]) as watch:
-        stand.engine.write("a", pickled(1))
+def test_a_change_before_the_last_pause_does_not_end_the_next(harness: Harness) -> None:
+    with harness.engine.watch(["a"]) as watch:
+        harness.engine.write("a", pickled(1))
         watch.pause(1.0)
         pauses, end = 0, time.monotonic() + 0.2
         while time.monotonic() < end:
@@ -172,8 +172,8 @@ def test_a_change_before_the_last_pause_does_not_end_the_next(stand: Stand) -> N
     assert pauses < 25  # one, or a few where an engine polls; not a busy loop
 
 
-def test_other_names_do_not_disturb_much(stand: Stand) -> None:
-    other, pauses = stand.other(), 0
+def test_other_names_do_not_disturb_much(harness: Harness) -> None:
+    other, pauses = harness.other(), 0
 
     def disturb() -> None:
         for turn in range(90):
@@ -182,7 +182,7 @@ def test_other_names_do_not_disturb_much(stand: Stand) -> None:
 
     def wait() -> None:
         nonlocal pauses
-        with stand.engine.watch(["a"]) as watch:
+        with harness.engine.watch(["a"]) as watch:
             end = time.monotonic() + 0.25
             while time.monotonic() < end:
                 watch.pause(end - time.monotonic())
@@ -210,31 +210,31 @@ def test_a_watch_of_nothing_just_pauses(engine: Engine) -> None:
         assert seconds(lambda: watch.pause(0.02)) < 0.02 + AT_ONCE
 
 
-def test_a_watch_that_is_over_leaves_the_next_one_whole(stand: Stand) -> None:
-    other = stand.other()
-    with stand.engine.watch(["a"]):
+def test_a_watch_that_is_over_leaves_the_next_one_whole(harness: Harness) -> None:
+    other = harness.other()
+    with harness.engine.watch(["a"]):
         pass
-    with stand.engine.watch(["a"]) as outer:
-        with stand.engine.watch(["a"]) as inner:
+    with harness.engine.watch(["a"]) as outer:
+        with harness.engine.watch(["a"]) as inner:
             other.write("a", pickled(1))
             assert seconds(lambda: inner.pause(10.0)) < AT_ONCE
         assert seconds(lambda: outer.pause(10.0)) < AT_ONCE
-    with pytest.raises(ZeroDivisionError), stand.engine.watch(["a"]):
+    with pytest.raises(ZeroDivisionError), harness.engine.watch(["a"]):
         raise ZeroDivisionError
-    with stand.engine.watch(["a"]) as watch:
+    with harness.engine.watch(["a"]) as watch:
         other.write("a", pickled(2))
         assert seconds(lambda: watch.pause(10.0)) < AT_ONCE
 
 
-def test_many_names_can_be_watched_at_once(stand: Stand) -> None:
-    names, other = [f"n/{number}" for number in range(300)], stand.other()
+def test_many_names_can_be_watched_at_once(harness: Harness) -> None:
+    names, other = [f"n/{number}" for number in range(300)], harness.other()
     for name in (names[0], names[150], names[-1]):
-        with stand.engine.watch(names) as watch:
+        with harness.engine.watch(names) as watch:
             other.write(name, pickled(1))
             assert seconds(lambda: watch.pause(10.0)) < AT_ONCE
 
 
-def test_every_waiter_learns_of_every_turn_of_a_game_of_ping_pong(stand: Stand) -> None:
+def test_every_waiter_learns_of_every_turn_of_a_game_of_ping_pong(harness: Harness) -> None:
     """Wait, look, answer, many times: one missed change would stop it for a whole grace."""
     turns = scaled(60)
 
@@ -254,11 +254,11 @@ def test_every_waiter_learns_of_every_turn_of_a_game_of_ping_pong(stand: Stand) 
 
         return play
 
-    took = stand.crowd([player(0), player(1), player(2)])
-    assert max(took) < 0.05 * turns * slack(stand)
+    took = harness.crowd([player(0), player(1), player(2)])
+    assert max(took) < 0.05 * turns * slack(harness)
 
 
-def test_waiters_of_one_name_are_all_woken(stand: Stand) -> None:
+def test_waiters_of_one_name_are_all_woken(harness: Harness) -> None:
     def wait(engine: Engine) -> float:
         with engine.watch(["go"]) as watch:
             while engine.read("go") is None:
@@ -270,11 +270,11 @@ def test_waiters_of_one_name_are_all_woken(stand: Stand) -> None:
         engine.write("go", pickled(1))
         return time.time()
 
-    *woken, written = stand.crowd([wait] * 5 + [go])
-    assert max(woken) - written < 0.4 * slack(stand)  # less than a grace: nobody only found it by looking again
+    *woken, written = harness.crowd([wait] * 5 + [go])
+    assert max(woken) - written < 0.4 * slack(harness)  # less than a grace: nobody only found it by looking again
 
 
-def test_what_other_programs_do_ends_a_pause_within_the_grace(disk: DirectoryStand) -> None:
+def test_what_other_programs_do_ends_a_pause_within_the_grace(disk: DirectoryHarness) -> None:
     (disk.root / "a").write_bytes(pickled(1))
     with disk.engine.watch(["a"]) as watch:
         assert seconds(lambda: watch.pause(None)) < disk.engine.grace + AT_ONCE

@@ -7,9 +7,9 @@ import pytest
 from psync.engine import Engine
 from psync.engine.contract.report import Facts, Shape
 from psync.engine.contract.values import Alive
+from tests.contract.harness import Harness
 from tests.contract.marks import LOG
 from tests.contract.payloads import pickle_of
-from tests.contract.stands import Stand
 
 ONE, TWO, LARGE = pickle_of(10), pickle_of(100), pickle_of(10_000)
 ITEM = b"\x8c\x03key\x8c\x05values"
@@ -45,8 +45,8 @@ def test_a_walk_comes_by_every_shape(engine: Engine) -> None:
     engine.mutex("lock/door").release()
 
 
-def test_what_was_set_aside_is_not_walked_by(stand: Stand) -> None:
-    engine = stand.engine
+def test_what_was_set_aside_is_not_walked_by(harness: Harness) -> None:
+    engine = harness.engine
     engine.write("a", ONE)
     assert engine.set_aside("a", "a test does it", ())
     assert [*engine.walk()] == []
@@ -61,12 +61,12 @@ def test_facts_tell_the_size_without_reading(engine: Engine) -> None:
     assert len(LARGE) <= large.size < 11_000
 
 
-def test_who_is_at_work_is_listed_until_it_leaves(stand: Stand) -> None:
-    other = stand.other()
-    mine, theirs = stand.engine.owner(), other.owner()
-    assert {each.owner: each.alive for each in stand.engine.processes()} == {mine: Alive.YES, theirs: Alive.YES}
+def test_who_is_at_work_is_listed_until_it_leaves(harness: Harness) -> None:
+    other = harness.other()
+    mine, theirs = harness.engine.owner(), other.owner()
+    assert {each.owner: each.alive for each in harness.engine.processes()} == {mine: Alive.YES, theirs: Alive.YES}
     other.close()
-    assert [each.owner for each in stand.engine.processes()] == [mine]
+    assert [each.owner for each in harness.engine.processes()] == [mine]
 
 
 @pytest.mark.parametrize("name", ["k", "a key"])

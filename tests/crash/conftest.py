@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crash import lean, ptrace
+from tests.crash import ptrace, small_process
 
 
 @pytest.fixture(autouse=True, scope="session")
 def helper() -> Iterator[None]:
-    end = lean.start()
+    end = small_process.start()
     yield
     end()
 

@@ -7,9 +7,9 @@ For a new operation, three lines (they stand in `test_harness`)::
         assert kill_everywhere(swap, root).points
 
 and `tests.crash.refusal.refuse_everywhere`, `tests.crash.interruption.interrupt_everywhere` and
-`tests.crash.beside.look_everywhere` take the same operation. What is there before and after is not spelled out: the
-harness prepares a directory and looks, prepares another,
-lets a child act undisturbed, and looks again. Every strike then gets a directory of its own.
+`tests.crash.concurrent_reader.look_everywhere` take the same operation. The states before and after are not spelled
+out: the harness prepares a directory and looks, prepares another, lets a child act undisturbed, and looks again. Every
+strike then gets a directory of its own.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from psync import PickleShareDB
-from tests.crash.lean import lean
 from tests.crash.ptrace import Fail, Fault, Halfway, Interrupt, Kill, Pause, Run, Short, Torn, run
+from tests.crash.small_process import in_small_process
 
 PROBE = "probe"
 LONG = 12
@@ -146,7 +146,7 @@ def undisturbed(operation: Operation, folder: object) -> Reference:
     return Reference(before, after, ended.calls, files)
 
 
-@lean
+@in_small_process
 def kill_everywhere(
     operation: Operation, folder: object, *, stride: int = 2, again: int = 0, network: bool = False
 ) -> Seen:

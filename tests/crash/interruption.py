@@ -21,11 +21,11 @@ from tests.crash.harness import (
     undisturbed,
     unharmed,
 )
-from tests.crash.lean import lean
 from tests.crash.ptrace import Interrupt, Run
+from tests.crash.small_process import in_small_process
 
 
-@lean
+@in_small_process
 def interrupt_everywhere(operation: Operation, folder: object, *, stride: int = 2) -> Seen:
     """SIGINT, whose handler raises, before and after every `stride`-th call (of a long operation more seldom); then
     another handle looks and acts, while the one that was interrupted lives on; then that one tries again, if nothing

@@ -26,11 +26,11 @@ from psync.engine.directory.locks import mutex
 from psync.engine.directory.notify import wakeup
 from psync.sync import wait
 from psync.sync.queue import claims, put
-from tests.concurrency.crew import SharedNumbers
+from tests.concurrency.simultaneous import SharedNumbers
 from tests.crash.harness import directory
-from tests.crash.lean import lean
 from tests.crash.ptrace import Kill, Pause, run
-from tests.crash.second import Second, second
+from tests.crash.second_process import SecondProcess, second
+from tests.crash.small_process import in_small_process
 from tests.support import SCALE
 
 FOR_EVER = 1000.0
@@ -109,7 +109,7 @@ class Stood:
     """How often the other one waited for the one that stood still."""
 
 
-@lean
+@in_small_process
 def stand_still_everywhere(pair: Pair, folder: object) -> Stood:
     """Each side stands still before each of its calls, while the other one runs to its end, or until it has to wait."""
     stood = Stood()
@@ -121,7 +121,7 @@ def stand_still_everywhere(pair: Pair, folder: object) -> Stood:
     return stood
 
 
-@lean
+@in_small_process
 def stand_still_between_lines(pair: Pair, folder: object, chance: random.Random, stride: int) -> Stood:
     """The same before some lines of psync's own code, about `stride` apart: much is done in memory, without a call."""
     stood = Stood()
@@ -218,7 +218,7 @@ def _finished(side: Side, thing: list[Any], stage: Stage) -> Any:
         stage.over[1] = 1
 
 
-def _of(other: Second, where: str) -> Any:
+def _of(other: SecondProcess, where: str) -> Any:
     fine, said = other.end()
     assert fine, f"{where}; the other one raised:\n{said}"
     return said
@@ -227,7 +227,7 @@ def _of(other: Second, where: str) -> Any:
 # -- killed instead --------------------------------------------------------------------------------
 
 
-@lean
+@in_small_process
 def die_everywhere(pair: Pair, folder: object, orders: Sequence[bool] = (True, False)) -> int:
     """The first side is killed before each of its calls in turn. The second one acts before that, and in another row of
     strikes after it. How many times.

@@ -27,8 +27,8 @@ from tests.crash.harness import (
     undisturbed,
     unharmed,
 )
-from tests.crash.lean import lean
 from tests.crash.ptrace import Fail, Fault, Run, Short, run
+from tests.crash.small_process import in_small_process
 from tests.support import SCALE, scaled
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -45,7 +45,7 @@ REFUSALS = (
 )
 
 
-@lean
+@in_small_process
 def refuse_everywhere(operation: Operation, folder: object, errnos: tuple[int, ...] = REFUSALS) -> Seen:
     """Each call is refused with each of `errnos`, each write also cut short; then the same process tries again.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.beside import look_everywhere
+from tests.crash.concurrent_reader import look_everywhere
 from tests.crash.harness import Operation
 from tests.crash.operations import HASHED, PLAIN
 

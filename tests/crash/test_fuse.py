@@ -16,8 +16,8 @@ from psync.errors import PsyncError, StoreFailed
 from tests.crash import fuse
 from tests.crash.children import in_child
 from tests.crash.harness import Operation, shown
-from tests.crash.lean import lean
 from tests.crash.operations import OPERATIONS
+from tests.crash.small_process import in_small_process
 from tests.support import SCALE, scaled
 
 pytestmark = pytest.mark.crash
@@ -114,7 +114,7 @@ def test_a_server_that_fails_leaves_the_state_before_or_after(
     assert refused or trouble_name == "a late answer" or POINTS < 20
 
 
-@lean
+@in_small_process
 def fail_everywhere(operation: Operation, trouble_name: str, place: Path, trouble: fuse.Trouble) -> tuple[int, int]:
     """How many requests the operation makes, and how often it was refused."""
     kind, code = TROUBLES[trouble_name]

@@ -16,8 +16,8 @@ import pytest
 from tests.crash import fuse
 from tests.crash.children import in_child
 from tests.crash.harness import Operation, shown
-from tests.crash.lean import lean
 from tests.crash.operations import OPERATIONS
+from tests.crash.small_process import in_small_process
 from tests.crash.test_fuse import CHOSEN, PRIMITIVES, look, server, tracer  # noqa: F401
 from tests.support import SCALE, scaled
 
@@ -47,7 +47,7 @@ def test_a_lost_reply_is_not_noticed(operation: Operation, server: tuple[Path, f
     lose_replies(operation, *server)
 
 
-@lean
+@in_small_process
 def lose_replies(operation: Operation, place: Path, trouble: fuse.Trouble) -> None:
     def strike(n: int) -> tuple[str, int, Any]:
         path = tempfile.mkdtemp(dir=place)

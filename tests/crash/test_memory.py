@@ -11,8 +11,8 @@ import pytest
 
 from psync.errors import PsyncError
 from tests.crash.harness import Operation, directory, finish, no_litter, shown, undisturbed, unharmed
-from tests.crash.lean import lean
 from tests.crash.operations import OPERATIONS
+from tests.crash.small_process import in_small_process
 from tests.support import scaled
 
 _testcapi = pytest.importorskip("_testcapi", reason="this Python has no _testcapi, which makes allocations fail")
@@ -73,7 +73,7 @@ def test_an_allocation_that_fails_leaves_the_state_before_or_after(operation: Op
     assert refused, f"{operation.name}: none of {many} allocations was ever missed"
 
 
-@lean
+@in_small_process
 def fail_everywhere(operation: Operation, folder: Path) -> tuple[int, int]:
     """How many allocations there are, about, and how many of those that failed were missed."""
     reference = undisturbed(operation, folder)

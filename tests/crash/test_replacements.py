@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from psync import PickleShareDB
-from tests.crash.beside import look_everywhere
+from tests.crash.concurrent_reader import look_everywhere
 from tests.crash.harness import Operation, kill_everywhere
 from tests.crash.interruption import interrupt_everywhere
 from tests.crash.operations import APART, HASHED, LETTERS, SETTING, hashed, put, text, use_category

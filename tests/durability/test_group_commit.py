@@ -16,7 +16,7 @@ from psync import WorkQueue
 from psync.engine.contract.log import WAITING
 from psync.engine.directory.log.group_commit import Commit
 from psync.errors import QueueClosed, StoreFailed
-from tests.concurrency.crew import SharedNumbers
+from tests.concurrency.simultaneous import SharedNumbers
 
 PUTS = 40
 

@@ -221,8 +221,8 @@ class Machine:
         return self.start(command, **options).output(timeout)
 
     def do(self, deed: str, *arguments: object) -> Command:
-        """Begin the function `deed` of `tests.nfs.deeds`, in a process of its own."""
-        return self.start([sys.executable, "-m", "tests.nfs.deeds", deed, json.dumps(arguments)])
+        """Begin the function `deed` of `tests.nfs.programs`, in a process of its own."""
+        return self.start([sys.executable, "-m", "tests.nfs.programs", deed, json.dumps(arguments)])
 
     def power_off(self) -> None:
         """As if somebody had pulled the plug."""

@@ -20,7 +20,7 @@ from psync.engine.system import clock
 from psync.errors import StoreFailed, StoreFull
 from tests.redis.proxy import Proxy
 from tests.redis_server import AOF, WHOLE, RedisServer, only_when_asked
-from tests.sync.people import Talk, another, eventually, others
+from tests.sync.other_process import Channel, eventually, other_process, others
 
 EVERY_SECOND = ("--appendonly", "yes", "--appendfsync", "everysec")
 
@@ -224,7 +224,7 @@ def test_what_a_worker_that_is_cut_off_has_claimed_goes_to_others_and_its_late_a
     """It goes on when it is back."""
     lease, seconds = (3.0, 10.0) if WHOLE else (0.6, 1.5)
 
-    def cut_off(talk: Talk) -> None:
+    def cut_off(talk: Channel) -> None:
         with PickleShareDB(line.url("cut", lease=lease, socket_timeout=1)) as db:
             queue = WorkQueue(db, "jobs")
             task = queue.get(timeout=20)
@@ -236,7 +236,7 @@ def test_what_a_worker_that_is_cut_off_has_claimed_goes_to_others_and_its_late_a
                 talk.say(str(refused))
             queue.get(timeout=30).done("on again")
 
-    with PickleShareDB(server.url("cut", lease=lease)) as db, another(cut_off) as other:
+    with PickleShareDB(server.url("cut", lease=lease)) as db, other_process(cut_off) as other:
         queue = WorkQueue(db, "jobs")
         queue.put("work")
         assert other.hear() == "work"
@@ -257,7 +257,7 @@ def test_what_a_worker_that_is_cut_off_has_claimed_goes_to_others_and_its_late_a
 def test_who_was_stopped_for_longer_than_its_lease_has_lost_its_lock_and_learns_it(server: RedisServer) -> None:
     url = server.url("stop", lease=0.6)
 
-    def sleeper(talk: Talk) -> None:
+    def sleeper(talk: Channel) -> None:
         with PickleShareDB(url) as db:
             lock = Lock(db, "door")
             lock.acquire()
@@ -269,7 +269,7 @@ def test_who_was_stopped_for_longer_than_its_lease_has_lost_its_lock_and_learns_
             except RuntimeError as error:
                 talk.say((str(error), lock.token))
 
-    with PickleShareDB(url) as db, another(sleeper) as other:
+    with PickleShareDB(url) as db, other_process(sleeper) as other:
         token = other.hear()
         other.stop()
         mine = Lock(db, "door")

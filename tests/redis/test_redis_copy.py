@@ -18,7 +18,7 @@ from psync import PickleShareDB, WorkQueue, copy_store
 from tests.cli.shell import ENVIRON, psync
 from tests.redis_server import RedisServer, why_not
 from tests.support import scaled
-from tests.sync.furnished import contents, furnish, work_off
+from tests.sync.full_store import contents, fill, work_off
 
 KEYS = scaled(500)
 
@@ -73,7 +73,7 @@ def test_killed_twice_each_way_all_is_the_same_and_the_queue_is_worked_to_its_en
 ) -> None:
     random, old, url, back = Random(seed), str(tmp_path / "old"), server.url("copy"), str(tmp_path / "back")
     with PickleShareDB(old) as db:
-        values = furnish(db, KEYS)
+        values = fill(db, KEYS)
         before = contents(db, values)
     assert copied(old, url, values, random) == before
     assert copied(url, back, values, random) == before
@@ -87,7 +87,7 @@ def test_killed_twice_each_way_all_is_the_same_and_the_queue_is_worked_to_its_en
 
 def test_on_one_server_from_prefix_to_prefix(server: RedisServer) -> None:
     with PickleShareDB(server.url("one")) as one, PickleShareDB(server.url("two")) as two:
-        values = furnish(one, 60)
+        values = fill(one, 60)
         before = contents(one, values)
         assert copy_store(one, two).differences == ()
         assert contents(two, values) == before

@@ -19,7 +19,7 @@ from psync.engine.redis.engine import RedisEngine
 from psync.engine.redis.url import parse
 from psync.errors import StoreFailed
 from tests.redis_server import RedisServer
-from tests.sync.people import Talk, another
+from tests.sync.other_process import Channel, other_process
 
 
 def test_a_url_is_all_that_changes(server: RedisServer) -> None:
@@ -46,12 +46,12 @@ def test_the_drop_in_keeps_its_habits_there_as_far_as_they_are_not_about_paths(s
 
 
 def test_who_was_killed_is_still_named(server: RedisServer) -> None:
-    def hold(talk: Talk) -> None:
+    def hold(talk: Channel) -> None:
         Lock(server.url("names"), "door").acquire()
         talk.say(shared_engine(server.url("names")).owner())
         talk.hear()
 
-    with another(hold) as other, PickleShareDB(server.url("names")) as db:
+    with other_process(hold) as other, PickleShareDB(server.url("names")) as db:
         owner = other.hear()
         other.kill()
         assert db.engine.alive(owner) is Alive.NO

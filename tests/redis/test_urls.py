@@ -18,7 +18,7 @@ from psync import Counter, Lock, PickleShareDB, WorkQueue
 from psync.engine.redis.engine import RedisEngine
 from psync.errors import StoreFailed
 from tests.redis_server import RedisServer, only_when_asked
-from tests.sync.people import eventually
+from tests.sync.other_process import eventually
 
 HOST = "127.0.0.1"
 

@@ -14,7 +14,7 @@ from psync.engine.redis import lua
 from psync.engine.redis.client import Line
 from psync.engine.redis.engine import RedisEngine
 from tests.redis_server import RedisServer, contents
-from tests.sync.people import Talk, another, eventually
+from tests.sync.other_process import Channel, eventually, other_process
 from tests.sync.test_interrupts import Struck, interrupt_holders
 
 
@@ -82,7 +82,7 @@ def test_the_thread_that_keeps_a_lease_ends_with_the_engine_that_nobody_has_any_
     assert not keeper.is_alive() and keeper not in threading.enumerate()
 
 
-def _die(talk: Talk, url: str) -> None:
+def _die(talk: Channel, url: str) -> None:
     engine = RedisEngine(url)
     talk.say(engine.owner())
     talk.hear()
@@ -92,7 +92,7 @@ def test_to_ask_whether_somebody_lives_changes_nothing(server: RedisServer) -> N
     url = server.url("asked", lease=600)
     engine = RedisEngine(url)
     ask: Callable[[int], Alive] = engine.alive
-    with another(lambda talk: _die(talk, url)) as other:
+    with other_process(lambda talk: _die(talk, url)) as other:
         number = other.hear()
         assert ask(number) is Alive.YES
         before = contents(url)

@@ -17,7 +17,7 @@ from psync import Barrier, Counter, Event, Lock, PickleShareDB, WorkQueue
 from psync.engine.directory.engine import DirectoryEngine
 from psync.engine.encoding.framing import Unreadable, committed, frame_text, is_bucket
 from psync.errors import CorruptValue, PsyncError, UnsafeStore
-from tests.store.limited import ROOM
+from tests.store.memory_limit import ROOM
 from tests.store.test_mutations import MUTATIONS
 
 VALUES: dict[str, Any] = {

@@ -24,7 +24,7 @@ from psync.engine.environment import KEY_FILE as FILE
 from psync.errors import CorruptValue, PsyncError
 from psync.work.admin.overview import Observer
 from tests.security.attacks import ATTACKS, KEY, MALLORYS, Attack, owned, put
-from tests.store.limited import limited
+from tests.store.memory_limit import with_memory_limit
 
 LONGEST = 60
 """Seconds that all uses of one attacked store may take, on a loaded machine."""
@@ -243,7 +243,7 @@ def spending(root: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if "terabyte" in name])
 def test_a_terabyte_costs_little_memory(store: Path, name: str) -> None:
-    limited(spending, store, name)
+    with_memory_limit(spending, store, name)
 
 
 def test_an_earlier_state_of_a_primitive_is_noticed_by_who_saw_a_later_one(store: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from psync import Counter, PickleShareDB, WorkQueue
 from psync.errors import CorruptValue
 from tests.security.damage import KINDS, rounds
-from tests.store.limited import limited
+from tests.store.memory_limit import with_memory_limit
 from tests.store.test_corruption import quarantined
 from tests.support import scaled
 
@@ -26,7 +26,7 @@ def test_whatever_file_is_damaged_gives_the_right_value_or_a_report(root: Path, 
     reports = 0
     for first in range(0, scaled(ROUNDS), BATCH):
         with tempfile.TemporaryDirectory(dir=root) as place:
-            reported, wrong = limited(rounds, name, Path(place), first, min(BATCH, scaled(ROUNDS) - first))
+            reported, wrong = with_memory_limit(rounds, name, Path(place), first, min(BATCH, scaled(ROUNDS) - first))
         assert wrong == []
         reports += reported
     assert reports > 0 or name == "owner"

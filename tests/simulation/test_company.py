@@ -8,13 +8,13 @@ from psync.engine import MemoryEngine
 from psync.sync import Election, Group
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import explore, first_failure
-from tests.simulation.plants import look_before_watching, read_then_write
+from tests.simulation.occupancy import Occupancy
+from tests.simulation.planted_bugs import look_before_watching, read_then_write
 from tests.simulation.schedule import Schedule
-from tests.simulation.witness import Room
 
 
 def campaigns(schedule: Schedule) -> None:
-    leading = Room(schedule)
+    leading = Occupancy(schedule)
     tokens: list[int] = []
 
     def work(engine: MemoryEngine) -> None:
@@ -40,7 +40,7 @@ def test_one_leads_at_a_time_and_when_it_dies_another_one_does() -> None:
 
 def gather(schedule: Schedule) -> None:
     """Two stay, two come and go; whoever waits for so many sees them."""
-    living = Room(schedule)
+    living = Occupancy(schedule)
     numbers: list[int] = []
 
     def come_and_go(engine: MemoryEngine) -> None:

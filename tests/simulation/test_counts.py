@@ -8,13 +8,13 @@ from psync.engine import MemoryEngine
 from psync.sync import BoundedSemaphore, Counter, Semaphore
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import Scenario, explore, first_failure
-from tests.simulation.plants import look_before_watching, never_announce, read_then_write
+from tests.simulation.occupancy import Occupancy
+from tests.simulation.planted_bugs import look_before_watching, never_announce, read_then_write
 from tests.simulation.schedule import Schedule
-from tests.simulation.witness import Room
 
 
 def two_at_a_time(schedule: Schedule, kind: type[Semaphore] = Semaphore) -> None:
-    room = Room(schedule)
+    room = Occupancy(schedule)
 
     def work(engine: MemoryEngine) -> None:
         seats = kind(engine, "seats", 2)
@@ -36,7 +36,7 @@ def test_no_more_are_inside_than_there_are_permits_and_those_of_the_dead_come_ba
 
 def test_a_permit_that_somebody_gave_up_on_is_there_for_the_others() -> None:
     def scenario(schedule: Schedule) -> None:
-        room = Room(schedule)
+        room = Occupancy(schedule)
 
         def work(engine: MemoryEngine) -> None:
             seats = BoundedSemaphore(engine, "seats", 1)

@@ -11,13 +11,13 @@ from psync.engine import MemoryEngine
 from psync.sync import Lock, ReadWriteLock, RLock
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import explore, first_failure
-from tests.simulation.plants import look_before_watching, read_then_write
+from tests.simulation.occupancy import Occupancy
+from tests.simulation.planted_bugs import look_before_watching, read_then_write
 from tests.simulation.schedule import Schedule
-from tests.simulation.witness import Room
 
 
 def one_at_a_time(schedule: Schedule, kind: Callable[..., Any]) -> None:
-    room = Room(schedule)
+    room = Occupancy(schedule)
     tokens: list[int] = []
 
     def work(engine: MemoryEngine) -> None:
@@ -41,7 +41,7 @@ def test_one_at_a_time_is_inside_with_a_growing_token_and_nobody_waits_for_the_d
 
 def test_a_lock_is_not_given_to_who_gave_up_and_its_timeouts_are_kept() -> None:
     def scenario(schedule: Schedule) -> None:
-        room = Room(schedule)
+        room = Occupancy(schedule)
         refused = []
 
         def work(engine: MemoryEngine) -> None:
@@ -121,7 +121,7 @@ def test_a_thread_takes_its_own_rlock_again_and_the_other_threads_of_its_process
 
 
 def readers_and_writers(schedule: Schedule) -> None:
-    readers, writers = Room(schedule), Room(schedule)
+    readers, writers = Occupancy(schedule), Occupancy(schedule)
     together = 0
 
     def read(engine: MemoryEngine) -> None:
@@ -151,7 +151,7 @@ def test_one_writer_or_many_readers_are_inside_and_nobody_waits_for_the_dead() -
 
 def test_readers_go_in_together() -> None:
     def scenario(schedule: Schedule) -> None:
-        readers = Room(schedule)
+        readers = Occupancy(schedule)
         most = 0
 
         def read(engine: MemoryEngine) -> None:
@@ -194,7 +194,7 @@ def test_no_reader_that_comes_later_goes_in_before_a_writer_that_waits() -> None
 
 def test_a_writer_that_gives_up_lets_the_readers_in() -> None:
     def scenario(schedule: Schedule) -> None:
-        readers, writers = Room(schedule), Room(schedule)
+        readers, writers = Occupancy(schedule), Occupancy(schedule)
 
         def read(engine: MemoryEngine) -> None:
             for _ in range(2):

@@ -10,7 +10,7 @@ from psync.engine import MemoryEngine
 from psync.sync import Mailbox
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import explore, first_failure
-from tests.simulation.plants import look_before_watching
+from tests.simulation.planted_bugs import look_before_watching
 from tests.simulation.schedule import Schedule
 
 

@@ -15,7 +15,7 @@ from psync.sync import Task, WorkQueue
 from psync.sync.queue.ack_buffer import MIN_LEASE_S
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import explore, first_failure
-from tests.simulation.plants import answer_after_the_mark, answer_without_claim, look_before_watching
+from tests.simulation.planted_bugs import answer_after_the_mark, answer_without_claim, look_before_watching
 from tests.simulation.schedule import Schedule
 from tests.support import die_before_the_mark
 

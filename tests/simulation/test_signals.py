@@ -8,7 +8,7 @@ from psync.engine import MemoryEngine
 from psync.sync import Condition, Event, Latch, Lock
 from tests.simulation.actor import Actor, Stuck
 from tests.simulation.explore import Scenario, explore, first_failure
-from tests.simulation.plants import look_before_watching, never_announce, read_then_write
+from tests.simulation.planted_bugs import look_before_watching, never_announce, read_then_write
 from tests.simulation.schedule import Schedule
 
 

@@ -11,7 +11,7 @@ from psync.store import PickleShareDB, codec
 from psync.store.category import Category
 from tests.simulation.actor import Stuck
 from tests.simulation.explore import explore, first_failure
-from tests.simulation.plants import look_before_watching
+from tests.simulation.planted_bugs import look_before_watching
 from tests.simulation.schedule import Schedule
 
 # -- waits -----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from psync import PickleShareDB
 from psync.engine.encoding import pickle_scan
 from psync.engine.encoding.framing import Unreadable
 from psync.errors import CorruptValue
-from tests.store.limited import ROOM, limited
+from tests.store.memory_limit import ROOM, with_memory_limit
 from tests.store.test_corruption import quarantined
 
 U64 = struct.Struct("<Q").pack
@@ -82,7 +82,7 @@ def test_a_bomb_is_damage_and_takes_no_memory(disk: Any) -> None:
     (disk.root / "bombs").mkdir(mode=0o700)
     for name, bomb in BOMBS.items():
         (disk.root / "bombs" / name).write_bytes(bomb)
-    assert limited(outcomes, disk.root) == {name: "CorruptValue" for name in BOMBS}
+    assert with_memory_limit(outcomes, disk.root) == {name: "CorruptValue" for name in BOMBS}
     assert sorted(quarantined(disk.root)) == sorted(BOMBS.values())
 
 

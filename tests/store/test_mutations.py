@@ -14,7 +14,7 @@ import pytest
 from psync import PickleShareDB
 from psync.engine.encoding import framing, pickle_scan
 from psync.errors import CorruptValue
-from tests.store.limited import ROOM, limited
+from tests.store.memory_limit import ROOM, with_memory_limit
 from tests.support import files, scaled
 
 Mutation = Callable[[random.Random, bytes], bytes]
@@ -198,7 +198,7 @@ def misread_buckets(count: int, seed: int) -> list[Wrong]:
 @pytest.mark.parametrize("misread", [misread_cells, misread_buckets])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_damaged_file_never_gives_a_wrong_value(misread: Callable[[int, int], list[Wrong]], seed: int) -> None:
-    assert limited(misread, scaled(25_000), seed)[:3] == []
+    assert with_memory_limit(misread, scaled(25_000), seed)[:3] == []
 
 
 def outcomes_of_plain(count: int, seed: int) -> dict[str, int]:
@@ -216,7 +216,7 @@ def outcomes_of_plain(count: int, seed: int) -> dict[str, int]:
 
 
 def test_a_damaged_plain_pickle_takes_no_more_memory_than_it_has_bytes() -> None:
-    outcomes = limited(outcomes_of_plain, scaled(20_000), 3)
+    outcomes = with_memory_limit(outcomes_of_plain, scaled(20_000), 3)
     assert outcomes["refused"] > 0
 
 
@@ -244,9 +244,9 @@ def outcomes_of_store(root: Path, count: int, seed: int) -> list[Wrong]:
 
 @files
 def test_a_store_reads_a_damaged_file_right_or_not_at_all(root: Path) -> None:
-    assert limited(outcomes_of_store, root, scaled(3_000), 4)[:3] == []
+    assert with_memory_limit(outcomes_of_store, root, scaled(3_000), 4)[:3] == []
 
 
 def test_the_limit_holds() -> None:
     with pytest.raises(MemoryError):
-        limited(bytearray, ROOM + (1 << 20))
+        with_memory_limit(bytearray, ROOM + (1 << 20))

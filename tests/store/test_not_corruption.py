@@ -18,7 +18,7 @@ import pytest
 from psync import PickleShareDB
 from psync.engine.encoding.framing import frame
 from psync.errors import CorruptValue, StoreFailed
-from tests.store.limited import limited
+from tests.store.memory_limit import with_memory_limit
 from tests.store.test_corruption import quarantined
 
 READS: dict[str, Callable[[PickleShareDB], Any]] = {
@@ -243,7 +243,7 @@ MANY = b"\x80\x02](" + b"]" * 3_000_000 + b"e."
 @pytest.mark.parametrize("file", [frame(MANY), MANY], ids=["framed", "plain"])
 def test_a_value_too_large_for_the_memory_there_is_is_no_damage(disk: Any, file: bytes) -> None:
     (disk.root / "key").write_bytes(file)
-    outcome, there = limited(outcome_in_little_memory, disk.root)
+    outcome, there = with_memory_limit(outcome_in_little_memory, disk.root)
     assert there
     assert outcome == "MemoryError"
     assert (disk.root / "key").read_bytes() == file

@@ -11,9 +11,9 @@ import pytest
 
 from psync import Barrier, Event, Group, Lock, Semaphore, WorkQueue
 from psync.engine.system import clock
-from tests.concurrency.crew import together
+from tests.concurrency.simultaneous import together
 from tests.support import scaled
-from tests.sync.people import Talk, another, soon
+from tests.sync.other_process import Channel, other_process, soon
 
 HOUR = 3600 * 10**9
 ROUNDS = scaled(20)
@@ -123,22 +123,22 @@ def test_a_timeout_takes_as_long_as_it_says(root: Path, offsets: Callable[[], It
 def test_a_living_holder_is_not_taken_for_dead_and_a_dead_one_is(
     root: Path, offsets: Callable[[], Iterator[int]]
 ) -> None:
-    def hold(talk: Talk) -> None:
+    def hold(talk: Channel) -> None:
         set_clock(behind())
         assert Lock(root, "x").acquire() and Semaphore(root, "x").acquire()
         talk.say("held")
         talk.hear()
 
-    def come(talk: Talk) -> None:
+    def come(talk: Channel) -> None:
         set_clock(offsets())
         lock, seats = Lock(root, "x"), Semaphore(root, "x")
         talk.say((lock.acquire(timeout=0.3), seats.acquire(timeout=0.3)))
         talk.hear()
         talk.say((lock.acquire(timeout=30), seats.acquire(timeout=30)))
 
-    with another(hold) as holder:
+    with other_process(hold) as holder:
         holder.hear()
-        with another(come) as comer:
+        with other_process(come) as comer:
             assert comer.hear() == (False, False)
             begun = holder.kill()
             comer.tell()

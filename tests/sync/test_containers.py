@@ -15,7 +15,7 @@ from psync.engine.contract.values import Alive
 from psync.engine.system.process_identity import examine, myself
 from tests.support import ENGINE
 from tests.sync.containers import Container, way
-from tests.sync.people import eventually, soon
+from tests.sync.other_process import eventually, soon
 
 at_once = pytest.mark.skipif(bool(ENGINE), reason="in another container a lease tells who is dead")
 

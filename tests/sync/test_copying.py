@@ -12,7 +12,7 @@ from psync.errors import StoreFailed
 from psync.store import pickles
 from psync.work.admin.copy_store import NOTE, Copied
 from tests.support import files
-from tests.sync.furnished import contents, furnish, work_off
+from tests.sync.full_store import contents, fill, work_off
 
 pytestmark = files
 """From and to a server: tests/redis/test_redis_copy.py."""
@@ -32,7 +32,7 @@ def new(request: pytest.FixtureRequest, root: Path) -> Any:
 
 
 def test_all_is_there_and_the_queue_is_worked_to_its_end(old: PickleShareDB, new: PickleShareDB) -> None:
-    values = furnish(old, KEYS)
+    values = fill(old, KEYS)
     before = contents(old, values)
     copied = copy_store(old, new)
     assert copied.differences == () and copied.tasks == before["queue"][1] + before["queue"][2] > 0
@@ -49,7 +49,7 @@ def test_all_is_there_and_the_queue_is_worked_to_its_end(old: PickleShareDB, new
 
 
 def test_what_was_held_is_free_there(old: PickleShareDB, new: PickleShareDB) -> None:
-    furnish(old, KEYS)
+    fill(old, KEYS)
     with Lock(old, "door"):
         copy_store(old, new)
     assert Lock(new, "door").acquire(timeout=0)
@@ -122,7 +122,7 @@ def test_killed_again_and_again_it_goes_on_and_doubles_nothing(
     old: PickleShareDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before each of many verbs, as a memory sees them."""
-    values = furnish(old, 60)
+    values = fill(old, 60)
     before = contents(old, values)
     engine, killed = MemoryEngine(), 0
     for steps in range(1, 100_000, 7):
@@ -223,7 +223,7 @@ def _begin(old: PickleShareDB, new: PickleShareDB) -> None:
 def test_sealed_stores_are_copied_with_the_key_of_either(root: Path) -> None:
     one, two = b"the key of the first store", b"the key of the second one"
     with PickleShareDB(root / "plain") as plain:
-        values = furnish(plain, 40)
+        values = fill(plain, 40)
         before = contents(plain, values)
         with PickleShareDB(root / "one", key=one) as sealed, PickleShareDB(root / "two", key=two) as other:
             assert copy_store(plain, sealed).differences == ()

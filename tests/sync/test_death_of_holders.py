@@ -13,7 +13,7 @@ import pytest
 
 from psync import Condition, Election, Group, Lock, LockTimeout, ReadWriteLock, RLock, Semaphore
 from tests.sync.kinds import EXCLUSIVE, Exclusive
-from tests.sync.people import Other, Talk, another, eventually, first_to_speak, others, soon
+from tests.sync.other_process import Channel, OtherProcess, eventually, first_to_report, other_process, others, soon
 
 
 class Held(NamedTuple):
@@ -34,8 +34,8 @@ HELD = [
 each_held = pytest.mark.parametrize("held", HELD, ids=lambda held: held.name)
 
 
-def holding(kind: Exclusive, root: Path) -> Callable[[Talk], None]:
-    def hold(talk: Talk) -> None:
+def holding(kind: Exclusive, root: Path) -> Callable[[Channel], None]:
+    def hold(talk: Channel) -> None:
         handle = kind.make(root)
         assert kind.take(handle)
         talk.say("held")
@@ -47,8 +47,8 @@ def holding(kind: Exclusive, root: Path) -> Callable[[Talk], None]:
     return hold
 
 
-def coming(kind: Exclusive, root: Path, timeout: float | None) -> Callable[[Talk], None]:
-    def come(talk: Talk) -> None:
+def coming(kind: Exclusive, root: Path, timeout: float | None) -> Callable[[Channel], None]:
+    def come(talk: Channel) -> None:
         handle = kind.make(root)
         talk.say("coming")
         assert kind.take(handle, timeout=timeout)
@@ -65,9 +65,9 @@ def coming(kind: Exclusive, root: Path, timeout: float | None) -> Callable[[Talk
 def test_what_a_killed_process_held_is_free_for_who_waits(
     held: Held, timeout: float | None, reaped: bool, root: Path
 ) -> None:
-    with another(holding(held.first, root)) as holder:
+    with other_process(holding(held.first, root)) as holder:
         holder.hear()
-        with another(coming(held.then, root, timeout)) as comer:
+        with other_process(coming(held.then, root, timeout)) as comer:
             comer.hear()
             assert comer.is_silent(0.1)
             struck = holder.kill(reaped=reaped)
@@ -77,7 +77,7 @@ def test_what_a_killed_process_held_is_free_for_who_waits(
 @each_held
 def test_what_a_killed_process_held_is_free_for_who_only_tries_once(held: Held, root: Path) -> None:
     mine = held.then.make(root)
-    with another(holding(held.first, root)) as holder:
+    with other_process(holding(held.first, root)) as holder:
         holder.hear()
         assert not held.then.take(mine, timeout=0)
         holder.kill(reaped=False)
@@ -87,7 +87,7 @@ def test_what_a_killed_process_held_is_free_for_who_only_tries_once(held: Held, 
 @each_held
 def test_a_stopped_process_goes_on_holding(held: Held, root: Path) -> None:
     mine = held.then.make(root)
-    with another(holding(held.first, root)) as holder:
+    with other_process(holding(held.first, root)) as holder:
         holder.hear()
         holder.stop()
         assert not held.then.take(mine, timeout=0.5)
@@ -100,12 +100,12 @@ def test_a_stopped_process_goes_on_holding(held: Held, root: Path) -> None:
 def test_a_killed_writer_that_only_waited_keeps_no_reader_out(root: Path) -> None:
     lock = ReadWriteLock(root, "x")
 
-    def wait(talk: Talk) -> None:
+    def wait(talk: Channel) -> None:
         talk.say("waiting")
         lock.writer.acquire()
 
     assert lock.reader.acquire()
-    with another(wait) as writer:
+    with other_process(wait) as writer:
         writer.hear()
         eventually(lambda: lock.statistics().waiting_writers)
         struck = writer.kill()
@@ -115,10 +115,10 @@ def test_a_killed_writer_that_only_waited_keeps_no_reader_out(root: Path) -> Non
 
 
 def another_reads(root: Path) -> bool:
-    def come(talk: Talk) -> None:
+    def come(talk: Channel) -> None:
         talk.say(ReadWriteLock(root, "x").reader.acquire(timeout=30))
 
-    with another(come) as reader:
+    with other_process(come) as reader:
         return bool(reader.hear())
 
 
@@ -126,13 +126,13 @@ def test_all_permits_of_a_killed_process_come_back_and_no_more(root: Path) -> No
     seats = Semaphore(root, "x", 4)
     assert seats.acquire()
 
-    def hold(talk: Talk) -> None:
+    def hold(talk: Channel) -> None:
         mine = Semaphore(root, "x", 4)
         assert mine.acquire() and mine.acquire() and mine.acquire()
         talk.say("held")
         talk.hear()
 
-    with another(hold) as holder:
+    with other_process(hold) as holder:
         holder.hear()
         assert not seats.acquire(blocking=False)
         holder.kill()
@@ -143,11 +143,11 @@ def test_a_signal_that_a_killed_process_took_is_not_given_again(root: Path) -> N
     """A semaphore that begins at 0: some release what others acquire."""
     signals = Semaphore(root, "x", 0)
 
-    def take(talk: Talk) -> None:
+    def take(talk: Channel) -> None:
         talk.say(Semaphore(root, "x", 0).acquire())
         talk.hear()
 
-    with another(take) as taker:
+    with other_process(take) as taker:
         signals.release()
         assert taker.hear()
         taker.kill()
@@ -160,7 +160,7 @@ def test_a_signal_that_a_killed_process_took_is_not_given_again(root: Path) -> N
 
 
 def test_a_killed_leader_leads_no_more_and_one_of_the_others_does(root: Path) -> None:
-    def campaign(talk: Talk) -> None:
+    def campaign(talk: Channel) -> None:
         election = Election(root, "chief")
         talk.say("here")
         assert election.campaign()
@@ -173,7 +173,7 @@ def test_a_killed_leader_leads_no_more_and_one_of_the_others_does(root: Path) ->
             candidate.hear()
         tokens, struck = [], time.monotonic()
         while candidates:
-            leader = first_to_speak(candidates)
+            leader = first_to_report(candidates)
             since, token = leader.hear()
             soon("another one led in", struck, since)
             assert f"pid {leader.pid} on " in (election.leader() or "")
@@ -188,7 +188,7 @@ def test_a_killed_member_is_no_member(root: Path) -> None:
     crew = Group(root, "crew")
     crew.join("me")
 
-    def join(talk: Talk) -> None:
+    def join(talk: Channel) -> None:
         talk.say(Group(root, "crew").join("other").number)
         talk.hear()
 
@@ -212,12 +212,12 @@ def test_a_killed_member_is_no_member(root: Path) -> None:
 def test_a_lock_timeout_names_the_holder(kind: Any, root: Path) -> None:
     lock = kind(root, "door")
 
-    def hold(talk: Talk) -> None:
+    def hold(talk: Channel) -> None:
         with kind(root, "door"):
             talk.say("held")
             talk.hear()
 
-    with another(hold) as holder:
+    with other_process(hold) as holder:
         holder.hear()
         with pytest.raises(LockTimeout) as raised, lock.hold(timeout=0.02):
             pass
@@ -228,21 +228,21 @@ def test_a_lock_timeout_names_the_holder(kind: Any, root: Path) -> None:
         assert lock.holder() is None and lock.statistics() == (False, None) and not lock.locked()
 
 
-def names(text: str | None, other: Other) -> bool:
+def names(text: str | None, other: OtherProcess) -> bool:
     return re.search(rf"pid {other.pid} on {re.escape(socket.gethostname())}, since \d\d\d\d-", text or "") is not None
 
 
 def test_everybody_who_uses_a_semaphore_or_waits_for_a_condition_is_named(root: Path) -> None:
     seats, changed = Semaphore(root, "x"), Condition(root, "x")
 
-    def stay(talk: Talk) -> None:
+    def stay(talk: Channel) -> None:
         assert Semaphore(root, "x").acquire()
         condition = Condition(root, "x")
         with condition:
             talk.say("here")
             condition.wait()
 
-    with another(stay) as other:
+    with other_process(stay) as other:
         other.hear()
         eventually(lambda: changed.statistics().waiting)
         assert [names(who, other) for who in (*seats.statistics().holders, *changed.statistics().waiting)] == [True] * 2

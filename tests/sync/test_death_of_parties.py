@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from psync import Barrier, BrokenBarrierError, Condition, DoubleBarrier, Lock
-from tests.sync.people import Other, Talk, another, eventually, others, soon
+from tests.sync.other_process import Channel, OtherProcess, eventually, other_process, others, soon
 
 
-def comes_each_time_it_is_told(root: Path, parties: int) -> Callable[[Talk], None]:
+def comes_each_time_it_is_told(root: Path, parties: int) -> Callable[[Channel], None]:
     """Says what became of each wait: its place, or the error, and when."""
 
-    def come(talk: Talk) -> None:
+    def come(talk: Channel) -> None:
         barrier = Barrier(root, "x", parties)
         while True:
             timeout = talk.hear()
@@ -29,7 +29,7 @@ def comes_each_time_it_is_told(root: Path, parties: int) -> Callable[[Talk], Non
     return come
 
 
-def meet_once(parties: list[Other]) -> None:
+def meet_once(parties: list[OtherProcess]) -> None:
     for party in parties:
         party.tell()
     assert {party.hear()[0] for party in parties} == set(range(len(parties)))
@@ -39,7 +39,7 @@ def until_waiting(barrier: Barrier, count: int) -> None:
     eventually(lambda: barrier.n_waiting >= count)
 
 
-def assert_names(error: object, dead: Other) -> None:
+def assert_names(error: object, dead: OtherProcess) -> None:
     assert isinstance(error, BrokenBarrierError), error
     whom = rf"pid {dead.pid} on {re.escape(socket.gethostname())}, since \d\d\d\d-"
     assert error.barrier == "x" and len(error.who) == 1 and re.match(whom, error.who[0])
@@ -102,7 +102,7 @@ def test_a_barrier_that_was_broken_by_a_death_works_again_after_a_reset(root: Pa
         parties[1].kill()
         assert_names(parties[0].hear()[0], parties[1])
         Barrier(root, "x", 2).reset()
-        with another(comes_each_time_it_is_told(root, 2)) as substitute:
+        with other_process(comes_each_time_it_is_told(root, 2)) as substitute:
             for _ in range(3):
                 meet_once([parties[0], substitute])
 
@@ -137,7 +137,7 @@ def test_a_stopped_party_is_waited_for(root: Path) -> None:
 
 
 def test_a_barrier_breaks_when_the_one_that_runs_the_action_is_killed(root: Path) -> None:
-    def act(talk: Talk) -> None:
+    def act(talk: Channel) -> None:
         def action() -> None:
             talk.say("acting")
             time.sleep(100)
@@ -145,7 +145,7 @@ def test_a_barrier_breaks_when_the_one_that_runs_the_action_is_killed(root: Path
         talk.hear()
         Barrier(root, "x", 2, action=action).wait()
 
-    with another(comes_each_time_it_is_told(root, 2)) as party, another(act) as actor:
+    with other_process(comes_each_time_it_is_told(root, 2)) as party, other_process(act) as actor:
         party.tell()
         until_waiting(Barrier(root, "x", 2), 1)
         actor.tell()  # so it comes last
@@ -158,7 +158,7 @@ def test_a_barrier_breaks_when_the_one_that_runs_the_action_is_killed(root: Path
 
 
 def test_who_dies_inside_a_double_barrier_is_missed_at_the_way_out(root: Path) -> None:
-    def work(talk: Talk) -> None:
+    def work(talk: Channel) -> None:
         step = DoubleBarrier(root, "x", 3)
         step.enter()
         talk.say("inside")
@@ -184,8 +184,8 @@ def test_who_dies_inside_a_double_barrier_is_missed_at_the_way_out(root: Path) -
 # -- conditions ------------------------------------------------------------------------------------
 
 
-def waits(root: Path) -> Callable[[Talk], None]:
-    def wait(talk: Talk) -> None:
+def waits(root: Path) -> Callable[[Channel], None]:
+    def wait(talk: Channel) -> None:
         condition = Condition(root, "x")
         with condition:
             talk.say("waiting")
@@ -196,7 +196,7 @@ def waits(root: Path) -> Callable[[Talk], None]:
     return wait
 
 
-def in_the_row(root: Path, *waiters: Other) -> None:
+def in_the_row(root: Path, *waiters: OtherProcess) -> None:
     """All of them wait, in any order."""
     for waiter in waiters:
         assert waiter.hear() == "waiting"
@@ -205,9 +205,9 @@ def in_the_row(root: Path, *waiters: Other) -> None:
 
 def test_a_notification_passes_over_one_that_was_killed_while_it_waited(root: Path) -> None:
     condition = Condition(root, "x")
-    with another(waits(root)) as dead:
+    with other_process(waits(root)) as dead:
         in_the_row(root, dead)
-        with another(waits(root)) as living:
+        with other_process(waits(root)) as living:
             assert living.hear() == "waiting"
             eventually(lambda: len(condition.statistics().waiting) >= 2)
             dead.kill(reaped=False)
@@ -220,9 +220,9 @@ def test_a_notification_passes_over_one_that_was_killed_while_it_waited(root: Pa
 
 def test_a_notification_of_one_that_is_killed_before_it_goes_on_goes_to_the_next(root: Path) -> None:
     condition = Condition(root, "x")
-    with another(waits(root)) as first:
+    with other_process(waits(root)) as first:
         in_the_row(root, first)
-        with another(waits(root)) as second:
+        with other_process(waits(root)) as second:
             assert second.hear() == "waiting"
             eventually(lambda: len(condition.statistics().waiting) >= 2)
             first.stop()
@@ -234,7 +234,7 @@ def test_a_notification_of_one_that_is_killed_before_it_goes_on_goes_to_the_next
 
 
 def test_one_that_is_killed_with_the_lock_after_its_wait_leaves_it_free(root: Path) -> None:
-    def wait_and_stay(talk: Talk) -> None:
+    def wait_and_stay(talk: Channel) -> None:
         condition = Condition(root, "x", Lock(root, "its lock"))
         with condition:
             talk.say("waiting")
@@ -243,7 +243,7 @@ def test_one_that_is_killed_with_the_lock_after_its_wait_leaves_it_free(root: Pa
             talk.hear()
 
     condition = Condition(root, "x", Lock(root, "its lock"))
-    with another(wait_and_stay) as other:
+    with other_process(wait_and_stay) as other:
         in_the_row(root, other)
         with condition:
             condition.notify_all()

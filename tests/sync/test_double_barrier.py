@@ -8,7 +8,7 @@ import pytest
 
 from psync import BrokenBarrierError, DoubleBarrier
 from psync.engine import open_engine
-from tests.concurrency.crew import together
+from tests.concurrency.simultaneous import together
 from tests.sync.kinds import everything_in
 
 

@@ -30,12 +30,12 @@ from psync import (
 )
 from tests.support import scaled
 from tests.sync.kinds import EXCLUSIVE, Exclusive
-from tests.sync.people import Other, Talk, eventually, first_to_speak, others, soon
+from tests.sync.other_process import Channel, OtherProcess, eventually, first_to_report, others, soon
 
 CREW = 4
 
 
-def kill_at_once(crew: list[Other]) -> None:
+def kill_at_once(crew: list[OtherProcess]) -> None:
     """All stand still, so that none of them learns of another's death; then all die."""
     for one in crew:
         one.stop()
@@ -46,10 +46,10 @@ def kill_at_once(crew: list[Other]) -> None:
 # -- killed at any moment --------------------------------------------------------------------------
 
 
-def work(root: Path, rounds: int) -> Callable[[Talk], None]:
+def work(root: Path, rounds: int) -> Callable[[Channel], None]:
     """Every primitive that can be held or waited at, round after round."""
 
-    def run(talk: Talk) -> None:
+    def run(talk: Channel) -> None:
         barrier, step = Barrier(root, "meet", CREW), DoubleBarrier(root, "step", CREW)
         lock, again, book = Lock(root, "one"), RLock(root, "again"), ReadWriteLock(root, "book")
         seats, few = Semaphore(root, "seats", 2), BoundedSemaphore(root, "few", 3)
@@ -104,7 +104,7 @@ def test_a_crew_killed_at_any_moment_is_followed_by_one_that_works_at_once(root:
 
 
 def assert_all_meet(root: Path, kind: Any = Barrier) -> None:
-    def meet(talk: Talk) -> None:
+    def meet(talk: Channel) -> None:
         barrier = kind(root, "x", CREW)
         for _ in range(3):
             if kind is Barrier:
@@ -123,7 +123,7 @@ def assert_all_meet(root: Path, kind: Any = Barrier) -> None:
 @pytest.mark.parametrize("rounds", [0, 1, 2])
 @pytest.mark.parametrize("waiting", [1, CREW - 1])
 def test_killed_in_the_middle_of_a_round(root: Path, rounds: int, waiting: int) -> None:
-    def meet(talk: Talk) -> None:
+    def meet(talk: Channel) -> None:
         barrier = Barrier(root, "x", CREW)
         for _ in range(rounds):
             barrier.wait()
@@ -144,7 +144,7 @@ def test_killed_in_the_middle_of_a_round(root: Path, rounds: int, waiting: int) 
 
 
 def test_killed_one_after_the_other_so_that_the_last_ones_saw_the_barrier_break(root: Path) -> None:
-    def meet(talk: Talk) -> None:
+    def meet(talk: Channel) -> None:
         with contextlib.suppress(BrokenBarrierError):
             Barrier(root, "x", CREW).wait()
         talk.hear()
@@ -160,18 +160,18 @@ def test_killed_one_after_the_other_so_that_the_last_ones_saw_the_barrier_break(
 
 
 def test_killed_while_the_last_one_runs_the_action(root: Path) -> None:
-    def meet(talk: Talk) -> None:
+    def meet(talk: Channel) -> None:
         Barrier(root, "x", CREW, action=lambda: (talk.say("acting"), time.sleep(100))).wait()
 
     with others(*[meet] * CREW) as crew:
-        first_to_speak(crew)
+        first_to_report(crew)
         kill_at_once(crew)
     assert_all_meet(root)
 
 
 @pytest.mark.parametrize("leaving", [0, 1, CREW - 1])
 def test_killed_inside_a_double_barrier(root: Path, leaving: int) -> None:
-    def step(talk: Talk) -> None:
+    def step(talk: Channel) -> None:
         step = DoubleBarrier(root, "x", CREW)
         step.enter()
         talk.say("inside")
@@ -189,8 +189,8 @@ def test_killed_inside_a_double_barrier(root: Path, leaving: int) -> None:
 
 
 def test_the_next_run_may_be_of_another_number_of_parties(root: Path) -> None:
-    def meet(parties: int) -> Callable[[Talk], None]:
-        def run(talk: Talk) -> None:
+    def meet(parties: int) -> Callable[[Channel], None]:
+        def run(talk: Channel) -> None:
             talk.say("here")
             talk.say(Barrier(root, "x", parties).wait(timeout=30))
 
@@ -210,7 +210,7 @@ READER = Exclusive("reader", lambda db: ReadWriteLock(db, "x").reader)
 def test_killed_inside(root: Path, kind: Exclusive) -> None:
     """With some who waited to get in, too."""
 
-    def hold(talk: Talk) -> None:
+    def hold(talk: Channel) -> None:
         handle = kind.make(root)
         talk.say("coming")
         kind.take(handle)
@@ -220,7 +220,7 @@ def test_killed_inside(root: Path, kind: Exclusive) -> None:
     with others(*[hold] * CREW) as crew:
         for one in crew:
             assert one.hear() == "coming"
-        first_to_speak(crew)
+        first_to_report(crew)
         kill_at_once(crew)
     begun = time.monotonic()
     handle = ReadWriteLock(root, "x").writer if kind is READER else kind.make(root)
@@ -229,7 +229,7 @@ def test_killed_inside(root: Path, kind: Exclusive) -> None:
 
 
 def test_killed_while_they_waited_for_a_condition(root: Path) -> None:
-    def wait(talk: Talk) -> None:
+    def wait(talk: Channel) -> None:
         condition = Condition(root, "x")
         with condition:
             talk.say("waiting")
@@ -248,8 +248,8 @@ def test_killed_while_they_waited_for_a_condition(root: Path) -> None:
 
 
 def test_a_latch_that_was_never_opened_begins_anew_and_one_that_was_stays_open(root: Path) -> None:
-    def count(name: str, steps: int) -> Callable[[Talk], None]:
-        def run(talk: Talk) -> None:
+    def count(name: str, steps: int) -> Callable[[Channel], None]:
+        def run(talk: Channel) -> None:
             talk.say(Latch(root, name, 3).count_down(steps))
             talk.hear()
 
@@ -263,7 +263,7 @@ def test_a_latch_that_was_never_opened_begins_anew_and_one_that_was_stays_open(r
 
 
 def test_what_is_a_fact_and_nobodys_stays_as_it_was(root: Path) -> None:
-    def leave_facts(talk: Talk) -> None:
+    def leave_facts(talk: Channel) -> None:
         Event(root, "x").set()
         talk.say(Counter(root, "x").add(5))
         talk.hear()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from psync import Barrier, Counter, Event, Lock
-from tests.concurrency.crew import PATIENCE, SharedNumbers, in_threads, together
+from tests.concurrency.simultaneous import PATIENCE, SharedNumbers, in_threads, together
 from tests.support import ENGINE, fresh_in, scaled
 from tests.sync.kinds import EXCLUSIVE_BY_NAME
 

@@ -26,10 +26,10 @@ from psync import (
 from psync.engine import open_engine
 from psync.sync.primitive import Primitive
 from psync.sync.read_write_lock import View
-from tests.concurrency.crew import in_threads
+from tests.concurrency.simultaneous import in_threads
 from tests.support import fresh_in
 from tests.sync.kinds import BY_NAME, KINDS, Kind, each_kind, everything_in
-from tests.sync.people import Talk, another
+from tests.sync.other_process import Channel, other_process
 
 PLACES: dict[str, Callable[[Path], Any]] = {
     "a path": lambda root: root,
@@ -85,12 +85,12 @@ def test_what_another_process_did_is_seen_here(kind: Kind, root: Path) -> None:
     mine = kind.make(root)
     assert kind.look(mine) == kind.before
 
-    def change(talk: Talk) -> None:
+    def change(talk: Channel) -> None:
         kind.change(kind.make(root))
         talk.say("changed")
         talk.hear()
 
-    with another(change) as other:
+    with other_process(change) as other:
         other.hear()
         assert kind.look(mine) == kind.look(kind.make(root)) == kind.after
 
@@ -99,13 +99,13 @@ def test_what_another_process_did_is_seen_here(kind: Kind, root: Path) -> None:
 def test_what_was_done_here_is_seen_by_another_process(kind: Kind, root: Path) -> None:
     mine = kind.make(root)
 
-    def look(talk: Talk) -> None:
+    def look(talk: Channel) -> None:
         theirs = kind.make(root)
         talk.say(kind.look(theirs))
         talk.hear()
         talk.say((kind.look(theirs), kind.look(kind.make(root))))
 
-    with another(look) as other:
+    with other_process(look) as other:
         assert other.hear() == kind.before
         kind.change(mine)
         other.tell()
@@ -162,11 +162,11 @@ def test_a_lock_that_is_held_is_not_held_by_the_one_it_is_sent_to(root: Path) ->
     sent = pickle.dumps(lock)
     assert lock.acquire()
 
-    def receive(talk: Talk) -> None:
+    def receive(talk: Channel) -> None:
         received = pickle.loads(sent)
         talk.say((received.token, received.locked(), received.acquire(blocking=False)))
 
-    with another(receive) as other:
+    with other_process(receive) as other:
         assert other.hear() == (0, True, False)
     assert lock.token and lock.locked()
 
@@ -196,12 +196,12 @@ def test_looking_changes_nothing(kind: Kind, root: Path) -> None:
     look_at(primitive)
     assert everything_in(root) == before
 
-    def change(talk: Talk) -> None:
+    def change(talk: Channel) -> None:
         kind.change(kind.make(root))
         talk.say("changed")
         talk.hear()
 
-    with another(change) as other:
+    with other_process(change) as other:
         other.hear()
         before = everything_in(root)
         assert str(look_at(primitive)) == str(look_at(primitive))

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from psync import Election, Lock, ReadWriteLock, RLock, Semaphore
-from tests.concurrency.crew import in_threads, together
+from tests.concurrency.simultaneous import in_threads, together
 from tests.support import scaled
 from tests.sync.kinds import EXCLUSIVE, EXCLUSIVE_BY_NAME, Exclusive, each_exclusive
-from tests.sync.people import Other, Talk, another, eventually, others
+from tests.sync.other_process import Channel, OtherProcess, eventually, other_process, others
 
 TIMES = scaled(25)
 
@@ -111,22 +111,22 @@ def test_readers_never_see_a_writer_at_work(root: Path, tmp_path: Path) -> None:
 def test_readers_are_inside_together_and_a_waiting_writer_comes_before_new_ones(root: Path) -> None:
     lock = ReadWriteLock(root, "book")
 
-    def read(talk: Talk) -> None:
+    def read(talk: Channel) -> None:
         talk.say(ReadWriteLock(root, "book").reader.acquire(timeout=0.05))
         talk.hear()
         ReadWriteLock(root, "book").reader.release()
         talk.say("out")
 
-    def write(talk: Talk) -> None:
+    def write(talk: Channel) -> None:
         talk.say(ReadWriteLock(root, "book").writer.acquire())
         talk.hear()
 
     with others(read, read) as readers:
         assert [reader.hear() for reader in readers] == [True, True]
-        with another(write) as writer:
+        with other_process(write) as writer:
             eventually(lambda: lock.statistics().waiting_writers)
             assert len(lock.statistics().readers) == 2
-            with another(read) as late:
+            with other_process(read) as late:
                 assert late.hear() is False
             for reader in readers:
                 assert writer.is_silent(0)
@@ -141,7 +141,7 @@ def test_readers_are_inside_together_and_a_waiting_writer_comes_before_new_ones(
 
 @each_exclusive
 def test_who_is_kept_out_gets_in_when_the_other_lets_go(kind: Exclusive, root: Path) -> None:
-    def hold(talk: Talk) -> None:
+    def hold(talk: Channel) -> None:
         handle = kind.make(root)
         assert kind.take(handle)
         talk.say("held")
@@ -150,7 +150,7 @@ def test_who_is_kept_out_gets_in_when_the_other_lets_go(kind: Exclusive, root: P
         talk.hear()
 
     mine = kind.make(root)
-    with another(hold) as other:
+    with other_process(hold) as other:
         other.hear()
         assert not kind.take(mine, timeout=0)
         assert not kind.take(mine, timeout=0.02)
@@ -169,12 +169,12 @@ def test_any_thread_of_the_process_may_release_it_and_no_other_process(kind: Any
     kept = kind(root, "x")  # a process in which nobody has a handle any more is nobody there
     assert view().acquire()
 
-    def refused(talk: Talk) -> None:
+    def refused(talk: Channel) -> None:
         with pytest.raises(RuntimeError):
             view().release()
         talk.say(view().acquire(blocking=False))
 
-    with another(refused) as other:
+    with other_process(refused) as other:
         assert other.hear() is False
     in_threads([lambda: view().release()])
     assert view().acquire(blocking=False)
@@ -198,20 +198,20 @@ def test_an_rlock_belongs_to_its_thread_and_is_free_when_each_acquire_had_its_re
 def test_a_semaphore_lets_in_as_many_as_it_has_permits(root: Path) -> None:
     seats = Semaphore(root, "x", 3)
 
-    def sit(talk: Talk) -> None:
+    def sit(talk: Channel) -> None:
         talk.say(Semaphore(root, "x", 3).acquire(timeout=0.05))
         talk.hear()
 
-    def sitting(other: Other) -> bool:
+    def sitting(other: OtherProcess) -> bool:
         return bool(other.hear())
 
-    with another(sit) as first, another(sit) as second:
+    with other_process(sit) as first, other_process(sit) as second:
         assert sitting(first) and sitting(second)
         assert seats.acquire() and seats.get_value() == 0 and seats.locked()
-        with another(sit) as late:
+        with other_process(sit) as late:
             assert not sitting(late)
         seats.release(1)
-        with another(sit) as late:
+        with other_process(sit) as late:
             assert sitting(late)
 
 
@@ -232,7 +232,7 @@ def test_tokens_grow_with_every_holding_across_processes_and_deaths(make: Any, r
             kind.give(handle)
             assert handle.token == 0
 
-    def hold_to_the_end(talk: Talk) -> None:
+    def hold_to_the_end(talk: Channel) -> None:
         handle = kind.make(root)
         work(1)
         assert kind.take(handle)
@@ -243,7 +243,7 @@ def test_tokens_grow_with_every_holding_across_processes_and_deaths(make: Any, r
 
     for _ in range(3):
         together([lambda: work(TIMES)] * 3)
-        with another(hold_to_the_end) as other:
+        with other_process(hold_to_the_end) as other:
             other.hear()
             other.kill()
         work(2)

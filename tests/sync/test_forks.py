@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from psync import Barrier, Condition, DoubleBarrier, Election, Group, Lock, ReadWriteLock, RLock, Semaphore
-from tests.concurrency.crew import FORK, together
+from tests.concurrency.simultaneous import FORK, together
 from tests.support import files
-from tests.sync.people import Talk, another, eventually, soon
+from tests.sync.other_process import Channel, eventually, other_process, soon
 
 
 class Holding(NamedTuple):
@@ -150,14 +150,14 @@ def test_a_childs_end_frees_nothing_of_its_parents(holding: Holding, end: str, r
     mine = holding.make(root)
     holding.take(mine)
 
-    def child(talk: Talk) -> None:
+    def child(talk: Channel) -> None:
         holding.is_free(mine)  # so that it has been somebody here
         talk.say("here")
         talk.hear()
         if end == "os._exit":
             os._exit(0)
 
-    with another(child) as other:
+    with other_process(child) as other:
         other.hear()
         if end == "killed":
             other.kill()
@@ -172,13 +172,13 @@ def test_a_childs_end_frees_nothing_of_its_parents(holding: Holding, end: str, r
 def orphan(holding: Holding, fork: Callable[[Callable[[], object]], int], root: Path) -> Iterator[float]:
     """A process holds it, forks, and is killed; its child lives on through the block. When it was killed."""
 
-    def hold_and_fork(talk: Talk) -> None:
+    def hold_and_fork(talk: Channel) -> None:
         mine = holding.make(root)
         holding.take(mine)
         talk.say(fork(lambda: time.sleep(100)))
         time.sleep(100)
 
-    with another(hold_and_fork) as parent:
+    with other_process(hold_and_fork) as parent:
         child = parent.hear()
         try:
             assert not together([lambda: holding.is_free(holding.make(root))])[0]
@@ -201,11 +201,11 @@ def test_a_child_that_is_another_party_meets_its_parent_at_a_barrier(root: Path)
     barrier, step = Barrier(root, "x", 2), DoubleBarrier(root, "x", 1)
     step.enter()
 
-    def child(talk: Talk) -> None:
+    def child(talk: Channel) -> None:
         talk.say((barrier.wait(), step.inside))
         talk.say(barrier.wait())
 
-    with another(child) as other:
+    with other_process(child) as other:
         place = barrier.wait()
         assert other.hear() == (1 - place, False)
         place = barrier.wait()
@@ -217,7 +217,7 @@ def test_a_child_that_is_another_party_meets_its_parent_at_a_barrier(root: Path)
 def test_a_fork_while_other_threads_wait_leaves_the_child_handles_that_work(root: Path) -> None:
     handles = [Lock(root, "x"), RLock(root, "x"), Semaphore(root, "x")]
 
-    def hold(talk: Talk) -> None:
+    def hold(talk: Channel) -> None:
         with Lock(root, "x"), RLock(root, "x"), Semaphore(root, "x"):
             talk.say("held")
             talk.hear()
@@ -226,19 +226,19 @@ def test_a_fork_while_other_threads_wait_leaves_the_child_handles_that_work(root
         with handle:
             pass
 
-    def child(talk: Talk) -> None:
+    def child(talk: Channel) -> None:
         talk.hear()
         for handle in handles:
             assert handle.acquire(timeout=30)
         talk.say("had all")
 
-    with another(hold) as holder:
+    with other_process(hold) as holder:
         holder.hear()
         waiting = [threading.Thread(target=take, args=(handle,)) for handle in handles]
         for thread in waiting:
             thread.start()
         time.sleep(0.05)
-        with another(child) as other:
+        with other_process(child) as other:
             holder.tell()
             for thread in waiting:
                 thread.join(30)
@@ -250,7 +250,7 @@ def test_a_fork_while_other_threads_wait_leaves_the_child_handles_that_work(root
 def test_a_fork_while_another_thread_opens_a_lock_does_not_keep_it_locked(root: Path) -> None:
     """The child must not have a copy of a descriptor that nobody knows of yet."""
 
-    def hold_and_fork(talk: Talk) -> None:
+    def hold_and_fork(talk: Channel) -> None:
         lock, opened, forked = Lock(root, "x"), threading.Event(), threading.Event()
         open_file = os.open
 
@@ -271,7 +271,7 @@ def test_a_fork_while_another_thread_opens_a_lock_does_not_keep_it_locked(root: 
         talk.say("held")
         time.sleep(100)
 
-    with another(hold_and_fork) as parent:
+    with other_process(hold_and_fork) as parent:
         child = parent.hear()
         assert parent.hear() == "held"
         try:

@@ -21,7 +21,7 @@ from psync import Counter, Lock, RLock
 from psync.engine import Engine
 from psync.engine.directory import DirectoryEngine
 from tests.support import scaled
-from tests.sync.people import Other, Talk, another
+from tests.sync.other_process import Channel, OtherProcess, other_process
 
 
 class Struck(Exception):
@@ -51,10 +51,10 @@ def until_struck(work: Callable[[], object], chance: random.Random) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def tries(root: Path | str | Engine, kind: Any) -> Callable[[Talk], None]:
+def tries(root: Path | str | Engine, kind: Any) -> Callable[[Channel], None]:
     """Another process that says, of each name it hears, whether it can have the lock."""
 
-    def work(talk: Talk) -> None:
+    def work(talk: Channel) -> None:
         while True:
             lock = kind(root, talk.hear())
             had = lock.acquire(timeout=0)
@@ -65,14 +65,14 @@ def tries(root: Path | str | Engine, kind: Any) -> Callable[[Talk], None]:
     return work
 
 
-def could_have(other: Other, name: str) -> bool:
+def could_have(other: OtherProcess, name: str) -> bool:
     other.tell(name)
     return bool(other.hear())
 
 
 def interrupt_holders(kind: Any, root: Path | str | Engine, rounds: int = 200) -> None:
     chance = random.Random(7)
-    with another(tries(root, kind)) as other, handled():
+    with other_process(tries(root, kind)) as other, handled():
         for number in range(scaled(rounds)):
             lock = kind(root, str(number))
 
@@ -94,13 +94,13 @@ def interrupt_counting(root: Path) -> None:
     counter, chance = Counter(root, "x"), random.Random(8)
     counter.add()
 
-    def count(talk: Talk) -> None:
+    def count(talk: Channel) -> None:
         theirs = Counter(root, "x")
         while True:
             talk.hear()
             talk.say(theirs.add())
 
-    with another(count) as other, handled():
+    with other_process(count) as other, handled():
         for _ in range(scaled(200)):
             until_struck(counter.add, chance)
             before = counter.value
@@ -128,10 +128,10 @@ def test_a_count_that_was_interrupted_keeps_nobody_from_counting(root: Path) -> 
 def test_so_it_is_when_the_interrupt_comes_before_a_call_has_begun(
     interrupt: Callable[[Path], None], root: Path
 ) -> None:
-    def work(talk: Talk) -> None:
+    def work(talk: Channel) -> None:
         sys.addaudithook(lambda *_: None)  # which nothing removes, so not in this process
         interrupt(root)
         talk.say("done")
 
-    with another(work) as other:
+    with other_process(work) as other:
         assert other.hear() == "done"

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from psync import Barrier, Condition, Election, Group, Lock, ReadWriteLock, Semaphore
-from tests.sync.people import Talk, another, eventually
+from tests.sync.other_process import Channel, eventually, other_process
 
 
 def test_permits_of_the_dead_are_free(root: Path) -> None:
-    def hold(talk: Talk) -> None:
+    def hold(talk: Channel) -> None:
         seats = Semaphore(root, "x", 3)
         talk.say((seats.acquire(), seats.acquire(), seats.acquire()))
         talk.hear()
 
     seats = Semaphore(root, "x", 3)
-    with another(hold) as other:
+    with other_process(hold) as other:
         assert other.hear() == (True, True, True)
         assert seats.get_value() == 0 and seats.locked() and len(seats.statistics().holders) == 1
         other.kill()
@@ -26,7 +26,7 @@ def test_permits_of_the_dead_are_free(root: Path) -> None:
 
 def test_a_dead_reader_writer_or_waiting_writer_is_none(root: Path) -> None:
     def inside(role: str) -> Any:
-        def hold(talk: Talk) -> None:
+        def hold(talk: Channel) -> None:
             assert getattr(ReadWriteLock(root, role), role).acquire()
             talk.say("inside")
             talk.hear()
@@ -35,7 +35,7 @@ def test_a_dead_reader_writer_or_waiting_writer_is_none(root: Path) -> None:
 
     for role in ("reader", "writer"):
         book = ReadWriteLock(root, role)
-        with another(inside(role)) as other:
+        with other_process(inside(role)) as other:
             other.hear()
             assert getattr(book, role).locked()
             other.kill()
@@ -44,7 +44,7 @@ def test_a_dead_reader_writer_or_waiting_writer_is_none(root: Path) -> None:
 
 
 def test_a_dead_waiter_does_not_wait(root: Path) -> None:
-    def wait(talk: Talk) -> None:
+    def wait(talk: Channel) -> None:
         with Condition(root, "x") as _:
             pass
         condition = Condition(root, "x")
@@ -52,7 +52,7 @@ def test_a_dead_waiter_does_not_wait(root: Path) -> None:
             condition.wait()
 
     condition = Condition(root, "x")
-    with another(wait) as other:
+    with other_process(wait) as other:
         eventually(lambda: condition.statistics().waiting)
         other.kill()
     assert condition.statistics().waiting == () and "<Condition 'x' 0 waiting" in repr(condition)
@@ -60,7 +60,7 @@ def test_a_dead_waiter_does_not_wait(root: Path) -> None:
 
 def test_a_dead_party_does_not_wait(root: Path) -> None:
     barrier = Barrier(root, "x", 3)
-    with another(lambda talk: barrier.wait()) as other:
+    with other_process(lambda talk: barrier.wait()) as other:
         eventually(lambda: barrier.n_waiting == 1)
         other.kill()
     assert barrier.n_waiting == 0 and "0 of 3 waiting" in repr(barrier)
@@ -68,12 +68,12 @@ def test_a_dead_party_does_not_wait(root: Path) -> None:
 
 
 def test_a_dead_holder_leader_or_member_is_none(root: Path) -> None:
-    def hold(talk: Talk) -> None:
+    def hold(talk: Channel) -> None:
         handles = Lock(root, "x"), Election(root, "x"), Group(root, "x")
         talk.say((handles[0].acquire(), handles[1].campaign(), handles[2].join().number))
         talk.hear()
 
-    with another(hold) as other:
+    with other_process(hold) as other:
         assert other.hear() == (True, True, 1)
         other.kill()
     assert not Lock(root, "x").locked() and Election(root, "x").leader() is None and not Group(root, "x").members()

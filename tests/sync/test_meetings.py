@@ -24,9 +24,9 @@ from psync import (
     Semaphore,
     WaitTimeout,
 )
-from tests.concurrency.crew import in_threads, together
+from tests.concurrency.simultaneous import in_threads, together
 from tests.support import scaled
-from tests.sync.people import Other, Talk, another, eventually
+from tests.sync.other_process import Channel, OtherProcess, eventually, other_process
 
 CREW = 4
 ROUNDS = scaled(25)
@@ -97,14 +97,14 @@ def test_an_error_in_the_action_breaks_the_barrier_for_all_and_comes_out_of_the_
 def test_who_waits_too_long_breaks_the_barrier_for_all_until_one_resets_it(root: Path) -> None:
     barrier = Barrier(root, "x", 3, timeout=30)
 
-    def wait(talk: Talk) -> None:
+    def wait(talk: Channel) -> None:
         with pytest.raises(BrokenBarrierError, match=r"because somebody waited 0\.05 seconds"):
             barrier.wait()
         talk.say("broken")
         talk.hear()
         talk.say(barrier.wait())
 
-    with another(wait) as other:
+    with other_process(wait) as other:
         eventually(lambda: barrier.n_waiting == 1)
         with pytest.raises(BrokenBarrierError):
             barrier.wait(timeout=0.05)
@@ -114,24 +114,24 @@ def test_who_waits_too_long_breaks_the_barrier_for_all_until_one_resets_it(root:
         barrier.reset()
         assert not barrier.broken
         other.tell()
-        with another(lambda talk: talk.say(barrier.wait())) as third:
+        with other_process(lambda talk: talk.say(barrier.wait())) as third:
             assert {barrier.wait(), other.hear(), third.hear()} == {0, 1, 2}
 
 
 def test_a_reset_sends_away_who_waits_and_an_abort_who_waits_and_who_comes(root: Path) -> None:
     barrier = Barrier(root, "x", 2)
 
-    def wait(talk: Talk) -> None:
+    def wait(talk: Channel) -> None:
         with pytest.raises(BrokenBarrierError) as raised:
             barrier.wait()
         talk.say(str(raised.value))
 
     for verb, why in ((barrier.reset, "it was reset"), (barrier.abort, "it was aborted by pid")):
-        with another(wait) as other:
+        with other_process(wait) as other:
             eventually(lambda: barrier.n_waiting == 1)
             verb()
             assert why in other.hear()
-    with another(wait) as other:
+    with other_process(wait) as other:
         assert "it was aborted by pid" in other.hear()
 
 
@@ -247,22 +247,22 @@ def test_each_notification_lets_one_go_on_and_notify_all_all(root: Path, run: An
 
 
 def test_who_is_not_notified_waits_and_is_in_line(root: Path) -> None:
-    def wait(talk: Talk) -> None:
+    def wait(talk: Channel) -> None:
         condition = Condition(root, "x")
         with condition:
             talk.say("waiting")
             talk.say(condition.wait(timeout=talk.hear()))
 
-    def stand_in_line(waiter: Other, timeout: float) -> None:
+    def stand_in_line(waiter: OtherProcess, timeout: float) -> None:
         before = len(condition.statistics().waiting)
         assert waiter.hear() == "waiting"
         waiter.tell(timeout)
         eventually(lambda: len(condition.statistics().waiting) == before + 1)
 
     condition = Condition(root, "x")
-    with another(wait) as first:
+    with other_process(wait) as first:
         stand_in_line(first, 30)
-        with another(wait) as second:
+        with other_process(wait) as second:
             stand_in_line(second, 0.3)
             with condition:
                 condition.notify()

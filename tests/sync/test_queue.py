@@ -39,16 +39,16 @@ class Place(NamedTuple):
 def place(request: pytest.FixtureRequest, root: Path) -> Iterator[Place]:
     opened: list[Engine] = []
 
-    def another() -> Engine:
+    def other_process() -> Engine:
         opened.append(open_engine(root) if request.param == "directory" else engine.as_owner())
         return opened[-1]
 
     if request.param == "memory":
         engine = MemoryEngine(clock=ManualClock(autojump=0.002))
-        yield Place(engine, another)
+        yield Place(engine, other_process)
     else:
         with PickleShareDB(root) as db:
-            yield Place(db.engine, another)
+            yield Place(db.engine, other_process)
     for each in opened:
         each.close()
 

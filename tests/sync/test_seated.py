@@ -14,9 +14,9 @@ from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.registers.register import PAGE_BYTES
 from psync.engine.directory.registers.slots import SLOTS_BYTES
 from psync.sync.barrier.state import MAX_ROUND, MAX_TIMES, times_of, word_of
-from tests.concurrency.crew import SharedNumbers, together
+from tests.concurrency.simultaneous import SharedNumbers, together
 from tests.support import scaled
-from tests.sync.people import Other, Talk, another, eventually
+from tests.sync.other_process import Channel, OtherProcess, eventually, other_process
 
 pytestmark = pytest.mark.parametrize("sharing", ["host", "network"])
 
@@ -31,8 +31,8 @@ def root(root: Path, sharing: Sharing) -> Path:
     return root
 
 
-def comes_when_told(root: Path, sharing: Sharing) -> Callable[[Talk], None]:
-    def come(talk: Talk) -> None:
+def comes_when_told(root: Path, sharing: Sharing) -> Callable[[Channel], None]:
+    def come(talk: Channel) -> None:
         engine = DirectoryEngine(str(root), sharing=sharing)
         while True:
             talk.say(wait(Barrier(engine, talk.hear(), 2)))
@@ -47,7 +47,7 @@ def wait(barrier: Barrier) -> int | None:
         return None
 
 
-def meet(barrier: Barrier, other: Other) -> bool:
+def meet(barrier: Barrier, other: OtherProcess) -> bool:
     other.tell(barrier.name)
     return {wait(barrier), other.hear()} == {0, 1}
 
@@ -59,7 +59,7 @@ def seats(root: Path) -> bytes:
 def test_the_state_is_not_written_while_the_same_ones_come(root: Path, sharing: Sharing) -> None:
     engine = DirectoryEngine(str(root), sharing=sharing)
     barrier = Barrier(engine, "x", 2)
-    with another(comes_when_told(root, sharing)) as other:
+    with other_process(comes_when_told(root, sharing)) as other:
         for _ in range(3):
             assert meet(barrier, other)
         state = engine.register(".psync/barrier/x").read()
@@ -98,7 +98,7 @@ def test_damage_to_a_seat_breaks_the_barrier_or_does_not_matter(root: Path, shar
     chance = random.Random(5)
     engine = DirectoryEngine(str(root), sharing=sharing)
     broken = 0
-    with another(comes_when_told(root, sharing)) as other:
+    with other_process(comes_when_told(root, sharing)) as other:
         for number in range(scaled(60)):
             barrier = Barrier(engine, str(number), 2)
             for _ in range(chance.randrange(2, 5)):

@@ -28,7 +28,7 @@ from psync import (
 )
 from psync.engine import open_engine
 from tests.sync.kinds import everything_in
-from tests.sync.people import eventually
+from tests.sync.other_process import eventually
 
 MAKERS: dict[str, Callable[[Any, Any], Any]] = {
     "Barrier": lambda db, name: Barrier(db, name, 2),

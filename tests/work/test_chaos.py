@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from psync import Executor, PickleShareDB, WorkQueue
-from tests.concurrency.crew import FORK
+from tests.concurrency.simultaneous import FORK
 from tests.support import scaled
 
 EVERY = 0.2

@@ -18,7 +18,7 @@ import pytest
 from psync import Executor, PickleShareDB, RemoteError, TaskFailed, WorkQueue
 from psync.work import Worker, call
 from psync.work.futures import MAX_POLLED_FIRST
-from tests.concurrency.crew import FORK, end
+from tests.concurrency.simultaneous import FORK, end
 from tests.support import scaled
 
 

@@ -27,7 +27,7 @@ import psync.joblib  # noqa: E402
 from psync import WorkQueue  # noqa: E402
 from psync.joblib import PsyncBackend  # noqa: E402
 from psync.work import Worker  # noqa: E402
-from tests.concurrency.crew import FORK, end  # noqa: E402
+from tests.concurrency.simultaneous import FORK, end  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PROJECT = Path(__file__).parent.parent.parent

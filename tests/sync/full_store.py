@@ -9,7 +9,7 @@ from psync import Barrier, Counter, Event, Group, Latch, Mailbox, PickleShareDB,
 LETTERS = {("report", day): day * day for day in range(20)}
 
 
-def furnish(db: PickleShareDB, keys: int) -> dict[str, Any]:
+def fill(db: PickleShareDB, keys: int) -> dict[str, Any]:
     """Fill `db`; returns what each task of its queue "jobs" is worth, by id."""
     for number in range(keys):
         db[f"values/{number % 7}/{number:05}"] = {"number": number, "text": "x" * (number % 300)}
@@ -30,10 +30,10 @@ def furnish(db: PickleShareDB, keys: int) -> dict[str, Any]:
     Group(db, "crew").join("a member")
     Barrier(db, "epoch", 1).wait(10)
     Semaphore(db, "seats", 3).acquire()
-    return half_worked(WorkQueue(db, "jobs", max_attempts=2), keys // 5)
+    return fill_half_worked_queue(WorkQueue(db, "jobs", max_attempts=2), keys // 5)
 
 
-def half_worked(queue: WorkQueue, count: int) -> dict[str, Any]:
+def fill_half_worked_queue(queue: WorkQueue, count: int) -> dict[str, Any]:
     """Tasks of every state; returns the value of each by its id."""
     values = dict(zip(queue.put_many(range(count)), range(count), strict=True))
     values |= {queue.put(f"named {n}", id=f"my id {n}"): f"named {n}" for n in range(5)}

@@ -1,6 +1,6 @@
 """What the machines are told to do: each function here is called in a process of its own, with arguments from JSON.
 
-``python -m tests.nfs.deeds NAME '[arguments]'`` prints "ready" once psync is imported, and "result ..." in the end.
+``python -m tests.nfs.programs NAME '[arguments]'`` prints "ready" once psync is imported, and "result ..." in the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from psync import Barrier, Counter, Election, Event, Lock, PickleShareDB, Semaphore, WorkQueue
 from psync.engine import DirectoryEngine
-from tests.nfs.chaos import drive, settle  # noqa: F401  deeds, too
+from tests.nfs.chaos import drive, settle  # noqa: F401  programs, too
 
 ABSENT = b"\x80\x05N."
 

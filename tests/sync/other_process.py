@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from tests.concurrency.crew import FORK, end
+from tests.concurrency.simultaneous import FORK, end
 
 PATIENCE = 60.0
 """Seconds after which a process that says nothing has failed the test."""
@@ -19,11 +19,11 @@ SOON = 3.0
 """Seconds in which a death must have been noticed, on a machine however busy. What it took is printed."""
 
 
-class Trouble(NamedTuple):
+class RemoteFailure(NamedTuple):
     text: str
 
 
-class Talk:
+class Channel:
     """The other process's side: `say` to the test, `hear` what it tells."""
 
     def __init__(self, connection: Connection) -> None:
@@ -32,10 +32,10 @@ class Talk:
         self.hear = connection.recv
 
 
-class Other:
+class OtherProcess:
     """The test's side."""
 
-    def __init__(self, job: Callable[[Talk], object]) -> None:
+    def __init__(self, job: Callable[[Channel], object]) -> None:
         self._connection, theirs = FORK.Pipe()
         self._process = FORK.Process(target=_work, args=(job, theirs))
         self._process.start()
@@ -47,7 +47,7 @@ class Other:
         wait([self._connection, self._process.sentinel], PATIENCE)
         assert self._connection.poll(), f"pid {self.pid} says nothing (exit code {self._process.exitcode})"
         said = self._connection.recv()
-        assert not isinstance(said, Trouble), said.text
+        assert not isinstance(said, RemoteFailure), said.text
         return said
 
     def is_silent(self, seconds: float) -> bool:
@@ -83,18 +83,18 @@ class Other:
         self._connection.close()
 
 
-def _work(job: Callable[[Talk], object], connection: Connection) -> None:
+def _work(job: Callable[[Channel], object], connection: Connection) -> None:
     try:
-        job(Talk(connection))
+        job(Channel(connection))
     except BaseException:
-        connection.send(Trouble(traceback.format_exc()))
+        connection.send(RemoteFailure(traceback.format_exc()))
         raise SystemExit(1) from None
 
 
 @contextlib.contextmanager
-def another(job: Callable[[Talk], object]) -> Iterator[Other]:
+def other_process(job: Callable[[Channel], object]) -> Iterator[OtherProcess]:
     """A process that runs ``job(talk)``; killed at the end of the block, if it still runs."""
-    other = Other(job)
+    other = OtherProcess(job)
     try:
         yield other
     finally:
@@ -102,13 +102,13 @@ def another(job: Callable[[Talk], object]) -> Iterator[Other]:
 
 
 @contextlib.contextmanager
-def others(*jobs: Callable[[Talk], object]) -> Iterator[list[Other]]:
+def others(*jobs: Callable[[Channel], object]) -> Iterator[list[OtherProcess]]:
     """Several of them."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(another(job)) for job in jobs]
+        yield [stack.enter_context(other_process(job)) for job in jobs]
 
 
-def first_to_speak(others: Sequence[Other]) -> Other:
+def first_to_report(others: Sequence[OtherProcess]) -> OtherProcess:
     """The first of `others` that has something to say."""
     ready = wait([other._connection for other in others], PATIENCE)
     assert ready, "nobody says anything"

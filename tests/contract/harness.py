@@ -1,4 +1,4 @@
-"""A stand is an engine under test with what surrounds it: other processes that use it, kill -9, a broken disk."""
+"""Harness: an engine under test, other processes that use it, kill -9, and a broken disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from psync.engine import Engine, MemoryEngine, open_engine
 from psync.engine.redis.engine import RedisEngine
-from tests.concurrency.crew import together
+from tests.concurrency.simultaneous import together
 from tests.redis_server import RedisServer
 from tests.support import SLACK
 
@@ -22,7 +22,7 @@ Job = Callable[[Engine], Any]
 FORK = multiprocessing.get_context("fork")
 
 
-class Stand(ABC):
+class Harness(ABC):
     """`engine` is what this process uses; `other` what a second process would, as far as the engine can tell."""
 
     engine: Engine
@@ -47,7 +47,7 @@ class Stand(ABC):
     def close(self) -> None: ...
 
 
-class MemoryStand(Stand):
+class MemoryHarness(Harness):
     def __init__(self) -> None:
         self.engine: MemoryEngine = MemoryEngine()
 
@@ -70,7 +70,7 @@ class MemoryStand(Stand):
         self.engine.close()
 
 
-class ProcessStand(Stand):
+class ProcessHarness(Harness):
     """What several processes can share: each opens an engine of its own."""
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class ProcessStand(Stand):
             engine.close()
 
 
-class DirectoryStand(ProcessStand):
+class DirectoryHarness(ProcessHarness):
     def __init__(self, root: Path, **options: Any) -> None:
         self.root = root
         self._options = options
@@ -144,7 +144,7 @@ class DirectoryStand(ProcessStand):
             file.write(data)
 
 
-class RedisStand(ProcessStand):
+class RedisHarness(ProcessHarness):
     engine: RedisEngine
 
     def __init__(self, server: RedisServer, prefix: str) -> None:

@@ -9,7 +9,7 @@ from psync.engine import MemoryEngine
 from tests.simulation.schedule import Schedule
 
 
-class Room:
+class Occupancy:
     """The living who are inside. Whoever is killed in here is not, from that moment on."""
 
     def __init__(self, schedule: Schedule) -> None:

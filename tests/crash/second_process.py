@@ -17,7 +17,7 @@ PATIENCE = 2.0
 """Seconds that it has, unless it falls asleep before that, until it is taken to wait for the one that stands still."""
 
 
-class Second:
+class SecondProcess:
     """A process that acts when it is told to, ``act(ready())``, and lives until it is asked what came of it."""
 
     def __init__(self, act: Callable[[Any], Any], ready: Callable[[], Any]) -> None:
@@ -85,8 +85,8 @@ class Second:
 
 
 @contextlib.contextmanager
-def second(act: Callable[[Any], Any], ready: Callable[[], Any]) -> Iterator[Second]:
-    other = Second(act, ready)
+def second(act: Callable[[Any], Any], ready: Callable[[], Any]) -> Iterator[SecondProcess]:
+    other = SecondProcess(act, ready)
     try:
         other.ready()
         yield other

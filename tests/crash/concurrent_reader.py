@@ -6,12 +6,12 @@ import itertools
 from typing import Any
 
 from tests.crash.harness import LONG, Lost, Operation, Seen, directory, place, shown, undisturbed
-from tests.crash.lean import lean
 from tests.crash.ptrace import Pause, run
-from tests.crash.second import second
+from tests.crash.second_process import second
+from tests.crash.small_process import in_small_process
 
 
-@lean
+@in_small_process
 def look_everywhere(operation: Operation, folder: object, *, network: bool = False) -> Seen:
     """Before each call (some, of a long operation) another process looks, with a handle it kept and with a new one.
     `network`: before each, and in the middle of every rename over a file, as an NFS client makes it.

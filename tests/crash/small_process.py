@@ -34,7 +34,7 @@ class Helper:
     def __init__(self) -> None:
         self._here, there = Pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from tests.crash.lean import serve; serve({there.fileno()})"],
+            [sys.executable, "-c", f"from tests.crash.small_process import serve; serve({there.fileno()})"],
             pass_fds=[there.fileno()],
             cwd=Path(__file__).parents[2],
             start_new_session=True,  # Ctrl-C is for the tests; when they are gone it ends
@@ -72,7 +72,7 @@ def start() -> Callable[[], None]:
     return end
 
 
-def lean(function: Callable[P, T]) -> Callable[P, T]:
+def in_small_process(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def elsewhere(*args: P.args, **kwargs: P.kwargs) -> T:
         if _helper is None:

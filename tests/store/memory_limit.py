@@ -1,6 +1,6 @@
 """Calls a function in a process that may not take more memory than it is given.
 
-``python -m tests.store.limited`` is that process: it gets one pickled call and answers with one pickle.
+``python -m tests.store.memory_limit`` is that process: it gets one pickled call and answers with one pickle.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ROOM = 200 << 20
 """Bytes of address space that the call may take beyond what the process had when it began."""
 
 
-def limited(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def with_memory_limit(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """The result of the call; its exception is raised here. Anything that kills the process is an error."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_ARENA_MAX": "1"}
-    command = [sys.executable, "-m", "tests.store.limited"]
+    command = [sys.executable, "-m", "tests.store.memory_limit"]
     call = pickle.dumps((function, args, kwargs))
     told = subprocess.run(command, input=call, env=environment, capture_output=True, timeout=200, check=False)
     if told.returncode:
