@@ -130,7 +130,13 @@ class Lost(AssertionError):
 
 
 def undisturbed(operation: Operation, folder: object) -> Reference:
-    """The states before and after, from two directories of their own. Also warms up every import."""
+    """The states before and after, from two directories of their own. Also warms up every import.
+
+    A run before them compiles the modules that are loaded late: later runs would not make the calls of that.
+    """
+    with directory(folder) as path:
+        operation.prepared(path)
+        run(operation.act, ready=lambda: operation.opened(path))
     with directory(folder) as path:
         operation.prepared(path)
         run(lambda thing: None, ready=lambda: operation.opened(path))
