@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from psync.engine.contract.engine import Engine
-from psync.engine.contract.register import Seats
+from psync.engine.contract.register import Slots
 from psync.errors import CorruptValue
 from psync.store.codec import codec_of
 from psync.store.codec_type import Codec
@@ -47,9 +47,9 @@ class SharedState(Generic[S]):
         self._empty = empty
 
     @property
-    def seats(self) -> Seats | None:
-        """The seats of the register."""
-        return self._register.seats
+    def slots(self) -> Slots | None:
+        """The slots of the register."""
+        return self._register.slots
 
     def look(self) -> S:
         """Return the value. One `Register.read`."""

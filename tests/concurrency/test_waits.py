@@ -277,8 +277,8 @@ def test_of_many_who_wait_to_take_each_record_wakes_one(root: Path, no_second_lo
         engine.close()
 
     *woken, _ = together([*[take] * crowd, put], patience=40)
-    seats = Counter(seat for seat, _ in woken)
-    assert [pauses for seat, pauses in woken if seats[seat] == 1] == [1] * list(seats.values()).count(1)
+    slots = Counter(slot for slot, _ in woken)
+    assert [pauses for slot, pauses in woken if slots[slot] == 1] == [1] * list(slots.values()).count(1)
 
 
 class Sleeper:

@@ -53,13 +53,13 @@ def can_be_written(view: Any) -> bool:
     return bool(had)
 
 
-def free_permits(seats: Any) -> int:
+def free_permits(slots: Any) -> int:
     """How many can be had; all of them go back."""
     had = 0
-    while seats.acquire(blocking=False):
+    while slots.acquire(blocking=False):
         had += 1
     if had:
-        seats.release(had)
+        slots.release(had)
     return had
 
 
@@ -184,7 +184,7 @@ def test_a_kill_leaves_the_state_before_or_after_and_everything_usable(operation
 
 
 def meets_and_dies(sharing: Sharing, met: int, *, last: bool) -> Side:
-    """Has met the other one, so that it is expected, and after two times has a seat; comes again."""
+    """Has met the other one, so that it is expected, and after two times has a slot; comes again."""
 
     def ready(stage: Stage) -> Barrier:
         barrier = warm(Barrier(DirectoryEngine(stage.path, sharing=sharing), "x", 2))

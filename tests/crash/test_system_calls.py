@@ -115,11 +115,11 @@ def held(folder: str) -> psync.Lock:
 
 
 def semaphore(folder: str) -> psync.Semaphore:
-    seats = psync.Semaphore(folder, "seats", 3)
+    slots = psync.Semaphore(folder, "seats", 3)
     for _ in range(2):
-        seats.acquire()
-        seats.release()
-    return seats
+        slots.acquire()
+        slots.release()
+    return slots
 
 
 def event(folder: str) -> psync.Event:
@@ -236,7 +236,7 @@ HOT = [
           opened(plain.Lock), lambda lock: lock.acquire()),
     Hot(psync.Lock.release, "", held, lambda lock: lock.release(),
           opened(plain.Lock), lambda lock: lock.release()),
-    Hot(psync.Semaphore.acquire, "", semaphore, lambda seats: seats.acquire(),
+    Hot(psync.Semaphore.acquire, "", semaphore, lambda slots: slots.acquire(),
           plain_number, lambda number: number.lower()),
     Hot(psync.Event.set, "", event, lambda flag: flag.set(),
           plain_number, lambda number: number.send(0)),

@@ -44,7 +44,7 @@ ROWS = {
     "mutex": (HERE.lock("a%b ä"), "/store/.psync/locks/a%25b %C3%A4"),
     "flags": (HERE.armed, "/store/.psync/wake/armed"),
     "slot": (HERE.slot(10), "/store/.psync/wake/00a"),
-    "seat": (HERE.slot(66559), "/store/.psync/wake/103ff"),
+    "waiter slot": (HERE.slot(66559), "/store/.psync/wake/103ff"),
     "pending": (HERE.pending, "/store/.psync/pending"),
     "quarantine": (HERE.refuge("a/b", 17), "/store/.psync/quarantine/17-a%2Fb"),
     "segment": (HERE.segment(LOG, 1 << 20), f"/store/{LOG}/log/0000000000100000"),

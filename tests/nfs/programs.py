@@ -139,7 +139,7 @@ def claim(root: str, who: str, rounds: int, parties: int = 2) -> list[int]:
 
 def meet(root: str, parties: int, rounds: int, acting: int = 0) -> list[float]:
     """Seconds that each round of a barrier took; the rounds are written down by each, and compared by all. In each
-    `acting`th round this one comes with an action, so not by its seat."""
+    `acting`th round this one comes with an action, so not by its slot."""
     plain, with_action = Barrier(root, "epoch", parties), Barrier(root, "epoch", parties, action=int)
     barrier = plain
     counter = Counter(root, "arrivals")
@@ -349,7 +349,7 @@ def take_over(root: str, patience: float) -> dict[str, float]:
     threads = [threading.Thread(target=until, args=item) for item in waits.items()]
     for thread in threads:
         thread.start()
-    while Barrier(db, "epoch", 3).n_waiting < 2:  # who comes later finds the seat of the dead empty, and waits on
+    while Barrier(db, "epoch", 3).n_waiting < 2:  # who comes later finds the place of the dead empty, and waits on
         time.sleep(0.05)
     say("waiting")
     for thread in threads:

@@ -16,7 +16,7 @@ def test_a_suite_passes_on_nfs(place: Place, suite: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{suite}"]
     command += ["-o", f"faulthandler_timeout={MINUTES * 60}"]  # an ordinary test takes minutes there
     if suite == "contract":
-        command += ["-k", "directory or seats"]
+        command += ["-k", "directory or slots"]
     environment = {
         "PSYNC_TEST_PLACE": place.path,
         "PSYNC_TEST_SCALE": "0.1",

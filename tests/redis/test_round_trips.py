@@ -18,7 +18,7 @@ class Uses:
     def __init__(self, db: PickleShareDB) -> None:
         self.db = db
         self.queue, self.lock, self.box = WorkQueue(db, "jobs"), Lock(db, "door"), Mailbox(db, "box")
-        self.counter, self.event, self.seats = Counter(db, "c"), Event(db, "e"), Semaphore(db, "s", 2)
+        self.counter, self.event, self.slots = Counter(db, "c"), Event(db, "e"), Semaphore(db, "s", 2)
         self.queue.put_many(range(20))
         self.tasks = self.queue.get_many(9)
         db["k"] = db["n"] = 0
@@ -44,7 +44,7 @@ COSTS: dict[str, tuple[Callable[[Uses], object], int]] = {
     "take and release a lock": (Uses.turn, 2),
     "count": (lambda u: u.counter.add(1), 1),
     "look at an event": (lambda u: u.event.is_set(), 1),
-    "look at a semaphore": (lambda u: u.seats.get_value(), 1),
+    "look at a semaphore": (lambda u: u.slots.get_value(), 1),
     "look for a letter": (lambda u: "nobody" in u.box, 2),
 }
 

@@ -17,16 +17,16 @@ def two_at_a_time(schedule: Schedule, kind: type[Semaphore] = Semaphore) -> None
     room = Occupancy(schedule)
 
     def work(engine: MemoryEngine) -> None:
-        seats = kind(engine, "seats", 2)
+        slots = kind(engine, "seats", 2)
         for _ in range(2):
-            with seats, room.entered(engine):
+            with slots, room.entered(engine):
                 assert len(room) <= 2
 
     for _ in range(4):
         schedule.actor(work)
     schedule.run()
-    seats = kind(schedule.engine, "seats", 2)
-    assert [seats.acquire(blocking=False) for _ in range(3)] == [True, True, False], "all came back, and no more"
+    slots = kind(schedule.engine, "seats", 2)
+    assert [slots.acquire(blocking=False) for _ in range(3)] == [True, True, False], "all came back, and no more"
 
 
 @pytest.mark.parametrize("kind", [Semaphore, BoundedSemaphore])
@@ -39,16 +39,16 @@ def test_a_permit_that_somebody_gave_up_on_is_there_for_the_others() -> None:
         room = Occupancy(schedule)
 
         def work(engine: MemoryEngine) -> None:
-            seats = BoundedSemaphore(engine, "seats", 1)
+            slots = BoundedSemaphore(engine, "seats", 1)
             for seconds in (0.02, 0.06):
                 begun = engine.now()
-                if seats.acquire(timeout=seconds):
+                if slots.acquire(timeout=seconds):
                     with room.entered(engine):
                         assert len(room) == 1
-                    seats.release()
+                    slots.release()
                 else:
                     assert engine.now() >= begun + seconds
-            with seats, room.entered(engine):
+            with slots, room.entered(engine):
                 assert len(room) == 1
 
         for _ in range(3):
@@ -90,19 +90,19 @@ def test_a_bounded_semaphore_refuses_as_many_releases_as_were_too_many() -> None
         refused = []
 
         def work(engine: MemoryEngine) -> None:
-            seats = BoundedSemaphore(engine, "seats", 2)
-            seats.acquire()
+            slots = BoundedSemaphore(engine, "seats", 2)
+            slots.acquire()
             for _ in range(2):
                 try:
-                    seats.release()
+                    slots.release()
                 except ValueError:
                     refused.append(1)
 
         for _ in range(2):
             schedule.actor(work)
         schedule.run()
-        seats = BoundedSemaphore(schedule.engine, "seats", 2)
-        assert seats.get_value() == len(refused) == 2
+        slots = BoundedSemaphore(schedule.engine, "seats", 2)
+        assert slots.get_value() == len(refused) == 2
 
     explore(scenario, 500)
 

@@ -18,9 +18,9 @@ ROUNDS = 3
 PARTIES = 3
 
 
-@pytest.fixture(autouse=True, params=[0, 8], ids=["in turn", "by seats"])
-def seats(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MemoryEngine, "seats", request.param)
+@pytest.fixture(autouse=True, params=[0, 8], ids=["in turn", "by slots"])
+def slots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryEngine, "slots", request.param)
 
 
 def rounds(schedule: Schedule) -> None:

@@ -137,8 +137,8 @@ KINDS = [
     Kind(
         "Semaphore",
         lambda db: Semaphore(db, "x", 2),
-        lambda seats: seats.acquire(),
-        lambda seats: seats.get_value(),
+        lambda slots: slots.acquire(),
+        lambda slots: slots.get_value(),
         2,
         1,
         ("<Semaphore 'x' 2 free, 0 held>", "<Semaphore 'x' 1 free, 1 held>"),
@@ -146,8 +146,8 @@ KINDS = [
     Kind(
         "BoundedSemaphore",
         lambda db: BoundedSemaphore(db, "x", 1),
-        lambda seats: seats.acquire(),
-        lambda seats: seats.locked(),
+        lambda slots: slots.acquire(),
+        lambda slots: slots.locked(),
         False,
         True,
         ("<BoundedSemaphore 'x' 1 free, 0 held>", "<BoundedSemaphore 'x' 0 free, 1 held>"),

@@ -49,11 +49,11 @@ def test_parties_with_different_clocks_meet_and_keep_each_other_out(root: Path, 
 
     def work(offsets: Callable[[], Iterator[int]]) -> int:
         set_clock(offsets())
-        barrier, lock, seats = Barrier(root, "x", len(CREW)), Lock(root, "x"), Semaphore(root, "x", 2)
+        barrier, lock, slots = Barrier(root, "x", len(CREW)), Lock(root, "x"), Semaphore(root, "x", 2)
         with Group(root, "x") as crew:
             assert len(crew.wait_for(len(CREW), timeout=60)) == len(CREW)
             for turn in range(ROUNDS):
-                with seats, lock.hold(timeout=60):
+                with slots, lock.hold(timeout=60):
                     book.write_text(str(int(book.read_text()) + 1))
                 barrier.wait(timeout=60)
                 assert int(book.read_text()) >= len(CREW) * (turn + 1)
@@ -131,10 +131,10 @@ def test_a_living_holder_is_not_taken_for_dead_and_a_dead_one_is(
 
     def come(talk: Channel) -> None:
         set_clock(offsets())
-        lock, seats = Lock(root, "x"), Semaphore(root, "x")
-        talk.say((lock.acquire(timeout=0.3), seats.acquire(timeout=0.3)))
+        lock, slots = Lock(root, "x"), Semaphore(root, "x")
+        talk.say((lock.acquire(timeout=0.3), slots.acquire(timeout=0.3)))
         talk.hear()
-        talk.say((lock.acquire(timeout=30), seats.acquire(timeout=30)))
+        talk.say((lock.acquire(timeout=30), slots.acquire(timeout=30)))
 
     with other_process(hold) as holder:
         holder.hear()

@@ -123,8 +123,8 @@ def another_reads(root: Path) -> bool:
 
 
 def test_all_permits_of_a_killed_process_come_back_and_no_more(root: Path) -> None:
-    seats = Semaphore(root, "x", 4)
-    assert seats.acquire()
+    slots = Semaphore(root, "x", 4)
+    assert slots.acquire()
 
     def hold(talk: Channel) -> None:
         mine = Semaphore(root, "x", 4)
@@ -134,9 +134,9 @@ def test_all_permits_of_a_killed_process_come_back_and_no_more(root: Path) -> No
 
     with other_process(hold) as holder:
         holder.hear()
-        assert not seats.acquire(blocking=False)
+        assert not slots.acquire(blocking=False)
         holder.kill()
-    assert [seats.acquire(blocking=False) for _ in range(4)] == [True, True, True, False]
+    assert [slots.acquire(blocking=False) for _ in range(4)] == [True, True, True, False]
 
 
 def test_a_signal_that_a_killed_process_took_is_not_given_again(root: Path) -> None:
@@ -233,7 +233,7 @@ def names(text: str | None, other: OtherProcess) -> bool:
 
 
 def test_everybody_who_uses_a_semaphore_or_waits_for_a_condition_is_named(root: Path) -> None:
-    seats, changed = Semaphore(root, "x"), Condition(root, "x")
+    slots, changed = Semaphore(root, "x"), Condition(root, "x")
 
     def stay(talk: Channel) -> None:
         assert Semaphore(root, "x").acquire()
@@ -245,4 +245,4 @@ def test_everybody_who_uses_a_semaphore_or_waits_for_a_condition_is_named(root: 
     with other_process(stay) as other:
         other.hear()
         eventually(lambda: changed.statistics().waiting)
-        assert [names(who, other) for who in (*seats.statistics().holders, *changed.statistics().waiting)] == [True] * 2
+        assert [names(who, other) for who in (*slots.statistics().holders, *changed.statistics().waiting)] == [True] * 2

@@ -52,7 +52,7 @@ def work(root: Path, rounds: int) -> Callable[[Channel], None]:
     def run(talk: Channel) -> None:
         barrier, step = Barrier(root, "meet", CREW), DoubleBarrier(root, "step", CREW)
         lock, again, book = Lock(root, "one"), RLock(root, "again"), ReadWriteLock(root, "book")
-        seats, few = Semaphore(root, "seats", 2), BoundedSemaphore(root, "few", 3)
+        slots, few = Semaphore(root, "seats", 2), BoundedSemaphore(root, "few", 3)
         chief, crew, start = Election(root, "chief"), Group(root, "crew"), Latch(root, "start", CREW)
         changed = Condition(root, "changed")
         talk.say("begun")
@@ -61,7 +61,7 @@ def work(root: Path, rounds: int) -> Callable[[Channel], None]:
             start.wait()
             for _ in range(rounds):
                 barrier.wait()
-                with lock, again, again, seats:
+                with lock, again, again, slots:
                     pass
                 with few, book.reader:
                     pass

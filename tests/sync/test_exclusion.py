@@ -196,7 +196,7 @@ def test_an_rlock_belongs_to_its_thread_and_is_free_when_each_acquire_had_its_re
 
 
 def test_a_semaphore_lets_in_as_many_as_it_has_permits(root: Path) -> None:
-    seats = Semaphore(root, "x", 3)
+    slots = Semaphore(root, "x", 3)
 
     def sit(talk: Channel) -> None:
         talk.say(Semaphore(root, "x", 3).acquire(timeout=0.05))
@@ -207,10 +207,10 @@ def test_a_semaphore_lets_in_as_many_as_it_has_permits(root: Path) -> None:
 
     with other_process(sit) as first, other_process(sit) as second:
         assert sitting(first) and sitting(second)
-        assert seats.acquire() and seats.get_value() == 0 and seats.locked()
+        assert slots.acquire() and slots.get_value() == 0 and slots.locked()
         with other_process(sit) as late:
             assert not sitting(late)
-        seats.release(1)
+        slots.release(1)
         with other_process(sit) as late:
             assert sitting(late)
 

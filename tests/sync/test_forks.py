@@ -99,7 +99,7 @@ SEATS = Holding(
     lambda db: Semaphore(db, "x"),
     Semaphore.acquire,
     Semaphore.release,
-    lambda seats: f"pid {os.getpid()} " in str(seats.statistics().holders),
+    lambda slots: f"pid {os.getpid()} " in str(slots.statistics().holders),
     could_have,
 )
 each_holding = pytest.mark.parametrize("holding", [*HOLDINGS, SEATS], ids=lambda holding: holding.name)

@@ -11,17 +11,17 @@ from tests.sync.other_process import Channel, eventually, other_process
 
 def test_permits_of_the_dead_are_free(root: Path) -> None:
     def hold(talk: Channel) -> None:
-        seats = Semaphore(root, "x", 3)
-        talk.say((seats.acquire(), seats.acquire(), seats.acquire()))
+        slots = Semaphore(root, "x", 3)
+        talk.say((slots.acquire(), slots.acquire(), slots.acquire()))
         talk.hear()
 
-    seats = Semaphore(root, "x", 3)
+    slots = Semaphore(root, "x", 3)
     with other_process(hold) as other:
         assert other.hear() == (True, True, True)
-        assert seats.get_value() == 0 and seats.locked() and len(seats.statistics().holders) == 1
+        assert slots.get_value() == 0 and slots.locked() and len(slots.statistics().holders) == 1
         other.kill()
-    assert seats.get_value() == 3 and not seats.locked()
-    assert seats.statistics() == (3, ()) and repr(seats) == "<Semaphore 'x' 3 free, 0 held>"
+    assert slots.get_value() == 3 and not slots.locked()
+    assert slots.statistics() == (3, ()) and repr(slots) == "<Semaphore 'x' 3 free, 0 held>"
 
 
 def test_a_dead_reader_writer_or_waiting_writer_is_none(root: Path) -> None:

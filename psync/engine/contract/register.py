@@ -15,20 +15,20 @@ from typing import Any, NamedTuple
 from psync.engine.contract.values import Update
 
 
-class Seat(NamedTuple):
+class Slot(NamedTuple):
     owner: int
     """0: the slot is free."""
     word: int
 
 
-class Looked(NamedTuple):
+class SlotsRead(NamedTuple):
     """One read of all slots. `closed`, which is 0 at first, is no older than any of the words."""
 
-    seats: Sequence[Seat]
+    slots: Sequence[Slot]
     closed: int
 
 
-class Seats(ABC):
+class Slots(ABC):
     """The slots of one register in one process, whose threads share this one object."""
 
     count: int
@@ -44,27 +44,27 @@ class Seats(ABC):
         """State that these threads keep between their calls."""
 
     @abstractmethod
-    def look(self) -> Looked:
+    def look(self) -> SlotsRead:
         """Read all slots as they are now."""
 
     @abstractmethod
-    def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+    def words(self, slots: Sequence[int]) -> tuple[Sequence[int], int]:
         """Read the words of some slots, and `closed`, as `look` would see them."""
 
     @abstractmethod
-    def put(self, seat: int, word: int) -> None:
+    def put(self, slot: int, word: int) -> None:
         """Write `word`, of at most 64 bits, to a slot that is this owner's. One thread at a time, and not within
         `Register.update`."""
 
     # -- only within `Register.update` of the register ---------------------------------------------------
 
     @abstractmethod
-    def give(self, seat: int, owner: int) -> None:
+    def give(self, slot: int, owner: int) -> None:
         """Assign a slot that is free, or whose owner has ended, to `owner`, with the word 0."""
 
     @abstractmethod
     def close(self, number: int) -> None:
-        """Set `Looked.closed` to `number`."""
+        """Set `SlotsRead.closed` to `number`."""
 
 
 class Register(ABC):
@@ -74,7 +74,7 @@ class Register(ABC):
     mostly a few hundred.
     """
 
-    seats: Seats | None = None
+    slots: Slots | None = None
     """The slots beside the payload, each written by one owner; None where the engine has none."""
 
     @abstractmethod

@@ -27,7 +27,7 @@ from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
 from psync.engine.directory.handles import HandleCache, MutexCache
-from psync.engine.directory.layout import OWN_FOLDERS, SEATS, Layout, is_leftover, is_used, slot_of
+from psync.engine.directory.layout import OWN_FOLDERS, WAITER_SLOTS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.notify.wakeup import GRACE_S, Wakeup
 from psync.engine.system import clock, fork_hooks
@@ -244,7 +244,7 @@ class DirectoryEngine(Engine):
 
     def announce(self, name: str) -> None:
         self._wake.notify(name)
-        self._wake.notify_n(slot_of(name), SEATS)
+        self._wake.notify_n(slot_of(name), WAITER_SLOTS)
 
     def give_way(self) -> None:
         os.sched_yield()

@@ -75,9 +75,9 @@ counting goes on from the milliseconds since 1970.
     Changed by whoever has the `flock` of the file, which is the mutex; each number by one store. A crash frees the lock
     and leaves the holder's number. Never removed.
 
-``wake/armed``: ``80 05 42``, 66560 (u32), one byte for each of 1024 slots, then 64 for each slot (the seats), ``2e``.
-1 means that a process waits. ``wake/<3 or more hex digits>``: a pickled None; its time stamp is changed to wake
-whoever waits for the slot or seat of that number.
+``wake/armed``: ``80 05 42``, 66560 (u32), one byte for each of 1024 slots, then 64 for each slot (its waiter slots),
+``2e``. 1 means that a process waits. ``wake/<3 or more hex digits>``: a pickled None; a change of its time stamp wakes
+the waiters of the slot, or waiter slot, of that number.
 
     Changed by single bytes, without a lock. Hints: what is wrong there costs a wake-up, and waiters also look by
     themselves. Never removed.
@@ -166,8 +166,8 @@ OWN = ".psync"
 FORMAT = "format"
 OWN_FOLDERS = "tmp", "owners", "guards", "locks", "wake", "pending", "pair", "quarantine"
 """The folders below ``.psync/`` that hold nothing that was stored."""
-SLOTS, SEATS = 1024, 64
-"""How many slots names have, and how many seats each slot has, for processes that wait for a record to claim."""
+SLOTS, WAITER_SLOTS = 1024, 64
+"""How many slots the names share, and how many waiter slots each has, for processes that wait for a record to claim."""
 
 _PREPARED, _DECIDED = ".psync-new", ".psync-now"
 _ROOM = 254 - len(_PREPARED)

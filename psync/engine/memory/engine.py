@@ -17,8 +17,8 @@ from psync.engine.memory.bucket import MemoryBucket
 from psync.engine.memory.clock import Clock, MonotonicClock
 from psync.engine.memory.locks import MemoryMutex, MemoryWatch
 from psync.engine.memory.log import MemoryLog
-from psync.engine.memory.namespace import Slot
-from psync.engine.memory.register import MemoryRegister, MemorySeats
+from psync.engine.memory.namespace import Entry
+from psync.engine.memory.register import MemoryRegister, MemorySlots
 from psync.engine.memory.state import State
 from psync.engine.memory.turns import Turns
 from psync.engine.system import exit_hooks
@@ -35,14 +35,14 @@ class MemoryEngine(Engine):
     spin = 0.0
     grace = 60.0
     """Every change is announced in one memory, even a death; a pause returns all the same, as the contract says."""
-    seats = 0
+    slots = 0
     """The number of slots of each register: none, as they save nothing here. Tests set it."""
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self.turns = Turns(State(clock or MonotonicClock()))
         self.helpers = clock is None
         self._farewells = exit_hooks.CloseCallbacks()
-        self._seats: dict[str, MemorySeats] = {}
+        self._slots: dict[str, MemorySlots] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryEngine at {id(self.turns.state):#x}>"
@@ -56,13 +56,13 @@ class MemoryEngine(Engine):
         with self.turns.turn("read", name) as state:
             return self._cell(name, state.namespace.get(name), known)
 
-    def _cell(self, name: str, slot: Slot | None, known: Cell | None = None) -> Cell | None:
-        if slot is None:
+    def _cell(self, name: str, entry: Entry | None, known: Cell | None = None) -> Cell | None:
+        if entry is None:
             return None
-        self.turns.state.check_whole(name, slot)
-        if known is not None and known.version == (slot.version,):
+        self.turns.state.check_whole(name, entry)
+        if known is not None and known.version == (entry.version,):
             return known
-        return Cell(slot.pickle(), (slot.version,))
+        return Cell(entry.pickle(), (entry.version,))
 
     def write(self, name: str, payload: bytes) -> None:
         with self.turns.changing("write", name) as state:
@@ -90,12 +90,12 @@ class MemoryEngine(Engine):
     def move(self, name: str, new: str) -> bool:
         with self.turns.changing("move", name) as state:
             self.turns.until(lambda: self.turns.is_free(("name", name)) and self.turns.is_free(("name", new)))
-            slot = state.namespace.get(name)
-            if slot is None or state.namespace.get(new) is not None:
+            entry = state.namespace.get(name)
+            if entry is None or state.namespace.get(new) is not None:
                 return False
             state.namespace.check(new)
             state.remove(name)
-            state.namespace.put(new, slot)
+            state.namespace.put(new, entry)
             state.announce(new)
             return True
 
@@ -119,8 +119,8 @@ class MemoryEngine(Engine):
     def entries(self, folder: str = "") -> tuple[builtins.list[str], builtins.list[str]]:
         with self.turns.turn("entries", folder) as state:
             found = state.namespace.folder(folder)
-            names = [name for name, inner in found.items() if isinstance(inner, Slot)]
-            return names, [name for name, inner in found.items() if not isinstance(inner, Slot)]
+            names = [name for name, inner in found.items() if isinstance(inner, Entry)]
+            return names, [name for name, inner in found.items() if not isinstance(inner, Entry)]
 
     def list(self, folder: str = "", *, hidden: bool = False) -> Iterator[str]:
         with self.turns.turn("list", folder) as state:
@@ -135,11 +135,11 @@ class MemoryEngine(Engine):
         with self.turns.turn("append_all", " ".join(sorted(ops))) as state:
             self.turns.until(lambda: all(self.turns.is_free(("name", name)) for name in ops))
             for name in ops:
-                slot = state.namespace.get(name)
-                state.check_whole(name, slot)
-                if slot is None:
+                entry = state.namespace.get(name)
+                state.check_whole(name, entry)
+                if entry is None:
                     state.namespace.check(name)
-                elif slot.ops is None:
+                elif entry.ops is None:
                     raise ValueError(f"{name!r} is one pickle of something else's; replace it first")
             for name, more in ops.items():
                 state.extend(name, more)
@@ -149,10 +149,10 @@ class MemoryEngine(Engine):
 
     def register(self, name: str) -> Register:
         self.turns.state.registers.add(name)
-        seats = self._seats.get(name)
-        if seats is None and self.seats:
-            seats = self._seats.setdefault(name, MemorySeats(self.turns, name, self.seats))
-        return MemoryRegister(name, self.read, self.update, seats)
+        slots = self._slots.get(name)
+        if slots is None and self.slots:
+            slots = self._slots.setdefault(name, MemorySlots(self.turns, name, self.slots))
+        return MemoryRegister(name, self.read, self.update, slots)
 
     def mutex(self, name: str) -> Mutex:
         return MemoryMutex(self.turns, name)
@@ -210,7 +210,7 @@ class MemoryEngine(Engine):
         vars(other).update(vars(self))
         other.turns = self.turns.as_owner()
         other._farewells = exit_hooks.CloseCallbacks()
-        other._seats = {}
+        other._slots = {}
         return other
 
     def die(self) -> None:
@@ -236,8 +236,8 @@ class MemoryEngine(Engine):
 
     def facts(self, name: str) -> Facts | None:
         with self.turns.turn("facts", name) as state:
-            slot = state.namespace.get(name)
-            return None if slot is None else Facts(len(slot.pickle()), None)
+            entry = state.namespace.get(name)
+            return None if entry is None else Facts(len(entry.pickle()), None)
 
     def mutexes(self) -> Sequence[str]:
         with self.turns.turn("mutexes", "") as state:
@@ -251,19 +251,19 @@ class MemoryEngine(Engine):
 
     def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
         with self.turns.changing("set_aside", name) as state:
-            slot = state.namespace.get(name)
-            if slot is None or (slot.damage is None if seen is None else seen not in ((), (slot.version,))):
+            entry = state.namespace.get(name)
+            if entry is None or (entry.damage is None if seen is None else seen not in ((), (entry.version,))):
                 return None  # () is whatever stands there
-            return state.quarantine(name, slot, reason)
+            return state.quarantine(name, entry, reason)
 
     def spoil(self, name: str, reason: str = "damaged by a test") -> None:
         """Damage the value at `name`, as a broken disk would: from now on it fails its check."""
         with self.turns.changing("spoil", name) as state:
-            slot = state.namespace.get(name)
-            if slot is None:
+            entry = state.namespace.get(name)
+            if entry is None:
                 raise KeyError(name)
-            slot.damage = reason
-            slot.version = next(state.versions)
+            entry.damage = reason
+            entry.version = next(state.versions)
             state.announce(name)
 
     def sweep(self) -> int:

@@ -12,7 +12,7 @@ HIDDEN = ".psync"
 
 
 @dataclass(slots=True)
-class Slot:
+class Entry:
     """The value at a name: a cell, or, if it has `ops`, a bucket."""
 
     version: int
@@ -30,7 +30,7 @@ class Slot:
         return self.payload if self.ops is None else b"\x80\x05}" + self.ops + b"."
 
 
-Folder = dict[str, Union[Slot, "Folder"]]
+Folder = dict[str, Union[Entry, "Folder"]]
 
 
 @dataclass(slots=True)
@@ -39,14 +39,14 @@ class Namespace:
 
     root: Folder = field(default_factory=dict)
 
-    def get(self, name: str) -> Slot | None:
-        found: Slot | Folder | None = self.root
+    def get(self, name: str) -> Entry | None:
+        found: Entry | Folder | None = self.root
         for part in name.split("/"):
             found = found.get(part) if isinstance(found, dict) else None
-        return found if isinstance(found, Slot) else None
+        return found if isinstance(found, Entry) else None
 
-    def put(self, name: str, slot: Slot) -> None:
-        """Put `slot` at `name`. Raises `InvalidKey`, and changes nothing, where a folder meets a value."""
+    def put(self, name: str, entry: Entry) -> None:
+        """Put `entry` at `name`. Raises `InvalidKey`, and changes nothing, where a folder meets a value."""
         *folders, last = name.split("/")
         self.check(name)
         folder = self.root
@@ -54,33 +54,33 @@ class Namespace:
             inner = folder.setdefault(part, {})
             assert isinstance(inner, dict)
             folder = inner
-        folder[last] = slot
+        folder[last] = entry
 
     def check(self, name: str) -> None:
         """Raise `InvalidKey` if a value can't be put at `name`: one name can't be a value and a folder."""
-        found: Slot | Folder | None = self.root
+        found: Entry | Folder | None = self.root
         for part in name.split("/"):
             found = found.get(part) if isinstance(found, dict) else found
         if isinstance(found, dict) or (found is not None and self.get(name) is None):
             what = "is a folder of values" if isinstance(found, dict) else "lies below another value"
             raise InvalidKey(f"{name!r} can't hold a value: it {what}; use another key", key=name)
 
-    def remove(self, name: str) -> Slot | None:
-        slot = self.get(name)
-        if slot is not None:
+    def remove(self, name: str) -> Entry | None:
+        entry = self.get(name)
+        if entry is not None:
             self._prune(self.root, name.split("/"))
-        return slot
+        return entry
 
     def _prune(self, folder: Folder, parts: list[str]) -> None:
         inner = folder[parts[0]]
         if isinstance(inner, dict):
             self._prune(inner, parts[1:])
-        if not inner or isinstance(inner, Slot):
+        if not inner or isinstance(inner, Entry):
             del folder[parts[0]]
 
     def folder(self, name: str) -> Folder:
         """Return the entries directly in the folder; empty if there is no such folder."""
-        found: Slot | Folder | None = self.root
+        found: Entry | Folder | None = self.root
         for part in name.split("/") if name else ():
             found = found.get(part) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
@@ -91,7 +91,7 @@ class Namespace:
             return
         prefix = f"{folder}/" if folder else ""
         for part, inner in self.folder(folder).items():
-            if isinstance(inner, Slot):
+            if isinstance(inner, Entry):
                 yield prefix + part
             elif hidden or prefix + part != HIDDEN:
                 yield from self.names(prefix + part, hidden=hidden)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple, Protocol
 
-from psync.engine.contract.register import Seat
+from psync.engine.contract.register import Slot
 from psync.engine.contract.report import Shape
 from psync.engine.memory.clock import Clock
-from psync.engine.memory.namespace import Namespace, Slot
+from psync.engine.memory.namespace import Entry, Namespace
 from psync.engine.memory.records import Records
 from psync.errors import CorruptValue
 
@@ -59,7 +59,7 @@ class State:
         self.logs: dict[str, Records] = {}
         self.registers: set[str] = set()
         """Names that were used as registers; their values are cells here."""
-        self.seats: dict[str, tuple[Seat, ...]] = {}
+        self.slots: dict[str, tuple[Slot, ...]] = {}
         """The slots of registers, by name, once one of them was taken."""
         self.locks: dict[Key, ThreadLock] = {}
         self.mutexes: dict[str, int] = {}
@@ -73,52 +73,52 @@ class State:
     # -- values: call these only with the turn -------------------------------------------------------
 
     def put(self, name: str, payload: bytes) -> None:
-        self.namespace.put(name, Slot(next(self.versions), payload))
+        self.namespace.put(name, Entry(next(self.versions), payload))
         self.announce(name)
 
     def shape(self, name: str) -> Shape:
         """Return the shape of the value at `name`."""
         if name in self.registers:
             return Shape.REGISTER
-        slot = self.namespace.get(name)
-        return Shape.CELL if slot is None or slot.ops is None else Shape.BUCKET
+        entry = self.namespace.get(name)
+        return Shape.CELL if entry is None or entry.ops is None else Shape.BUCKET
 
     def put_bucket(self, name: str, ops: bytes, flags: int) -> None:
         version = next(self.versions)
-        self.namespace.put(name, Slot(version, ops=bytearray(ops), flags=flags, identity=version))
+        self.namespace.put(name, Entry(version, ops=bytearray(ops), flags=flags, identity=version))
         self.announce(name)
 
     def extend(self, name: str, ops: bytes) -> None:
         """Append `ops` to the bucket at `name`, which is created if there is none."""
-        slot = self.namespace.get(name)
-        if slot is None:
+        entry = self.namespace.get(name)
+        if entry is None:
             self.put_bucket(name, ops, 0)
             return
-        assert slot.ops is not None
-        slot.ops += ops
-        slot.version = next(self.versions)
+        assert entry.ops is not None
+        entry.ops += ops
+        entry.version = next(self.versions)
         self.announce(name)
 
-    def remove(self, name: str) -> Slot | None:
-        slot = self.namespace.remove(name)
-        if slot is not None:
+    def remove(self, name: str) -> Entry | None:
+        entry = self.namespace.remove(name)
+        if entry is not None:
             self.announce(name)
-        return slot
+        return entry
 
-    def check_whole(self, name: str, slot: Slot | None) -> None:
-        """Move `slot`, which was read at `name`, to quarantine if it is damaged. Raises `CorruptValue` then."""
-        if slot is not None and slot.damage is not None:
-            reason = slot.damage
-            refuge = self.quarantine(name, slot, reason)
+    def check_whole(self, name: str, entry: Entry | None) -> None:
+        """Move `entry`, which was read at `name`, to quarantine if it is damaged. Raises `CorruptValue` then."""
+        if entry is not None and entry.damage is not None:
+            reason = entry.damage
+            refuge = self.quarantine(name, entry, reason)
             text = f"the value of {name!r} is damaged ({reason}); its bytes are kept at {refuge}. Set the key again"
             raise CorruptValue(text, key=name, path=name, quarantine=refuge, reason=reason)
 
-    def quarantine(self, name: str, slot: Slot, reason: str) -> str:
-        """Move `slot` from `name` to quarantine; returns its name there."""
+    def quarantine(self, name: str, entry: Entry, reason: str) -> str:
+        """Move `entry` from `name` to quarantine; returns its name there."""
         refuge = f".psync/quarantine/{next(self.versions)}-{name.replace('/', '%2F')}"
         self.remove(name)
-        slot.damage = reason
-        self.namespace.put(refuge, slot)
+        entry.damage = reason
+        self.namespace.put(refuge, entry)
         return refuge
 
     def announce(self, name: str) -> None:

@@ -69,8 +69,8 @@ class Barrier(Primitive):
         self._action = action
         self._timeout = timeout
         self._shared = SharedState(self._engine, self._where, Round(0, parties))
-        seats = self._shared.seats
-        self._fast_path = None if seats is None else FastPath(self._engine, self._shared, seats)
+        slots = self._shared.slots
+        self._fast_path = None if slots is None else FastPath(self._engine, self._shared, slots)
         self._change = self._shared.change if self._fast_path is None else self._fast_path.change
         self._look = self._shared.look if self._fast_path is None else self._fast_path.seen
         self._opened = self._where + "/opened"
@@ -203,7 +203,7 @@ class Barrier(Primitive):
                 self._engine.announce(self._opened)
             return came.round, came.place, True
         counted = fast_path.closed(came)
-        # this party may have been the last to arrive, and closed the seats before the others saw that
+        # this party may have been the last to arrive, and closed the slots before the others saw that
         self._engine.announce(self._opened)
         if lost:
             self._look_for_dead(came.round, came.owner)

@@ -24,10 +24,10 @@ class Round(NamedTuple):
     failed: tuple[tuple[int, Break, Owners], ...] = ()
     """Earlier rounds that were broken: number, why, and the parties that have not raised the error yet."""
     seated: bool = False
-    """Whether the fast path is open: those of `before` arrive by their seats, in this round and those that follow,
+    """Whether the fast path is open: those of `before` arrive by their slots, in this round and those that follow,
     until it is closed (see `fast_path`). Nobody has arrived on the slow path then."""
     came: tuple[tuple[int, int, int], ...] = ()
-    """Recorded when the fast path is closed: each party, the last round in which it arrived by its seat, and its
+    """Recorded when the fast path is closed: each party, the last round in which it arrived by its slot, and its
     place."""
 
 
@@ -65,7 +65,7 @@ def without_one(owners: Owners, me: int) -> Owners:
     return owners[:at] + owners[at + 1 :]
 
 
-# -- the words in seats ----------------------------------------------------------------------------------
+# -- the words in slots ----------------------------------------------------------------------------------
 
 MAX_ROUND = (1 << 32) - 1
 """The largest number of a round that can open the fast path: a word has 32 bits for it."""
@@ -103,7 +103,7 @@ def advanced(now: Round, words: Mapping[int, int]) -> Round:
     for owner, count in zip(now.before, times, strict=True):
         if count > 0:
             came[owner] = owner, now.number + count - 1, (arrived if count > over else now.before).index(owner)
-    broken = ("what was written in one of its seats is damaged", (), now.before) if damaged else None
+    broken = ("what was written in one of its slots is damaged", (), now.before) if damaged else None
     return now._replace(
         number=now.number + over, arrived=arrived, broken=broken, seated=False, came=tuple(came.values())
     )

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Sequence
 
 from psync.engine.contract.log import WAITING, Mark, Sealed, State
-from psync.engine.directory.layout import SEATS
+from psync.engine.directory.layout import WAITER_SLOTS
 from psync.engine.directory.log.fields import Tail
 from psync.engine.directory.log.group_commit import Commit
 from psync.engine.directory.log.record_format import ALIGN_BYTES, encode
@@ -201,5 +201,5 @@ class Appender:
                 self._tail.save()
             finally:
                 self._tail.leave()
-        self._wake_claimers(SEATS)
+        self._wake_claimers(WAITER_SLOTS)
         self._state.wake_final()

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.syscalls import CHANGE
-from psync.engine.directory.layout import SEATS, SLOTS, Layout, slot_of
+from psync.engine.directory.layout import SLOTS, WAITER_SLOTS, Layout, slot_of
 from psync.engine.system import clock, fork_hooks
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ GRACE_S = 2.0
 FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_GROWTH = 0.0005, 0.05, 1.5
 """A polling watch's first and longest pause in seconds, and the factor by which each is longer than the last."""
 
-_ALL = SLOTS * (1 + SEATS)
+_ALL = SLOTS * (1 + WAITER_SLOTS)
 _HEAD = b"\x80\x05B" + struct.pack("<I", _ALL)  # the flags are one pickled bytes object
 _FLAGS = len(_HEAD)
-_SEATS = _FLAGS + SLOTS
+_FIRST_WAITER_SLOT = _FLAGS + SLOTS
 """Where the flags of the hash slots begin, and where those of the waiter slots do."""
 _NOTHING = b"\x80\x05N."  # a pickled None
 _BLANK = _HEAD + bytes(_ALL) + b"."
@@ -91,7 +91,7 @@ class Wakeup:
     def notify(self, name: str) -> None:
         """Wake those who wait for `name`, which has changed. One load from memory if nobody waits for anything."""
         flags = self._mapped or self._flags()
-        if flags is not None and flags.find(b"\x01", _FLAGS, _SEATS) >= 0:
+        if flags is not None and flags.find(b"\x01", _FLAGS, _FIRST_WAITER_SLOT) >= 0:
             self.notify_slot(slot_of(name))
 
     def notify_slot(self, slot: int) -> None:
@@ -114,26 +114,26 @@ class Wakeup:
         """Wake at most `most` of those who wait to claim from the log with this hash slot."""
         flags = self._mapped or self._flags()
         if flags is not None:
-            seats = _SEATS + slot * SEATS
-            while most and (raised := flags.find(b"\x01", seats, seats + SEATS)) >= 0:
+            first = _FIRST_WAITER_SLOT + slot * WAITER_SLOTS
+            while most and (raised := flags.find(b"\x01", first, first + WAITER_SLOTS)) >= 0:
                 self.notify_slot(raised - _FLAGS)
                 most -= 1
 
     def register(self, one: InotifyWatch) -> None:
         self._waiters.add(one)
 
-    def deregister(self, one: InotifyWatch, seat: int, *, woken: bool) -> None:
-        """End the wait of `one` in the waiter slot `seat`. If it was `woken`, it claims the record it was woken for."""
+    def deregister(self, one: InotifyWatch, waiter_slot: int, *, woken: bool) -> None:
+        """End the wait of `one` in `waiter_slot`. If it was `woken`, it claims the record for which it was."""
         self._waiters.discard(one)
-        if any(other.seat == seat for other in self._waiters.copy()):
+        if any(other.waiter_slot == waiter_slot for other in self._waiters.copy()):
             return  # another thread has the same waiter slot, and hears the same notifications
         flags = self._mapped or self._flags()
         if flags is None:
             return
-        if flags[_FLAGS + seat]:
-            flags[_FLAGS + seat] = 0
+        if flags[_FLAGS + waiter_slot]:
+            flags[_FLAGS + waiter_slot] = 0
         elif not woken:
-            self.notify_n((seat - SLOTS) // SEATS, 1)
+            self.notify_n((waiter_slot - SLOTS) // WAITER_SLOTS, 1)
 
     def watch(self, names: Sequence[str], taking: str | None, tokens_of: TokensOf) -> AbstractContextManager[Watch]:
         flags = self._mapped or self._flags()
@@ -141,11 +141,11 @@ class Wakeup:
             names = names if taking is None else [*names, taking]
             return PollWatch() if self._nfs_watch is None else self._nfs_watch(names, tokens_of)
         slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
-        seat = None
+        waiter_slot = None
         if taking is not None:
-            seat = SLOTS + slot_of(taking) * SEATS + os.getpid() % SEATS
-            slots.append(seat)  # a waiter slot has a flag and a side file, as a hash slot has
-        return InotifyWatch(self, flags, slots, seat)
+            waiter_slot = SLOTS + slot_of(taking) * WAITER_SLOTS + os.getpid() % WAITER_SLOTS
+            slots.append(waiter_slot)  # a waiter slot has a flag and a side file, as a hash slot has
+        return InotifyWatch(self, flags, slots, waiter_slot)
 
     def listen(self, instance: Inotify, slots: list[int]) -> None:
         """Let `instance` watch the side files of `slots`. No system call if it watches them already."""
@@ -173,11 +173,11 @@ def _nfs_watches() -> Callable[[Sequence[str], TokensOf], PollingWatch]:
 class InotifyWatch(Watch):
     """A watch by inotify. It enters without a system call if an idle instance watches the slots already."""
 
-    def __init__(self, wake: Wakeup, flags: mmap.mmap, slots: list[int], seat: int | None) -> None:
+    def __init__(self, wake: Wakeup, flags: mmap.mmap, slots: list[int], waiter_slot: int | None) -> None:
         self._wake = wake
         self._all = flags
         self._slots = slots
-        self.seat = seat
+        self.waiter_slot = waiter_slot
         self._registered = False
         self._touched = False
         self._instance: Inotify | None = None
@@ -192,7 +192,7 @@ class InotifyWatch(Watch):
             self._wake.listen(instance, self._slots)
         except OSError:  # fs.inotify.max_user_watches is used up
             return PollWatch()
-        if self.seat is not None:
+        if self.waiter_slot is not None:
             self._wake.register(self)
             self._registered = True
         self._raise_flags()
@@ -203,8 +203,8 @@ class InotifyWatch(Watch):
     ) -> None:
         if self._instance is not None:
             _pool.give_back(self._instance)
-        if self._registered and self.seat is not None:
-            self._wake.deregister(self, self.seat, woken=self._touched)
+        if self._registered and self.waiter_slot is not None:
+            self._wake.deregister(self, self.waiter_slot, woken=self._touched)
 
     def _raise_flags(self) -> None:
         for slot in self._slots:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from psync.engine.contract.register import Seats
+from psync.engine.contract.register import Slots
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.registers.register import PAGE_BYTES, DirectoryRegister, Page
 from psync.engine.directory.registers.slots import SLOTS_BYTES, PageSlots
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class NetworkRegister(DirectoryRegister):
-    def _make_seats(self) -> Seats:
+    def _make_slots(self) -> Slots:
         return PageSlots(self, PAGE_BYTES - SLOTS_BYTES)
 
     def read(self) -> bytes | None:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 from zlib import crc32
 
-from psync.engine.contract.register import Register, Seats
+from psync.engine.contract.register import Register, Slots
 from psync.engine.contract.values import Update
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
@@ -98,7 +98,7 @@ class DirectoryRegister(Register):
         """The last head, and its value. One tuple, so that threads see both or neither."""
         self._numbers: memoryview | None = None
         """The slots, in memory."""
-        self.seats = self._make_seats() if with_slots else None
+        self.slots = self._make_slots() if with_slots else None
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -277,12 +277,12 @@ class DirectoryRegister(Register):
 
     def _show(self, fd: int) -> Page:
         return mmap.mmap(
-            fd, PAGE_BYTES, access=mmap.ACCESS_WRITE if self._writable and self.seats else mmap.ACCESS_READ
+            fd, PAGE_BYTES, access=mmap.ACCESS_WRITE if self._writable and self.slots else mmap.ACCESS_READ
         )
 
     # -- the slots ---------------------------------------------------------------------------------------
 
-    def _make_seats(self) -> Seats:
+    def _make_slots(self) -> Slots:
         return MappedSlots(self)
 
     def numbers(self) -> memoryview:
@@ -334,5 +334,5 @@ class DirectoryRegister(Register):
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
         self._threads = threading.Lock()
         self._close()
-        if self.seats is not None:
-            self.seats.after_fork()
+        if self.slots is not None:
+            self.slots.after_fork()

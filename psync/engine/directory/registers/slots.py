@@ -21,20 +21,20 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from psync.engine.contract.register import Looked, Seat, Seats
+from psync.engine.contract.register import Slot, Slots, SlotsRead
 
 T = TypeVar("T")
 
 SLOTS_BYTES = 2048
 """Bytes of the page that are for slots."""
-_SEAT = struct.Struct("<QQ")
-SLOT_COUNT = SLOTS_BYTES // _SEAT.size - 1
+_SLOT = struct.Struct("<QQ")
+SLOT_COUNT = SLOTS_BYTES // _SLOT.size - 1
 _ALL = struct.Struct(f"<{2 * SLOT_COUNT + 2}Q")
 _WORD = struct.Struct("<Q")
 
 
-def _looked(numbers: Sequence[int]) -> Looked:
-    return Looked([*map(Seat, numbers[:-2:2], numbers[1:-2:2])], numbers[-1])
+def _slots_read(numbers: Sequence[int]) -> SlotsRead:
+    return SlotsRead([*map(Slot, numbers[:-2:2], numbers[1:-2:2])], numbers[-1])
 
 
 class OpenPage(Protocol):
@@ -60,7 +60,7 @@ class MappedPage(Protocol):
         """Allocate the page on the disk: a store that finds no room would kill the process by SIGBUS."""
 
 
-class PageSlots(Seats):
+class PageSlots(Slots):
     """Slots read by `pread` and written by `pwrite`, where the server does one request after the other."""
 
     count = SLOT_COUNT
@@ -74,27 +74,27 @@ class PageSlots(Seats):
         data = self._register.with_file(lambda fd: os.pread(fd, SLOTS_BYTES, self._begin))
         return _ALL.unpack(data.ljust(SLOTS_BYTES, b"\0"))
 
-    def look(self) -> Looked:
-        return _looked(self._numbers())
+    def look(self) -> SlotsRead:
+        return _slots_read(self._numbers())
 
-    def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+    def words(self, slots: Sequence[int]) -> tuple[Sequence[int], int]:
         numbers = self._numbers()
-        return [numbers[2 * seat + 1] for seat in seats], numbers[-1]
+        return [numbers[2 * slot + 1] for slot in slots], numbers[-1]
 
-    def put(self, seat: int, word: int) -> None:
-        self._register.while_open(lambda: self._write(_WORD.pack(word), seat * _SEAT.size + _WORD.size))
+    def put(self, slot: int, word: int) -> None:
+        self._register.while_open(lambda: self._write(_WORD.pack(word), slot * _SLOT.size + _WORD.size))
 
-    def give(self, seat: int, owner: int) -> None:
-        self._write(_SEAT.pack(owner, 0), seat * _SEAT.size)
+    def give(self, slot: int, owner: int) -> None:
+        self._write(_SLOT.pack(owner, 0), slot * _SLOT.size)
 
     def close(self, number: int) -> None:
-        self._write(_SEAT.pack(0, number), SLOT_COUNT * _SEAT.size)
+        self._write(_SLOT.pack(0, number), SLOT_COUNT * _SLOT.size)
 
     def _write(self, data: bytes, at: int) -> None:
         self._register.with_file(lambda fd: os.pwrite(fd, data, self._begin + at))
 
 
-class MappedSlots(Seats):
+class MappedSlots(Slots):
     """Slots read by loads and written by stores of words in shared memory. Only `give` makes a system call."""
 
     count = SLOT_COUNT
@@ -104,22 +104,22 @@ class MappedSlots(Seats):
         self._register = register
         self._fence = threading.Lock()
 
-    def look(self) -> Looked:
-        return _looked(self._register.numbers())
+    def look(self) -> SlotsRead:
+        return _slots_read(self._register.numbers())
 
-    def words(self, seats: Sequence[int]) -> tuple[Sequence[int], int]:
+    def words(self, slots: Sequence[int]) -> tuple[Sequence[int], int]:
         numbers = self._register.numbers()
-        words = [numbers[2 * seat + 1] for seat in seats]
+        words = [numbers[2 * slot + 1] for slot in slots]
         return words, numbers[2 * SLOT_COUNT + 1]
 
-    def put(self, seat: int, word: int) -> None:
-        self._register.store_word(2 * seat + 1, word)
+    def put(self, slot: int, word: int) -> None:
+        self._register.store_word(2 * slot + 1, word)
 
-    def give(self, seat: int, owner: int) -> None:
+    def give(self, slot: int, owner: int) -> None:
         self._register.allocate()
         numbers = self._register.numbers()
-        numbers[2 * seat + 1] = 0
-        numbers[2 * seat] = owner
+        numbers[2 * slot + 1] = 0
+        numbers[2 * slot] = owner
 
     def close(self, number: int) -> None:
         self._register.numbers()[2 * SLOT_COUNT + 1] = number

@@ -1,4 +1,4 @@
-"""Parties of a barrier that arrive by their seats, in processes of their own: what there is in a file, and damage."""
+"""Parties of a barrier that arrive by their slots, in processes of their own: what there is in a file, and damage."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.parametrize("sharing", ["host", "network"])
 @pytest.fixture
 def root(root: Path, sharing: Sharing) -> Path:
     engine = DirectoryEngine(str(root), sharing=sharing)
-    seats = engine.register(".psync/barrier/x").seats
+    slots = engine.register(".psync/barrier/x").slots
     engine.close()
-    if seats is None:
-        pytest.skip("no seats on this file system, or this processor")
+    if slots is None:
+        pytest.skip("no slots on this file system, or this processor")
     return root
 
 
@@ -52,7 +52,7 @@ def meet(barrier: Barrier, other: OtherProcess) -> bool:
     return {wait(barrier), other.hear()} == {0, 1}
 
 
-def seats(root: Path) -> bytes:
+def slots(root: Path) -> bytes:
     return (root / ".psync/barrier/x").read_bytes()[PAGE_BYTES - SLOTS_BYTES : PAGE_BYTES]
 
 
@@ -64,9 +64,9 @@ def test_the_state_is_not_written_while_the_same_ones_come(root: Path, sharing: 
             assert meet(barrier, other)
         state = engine.register(".psync/barrier/x").read()
         for _ in range(5):
-            before = seats(root)
+            before = slots(root)
             assert meet(barrier, other)
-            assert seats(root) != before
+            assert slots(root) != before
         assert engine.register(".psync/barrier/x").read() == state
         assert barrier.statistics().round == 8
         assert meet(Barrier(engine, "x", 2), other)  # a new handle

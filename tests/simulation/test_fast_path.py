@@ -1,4 +1,4 @@
-"""Parties of a barrier that arrive by their seats, and whatever makes them go back to the other way meanwhile."""
+"""Parties of a barrier that arrive by their slots, and whatever makes them go back to the other way meanwhile."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from psync.engine import MemoryEngine
-from psync.engine.contract.register import Looked
-from psync.engine.memory.register import MemorySeats
+from psync.engine.contract.register import SlotsRead
+from psync.engine.memory.register import MemorySlots
 from psync.errors import BrokenBarrierError
 from psync.sync import Barrier
 from psync.sync.barrier import fast_path
@@ -24,8 +24,8 @@ ROUNDS = 6
 
 
 @pytest.fixture(autouse=True)
-def seats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MemoryEngine, "seats", 8)
+def slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryEngine, "slots", 8)
 
 
 class Book:
@@ -261,30 +261,30 @@ def test_one_that_is_stopped_and_goes_on_counts_once() -> None:
 SCENARIOS: list[Scenario] = [aborted, left_and_replaced, mixed]
 
 
-def test_seats_that_are_read_before_they_are_closed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    close, look = MemorySeats.close, MemorySeats.look
-    early: dict[int, Looked] = {}
+def test_slots_that_are_read_before_they_are_closed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    close, look = MemorySlots.close, MemorySlots.look
+    early: dict[int, SlotsRead] = {}
 
-    def late(self: MemorySeats, number: int) -> None:
+    def late(self: MemorySlots, number: int) -> None:
         early[id(self)] = look(self)
         close(self, number)
 
-    def old(self: MemorySeats) -> Looked:
+    def old(self: MemorySlots) -> SlotsRead:
         return early.pop(id(self), None) or look(self)
 
-    monkeypatch.setattr(MemorySeats, "close", late)
-    monkeypatch.setattr(MemorySeats, "look", old)
+    monkeypatch.setattr(MemorySlots, "close", late)
+    monkeypatch.setattr(MemorySlots, "look", old)
     first_failure(mixed)
 
 
 def test_a_look_whose_closing_is_older_than_its_words_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = MemorySeats.words
+    words = MemorySlots.words
 
-    def torn(self: MemorySeats, seats: Sequence[int]) -> tuple[Sequence[int], int]:
-        _, closed = words(self, seats)
-        return words(self, seats)[0], closed
+    def torn(self: MemorySlots, slots: Sequence[int]) -> tuple[Sequence[int], int]:
+        _, closed = words(self, slots)
+        return words(self, slots)[0], closed
 
-    monkeypatch.setattr(MemorySeats, "words", torn)
+    monkeypatch.setattr(MemorySlots, "words", torn)
     first_failure(mixed)
 
 
@@ -299,12 +299,12 @@ def test_who_does_not_ask_whether_it_counts_is_found(monkeypatch: pytest.MonkeyP
 
 
 def test_a_word_that_is_put_without_a_look_behind_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    arrive, put = FastPath.arrive, MemorySeats.put
+    arrive, put = FastPath.arrive, MemorySlots.put
 
     def look_first(self: FastPath, parties: int) -> Arrival | None:
         waiting: list[Callable[[], None]] = []
         with monkeypatch.context() as patch:
-            patch.setattr(MemorySeats, "put", lambda *what: waiting.append(lambda: put(*what)))
+            patch.setattr(MemorySlots, "put", lambda *what: waiting.append(lambda: put(*what)))
             came = arrive(self, parties)
         for each in waiting:
             each()
