@@ -37,7 +37,7 @@ def where(args: argparse.Namespace) -> str:
 
 def trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--trust-group", action="store_true", help="it is a team's folder (setgid): whoever is in its group is trusted"
+        "--trust-group", action="store_true", help="it is a team's folder (setgid): trust the members of its group"
     )
 
 

@@ -1,4 +1,4 @@
-"""``psync copy SRC DST``: a whole store to another place, of whatever kind, so that work goes on there."""
+"""``psync copy SRC DST``: copy a whole store to another place of any kind, so that work goes on there."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from psync.work.admin.copy_store import Copied
 
 PROGRESS_INTERVAL_S = 0.1
-"""The time between two updates of the line that shows progress."""
+"""Seconds between two updates of the line that shows progress."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Copy a whole store, from a directory to a server, or back, or to another one of its kind: values, hashed "
-        "categories, mailboxes, queues with their tasks (waiting, delayed, done with results, dead with their history; "
-        "what somebody is at waits again), counters, events and all other primitives. Then everything is compared. "
-        "Nobody may use either store meanwhile. Begun again after it was killed, it goes on. SRC is not changed. Left "
-        "out are locks that are held, processes, and what was set aside as damaged."
+        "Copy a whole store, from a directory to a server, or back, or to another place of the same kind: values, "
+        "hashed categories, mailboxes, queues with their tasks (waiting, delayed, done with results, dead with their "
+        "history; a claimed task waits again in the copy), counters, events and all other primitives. Then compare "
+        "everything. No process may use either store meanwhile. A copy that was killed goes on when the command is run "
+        "again. SRC is not changed. Held locks, processes and quarantined bytes are left out."
     )
     parser.epilog = (
-        "exit codes: 0 all is the same in both (now, or since an earlier run), 1 something is not, or can't be read: "
-        "each is named on stderr; or DST holds something else, 2 wrong use, 130 interrupted"
+        "exit codes: 0 both are the same (now, or since an earlier run), 1 they differ, or something can't be read "
+        "(stderr names each), or DST holds something else, 2 wrong use, 130 interrupted"
     )
     parser.add_argument("source", type=arguments.place, metavar="SRC", help=f"the directory to copy, {arguments.PLACE}")
     parser.add_argument(
@@ -45,7 +45,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             option,
             metavar="FILE",
-            help=f"the file with the key of {end}, if that in PSYNC_KEY_FILE is not; none: it has no key",
+            help=f"the file with the key of {end} (default: the one that PSYNC_KEY_FILE names); none: it has no key",
         )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def key_in(file: str | None, place: str) -> Key | None:
-    """The keys in a file; None if none is named, and so PSYNC_KEY_FILE may name one."""
+    """Read the keys in a file; None if no file is named, so that PSYNC_KEY_FILE may name one."""
     if file is None:
         return None
     return NO_KEY if file == "none" else read_file(file, None if is_address(place) else place)

@@ -11,13 +11,13 @@ from psync.store.keys import check
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Remove keys. Those that are not there are named on stderr, and the exit code is 1 then; of several who remove "
-        "a key at once, one gets 0."
+        "Remove keys. Missing keys are named on stderr, and the exit code is then 1. If several processes remove a key "
+        "at the same time, one gets 0."
     )
     arguments.anywhere(parser)
     arguments.directory(parser, made=False)
     parser.add_argument("keys", nargs="+", metavar="KEY")
-    parser.add_argument("-f", "--force", action="store_true", help="a key that is not there is no failure")
+    parser.add_argument("-f", "--force", action="store_true", help="ignore missing keys")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Examine a directory: its file system and mount options, who may change it, whether names, links, locks, "
-        "shared memory and wake-ups work there (tried out in a fresh folder, which is removed), free space; what psync "
-        "promises there; and what killed processes or damage have left. Or a server: its version, how fast it answers, "
-        "who may write to it, what it keeps on its disk, forgets when its memory is full, and what that means for the "
-        "promises. Each finding is ok, a note, or wrong, with a remedy."
+        "shared memory and wake-ups work there (tried in a fresh folder, which is removed), its free space, what psync "
+        "promises there, and what killed processes or damage left. Or examine a server: its version, how fast it "
+        "answers, who may write to it, what it keeps on its disk, what it evicts when its memory is full, and what "
+        "that means for the promises. Each finding is ok, a note, or wrong, with a remedy."
     )
     parser.epilog = "exit codes: 0 all is well, 1 there is a problem, 2 wrong use"
     arguments.directory(parser, made=False)
@@ -30,8 +30,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pair",
         action="store_true",
-        help="started on two hosts: try out together whether locks exclude, how soon each sees what the other did, and "
-        "how their clocks differ",
+        help="run on two hosts at the same time: test whether locks exclude, how soon each host sees a change of the "
+        "other, and how their clocks differ",
     )
     parser.add_argument(
         "--timeout", type=arguments.seconds, default=60.0, metavar="S", help="seconds to wait for the other host (60)"
@@ -39,7 +39,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--restore",
         metavar="NAME",
-        help="put a value back that was set aside as damaged: the last one of that key, or that file in quarantine",
+        help="put a quarantined value back: NAME is its key (the last one of that key), or its file in quarantine",
     )
 
 

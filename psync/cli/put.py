@@ -14,20 +14,22 @@ from psync.sync.queue.priorities import HIGHEST_PRIORITY, LOWEST_PRIORITY
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Put tasks into a queue, for Python programs that take them (psync.WorkQueue), and print their ids, each on a "
-        "line: all tasks are put in, or none. Without VALUE, every line of the standard input is one."
+        "Put tasks into a queue, for Python programs that claim them (psync.WorkQueue), and print their ids, each on a "
+        "line. Either all tasks are put or none. Without VALUE, every line of the standard input is a task."
     )
     arguments.anywhere(parser)
     arguments.directory(parser, made=True)
     parser.add_argument("queue", metavar="QUEUE", help="the name of the queue")
     parser.add_argument("values", nargs="*", metavar="VALUE", help="a text, or JSON with --json")
-    parser.add_argument("--id", metavar="ID", help="an id of your own, for a single task: put twice, it is one task")
+    parser.add_argument(
+        "--id", metavar="ID", help="an id of your own, for a single task; a second put with it adds no task"
+    )
     parser.add_argument(
         "--priority",
         type=_priority,
         default=0,
         metavar="N",
-        help=f"{LOWEST_PRIORITY} to {HIGHEST_PRIORITY}; a higher one goes first",
+        help=f"{LOWEST_PRIORITY} to {HIGHEST_PRIORITY}; a higher one is claimed first",
     )
     parser.add_argument("--delay", type=_delay, default=0.0, metavar="S", help="let no worker claim it for S seconds")
     parser.add_argument(
@@ -36,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="store_const",
         const=text.JSON,
         default=text.PLAIN,
-        help="the values are JSON (of lines, empty ones are left out)",
+        help="the values are JSON (empty lines are skipped)",
     )
 
 
@@ -77,7 +79,7 @@ def put(args: argparse.Namespace, values: list[Any]) -> list[str]:
 
 
 def lines(form: str) -> list[str]:
-    """Those of the standard input."""
+    """Read the values from the standard input."""
     found = text.typed().removesuffix("\n")
     every = found.split("\n") if found else []
     return [line for line in every if line.strip()] if form == text.JSON else every

@@ -24,19 +24,19 @@ class Answer(NamedTuple):
     id: str
     value: Any = None
     error: Exception | None = None
-    """Why there is no value."""
+    """The reason if there is no value."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Print the results of the tasks with these ids, in that order, each on a line; without ids, those of all tasks "
-        "that have one, each behind its id and a tab. A task that failed, or is not done, is named on stderr, and the "
-        "exit code is 1 then. With --calls: the queue is an executor's (jobs, if it was given no other name), and "
-        "what its calls returned or raised is shown. Results are unpickled: look only at what you trust."
+        "that have a result, each behind its id and a tab. A task that failed or is not done is named on stderr, and "
+        "the exit code is then 1. With --calls, QUEUE is the queue of an executor (jobs by default), and the command "
+        "shows what its calls returned or raised. Results are unpickled: read only those of programs that you trust."
     )
     parser.epilog = (
-        "exit codes: 0 done, 1 a task failed, is not done (without --wait), or was never put in, 2 wrong use, 124 not "
-        "in time, 130 interrupted"
+        "exit codes: 0 done, 1 a task failed, is not done (without --wait) or was never put, 2 wrong use, 124 timed "
+        "out, 130 interrupted"
     )
     arguments.anywhere(parser)
     arguments.directory(parser, made=False)
@@ -45,7 +45,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-w", "--wait", action="store_true", help="wait until these tasks, or all tasks, are done")
     arguments.timeout(parser, "wait (--wait is implied) at most S seconds")
     parser.add_argument("--calls", action="store_true", help="the tasks are the calls of an executor")
-    parser.add_argument("--json", action="store_true", help='a line {"id": ..., "result" or "error": ...} for each')
+    parser.add_argument(
+        "--json", action="store_true", help='print a line {"id": ..., "result" or "error": ...} for each task'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,7 +103,7 @@ def of_ids(queue: WorkQueue, ids: list[str], deadline: float | None) -> Iterator
 
 
 def letter_of(queue: WorkQueue, id: str, deadline: float | None) -> Any:
-    """The result, once it is there. Raises `Failure`, or, if it could have come later, `WaitTimeout`."""
+    """Return the result once it is there. Raises `Failure`; `WaitTimeout` if it may still come."""
     if queue.state(id) is None:
         raise Failure(f"no task {id!r} was ever put into the queue {queue.name!r}")
     while True:

@@ -1,4 +1,4 @@
-"""``psync run DIR -j 8 -- command {}``: a command for each line of input, shared by all who run it over DIR."""
+"""``psync run DIR -j 8 -- command {}``: run a command for each line of input, shared by all runs over DIR."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TAKES_COMMAND = True
 MAX_ATTEMPTS = 3
-"""A job is given up when this many runs were killed at it."""
+"""A job is dead after this many of its runs were killed."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -28,20 +28,24 @@ def options(parser: argparse.ArgumentParser) -> None:
         "Run a command for each line of the standard input, several at a time. {} stands for the line, {.} for the "
         "line without its extension, {/} for its last part, {//} for its folder, {/.} for the last part without its "
         "extension, {#} for its number; without any of these the line is appended. A command that is one word with "
-        "blanks in it (quote it) is run by the shell; without a command, each line is one. What a job prints is kept "
-        "in DIR with its exit code, and printed when the job ends. Any number of these, on all hosts that see DIR, "
-        "may run at once, with the same input: each line is run once."
+        "blanks in it (quote it) is run by the shell; without a command, each line is one. The output of a job is kept "
+        "in DIR with its exit code, and printed when the job ends. Any number of these commands may run at the same "
+        "time, on all hosts that see DIR, with the same input: each line is run once."
     )
     parser.epilog = (
-        "exit codes: 0 all commands did, 1 one failed (or something else did: stderr says what), 2 wrong use, "
+        "exit codes: 0 all commands succeeded, 1 one failed (or another error occurred: stderr tells), 2 wrong use, "
         "130 interrupted: running commands were told to end (SIGTERM; a second Ctrl-C kills them), and are given back"
     )
     directory(parser, made=True)
-    parser.add_argument("-j", "--jobs", type=count, metavar="N", help="how many at once (default: one a processor)")
-    parser.add_argument("-a", "--arg-file", metavar="FILE", help="read the lines from FILE")
-    parser.add_argument("--resume", action="store_true", help="run what was not done before, and what failed")
     parser.add_argument(
-        "--retries", type=_number, default=0, metavar="N", help="run one that fails again, up to N times (default 0)"
+        "-j", "--jobs", type=count, metavar="N", help="jobs at a time (default: one for each processor)"
+    )
+    parser.add_argument("-a", "--arg-file", metavar="FILE", help="read the lines from FILE")
+    parser.add_argument(
+        "--resume", action="store_true", help="run the lines that were not done before, and those that failed"
+    )
+    parser.add_argument(
+        "--retries", type=_number, default=0, metavar="N", help="run a failed command again, up to N times (default: 0)"
     )
     parser.add_argument("-k", "--keep-order", action="store_true", help="print in the order of the input")
     parser.add_argument("--timeout", type=above(0), metavar="S", help="end a command that runs longer than S seconds")
@@ -111,7 +115,8 @@ def _lines(file: str | None) -> list[str]:
 
 
 def _admit(db: PickleShareDB, place: str, queue: WorkQueue, crew: Group, jobs: Jobs, *, resume: bool) -> None:
-    """Join those who work on the queue and put in what is new. `Failure` if it was used before, and nobody does now."""
+    """Join the runs on the queue and put the new lines. Raises `Failure` if it was used before, and no run uses it
+    now."""
     from psync.sync import Lock
     from psync.sync.queue.work_queue import internals_of
 
@@ -138,7 +143,7 @@ def _print(outcome: Outcome) -> None:
 
 
 class Printer:
-    """Prints in the order of `ids`: what ends early waits for what stands before it, unless that is run elsewhere."""
+    """Prints in the order of `ids`: a job that ends early waits for those before it, unless they run elsewhere."""
 
     def __init__(self, ids: Iterable[str], state: Callable[[str], str | None]) -> None:
         self._order = [*ids]
@@ -158,7 +163,7 @@ class Printer:
         self.close()
 
     def close(self) -> None:
-        """What is in no order, or comes after what never came."""
+        """Print the outcomes that have no order, or that follow one that never came."""
         for id in self._order[self._next :]:
             if (ready := self._waiting.pop(id, None)) is not None:
                 _print(ready)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Show what is in a directory: queues, who has which task, barriers with those who wait and who is missing, "
-        "locks and elections that are held, semaphores, groups, and the processes at work with their processor time "
-        "and memory (of those on this host). Nothing is changed by looking."
+        "Show what is in a directory: queues and who has which task, barriers and who waits or is missing there, held "
+        "locks and elections, semaphores, groups, and the processes at work with the processor time and memory of "
+        "those on this host. It changes nothing."
     )
     parser.epilog = "exit codes: 0 shown, 1 psync was never used there, or something can't be read, 2 wrong use"
     arguments.directory(parser, made=False)
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def observe(args: argparse.Namespace) -> Observer:
-    """`Failure` if there is nothing of psync to look at."""
+    """Return an observer. Raises `Failure` if psync was never used there."""
     from psync.engine.admin import is_used
     from psync.work.admin.overview import Observer
 
@@ -59,7 +59,7 @@ def observe(args: argparse.Namespace) -> Observer:
 
 
 def as_dict(overview: Overview) -> dict[str, Any]:
-    """As JSON has it."""
+    """Return the overview as JSON objects."""
     return {
         "directory": overview.root,
         "queues": [
@@ -96,7 +96,7 @@ def as_dict(overview: Overview) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As it is, if JSON has that; else as Python prints it."""
+    """Return `value` as it is if JSON has such a value; else its repr."""
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -108,7 +108,8 @@ def _plain(value: Any) -> Any:
 
 
 def shown(overview: Overview, before: Overview | None = None, passed: float = 0.0) -> list[str]:
-    """The lines to print. With an earlier overview, `passed` seconds ago, processor time is what was used since."""
+    """Return the lines to print. With an earlier overview, from `passed` seconds ago, processor time counts since
+    then."""
     queues = (
         (q.name, c.waiting, c.delayed, c.running, c.dead, c.put, c.workers, "closed" if c.closed else "open")
         for q in overview.queues

@@ -1,4 +1,4 @@
-"""``psync wait DIR KEY...``: until the keys are there; prints their values."""
+"""``psync wait DIR KEY...``: wait until the keys are there, and print their values."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from psync.store.keys import check
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Wait until every KEY is there, and print the values in that order, each on a line (with --json and several "
-        "keys: one object). With --any: until one of them is; prints the key, a tab, and the value. With --gone: until "
-        "none of them is there; prints nothing. Exit code 124 if that was not so in time."
+        "keys, one object). With --any, wait until one of them is there, and print the key, a tab, and the value. With "
+        "--gone, wait until none of them is there, and print nothing. The exit code is 124 after S seconds."
     )
     arguments.anywhere(parser)
     arguments.directory(parser, made=True)
     parser.add_argument("keys", nargs="+", metavar="KEY")
     arguments.timeout(parser, "wait at most S seconds")
     until = parser.add_mutually_exclusive_group()
-    until.add_argument("--any", action="store_true", help="until one of the keys is there")
-    until.add_argument("--gone", action="store_true", help="until the keys are gone")
+    until.add_argument("--any", action="store_true", help="wait until one of the keys is there")
+    until.add_argument("--gone", action="store_true", help="wait until the keys are gone")
     form(parser)
 
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             return None if args.timeout is None else max(0.0, deadline - db.engine.now())
 
         try:
-            with text.unpickled("what was waited for"):
+            with text.unpickled("the awaited value"):
                 found = wait(db, args, left)
         except WaitTimeout as error:
             names = ", ".join(repr(key) for key in args.keys if (key in db) is args.gone) or repr(error.key)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def wait(db: PickleShareDB, args: argparse.Namespace, left: Callable[[], float | None]) -> dict[str, Any]:
-    """What has come. Raises `WaitTimeout`."""
+    """Return the values that came. Raises `WaitTimeout`."""
     if args.any:
         return dict([db.waitany(args.keys, left())])
     if not args.gone:

@@ -17,35 +17,40 @@ MEGABYTE = 1 << 20
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Make the calls that executors (psync.Executor) hand out in DIR, in N processes, which are replaced when they "
-        "die. Functions are imported by name, from where Python finds them (PYTHONPATH), and from this folder. Told to "
-        "stop (SIGTERM, Ctrl-C), each finishes the call it is at; told again, all stop at once, and their calls are "
-        "made by others. Calls are unpickled: work only for those whom you trust."
+        "Make the calls that executors (psync.Executor) hand out in DIR, in N processes; one that dies is replaced. "
+        "Functions are imported by name, from where Python finds them (PYTHONPATH) and from this folder. At the first "
+        "SIGTERM or Ctrl-C each process finishes its call; at the second one all stop at once, and other workers make "
+        "their calls. Calls are unpickled: work only for clients that you trust."
     )
     parser.epilog = (
-        "exit codes: 0 through (--idle, --drain, or the queue was closed), or stopped by SIGTERM with no call left "
-        "unfinished; 1 the store refused something, 2 wrong use, 130 interrupted, 143 stopped at once"
+        "exit codes: 0 finished (--idle, --drain, or the queue was closed), or stopped by SIGTERM with every call "
+        "finished; 1 the store reported an error, 2 wrong use, 130 interrupted, 143 stopped at once"
     )
     arguments.directory(parser, made=True)
-    parser.add_argument("-j", "--jobs", type=arguments.count, metavar="N", help="how many processes (one a processor)")
-    parser.add_argument("--queue", default="jobs", metavar="NAME", help="the executors' queue (jobs, if not said)")
-    parser.add_argument("--idle", type=arguments.seconds, metavar="S", help="end when there was no call for S seconds")
+    parser.add_argument(
+        "-j", "--jobs", type=arguments.count, metavar="N", help="number of processes (default: one for each processor)"
+    )
+    parser.add_argument("--queue", default="jobs", metavar="NAME", help="the executors' queue (default: jobs)")
+    parser.add_argument("--idle", type=arguments.seconds, metavar="S", help="end after S seconds without a call")
     parser.add_argument("--drain", action="store_true", help="end when no call is left to make")
     parser.add_argument(
-        "--max-rss", type=arguments.above(0), metavar="MB", help="replace a process above that, when it ended its call"
+        "--max-rss",
+        type=arguments.above(0),
+        metavar="MB",
+        help="replace a process that uses more memory, after its call",
     )
     parser.add_argument(
         "--max-load",
         type=arguments.above(0),
         metavar="N",
-        help="begin no call while the host's load average, for each of its processors, is above N",
+        help="begin no call while the load average of the host, divided by its processors, is above N",
     )
     parser.add_argument(
         "--attempts",
         type=arguments.count,
         default=3,
         metavar="N",
-        help="begin a call N times at most, if its workers die or it is to be made again when it raises (3)",
+        help="begin a call at most N times, if its workers die or it raises and is retried (default: 3)",
     )
 
 
