@@ -36,7 +36,7 @@ IGNORED_OPTIONS = {"max_nbytes", "temp_folder", "mmap_mode", "verbose", "context
 
 
 class Terms(NamedTuple):
-    """What the workers are asked to be."""
+    """The options of the workers."""
 
     dir: Place | None = None
     queue: str = "joblib"
@@ -56,8 +56,8 @@ class PsyncBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
     start method of `multiprocessing`; `queue`, `idle`, `initializer`, `initargs` and `max_attempts` are those of
     `Executor`.
 
-    A worker that is killed costs one attempt of one batch. What raises ends the whole: what is not begun is not made
-    any more, and the workers that were started here are killed.
+    A worker that is killed costs one attempt of one batch. A call that raises ends the whole: calls that have not
+    begun are not made any more, and the workers that were started here are killed.
     """
 
     supports_retrieve_callback = True
@@ -190,7 +190,8 @@ def _executor(terms: Terms) -> Executor:
 
 
 def _call(batch: bytes) -> bytes:
-    """In a worker. What is in `batch` is loaded whatever the store allows: to allow this is to allow everything."""
+    """Make the calls of a batch, in a worker. `batch` is loaded whatever the store allows: to allow this function is to
+    allow everything."""
     return pickles.dumps_by_value(pickles.loads(batch)())
 
 

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             barrier.wait(args.timeout)
         except KeyboardInterrupt:
-            barrier.abort()  # at once, and with our name; who is killed is found out
+            barrier.abort()  # at once, and with our name; the death of a killed party is found by probing
             raise
         except ValueError as error:
             raise WrongUse(str(error)) from None

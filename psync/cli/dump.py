@@ -15,10 +15,10 @@ from psync.store import PickleShareDB
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Print every key and value as a list of pairs, which load can read back. What can't be read, and what has "
-        "no form that could be read back (an object, say), is named on stderr, and the exit code is 1 then: "
-        "such a dump is for reading only. Nothing is changed or moved by looking. Values are unpickled, so dump only "
-        "what you trust."
+        "Print every key and value as a list of pairs, which load can read back. A value that can't be read, or that "
+        "load could not read back (an object, say), is named on stderr, and the exit code is then 1: such a dump is "
+        "for reading only. The command changes and moves nothing. Values are unpickled, so dump only stores that you "
+        "trust."
     )
     parser.add_argument(
         "directory",

@@ -63,7 +63,7 @@ def show(value: Any, what: str, form: str) -> None:
 
 
 def say(line: str, what: str) -> None:
-    """Print a line; `what` it is, for people. What came in as bytes that are no UTF-8 goes out as the same bytes."""
+    """Print a line; `what` names it for people. Bytes that are no UTF-8 go out as they came in."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
     try:

@@ -1,6 +1,6 @@
 """Administration: checks, diagnoses, repairs and reads the place of a store from outside, by path or URL.
 
-What serves one kind of place alone is loaded when a place of that kind is named.
+Modules for one kind of place are loaded when a place of that kind is named.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def looking_engine(root: Root, *, key: Key | None = None, trust_group: bool = Fa
 
 
 def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:
-    """Diagnose the place: what works there, what is in the way, what dead processes left."""
+    """Diagnose the place: yields findings about its features, its problems, and the leftovers of dead processes."""
     if is_address(root):
         from psync.engine.redis.doctor import diagnosed as diagnosed_server
 

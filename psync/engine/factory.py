@@ -66,9 +66,9 @@ def open_engine(
     serializer: Serializer | None = None,
     allow: Allow | None = None,
 ) -> Engine:
-    """A new engine for the directory or the URL `root`; an engine is taken as it is. With a `key`, or a file
-    PSYNC_KEY_FILE, what is stored is signed. `serializer` and `allow`: see `serialization.agree`; a server is asked
-    for the marker of its store only if a serializer or allowed names are given.
+    """Open an engine for the directory or the URL `root`; an engine is used as it is. With a `key`, or a file
+    PSYNC_KEY_FILE, all stored bytes are signed. `serializer` and `allow`: see `serialization.agree`; the marker of a
+    store on a server is read only if a serializer or allowed names are given.
 
     Raises `UnsafeStore` if others could write to the directory, or if the store is sealed with another key, or is and
     there is none, or is not and there is one, or was begun with another serializer. `StoreFailed` for a server that
@@ -144,7 +144,7 @@ def private_directory() -> str:
 
 
 def remove_directory(path: str) -> None:
-    """Remove a directory and all in it; what can't be removed stays."""
+    """Remove a directory and all in it; files that can't be removed stay."""
     import shutil
 
     shutil.rmtree(path, ignore_errors=True)

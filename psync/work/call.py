@@ -43,8 +43,8 @@ class Outcome(NamedTuple):
 
 
 class Stopped(SystemExit):
-    """The worker was told to stop while it had nothing to do, or for the second time. Of all exceptions that are raised
-    in a call, this one alone is not its outcome."""
+    """The worker was told to stop while it had nothing to do, or for the second time. It is the only exception
+    in a call that is not its outcome."""
 
 
 class RemoteTraceback(Exception):
@@ -64,8 +64,8 @@ def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
         return _dumps((function, args, kwargs, tuple(terms)), function)
     except Exception as error:
         raise RemoteError(
-            f"{function!r} with its arguments can't be sent to a worker: {error}. What is defined in a module can; "
-            "for lambdas and for what is defined in __main__, install cloudpickle",
+            f"{function!r} with its arguments can't be sent to a worker: {error}. Functions and classes of a module "
+            "can; for lambdas, and for those of __main__, install cloudpickle",
             worker=None,
         ) from error
 

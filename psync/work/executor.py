@@ -48,9 +48,9 @@ class Executor(StandardExecutor):
     never) a worker ends, and is started again when there is one.
 
     A call whose worker dies is made again, until it was begun `max_attempts` times; then its future raises
-    `TaskFailed`. One that raises is made again `retries` times, `pause` seconds later; then its future raises what it
-    raised, with the traceback from there, and who made the call. After `timeout` seconds a call is interrupted by a
-    `TimeoutError`. What can't travel is a `RemoteError`.
+    `TaskFailed`. A call that raises is made again `retries` times, each `pause` seconds later; then its future raises
+    that exception, with the remote traceback and the worker. After `timeout` seconds a call is interrupted by a
+    `TimeoutError`. An exception that can't be pickled is a `RemoteError`.
 
     Not promised: that a call is made only once. (Its result is recorded only once.)
     """
@@ -240,8 +240,8 @@ class _Cleanup:
 
 
 def _close_futures(futures: Futures) -> None:
-    """Called when the executor is forgotten, or its process ends: what was submitted is done first, as with the
-    executors of the standard library."""
+    """Finish the submitted calls when the executor is forgotten, or its process ends, as the executors of the standard
+    library do."""
     futures.close()
     if is_exiting():
         futures.join()

@@ -30,7 +30,7 @@ FAILURE = (
 
 
 class WorkerOptions(NamedTuple):
-    """What each worker does first, and when it ends."""
+    """How each worker begins, and when it ends."""
 
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()

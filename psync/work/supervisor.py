@@ -73,7 +73,7 @@ class Supervisor:
         """Not SIGHUP under `nohup`, say."""
         self._told = 0.0
         self.signal: int | None = None
-        """What told us to stop."""
+        """The signal that told us to stop."""
         self.killed = False
         """Told twice: calls were left unfinished."""
         self.failed = False
@@ -156,7 +156,7 @@ class Supervisor:
             limits = self._limits
             enough = self._counted(slot, limits.max_memory)
             worker.run(idle=limits.idle, drain=limits.drain, hold=_held(limits.max_load), enough=enough)
-        except Exception as error:  # not a call's: what a call raises is its result
+        except Exception as error:  # not a call's: an exception of a call is its result
             sys.stderr.write(f"psync worker: {error if isinstance(error, PsyncError) else repr(error)}\n")
             self._ended[slot] = FAILED
             sys.exit(1)

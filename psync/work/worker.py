@@ -76,7 +76,7 @@ class Worker:
         return self.made
 
     def _one_by_one(self, idle: float | None, drain: bool, hold: Callable[[], bool]) -> Generator[Task, None, None]:
-        """The tasks, each claimed while `hold` has just said no; who is held back holds none."""
+        """Yield the tasks, each claimed after `hold` said no; a worker that is held back holds none."""
         now, rest = self._queue.engine.now, threading.Event()
         since = now()
         while True:

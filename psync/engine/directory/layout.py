@@ -26,10 +26,10 @@ for each append its opcodes, ``4a`` CRC (u32) ``30``; ``2e`` ends the file. Each
     in ``pending`` says so, and cuts it off otherwise. `hcompress` locks every bucket, replaces ``xx``, then drops the
     buckets.
 
-In a **signed** store (`signed.signature`) each value's pickle, each value of a register and each payload of a record
-is ``80 05 8e``, the length (u64) of what follows up to the ``2e``, ``70 73 71 01``, the name of the key (4 bytes), a
-generation (u64), an HMAC-SHA256 (32 bytes), what is signed, ``2e``. The opcodes of an append to a bucket are the same,
-without the first two bytes and the last one, and ``30``.
+In a **signed** store (`signed.signature`) each value's pickle, each value of a register and each payload of a record is
+``80 05 8e``, the length (u64) of what follows up to the ``2e``, ``70 73 71 01``, the name of the key (4 bytes), a
+generation (u64), an HMAC-SHA256 (32 bytes), the signed bytes, ``2e``. The opcodes of an append to a bucket are the
+same, without the first two bytes and the last one, and ``30``.
 
 ``<folder>/.psync-new-<name>``: the next content of ``<name>``, on a network file system alone (`fs.nfs_replace`).
 ``<folder>/.psync-now-<name>``: its content, whatever ``<name>`` leads to. A name of more than 244 bytes gives
@@ -79,7 +79,7 @@ counting goes on from the milliseconds since 1970.
 ``2e``. 1 means that a process waits. ``wake/<3 or more hex digits>``: a pickled None; a change of its time stamp wakes
 the waiters of the slot, or waiter slot, of that number.
 
-    Changed by single bytes, without a lock. Hints: what is wrong there costs a wake-up, and waiters also look by
+    Changed by single bytes, without a lock. Hints: a wrong byte costs a wake-up, and waiters also read by
     themselves. Never removed.
 
 ``pending/<16 hex digits>``: an append to several buckets that is decided: a text frame around a JSON object: bucket
@@ -93,7 +93,7 @@ line feed, the reason, a line feed.
 
     Atomic. Removed by people alone, or put back by ``psync doctor --restore``.
 
-``pair/...``: what two hosts that try the directory out tell each other: frames around pickled bytes, and a file
+``pair/...``: messages between two hosts that test the directory: frames around pickled bytes, and a file
 ``lock``. ``first`` names the leader; all are removed at the end.
 
 ``<kind>/<name>``: the state of a primitive (``barrier``, ``event`` ...) is a **register**. Bytes 0 to 27:
@@ -114,7 +114,7 @@ A **position** is the place of a record in the log, counted in bytes from its be
 ``<16 hex digits>``: a **segment**, from that position on; a new one is begun after 1 MB. A record begins at a multiple
 of 32: length of the payload (u32); CRC of the payload (u32), for which position + 1 is the start value; how many more
 records were appended with it (u32); a check of the head (u32): all ones XOR the length XOR the third word shifted left
-by 8; the payload; zeros up to a multiple of 32. What lies behind the end that ``tail`` states is nothing.
+by 8; the payload; zeros up to a multiple of 32. Bytes behind the end that ``tail`` states mean nothing.
 
     Written under the lock of ``tail``, before ``tail``. Removed by whoever finds that all records in it are final.
 
@@ -133,7 +133,7 @@ have a status behind the end, closed (0 or 1), end of what is prepared, how many
 the log was last put in order. ``front``: 9 numbers: the first record never claimed, the first that may be unfinished,
 records passed, entries in ``returned``, the first unused one there, records settled without a claim that are still to
 be passed, DELAYED ones passed, entries in ``delayed``, a note of the queue's. ``sync``, of a durable log alone: 3
-numbers: what is on the disk, failures of the disk, records that came at the same time lately.
+numbers: the position up to which the disk has all, failures of the disk, records that came together lately.
 
     Each is a **double buffer**: the number n of the last change (u64); then twice: n (u64), the numbers (u64 each), CRC
     (u64) of these. A change of an odd number lies in the second copy, of an even one in the first. Changed under
@@ -144,7 +144,7 @@ numbers: what is on the disk, failures of the disk, records that came at the sam
 ``returned``, ``delayed``: positions, 8 bytes each: 48 bits, and 16 of a CRC-16 (start value a5a5 hex) of these 6 bytes:
 hints at records that went back, and at those that wait for their time. ``front`` counts them, and its lock guards them.
 
-``<16 hex digits>-<16 hex digits>.lost``: an empty file: what was between these positions is lost (not final). Never
+``<16 hex digits>-<16 hex digits>.lost``: an empty file: the records between these positions are lost (not final). Never
 removed.
 """
 
@@ -223,7 +223,7 @@ def replaced_name(path: str, read: Callable[[str], bytes]) -> str:
 
 
 def name_at_end(path: str) -> bytes:
-    """What a successor ends with if its name has no room for that of `path`."""
+    """Return the end of a successor whose name has no room for that of `path`."""
     name = os.fsencode(path[path.rindex("/") + 1 :])
     return name + len(name).to_bytes(2, "little")
 

@@ -85,7 +85,7 @@ def unframe(data: bytes) -> bytes | None:
     if data[:2] == b"\x80\x05" and ((6 <= len(data) <= 65536 and data[2] != 0x95) or data[2:3] == b"J"):
         # From protocol 4 on a pickler puts all that is longer than 3 bytes and shorter than 64 KB into frames.
         raise Unreadable("the head of the frame is damaged")
-    if data == b"\x80\x05}.":  # what is left of a bucket without its middle; a pickler remembers its empty dict
+    if data == b"\x80\x05}.":  # a bucket without its middle would leave this; a pickler memoizes its empty dict
         raise Unreadable("the items are cut out of it")
     for marks in (_CELL_MARKS, _BUCKET_MARKS):
         hits = sum(1 for at, byte in marks if at < len(data) and data[at] == byte)

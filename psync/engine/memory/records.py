@@ -11,7 +11,7 @@ SEGMENT = 64
 
 
 class Records:
-    """What one log holds. Not thread-safe: used with the turn only."""
+    """The records of one log. Not thread-safe: call it within a turn."""
 
     def __init__(self) -> None:
         self.kept: dict[int, Record] = {}

@@ -1,7 +1,7 @@
 """Turns: make each verb of one owner a single atomic step, and let it wait for the locks of other owners.
 
 All owners of one memory share its `State`, and the one lock in it. A verb has its turn while it holds that lock. The
-fact that decides: what the state says while a verb has its turn.
+fact that decides: the change of the state within the turn.
 """
 
 from __future__ import annotations

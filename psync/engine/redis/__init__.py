@@ -10,8 +10,8 @@ excludes others. ``store`` is what ``bucket``, ``log``, ``mutex``, ``register`` 
 composes these. ``scan``, ``read_only``, ``server_info`` and ``doctor`` look at the whole. Nothing here touches files.
 
 A lease does not promise that its holder learns of its end in time. A process that the server does not hear of for the
-length of its lease (stopped, or cut off) counts as dead: its locks are free, and its claims go to others. What it says
-later is refused by its token or its claim. It goes on as a new owner.
+length of its lease (stopped, or cut off) counts as dead: its locks are free, and its claims go to others. Its
+later changes are refused by its token or its claim. It goes on as a new owner.
 """
 
 from __future__ import annotations

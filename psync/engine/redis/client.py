@@ -76,7 +76,7 @@ class Server:
         return f"<Server {self.address.shown}>"
 
     def after_fork(self) -> None:
-        """A child's connections are its own; what its parent sent and got must not be mixed up with it."""
+        """A child's connections are its own; requests and replies of its parent must not be mixed up with them."""
         self._lines = []
 
     # -- connections ---------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def access(configured: Facts, url: str) -> Iterator[Finding]:
     if encrypted:
         yield Finding("connection", OK, "through TLS")
     else:
-        says = "not encrypted: who sees the network sees the values and the password"
+        says = "not encrypted: anybody who sees the network sees the values and the password"
         yield Finding("connection", NOTE, says, "use rediss://, or keep the server on this host")
     if "requirepass" not in configured or "bind" not in configured:
         yield Finding("access", NOTE, "the server does not tell who may log in")
@@ -106,7 +106,7 @@ def access(configured: Facts, url: str) -> Iterator[Finding]:
     if configured["requirepass"] or configured.get("protected-mode") == "yes" or (local and configured["bind"]):
         yield Finding("access", OK, "with a password" if configured["requirepass"] else "from this host only")
     else:
-        says = "everybody who reaches the server can write to it; what is read there runs as you"
+        says = "everybody who reaches the server can write to it; values that you read there run as you"
         yield Finding("access", WRONG, says, "set requirepass or an ACL, bind it to this host, or seal with a key")
 
 

@@ -83,7 +83,8 @@ class RedisEngine(Engine):
         return found
 
     def at(self, durability: Durability | None) -> RedisEngine:
-        """Itself: what the server keeps is the same for all. Raises `ValueError` if that is less than `durability`."""
+        """Return itself: the server has one durability for all. Raises `ValueError` if that is less than
+        `durability`."""
         if durability is not None:
             self.server.info().check_level(durability, self.root)
         return self

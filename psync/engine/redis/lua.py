@@ -149,7 +149,7 @@ end
 
 # -- cells -------------------------------------------------------------------------------------------
 
-WRITE = _script("""  -- name, data, what the caller holds
+WRITE = _script("""  -- name, data, the lock that the caller holds
 return busy('n:'..ARGV[3], ARGV[5]) or put(ARGV[3], ARGV[4]) or {0}
 """)
 
@@ -160,7 +160,7 @@ if call('EXISTS', P..'n:'..ARGV[3]) == 1 then return {0, 0} end
 return put(ARGV[3], ARGV[4]) or {0, 1}
 """)
 
-REMOVE = _script("""  -- name, what the caller holds, the bytes that must stand there ('' for any)
+REMOVE = _script("""  -- name, the lock that the caller holds, the bytes that must stand there ('' for any)
 local out = busy('n:'..ARGV[3], ARGV[4])
 if out then return out end
 local old = call('GET', P..'n:'..ARGV[3])
@@ -169,7 +169,7 @@ drop(ARGV[3])
 return {0, 1, old}
 """)
 
-MOVE = _script("""  -- old, new, what the caller holds of old, the bytes that must stand there ('' for any)
+MOVE = _script("""  -- old, new, the caller's lock on old, the bytes that must stand there ('' for any)
 local out = busy('n:'..ARGV[3], ARGV[5]) or busy('n:'..ARGV[4], '')
 if out then return out end
 local old = call('GET', P..'n:'..ARGV[3])

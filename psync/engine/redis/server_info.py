@@ -1,4 +1,4 @@
-"""Server info: tells, when a store is opened, what the server is like and whether psync can rely on it.
+"""Server info: reads, when a store is opened, the server's settings, and tells whether psync can rely on it.
 
 A managed server may forbid ``INFO`` and ``CONFIG GET``: then the answer is "unknown", which is a warning, not an error.
 """
@@ -25,7 +25,7 @@ SURVIVES: dict[Persistence, str] = {
 
 
 class ServerInfo(NamedTuple):
-    """What a server is like. None and "unknown" stand for what it does not tell."""
+    """The settings of a server. None and "unknown" stand for settings that it does not tell."""
 
     version: str | None
     run: str | None
@@ -37,7 +37,7 @@ class ServerInfo(NamedTuple):
 
     @property
     def survives(self) -> str:
-        """What the server's persistence means, as a text that follows its name."""
+        """Describe the server's persistence, as a text that follows its name."""
         return SURVIVES[self.persistence]
 
     @property

@@ -22,7 +22,7 @@ HIDDEN = ".psync"
 
 
 class RedisStore:
-    """What buckets, logs, registers and mutexes share: the server, the session, the locks, the changes of values."""
+    """The parts that buckets, logs, registers and mutexes share: server, session, locks, and changes of values."""
 
     def __init__(self, server: Server, grace: float) -> None:
         self.server = server

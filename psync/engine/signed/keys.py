@@ -1,7 +1,8 @@
 """Signing keys: come from the caller or from a file, and are known elsewhere by their names.
 
-A key is at least 16 secret bytes. The first of several signs what is written; what any of them signed is read. So a key
-is replaced by putting the new one first, and dropping the old one when nothing is left that it signed. Keys never go
+A key is at least 16 secret bytes. If there are several, the first one signs, and bytes that
+any of them signed are accepted. So a key is replaced by putting the new one first, and dropping the old one when no
+bytes are left that it signed. Keys never go
 to the store. A pickle holds only their names, unless it goes to a process that is being spawned. The name of a key is a
 number made of it; the other process finds the key among those that it has, or in the file PSYNC_KEY_FILE.
 """

@@ -197,10 +197,10 @@ class WorkQueue(Primitive):
         """Take tasks until the queue is drained: none is waiting, and none is being worked on that could come back.
 
         Short tasks are claimed several at a time, as many as take about 2 ms, at most 32, and no more than this
-        process's share of those that wait; slow ones (1 ms or more) one at a time. What was claimed and is not begun
-        goes back when a task takes longer than 50 ms, so nothing waits for a slow one while others have nothing to do.
+        process's share of those that wait; slow ones (1 ms or more) one at a time. Tasks that were claimed
+        and not begun go back when one takes longer than 50 ms, so none waits for a slow one while others are idle.
 
-        Where a server is asked (a network file system, Redis) a short task is one of less than 25 ms, and at most 64
+        On a network file system or Redis a short task is one of less than 25 ms, and at most 64
         are claimed at once. Those are begun together, and answered together, in a moment: see `Task.done`. So if this
         process is killed, each of them has used an attempt; those that were tried before are begun and answered one by
         one.

@@ -1,4 +1,5 @@
-"""Diagnose a directory: its file system and mount, what works there, and what killed processes and damage have left."""
+"""Diagnose a directory: its file system and mount, its capabilities, and the leftovers of killed processes and of
+damage."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ _OPTIONS = {
     "noac": (NOTE, "not needed here, and dear: each look asks the server anyway", "mount it without that"),
     "lookupcache=none": (NOTE, "not needed here, and dear", "mount it without that"),
 }
-"""Mount options of NFS: what each means here, and what to do."""
+"""Mount options of NFS: the effect of each on psync, and the remedy."""
 
 
 def network_options(mount: Mount) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ def _space(root: str, mount: Mount) -> Finding:
 
 
 def _people(root: str, team: bool) -> Iterator[Finding]:
-    """Who may change the directory, or put another one in its place."""
+    """Check who may change the directory, or replace it."""
     here = os.path.realpath(root)
     if here != root:
         yield Finding("links", NOTE, f"{root} is {here}")
@@ -115,7 +115,9 @@ def _people(root: str, team: bool) -> Iterator[Finding]:
     problems = list(Permissions(root, team=team, own=OWN_FOLDERS).problems())
     for problem in problems:
         what = "directory" if problem.path == here or problem.path.startswith(f"{here}/") else "parents"
-        yield Finding(what, WRONG, f"{problem.path} {problem.reason}; what is read there runs as you", problem.remedy)
+        yield Finding(
+            what, WRONG, f"{problem.path} {problem.reason}; values that you read there run as you", problem.remedy
+        )
     if not any(problem.path == here for problem in problems):
         mode = stat.S_IMODE(status.st_mode)
         yield Finding("directory", OK, f"{here} belongs to user {status.st_uid}, mode {mode:04o}")

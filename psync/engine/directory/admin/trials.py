@@ -111,7 +111,7 @@ def _dead_locks(folder: str) -> Finding:
     _in_child(lock_and_die)
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        return _verdict("locks of the dead", _can_lock(fd), "are free at once: who died is known without waiting")
+        return _verdict("locks of the dead", _can_lock(fd), "are free at once: a death is known without waiting")
     finally:
         os.close(fd)
 
@@ -158,7 +158,7 @@ def _wake_ups(folder: str) -> Finding:
         return Finding(
             "wake-ups",
             WRONG,
-            f"inotify can't be had ({error.strerror}): who waits looks every 50 ms instead",
+            f"inotify can't be had ({error.strerror}): waiters poll every 50 ms instead",
             "raise fs.inotify.max_user_instances, or end what uses them",
         )
     try:
@@ -188,7 +188,7 @@ def _wake_ups(folder: str) -> Finding:
         instance.close()
         os.close(fd)
     if not taken:
-        return Finding("wake-ups", NOTE, "the kernel tells of no changes: who waits looks every 50 ms")
+        return Finding("wake-ups", NOTE, "the kernel reports no changes: waiters poll every 50 ms")
     return Finding("wake-ups", OK, f"come after {1e6 * statistics.median(taken):.0f} µs")
 
 

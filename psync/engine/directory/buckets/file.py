@@ -33,7 +33,7 @@ class Foreign(Exception):
 
 
 class OpenBucket:
-    """A bucket file kept open: its descriptor, what identifies it, and how far its content is known to be good."""
+    """A bucket file kept open: its descriptor, its identity, and the end of the content that was verified."""
 
     __slots__ = ("failed", "fd", "flags", "identity", "known", "refusal")
 

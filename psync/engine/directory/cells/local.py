@@ -6,7 +6,7 @@ has a name. So:
 * a value of up to a page is written in place by one `pwrite` (whole or not at all under SIGKILL; it needs no inode):
   open, flock, fstat, pwrite, close. The fact that decides is the `pwrite`.
 * a larger value goes to a new file that is renamed over the old one while that is locked: the rename decides.
-* a new name is a new file that is linked to it: of several links one wins.
+* a new name is a new file that is linked to it: one of several links wins.
 
 Readers take no lock unless they must: a read that meets a half-made `pwrite` fails its checksum and is repeated, at
 last under the lock. A file without a checksum is always read under the lock.
@@ -69,9 +69,10 @@ class Cells:
     # -- reading -------------------------------------------------------------------------------------
 
     def read(self, path: str, known: Cell | None) -> Cell | None:
-        """stat when `known` is current; else open, fstat, pread, close; of what was changed just now also flock, flock.
+        """stat when `known` is current; else open, fstat, pread, close; for a file that changed just now flock, flock,
+        too.
 
-        What is at least LARGE_BYTES takes another pread. The first new file after old ones takes another fstat.
+        A file of LARGE_BYTES or more takes another pread. The first new file after old ones takes another fstat.
         """
         try:
             if known is not None:
@@ -170,7 +171,7 @@ class Cells:
             try:
                 os.ftruncate(fd, size)
             except OSError:
-                pass  # the value says how long it is; what is left behind it means nothing
+                pass  # the value says how long it is; bytes behind it mean nothing
 
     def _write_locked(self, path: str, payload: bytes) -> None:
         """Write whatever was at the name, and however long the value is."""

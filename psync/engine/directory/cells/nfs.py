@@ -13,7 +13,7 @@ All that `cells.local` says holds here too, and besides:
 read: GETATTR, OPEN, READ, CLOSE. write in place: OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE; update: a READ
 more. On v4 each LOCKU brings a FREE_STATEID, for which nobody waits; on v3 there is no OPEN and no CLOSE, but a
 GETATTR for each opening, and locks are a protocol of their own. A new name is 18 requests on v4, 22 on v3 (a file
-made, locked, written, asked for, linked, looked at, removed where it was made, let go of); to remove one is 14 and 9,
+made, locked, written, looked up, linked, read, removed where it was made, released); to remove one is 14 and 9,
 to replace a file 27 and 21 (see `nfs_replace`). `tests/nfs/test_costs.py` counts them.
 """
 
@@ -60,7 +60,7 @@ class NetworkCells(Cells):
     # -- reading -------------------------------------------------------------------------------------
 
     def read(self, path: str, known: Cell | None) -> Cell | None:
-        """GETATTR, OPEN, READ, CLOSE; what is longer takes more READs."""
+        """GETATTR, OPEN, READ, CLOSE; a longer value takes more READs."""
         try:
             for _ in range(4):
                 data = self._content(self._replacements.open(path, READ | self._direct), path)

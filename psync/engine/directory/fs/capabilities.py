@@ -1,4 +1,4 @@
-"""Probe once, when a directory is opened, what its file system can do."""
+"""Capabilities: probe the file system of a directory once, when it is opened."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CLUSTER_TYPES = {"lustre", "gpfs", "beegfs", "ceph", "glusterfs", "ocfs2", "gfs2
 NETWORK_TYPES = NFS_TYPES | CLUSTER_TYPES | {"cifs", "smb3", "smbfs", "9p", "afs"}
 """Types that several hosts may have mounted at once (`fuse.*` counts as one of them)."""
 IN_PLACE_TYPES = {"tmpfs", "ext2", "ext3", "ext4"}
-"""Types where what was once given room is overwritten where it is, so that a store into memory always finds room. (xfs
-and btrfs write elsewhere what was copied by reference; of an overlay, what is below it is not known.)"""
+"""Types that overwrite allocated blocks in place, so that a store into mapped memory always finds room. (xfs and btrfs
+copy a block that was cloned; the file system below an overlay is unknown.)"""
 
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
@@ -44,9 +44,9 @@ class Capabilities(NamedTuple):
 
     @property
     def ordered(self) -> bool:
-        """What is put into a file that stays open is in every look that begins after that, everywhere, without a lock:
-        a server does it all, one after the other; or this kernel does (a file system that is said to be shared, and is
-        none of those that are); or it is done by stores into memory, on a processor that keeps their order."""
+        """Whether every read that begins after a write to an open file sees it, everywhere, without a lock: because a
+        server makes all changes one after the other, or this kernel does (a file system that is said to be shared, and
+        is none of those that are), or they are stores into memory on a processor that keeps their order."""
         if self.network:
             return bool(self.direct) or not is_network(self.kind)
         return self.in_place and os.uname().machine == "x86_64"
@@ -78,7 +78,7 @@ def probe_capabilities(layout: Layout, *, network: bool | None = None) -> Capabi
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise
-        # good enough to read from; what is not known is taken for the worse
+        # good enough to read from; an unknown capability counts as missing
         return Capabilities(kind, network, unnamed=not network, fine_times=False, writable=False, direct=direct)
 
 

@@ -68,7 +68,7 @@ def check(layout: Layout) -> bool:
 
 
 def begin(layout: Layout, fs: AtomicFiles) -> None:
-    """State the version in a directory that does not. What is damaged goes to quarantine, with a RuntimeWarning.
+    """Write the version into a directory that has none. A damaged file goes to quarantine, with a RuntimeWarning.
 
     Raises `FormatMismatch` if something in the directory is of another version, OSError.
     """

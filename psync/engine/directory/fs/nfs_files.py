@@ -1,7 +1,7 @@
-"""Make, replace and remove files on a network file system: each name is asked of the server, and each lock may be lost.
+"""Make, replace and remove files on a network file system: each look-up asks the server, and each lock may be lost.
 
-What was at a name is emptied once it is replaced or removed (`invalidate_replaced`), and a file is replaced in four
-steps (`Replacements`), so that a kill between any two requests loses nothing.
+A file is emptied once it was replaced or removed (`invalidate_replaced`). A replacement takes four steps
+(`Replacements`), so that a kill between any two requests loses nothing.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ class Lookups:
         self._coarse = coarse
         """Whether only time stamps tell this host's kernel that a folder has changed: NFS version 3."""
         self._stamps: dict[str, tuple[int, float, bool]] = {}
-        """Of a folder on a coarse server: its time stamp, since when that is known, and whether names were looked at
-        when the stamp could not be that of a later change any more."""
+        """By folder, on a coarse server: its time stamp, since when that is known, and whether names were read when a
+        later change could no longer have the same stamp."""
 
     def ask(self, folder: str, *, sure: bool = True) -> bool:
         """Revalidate what this host has cached of the names in `folder`; False if there is no such folder.
@@ -128,10 +128,10 @@ class Lookups:
             raise
 
     def status(self, path: str, asked: dict[str, bool]) -> tuple[int, ...] | None:
-        """What tells one version of a file from another, as far as attributes can; None if there is no file.
+        """Return the attributes that tell one version of a file from another; None if there is no file.
 
-        `asked`: what was said of folders since there was reason to ask. GETATTR unless its folder is among them, and
-        another one if something is there.
+        `asked`: the answers about folders that are still current. GETATTR unless the folder is among them, and another
+        one if a file is there.
         """
         folder = os.path.dirname(path)
         try:
@@ -148,10 +148,10 @@ class Lookups:
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def is_live(self, path: str, fd: int) -> os.stat_result | None:
-        """The status of an open file that is still at `path`; None if it was removed or replaced.
+        """Return the status of an open file that is still at `path`; None if it was removed or replaced.
 
-        A link count of 0 is not enough to know it: what an NFS client removes while it is open there goes on under
-        another name. A file that was replaced is empty (`invalidate_replaced`).
+        The link count does not tell: an NFS client renames a file that is removed while it is open there. A file that
+        was replaced is empty (`invalidate_replaced`).
         """
         try:
             status = status_now(fd)

@@ -50,7 +50,7 @@ class PermissionProblem(NamedTuple):
 
     def error(self) -> UnsafeStore:
         return UnsafeStore(
-            f"{self.path} {self.reason}; what is read there runs as you. Remedy: {self.remedy}",
+            f"{self.path} {self.reason}; values that you read there run as you. Remedy: {self.remedy}",
             path=self.path,
             reason=self.reason,
         )

@@ -128,7 +128,7 @@ class OwnerRegistry:
         return removed
 
     def close(self) -> None:
-        """Give the number back: what this process still holds counts as a dead owner's."""
+        """Give the number back: anything that this process still holds counts as a dead owner's."""
         with self._lock:
             if self._fd >= 0:
                 with contextlib.suppress(OSError):

@@ -45,7 +45,7 @@ class NfsClaimer:
 
 
 class NfsChangeTokens:
-    """What a waiter reads to see that a log has changed."""
+    """The numbers that a waiter reads to see that a log has changed."""
 
     def __init__(self, state: LogState) -> None:
         self._state = state

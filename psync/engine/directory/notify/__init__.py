@@ -1,1 +1,1 @@
-"""Wake-ups: who waits for a name is woken by inotify on one host, and polls on a network file system."""
+"""Wake-ups: inotify wakes waiters on one host; on a network file system they poll."""

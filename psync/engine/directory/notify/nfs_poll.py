@@ -1,10 +1,10 @@
-"""Poll a network file system: of all waiters in a process, one leads and asks the server for all.
+"""Poll a network file system: one waiter of a process leads, and asks the server for all of them.
 
-inotify sees only what this host does, so waiters poll, after growing pauses. A single waiter polls by reading what it
-waits for. Of several, one leads: in each round it reads every *change token* that is awaited once, and wakes those for
-whom one is new; the others sleep, and cost the server nothing. A leader that has what it waited for hands over to
-another. So no thread is needed besides the waiters, and a round costs as many requests as there are different tokens,
-however many wait: one for a register, two for a log, one for a value and one for its folder.
+inotify sees only the changes of this host, so waiters poll, after growing pauses. A single waiter polls by reading its
+names. If there are several, one leads: in each round it reads every awaited *change token* once, and wakes the waiters
+whose token is new; the others sleep, and cost the server nothing. A leader whose wait is over hands over to another. So
+no thread is needed besides the waiters, and a round costs as many requests as there are different tokens, however many
+wait: one for a register, two for a log, one for a value and one for its folder.
 
 A change token is the server's answer: the whole register, a log's numbers, or the status of a file. A status may stay
 the same though the file changes once more within the same tick of the server's clock. So for SETTLED_S seconds after a

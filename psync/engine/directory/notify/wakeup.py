@@ -8,9 +8,9 @@ raise it again. So a flag that a killed waiter left costs one touch, and waiters
 The fact that decides: a waiter raises the flag before it reads, and a writer makes its change before it reads the flag.
 So either the waiter sees the change, or the writer sees the flag.
 
-Of those who wait to claim from a log, one a record is enough. So each process has a *waiter slot* there, with a flag
-and a side file of its own, and a writer notifies as many as there are records. A waiter that deregisters without having
-been woken has found something by itself: it lowers its flag, and a notification that had come already goes on to
+One waiter for each record is enough if they wait to claim from a log. So each process has a *waiter slot* there, with a
+flag and a side file of its own, and a writer notifies as many as there are records. A waiter that deregisters without
+having been woken has found something by itself: it lowers its flag, and a notification that had come already goes on to
 another. Not promised: that two processes never share a waiter slot (both are woken then, and when one deregisters, the
 other may be notified in vain until it reads by itself). A notification to the slot of a killed process is lost, and the
 record waits until another waiter reads by itself, after `GRACE_S`.
