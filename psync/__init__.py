@@ -164,9 +164,7 @@ if not TYPE_CHECKING:  # a type checker would believe that every name exists
         """Import a public name's module when a program first uses the name: ``import psync`` alone costs little."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import importlib
-
-        found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+        found = globals()[name] = getattr(__import__(_MODULES[name], fromlist=[name]), name)
         return found
 
 

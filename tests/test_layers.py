@@ -56,7 +56,7 @@ DOORS = {
     "socket": ["engine/redis/"],
     "filelock": ["engine/directory/locks/"],
     "redis": ["engine/redis/"],
-    "time": ["engine/system/", "engine/contract/values.py"],
+    "time": ["engine/system/", "engine/contract/report.py"],
     "open": ["engine/", "work/shell/"],
     "psutil": ["engine/system/process_identity.py"],
     "pathlib": ["engine/", "store/", "cli/", "pickleshare.py"],
@@ -323,7 +323,7 @@ def plant(folder: Path, file: str, text: str) -> Path:
         (
             "store/db.py",
             "import time as t\n",
-            "`psync/store/db.py:1` imports time; only `engine/system/` and `engine/contract/values.py` may",
+            "`psync/store/db.py:1` imports time; only `engine/system/` and `engine/contract/report.py` may",
         ),
         ("store/db.py", "import pickle\n", "`psync/store/db.py:1` imports pickle; only `store/pickles.py` may"),
         (

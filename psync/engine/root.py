@@ -7,7 +7,6 @@ import re
 
 Root = str | os.PathLike[str]
 SCHEMES = ("redis", "rediss", "unix")
-_looks_like_a_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
 
 
 def is_address(root: object) -> bool:
@@ -17,7 +16,7 @@ def is_address(root: object) -> bool:
 
 def check_path(root: Root) -> None:
     """Raise ValueError for a URL that nothing here can open."""
-    if isinstance(root, str) and _looks_like_a_url(root):
+    if isinstance(root, str) and "://" in root and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", root):
         raise ValueError(
             f"{root!r} is the URL of nothing that psync knows: it begins with redis://, rediss:// or unix://. If a "
             f"directory has this name, write ./{root}"

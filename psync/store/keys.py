@@ -25,8 +25,8 @@ _GOOD = "a key is one or more names joined by single slashes, like 'results/run 
 
 # most keys are short and plain, and cost one match; any other is examined part by part
 _plain = re.compile(r"(?!\.)[\w. =,:+@-]{1,255}(?:/(?!\.)[\w. =,:+@-]{1,255}){0,7}", re.ASCII).fullmatch
-_nfs = re.compile(r"\.nfs[0-9a-fA-F]+").fullmatch
-_replacing = re.compile(r"\.psync-n(?:ew|ow)").match
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+_REPLACING = (".psync-new", ".psync-now")
 
 
 def check(key: Any) -> str:
@@ -74,9 +74,9 @@ def _fault(key: str) -> str | None:
     for segment in segments:
         if wrong := segment_fault(segment):
             return wrong
-        if _nfs(segment):
+        if segment.startswith(".nfs") and len(segment) > 4 and _HEX_DIGITS.issuperset(segment[4:]):
             return f"{segment!r} is a name that NFS keeps for deleted files"
-        if _replacing(segment):
+        if segment.startswith(_REPLACING):
             return f"{segment!r} is a name that psync gives to files that replace others"
     if segments[0] == HIDDEN:
         return f"{HIDDEN!r} holds psync's own files"

@@ -34,7 +34,7 @@ from psync import (
     Semaphore,
     WorkQueue,
 )
-from psync.engine.contract.values import Identity
+from psync.engine.contract.report import Identity
 from psync.engine.directory.layout import FORMAT_VERSION
 from psync.engine.system import boot_time
 

@@ -6,7 +6,7 @@ import enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from psync.engine.contract.values import Alive, Identity, Usage
+    from psync.engine.contract.values import Alive
 
 
 class Shape(enum.Enum):
@@ -25,6 +25,33 @@ class Facts(NamedTuple):
     """Bytes."""
     changed: float | None
     """The time of its last change, in seconds since 1970; None where the engine keeps none."""
+
+
+class Identity(NamedTuple):
+    """The identity of a process; host and `since` (seconds since 1970) are for people only."""
+
+    boot: str
+    namespace: int
+    pid: int
+    ticks: int
+    host: str
+    since: float
+
+    def __str__(self) -> str:
+        import time
+
+        return f"pid {self.pid} on {self.host}, since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.since))}"
+
+
+class Usage(NamedTuple):
+    """Resources that a process has used."""
+
+    cpu: float
+    """Seconds of processor time."""
+    memory: int
+    """Bytes resident in memory now."""
+    seconds: float
+    """Seconds since the process started."""
 
 
 class Process(NamedTuple):

@@ -32,33 +32,6 @@ class Alive(enum.Enum):
     """Nothing proves life or death; treat the process as alive."""
 
 
-class Identity(NamedTuple):
-    """The identity of a process; host and `since` (seconds since 1970) are for people only."""
-
-    boot: str
-    namespace: int
-    pid: int
-    ticks: int
-    host: str
-    since: float
-
-    def __str__(self) -> str:
-        import time
-
-        return f"pid {self.pid} on {self.host}, since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.since))}"
-
-
-class Usage(NamedTuple):
-    """Resources that a process has used."""
-
-    cpu: float
-    """Seconds of processor time."""
-    memory: int
-    """Bytes resident in memory now."""
-    seconds: float
-    """Seconds since the process started."""
-
-
 Key = bytes | Sequence[bytes]
 """Secret bytes that sign the stored data. The first of several keys signs; a signature by any of them is accepted."""
 

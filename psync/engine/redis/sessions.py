@@ -17,7 +17,8 @@ import queue
 import threading
 import weakref
 
-from psync.engine.contract.values import Alive, Identity
+from psync.engine.contract.report import Identity
+from psync.engine.contract.values import Alive
 from psync.engine.redis import lua
 from psync.engine.redis.client import Server
 from psync.engine.system import clock, fork_hooks

@@ -8,7 +8,6 @@ threads forks, psync's modules are loaded to their end, those included that are 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 import threading
@@ -57,7 +56,7 @@ def _load() -> None:
     ]
     for name in [*deferred, *half_loaded]:
         with contextlib.suppress(Exception):  # no descriptor is free, say: as if it were not needed
-            importlib.import_module(name)
+            __import__(name)
     del _deferred[: len(deferred)]
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import os
 
-from psync.engine.contract.values import Alive, Identity, Usage
+from psync.engine.contract.report import Identity, Usage
+from psync.engine.contract.values import Alive
 
 this_pid = os.getpid
 """Return this process's id."""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.syscalls import close, link_unnamed, read_all, sync_folder
-from psync.engine.directory.fs.temporary import Temporary
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import clock
 
 if TYPE_CHECKING:
     from psync.engine.directory.fs.nfs_lookup import Lookups
+    from psync.engine.directory.fs.temporary import Temporary
 
 
 class AtomicFiles:
@@ -119,6 +119,8 @@ class AtomicFiles:
         """A new file under a temporary name."""
         if self.reading:
             raise read_only(self._tmp)
+        from psync.engine.directory.fs.temporary import Temporary  # loaded by the first new file
+
         return Temporary(self._tmp, data, sync=sync, access=self.trust.access)
 
     def attach(self, path: str, flags: int) -> tuple[int, os.stat_result] | None:

@@ -41,12 +41,13 @@ PRIVATE = Access()
 TEAM = Access(0o660, 0o2770)
 
 
-class PermissionProblem(NamedTuple):
+class PermissionProblem:
     """Why a file or folder can't be trusted, and what to do about it."""
 
-    path: str
-    reason: str
-    remedy: str
+    def __init__(self, path: str, reason: str, remedy: str) -> None:
+        self.path = path
+        self.reason = reason
+        self.remedy = remedy
 
     def error(self) -> UnsafeStore:
         return UnsafeStore(

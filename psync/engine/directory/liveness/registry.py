@@ -13,14 +13,18 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from psync.engine.contract.values import Alive, Identity
+from psync.engine.contract.values import Alive
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import loading, translate_os_error
 from psync.engine.directory.fs.syscalls import READ, hand_over, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.encoding.framing import Unreadable, frame_text, unframe_text
 from psync.engine.system import clock, fork_hooks
+
+if TYPE_CHECKING:
+    from psync.engine.contract.report import Identity
 
 MAX_SINCE_S = 253402300800.0
 """Seconds since 1970: the year 10000."""
@@ -152,6 +156,8 @@ def _read_identity(fd: int) -> Identity | None:
     """The identity in an owner's record; None if it is damaged, or none."""
     try:
         import json
+
+        from psync.engine.contract.report import Identity
 
         found = Identity(**json.loads(unframe_text(os.pread(fd, MAX_RECORD_BYTES, 0))))
     except (OSError, ValueError, TypeError, Unreadable, RecursionError):
