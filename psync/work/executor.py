@@ -111,7 +111,7 @@ class Executor(StandardExecutor):
         """
         self._check_open()
         payload = call.pack(fn, args, kwargs, self._terms)
-        return self._hand_out(lambda: [self.queue.put(payload)], 1)[0]
+        return self._hand_out([payload])[0]
 
     def submit_as(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """`submit` under an id of your own: whoever submits it again, even another client later, gets the future of
@@ -133,9 +133,9 @@ class Executor(StandardExecutor):
         if self._workers.broken:
             raise BrokenExecutor(FAILURE)
 
-    def _hand_out(self, put: Callable[[], list[str]], count: int) -> list[TaskFuture[Any]]:
-        self._grow(count)
-        futures = self._futures.add(put)
+    def _hand_out(self, payloads: list[bytes]) -> list[TaskFuture[Any]]:
+        self._grow(len(payloads))
+        futures = self._futures.put(payloads)
         if self._progress is not None:
             self._progress.watch(futures)
         return futures
@@ -178,7 +178,7 @@ class Executor(StandardExecutor):
 
     def _submit_chunks(self, fn: Callable[..., T], chunks: Iterable[list[Any]]) -> list[TaskFuture[Any]]:
         payloads = [call.pack(_each, (fn, chunk), {}, self._terms) for chunk in chunks]
-        return self._hand_out(lambda: self.queue.put_many(payloads), len(payloads)) if payloads else []
+        return self._hand_out(payloads) if payloads else []
 
     def _results(
         self, pending: deque[TaskFuture[Any]], deadline: float | None, more: Callable[[], list[TaskFuture[Any]]]

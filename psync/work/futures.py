@@ -81,7 +81,7 @@ class Futures:
         """Called once, after `close`, when nothing is awaited any more."""
         self._awaited: dict[str, TaskFuture[Any]] = {}
         self._adding = 0
-        """How many calls of `add` are putting tasks whose ids are not known yet."""
+        """How many calls of `put` are putting tasks whose ids are not known yet."""
         self._early: dict[str, Any] = {}
         """Results that arrived meanwhile for unknown ids: they may belong to those tasks."""
         self._lock = threading.RLock()  # `close` may be called by the garbage collector, wherever that comes in
@@ -93,14 +93,15 @@ class Futures:
         self._arrivals = queue.results.arrivals()
         self._loads = internals_of(queue).priorities.codec.loads
 
-    def add(self, put: Callable[[], list[str]]) -> list[TaskFuture[Any]]:
-        """The futures of the tasks that `put` puts, by the ids that it returns."""
+    def put(self, payloads: list[bytes]) -> list[TaskFuture[Any]]:
+        """Put a task for each of `payloads`, and return their futures."""
         with self._lock:
             self._adding += 1
         futures: list[TaskFuture[Any]] = []
         early: list[tuple[TaskFuture[Any], Any]] = []
         try:
-            futures = [TaskFuture(self, id) for id in put()]
+            ids = [self.queue.put(payloads[0])] if len(payloads) == 1 else self.queue.put_many(payloads)
+            futures = [TaskFuture(self, id) for id in ids]
         finally:
             with self._lock:
                 self._adding -= 1
