@@ -244,8 +244,7 @@ class DirectoryEngine(Engine):
         return self._wake.watch(names, taking, self._handles.change_tokens)
 
     def announce(self, name: str) -> None:
-        self._wake.notify(name)
-        self._wake.notify_n(slot_of(name), WAITER_SLOTS)
+        self._wake.notify_claimers(slot_of(name), WAITER_SLOTS)
 
     def give_way(self) -> None:
         os.sched_yield()

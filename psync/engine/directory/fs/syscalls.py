@@ -130,7 +130,10 @@ def let_go(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_UN)
         raise
     finally:
-        close(fd)
+        try:  # `close`, written out
+            os.close(fd)
+        except OSError:
+            pass
 
 
 def close(fd: int) -> None:

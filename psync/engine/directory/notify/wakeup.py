@@ -105,13 +105,9 @@ class Wakeup:
                 pass  # the change is made, and a waiter reads by itself after GRACE_S
 
     def notify_claimers(self, slot: int, most: int) -> None:
-        """Wake those who wait for a log, by its hash slot, and at most `most` of those who wait to claim from it. utime
-        for each that is woken."""
+        """Wake the waiters for a log, by its hash slot, and at most `most` waiters to claim from it. utime for each
+        that is woken."""
         self.notify_slot(slot)
-        self.notify_n(slot, most)
-
-    def notify_n(self, slot: int, most: int) -> None:
-        """Wake at most `most` of those who wait to claim from the log with this hash slot."""
         flags = self._mapped or self._flags()
         if flags is not None:
             first = _FIRST_WAITER_SLOT + slot * WAITER_SLOTS
@@ -133,7 +129,7 @@ class Wakeup:
         if flags[_FLAGS + waiter_slot]:
             flags[_FLAGS + waiter_slot] = 0
         elif not woken:
-            self.notify_n((waiter_slot - SLOTS) // WAITER_SLOTS, 1)
+            self.notify_claimers((waiter_slot - SLOTS) // WAITER_SLOTS, 1)
 
     def watch(self, names: Sequence[str], taking: str | None, tokens_of: TokensOf) -> AbstractContextManager[Watch]:
         flags = self._mapped or self._flags()
