@@ -21,7 +21,7 @@ from typing import Any, Literal
 import pytest
 
 from psync import DirectoryEngine, PickleShareDB, gethashfile
-from psync.engine.directory.layout import SEATS
+from psync.engine.directory.layout import WAITER_SLOTS
 from psync.engine.directory.notify import wakeup
 from psync.errors import WaitTimeout
 from tests.concurrency.simultaneous import FORK, end, together
@@ -266,7 +266,7 @@ def test_of_many_who_wait_to_take_each_record_wakes_one(root: Path, no_second_lo
                 watch.pause(None)
                 pauses += 1
         engine.close()
-        return os.getpid() % SEATS, pauses
+        return os.getpid() % WAITER_SLOTS, pauses
 
     def put() -> None:
         engine = DirectoryEngine(root)
@@ -300,7 +300,7 @@ class Sleeper:
 
     def shares_its_seat(self) -> bool:
         """With the process that asks. For when it is asleep."""
-        return os.getpid() % SEATS == self._pid.value % SEATS
+        return os.getpid() % WAITER_SLOTS == self._pid.value % WAITER_SLOTS
 
 
 def test_a_record_wakes_who_sleeps_and_not_who_has_found_something(root: Path, no_second_look: None) -> None:

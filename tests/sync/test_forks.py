@@ -94,7 +94,7 @@ HOLDINGS = [
         lambda crew: len(crew) == 0,
     ),
 ]
-SEATS = Holding(
+SLOTS = Holding(
     "Semaphore",
     lambda db: Semaphore(db, "x"),
     Semaphore.acquire,
@@ -102,7 +102,7 @@ SEATS = Holding(
     lambda slots: f"pid {os.getpid()} " in str(slots.statistics().holders),
     could_have,
 )
-each_holding = pytest.mark.parametrize("holding", [*HOLDINGS, SEATS], ids=lambda holding: holding.name)
+each_holding = pytest.mark.parametrize("holding", [*HOLDINGS, SLOTS], ids=lambda holding: holding.name)
 each_owned = pytest.mark.parametrize("holding", HOLDINGS, ids=lambda holding: holding.name)
 
 
