@@ -27,7 +27,7 @@ The way of a task from the call to its result::
       Log.settle              engine/directory/log/settle.py: while the record's status is certain to be mine:
         Bucket.append         engine/directory/buckets/bucket.py: the result, at the end of a growing pickle;
                               then the status becomes "done"
-      Log.settle_all          several at once, a moment later, where a server is asked (sync/queue/ack_buffer.py)
+      Log.settle_all          several at once, a moment later, on a remote engine (sync/queue/ack_buffer.py)
     queue.results.get(id)     sync/mailbox.py: the result's bucket wakes it, and it reads what was appended since
     future.result()           work/futures.py: the same, by one thread for all futures of a client
 

@@ -30,7 +30,7 @@ from psync.sync.primitive import Place
 from psync.work import Executor
 
 WORKER_IDLE_S = 300.0
-"""A worker that gets no batch for so long ends."""
+"""Seconds without a batch after which a worker ends."""
 IGNORED_OPTIONS = {"max_nbytes", "temp_folder", "mmap_mode", "verbose", "context"}
 """Options that `joblib.Parallel` gives to every backend and this one does not use."""
 

@@ -45,5 +45,5 @@ def run(args: argparse.Namespace) -> int:
             in_time = args.timeout is None or db.engine.now() - begun < args.timeout
             print(f"psync barrier: {str(error).partition('. When all parties')[0]}", file=sys.stderr)
             return 1 if in_time else TIMED_OUT
-        barrier.leave()  # whoever comes to the next round is another process: nobody should wait for this one
+        barrier.leave()  # the next round is another process's: none should wait for this one
     return 0

@@ -74,7 +74,7 @@ def not_had(lock: ReadWriteLock, timeout: float | None) -> LockTimeout:
     holders = [seen.writer] if seen.writer else [*seen.readers]
     who = "; ".join(holders[:3]) + (f" and {len(holders) - 3} more" if len(holders) > 3 else "")
     return LockTimeout(
-        f"the lock {lock.name!r} was not to be had within {timeout or 0:g} seconds; it is held by "
+        f"the lock {lock.name!r} was not free within {timeout or 0:g} seconds; it is held by "
         f"{who or 'somebody who has just let go'}. Wait longer, or look at what that one does",
         lock=lock.name,
         waited=timeout,

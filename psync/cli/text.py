@@ -1,4 +1,4 @@
-"""A value as a shell has it: as text. A str is itself; anything else is JSON or a Python literal, when asked for."""
+"""Text of values for a shell: a str is itself; any other value is JSON or a Python literal, by option."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _opened(
 
 
 def _around(engine: Engine, key: Key | None) -> Engine:
-    """`open_engine` for an engine. Without a key, only one for a directory is asked whether its store is signed."""
+    """`open_engine` for an engine. Without a key, only an engine for a directory checks whether its store is signed."""
     if key is None and engine.signed:
         return engine
     keys = _keys(key, getattr(engine, "root", None))

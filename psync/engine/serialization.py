@@ -23,8 +23,8 @@ _MAGIC = b"psync serializer 1\n"
 
 
 def agree(engine: Engine, serializer: Serializer | None, allow: Allow | None) -> None:
-    """Give `engine` its format: the one asked for, else that of the environment, else the one the store was begun with.
-    An engine that has one keeps it.
+    """Give `engine` its format: the given one, else that of the environment, else the one with which the store was
+    begun. An engine that has one keeps it.
 
     Raises ValueError for a choice that is impossible; `UnsafeStore`, with nothing changed, if the store was begun with
     another serializer.

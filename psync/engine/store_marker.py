@@ -31,7 +31,7 @@ def check_unsigned(engine: Engine) -> None:
 
 
 def wrong(engine: Engine, reason: str, remedy: str) -> UnsafeStore:
-    """Return the error for a store that can't be opened in the way it was asked for."""
+    """Return the error for a store that can't be opened with the given options."""
     place = getattr(engine, "root", None)
     text = f"{place or engine!r} {reason}. Nothing was changed. Remedy: {remedy}"
     return UnsafeStore(text, path=place, reason=reason)

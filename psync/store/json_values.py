@@ -23,7 +23,7 @@ from psync.errors import NotSerializable
 from psync.store.codec_type import Codec
 
 DEEPEST = 100
-"""Levels of nesting: so many every reader bears."""
+"""Levels of nesting that every reader supports."""
 _HEAD = b"\x80\x05"
 _PUSH = b"\x8d"  # BINUNICODE8
 _TEXT = struct.Struct("<cQ")

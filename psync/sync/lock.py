@@ -1,8 +1,8 @@
 """Lock: admits one process at a time, among all that share a directory; a holder's death releases it.
 
 The fact that decides: the grant of the engine's mutex (on a directory: the `flock` of the lock's own file), which ends
-with its holder's process. So nobody has to find out that a holder died, and no time limit frees a lock that is in use.
-"""
+with its holder's process. So no process has to find out that a holder died, and no time limit frees a lock that is in
+use."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Lock(Primitive):
         if not self.acquire(timeout=timeout):
             holder = self.holder()
             raise LockTimeout(
-                f"the lock {self.name!r} was not to be had within {some_seconds(timeout)}; it is held by "
+                f"the lock {self.name!r} was not free within {some_seconds(timeout)}; it is held by "
                 f"{holder or 'somebody who has just let go'}. Wait longer, or look at what that one does",
                 lock=self.name,
                 waited=timeout,

@@ -1,7 +1,7 @@
 """Semaphore: admits a number of processes at a time, and takes back the permits of the dead.
 
 The fact that decides: the change of the shared value in which one free permit becomes one that this process holds.
-A waiter looks now and then for dead holders, and frees their permits.
+A waiter probes now and then for dead holders, and frees their permits.
 
 A `Semaphore` is also used for signals: some processes release permits, others acquire them, and nobody gives any back.
 So the permits of the dead come back only until there are as many free permits as there were in the beginning.

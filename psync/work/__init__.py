@@ -19,7 +19,7 @@ __all__ = ["Executor", "Worker"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when first asked for, because they import `multiprocessing`."""
+    """Imported on first use, because they import `multiprocessing`."""
     if name == "Executor":
         from psync.work.executor import Executor
 

@@ -30,7 +30,7 @@ P = ParamSpec("P")
 EXIT_PRIORITY = 0
 """Among the exit callbacks of `multiprocessing`: before it joins the children, in worker processes too."""
 CHUNKS_PER_WORKER, MAX_CHUNK_CALLS = 64, 64
-"""A `map` without a chunksize cuts the share of each worker into so many chunks, each of so many calls at most."""
+"""A `map` without a chunksize cuts the share of each worker into this many chunks of at most that many calls."""
 
 
 class Executor(StandardExecutor):
@@ -114,7 +114,7 @@ class Executor(StandardExecutor):
         return self._hand_out([payload])[0]
 
     def submit_as(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        """`submit` under an id of your own: whoever submits it again, even another client later, gets the future of
+        """`submit` under an id of your own: a client that submits it again, even another one later, gets the future of
         the same call, which is not made again once it was answered."""
         self._check_open()
         payload = call.pack(fn, args, kwargs, self._terms)
@@ -156,7 +156,7 @@ class Executor(StandardExecutor):
         """``map(fn, *iterables)``, made by the workers, in order. `TimeoutError` after `timeout` seconds.
 
         Everything is submitted at once, several calls in a task (`chunksize`; None: chosen by how many there are). With
-        a `buffersize` the iterables may be endless: no more than so many calls are ahead of what was asked for.
+        a `buffersize` the iterables may be endless: at most so many calls are submitted ahead of the results taken.
         """
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")

@@ -20,10 +20,10 @@ from psync.work import call
 T = TypeVar("T")
 
 MAX_POLLED_FIRST = 256
-"""The futures that are awaited longest are looked for first, so many of them: their results lie together, in a few
-buckets, while a look for all reads every bucket."""
+"""A look reads the results of the futures that are awaited longest first, this many: their results lie together, in a
+few buckets, while a look for all reads every bucket."""
 PAUSE_ABOVE_FUTURES, PAUSE_RATIO = 16, 4
-"""When more futures than this are awaited, the thread pauses after each look, so many times as long as the look took:
+"""When more futures than this are awaited, the thread pauses after each look, for a multiple of the time that it took:
 meanwhile results gather, and threads that submit get the interpreter."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.0005, 0.02
 
@@ -115,7 +115,7 @@ class Futures:
         return futures
 
     def attach(self, id: str) -> TaskFuture[Any]:
-        """The future of a task that was put in before, by whomever. KeyError if there is none."""
+        """Return the future of a task that any client put before. KeyError if there is none."""
         with self._lock:
             future = self._awaited.get(id)
             if future is not None:

@@ -22,7 +22,7 @@ from psync.work.pool import WorkerPool
 from psync.work.worker import Listening, Worker, tell_main_thread
 
 STOP_GRACE_S = 10.0
-"""A worker that was told to stop is killed after so long."""
+"""Seconds after which a worker that was told to stop is killed."""
 FAILURE = (
     "a worker failed before it could begin (its initializer, or the import of the main module, raised): see what it "
     "printed"

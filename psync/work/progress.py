@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 MAX_LINES = 50
-"""Without tqdm, the line is rewritten so many times at most."""
+"""Without tqdm, the line is rewritten at most this many times."""
 
 
 class Progress:

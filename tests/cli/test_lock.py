@@ -87,9 +87,7 @@ def test_who_can_not_have_it_in_time_hears_who_has_it(root: Path) -> None:
         ran = psync("lock", root, "door", "--timeout", "0.3", "--", "echo", "never")
         assert (ran.code, ran.out) == (124, "")
         assert time.monotonic() - begun >= 0.3
-        assert ran.err.startswith(
-            "psync lock: the lock 'door' was not to be had within 0.3 seconds; it is held by pid "
-        )
+        assert ran.err.startswith("psync lock: the lock 'door' was not free within 0.3 seconds; it is held by pid ")
         assert f" {held.pid} " in ran.err
         assert ran.err.count("\n") == 1
         assert not Lock(root, "door").acquire(blocking=False), "it is not the lock that Python programs know"

@@ -35,8 +35,8 @@ same, without the first two bytes and the last one, and ``30``.
 ``<folder>/.psync-now-<name>``: its content, whatever ``<name>`` leads to. A name of more than 244 bytes gives
 ``.psync-new~<32 hex digits>`` (BLAKE2b of 16 bytes), and stands at the end of the file, followed by its length (u16).
 
-    Both are locked by their writer. After a crash whoever wants to change ``<name>``, or a sweep, makes the last steps
-    or removes the file.
+Both are locked by their writer. After a crash the next process that changes ``<name>``, or a sweep, makes the last
+steps or removes the file.
 
 psync's own files, in ``<root>/.psync/``
 ========================================
@@ -46,7 +46,7 @@ Hidden from keys. `flat` makes one segment of a name. "Atomic" is a file that ge
 
 ``format``: `FORMAT_VERSION` (`format_version`): a frame around the pickled bytes ``psync format <number>\\n``.
 
-    Atomic; made by whoever first opens the directory, and never changed. Read at each opening. Missing, it is made if
+    Atomic; made by the first opening of the directory, and never changed. Read at each opening. Missing, it is made if
     no file has an older format; damaged, it goes to quarantine and is made anew.
 
 ``seal``: the store is signed (`store_marker`): a frame around pickled bytes: ``psync seal 1\\n``, the store's id (16
@@ -57,13 +57,13 @@ bytes), and for each key its name (4 bytes) and HMAC-SHA256 of ``psync: the stor
 
     Made and changed as values are. Without ``seal`` a signed store is refused; ``serializer`` missing means pickles.
 
-``tmp/<16 hex digits>``: a file that is being written. Locked by its writer, so whoever gets the lock removes it: the
-next process that opens the directory.
+``tmp/<16 hex digits>``: a file that is being written. Locked by its writer, so a process that gets the lock removes it:
+the next process that opens the directory.
 
 ``owners/<16 hex digits>``: one process; the digits are its number. A **text frame**: JSON (host, pid, start time, boot
 id ...), a line feed, its length in decimal digits, a space, its CRC in 8 hex digits, a line feed.
 
-    Atomic, and locked by its process as long as it lives: a lock that can be had is a dead process. Removed by its
+    Atomic, and locked by its process as long as it lives: a free lock proves a dead process. Removed by its
     process at its end, or else by a sweep.
 
 ``guards/<name>``: ``80 05 4e 2e`` (a pickled None); locked during a compaction. Never removed.
@@ -72,8 +72,8 @@ id ...), a line feed, its length in decimal digits, a space, its CRC in 8 hex di
 ``2e``. These two are in the order of the host's processor. A token that is no multiple of 65537 is damaged, and
 counting goes on from the milliseconds since 1970.
 
-    Changed by whoever has the `flock` of the file, which is the mutex; each number by one store. A crash frees the lock
-    and leaves the holder's number. Never removed.
+Changed by the holder of the `flock` on the file, which is the mutex; each number by one store. A crash frees the lock
+and leaves the holder's number. Never removed.
 
 ``wake/armed``: ``80 05 42``, 66560 (u32), one byte for each of 1024 slots, then 64 for each slot (its waiter slots),
 ``2e``. 1 means that a process waits. ``wake/<3 or more hex digits>``: a pickled None; a change of its time stamp wakes
@@ -86,7 +86,7 @@ the waiters of the slot, or waiter slot, of that number.
 name -> [where it ended, its CRC there, the byte to write over its ``2e``].
 
     Renamed to its name once all tails are written, which decides, and locked by its writer. After a crash the bytes are
-    written by whoever looks at a bucket, and the note is removed by a sweep.
+    written by the next reader of a bucket, and the note is removed by a sweep.
 
 ``quarantine/<nanoseconds since 1970>-<name>``: damaged bytes, as they were found. The same with ``.why``: the name, a
 line feed, the reason, a line feed.
@@ -116,7 +116,7 @@ of 32: length of the payload (u32); CRC of the payload (u32), for which position
 records were appended with it (u32); a check of the head (u32): all ones XOR the length XOR the third word shifted left
 by 8; the payload; zeros up to a multiple of 32. Bytes behind the end that ``tail`` states mean nothing.
 
-    Written under the lock of ``tail``, before ``tail``. Removed by whoever finds that all records in it are final.
+    Written under the lock of ``tail``, before ``tail``. Removed by the process that finds all records in it final.
 
 ``<16 hex digits>.marks``: the **status** of each record of that segment, 16 bytes at half the record's offset. Byte 0:
 80 hex + state (0 waiting, 1 claimed, 2 done, 3 dead, 4 delayed); 1-2: attempt (u16); 3-4: CRC-16, XOR bits 5 to 20 of

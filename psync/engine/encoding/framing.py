@@ -1,6 +1,6 @@
 """Framing: a stored pickle carries its length and its checksum, and is a plain pickle to every other reader.
 
-Opcodes that push a number and pop it again change nothing for whoever unpickles, so the length and the CRC-32 stand in
+Opcodes that push a number and pop it again change nothing for an unpickler, so the length and the CRC-32 stand in
 the pickle itself, as such numbers. There are three kinds:
 
 * A **frame** around a value: ``PROTO 5, crc POP, length POP``, and then the pickle (whose own PROTO says nothing new).

@@ -1,4 +1,4 @@
-"""Pickle scan: a plain pickle that psync did not write is opened only if it asks for no more than it brings.
+"""Pickle scan: opens a plain pickle that psync did not write only if it claims no more bytes than it has.
 
 `pickle.loads` allocates what an opcode claims before it looks whether the bytes are there, so nine bytes can ask for
 gigabytes. The scan walks the opcodes, as `pickletools` describes them. It refuses a claim that is larger than the file,
@@ -39,7 +39,7 @@ def _table() -> list[tuple[str, int]]:
 
 
 def check(data: bytes) -> None:
-    """Raise `Unreadable` unless `data` is laid out like exactly one pickle that asks for no more than it brings."""
+    """Raise `Unreadable` unless `data` is laid out like exactly one pickle that claims no more bytes than it has."""
     size = len(data)
     if size < 3 or data[0] != 0x80 or not 2 <= data[1] <= 5:
         raise Unreadable("empty" if not size else "not a pickle")

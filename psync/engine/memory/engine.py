@@ -25,7 +25,7 @@ from psync.engine.system import exit_hooks
 
 
 class MemoryEngine(Engine):
-    """All of the contract in one process's memory; `clock` is the real one unless a test brings its own.
+    """All of the contract in one process's memory; `clock` is the real one unless a test passes its own.
 
     >>> engine = MemoryEngine()
     >>> engine.create("greeting", b"\\x80\\x05N."), engine.create("greeting", b"\\x80\\x05N.")

@@ -21,7 +21,7 @@ class Turns:
     def __init__(self, state: State) -> None:
         self.state = state
         self.number = 0
-        """The owner; 0 until it is asked for."""
+        """The owner; 0 until its first use."""
         self._pid = 0
 
     def as_owner(self) -> Turns:

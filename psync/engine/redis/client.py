@@ -182,7 +182,7 @@ class Server:
     # -- what the server is like ---------------------------------------------------------------------
 
     def info(self) -> ServerInfo:
-        """Return what the server is like; it is asked once, in one round trip or two."""
+        """Return the settings of the server; it is asked once, in one round trip or two."""
         if self._info is None:
             self._info = self._repeated(_info, "INFO")
         return self._info

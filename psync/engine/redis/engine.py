@@ -28,7 +28,7 @@ from psync.engine.redis.url import parse
 from psync.engine.system import clock, exit_hooks, fork_hooks
 
 CLOCK_CHECK_S = 10.0
-"""The interval at which the server is asked for its time."""
+"""Seconds between two requests for the time of the server."""
 
 
 class RedisEngine(Engine):

@@ -101,7 +101,7 @@ def read_file(path: str, root: str | None = None) -> list[bytes]:
             raise _refused(path, f"can be used by others (mode {mode:04o})", f"chmod 600 '{path}', and change the key")
         if root is not None and _is_inside(path, root):
             remedy = "move it elsewhere, and change the key"
-            raise _refused(path, "lies in the store, where whoever gets the store gets the key", remedy)
+            raise _refused(path, "lies in the store, so that a copy of the store has the key", remedy)
         data = os.read(fd, MAX_FILE_BYTES)
     finally:
         os.close(fd)

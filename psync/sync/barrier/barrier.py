@@ -5,7 +5,7 @@ change of the register by which the last arrival begins the next round (with an 
 A waiting party sees the new round number and goes on. On the fast path parties arrive without a change: see
 `fast_path`.
 
-The parties of one round are expected in the next one. A waiting party looks now and then for parties that ended: if
+The parties of one round are expected in the next one. A waiting party probes now and then for parties that ended: if
 those that are left can't fill the round, the barrier is broken, and its error names who is gone. A party that has left
 (`leave`) is not expected: it may end, and another one may come in its place. When all processes in the state have ended
 (an earlier run), the next arrival begins anew.

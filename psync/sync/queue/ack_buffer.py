@@ -1,4 +1,4 @@
-"""Ack buffer: acknowledgements of a loop's tasks are recorded together, where a server would be asked for each.
+"""Ack buffer: on a remote engine the acknowledgements of a loop's tasks are recorded together, not by a request each.
 
 The buffer is in memory. It is recorded before the loop claims more tasks, waits, or is left; when it is full; after
 ACK_DELAY_S, by the reaper thread (see `prefetch`); and before this process reads anything that it may change. The facts

@@ -30,7 +30,7 @@ MAX_RECOVERY_PAUSE_S = 3 * PROBE_INTERVAL_S
 """The longest pause between two recoveries that take long. A process that was stopped during one must not conclude that
 recovery is slow."""
 MAX_HOLDERS_PROBED = 16
-"""Holders that one recovery probes where a server is asked about each."""
+"""Holders that one recovery probes on a remote engine."""
 MIN_SIGHTINGS = 2
 """A claim whose lease ran out must have been seen unchanged at least this often before."""
 _mark = functools.partial(tuple.__new__, Mark)
@@ -265,13 +265,13 @@ class Claims:
             self._engine.delete(f"{self._holders}/{owner:016x}")
         self.looked = True
         now = self._engine.now()
-        # where a server is asked, each of many workers recovers the less often the more they are
+        # on a remote engine each of many workers recovers the less often the more they are
         pause = until_next_look(self._engine, (now - begun) * max(1.0, self.workers / MAX_HOLDERS_PROBED))
         self.next_look = now + max(pause, min(SCAN_PAUSE_RATIO * (now - begun), MAX_RECOVERY_PAUSE_S))
         return returned
 
     def _to_probe(self, holders: list[str]) -> list[int]:
-        """All holders; a random sample of many where a server is asked, since the other workers sample others."""
+        """Return all holders; on a remote engine a random sample of many, since the other workers sample others."""
         owners = list(owners_in(holders))
         sampled = self._engine.remote and len(owners) > MAX_HOLDERS_PROBED
         return random.sample(owners, MAX_HOLDERS_PROBED) if sampled else owners

@@ -25,7 +25,7 @@ from psync.sync.queue.task_index import TaskIndex
 from psync.sync.wait import until_next_look
 
 MAX_POLLS_PER_S = 400
-"""Polls for a task by all processes together that wait for one, where a server is asked."""
+"""Polls for a task by all waiting processes together, on a remote engine."""
 
 
 class Consumer:
@@ -104,7 +104,7 @@ class Consumer:
                 self._waiting.discard(watch)
 
     def _pause(self, watch: Watch, seconds: float) -> None:
-        """Sleep until something changes. Where a server is asked, the pause is the longer the more processes wait: it
+        """Sleep until something changes. On a remote engine the pause is the longer the more processes wait: it
         is enough if one of them sees a new task."""
         earliest = self._now() + min(seconds, self._claims.workers / MAX_POLLS_PER_S if self._engine.remote else 0.0)
         watch.pause(seconds)
@@ -112,7 +112,7 @@ class Consumer:
             watch.pause(left)
 
     def _until_recovery(self) -> float:
-        """Seconds until this waiting thread should look for dead workers. Where a server is asked, one of the waiting
+        """Seconds until this waiting thread should probe for dead workers. On a remote engine one of the waiting
         threads of this process looks for all: the first to wake, on average as soon as a single one would."""
         pause = until_next_look(self._engine, 0.0)
         others = len(self._waiting) - 1
@@ -204,7 +204,7 @@ class Consumer:
                 return tasks
 
     def _opened(self, priority: Priority, record: Record, buffered: bool) -> Task | None:
-        """The task in a record that was just claimed; None if nobody is to work on it."""
+        """Return the task in a record that was just claimed; None if it is void."""
         try:
             try:
                 id, value, tried = self._index.unpack(record.payload)

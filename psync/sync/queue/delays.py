@@ -3,7 +3,7 @@
 On disk: the record's mark holds the moment, as the engine counts it (see `Engine.due`), and how long the delay was. The
 fact that decides: the change of the mark to WAITING. Every process that claims tasks or waits for them makes that
 change when the time has come. After a reboot of the host, or on another host, the moment means nothing: a process there
-counts the whole delay on its own clock, from when it first saw the task. So a task may come later than asked for, but
+counts the whole delay on its own clock, from when it first saw the task. So a task may come later than requested, but
 never earlier.
 """
 
@@ -18,7 +18,7 @@ from psync.sync.queue.priorities import Priorities
 MAX_DELAY_S = 1e9
 """About 30 years."""
 SCAN_PAUSE_RATIO = 20
-"""The pause after a scan for due tasks is so many times as long as the scan took, at most MAX_SCAN_PAUSE_S."""
+"""The pause after a scan for due tasks, as a multiple of the time that the scan took; at most MAX_SCAN_PAUSE_S."""
 MAX_SCAN_PAUSE_S = 0.75
 MIN_DELAY_S = 0.001
 """No pause for a delayed task is shorter."""

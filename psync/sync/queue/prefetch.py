@@ -3,8 +3,8 @@
 Prefetched tasks are claimed and not begun. They go back at once when tasks turn out to be slow, when the loop is left,
 or when the engine is closed. So that none waits for a slow task that is still being worked on, a reaper thread gives
 them back, and records what is in the ack buffer. The thread runs only while there is something of that, and for
-REAPER_IDLE_S after. The fact that decides within this process: removing the record from `Prefetched`; whoever removes
-it begins the task, or gives it back. A forked child has prefetched nothing.
+REAPER_IDLE_S after. The fact that decides within this process: removing the record from `Prefetched`; the thread that
+removes it begins the task, or gives it back. A forked child has prefetched nothing.
 
 Not promised: that the thread gets to run beside a task that never releases the interpreter lock.
 """
@@ -27,8 +27,8 @@ BATCH_WORK_S = 0.002
 SLOW_TASK_S = 0.001
 """After a task that takes this long, batches start small again; after two in a row nothing stays prefetched."""
 REMOTE_SCALE, MAX_REMOTE_BATCH_TASKS = 25, 64
-"""Where a server is asked for each claim and each acknowledgement: both times are so many times as long, and batches
-may be larger."""
+"""On a remote engine, which gets a request for each claim and acknowledgement, both times are multiplied by this, and
+batches may be larger."""
 REAPER_IDLE_S = 0.2
 """The reaper thread ends when it had no work for this time."""
 REAPER_PERIOD_S = ACK_DELAY_S / 2

@@ -21,7 +21,7 @@ class Task:
     `attempt` counts from 1 and only grows, so as `token` it fences: a later claim has a larger one. When the claim was
     given away meanwhile, `done`, `retry`, `fail` and `touch` raise `StaleClaim` and change nothing.
 
-    A task that came with others (`WorkQueue.get_many`) is begun when its value is first asked for, or by ``with``; that
+    A task that came with others (`WorkQueue.get_many`) is begun by the first use of its value, or by ``with``; that
     raises `StaleClaim`, too. If this process dies before, the task has used no attempt.
     """
 
@@ -96,7 +96,7 @@ class Task:
         Makes no system call for the claim itself where marks are mapped, else a pwrite; with a lease: flock, flock. A
         result costs one `hset` more.
 
-        In a loop over the queue, where a server is asked (a network file system, Redis), the end of a first attempt is
+        In a loop over the queue on a remote engine (a network file system, Redis), the end of a first attempt is
         recorded together with others: at most about 0.05 seconds later, and at once when this process asks for it. So
         `done` does not raise there if the claim was given away: it changes nothing then. If this process is killed
         before the record is made, the task runs again. An error of the store is raised by the call that records: the

@@ -167,7 +167,7 @@ class WorkQueue(Primitive):
 
     @property
     def closed(self) -> bool:
-        """True from `close` to `reopen`, whoever called them."""
+        """True from `close` to `reopen`, by any process."""
         return self._log.counts().sealed
 
     # -- taking out ------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class WorkQueue(Primitive):
     def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> list[Task]:
         """Up to `n` tasks, and at least one, claimed at once. Raises as `get` does.
 
-        Each is begun when its value is first asked for. One that is not begun goes back at once when this process
+        Each is begun by the first use of its value. One that is not begun goes back at once when this process
         closes the engine or ends, and costs the task no attempt.
         """
         if n < 1:
@@ -247,7 +247,7 @@ class WorkQueue(Primitive):
 
         def write_first() -> None:
             # History and dead letter before the mark, both idempotent. After a crash in between the task still waits;
-            # the attempt has the number of the next one, so whoever makes that attempt overwrites this entry.
+            # the attempt has the number of the next one, so the worker that makes that attempt overwrites this entry.
             self._index.add_attempt(id, Attempt(tried + record.mark.attempt + 1, me, "cancelled"))
             self._index.add_dead_letter(id, location, record.payload)
 

@@ -21,7 +21,7 @@ from psync.sync.queue.work_queue import WorkQueue, internals_of
 from psync.work.shell.child_group import Children, Ended
 
 SHORT_COMMAND_S, AHEAD_PER_SLOT = 0.02, 4
-"""After a command that took no longer, so many tasks for each slot are prefetched."""
+"""After a command that took no longer, this many tasks for each slot are prefetched."""
 GIVE_BACK_S = 0.1
 """When no command has ended for this time, prefetched tasks go back to runners that may have a free slot."""
 BUSY_POLL_S, IDLE_POLL_S = 0.05, 0.25

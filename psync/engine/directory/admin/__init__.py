@@ -1,4 +1,4 @@
 """Administration: reading without writing, the doctor, leftovers of killed processes, quarantine.
 
-Loaded when first asked for; no verb of an engine needs it.
+Loaded on first use; no verb of an engine needs it.
 """

@@ -43,7 +43,7 @@ def _left_behind(root: str, team: bool) -> Iterator[Finding]:
         )
     if left.litter:
         says = f"{len(left.litter)} files of writers that were killed{some_of(left.litter)}"
-        yield Finding("litter", NOTE, says, "none needed: whoever opens the directory next clears it away")
+        yield Finding("litter", NOTE, says, "none needed: the next opening of the directory removes it")
     for entry in left.quarantined:
         yield Finding(
             "quarantine",

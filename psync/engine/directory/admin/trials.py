@@ -158,7 +158,7 @@ def _wake_ups(folder: str) -> Finding:
         return Finding(
             "wake-ups",
             WRONG,
-            f"inotify can't be had ({error.strerror}): waiters poll every 50 ms instead",
+            f"there is no inotify ({error.strerror}): waiters poll every 50 ms instead",
             "raise fs.inotify.max_user_instances, or end what uses them",
         )
     try:

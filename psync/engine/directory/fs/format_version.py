@@ -83,7 +83,7 @@ def begin(layout: Layout, fs: AtomicFiles) -> None:
             _replace_damaged(layout, fs)
     except OSError as error:
         if error.errno not in _NO_ROOM:
-            raise  # without room for it, whoever opens the directory next states it
+            raise  # without room for it, the next opening of the directory writes it
 
 
 def _replace_damaged(layout: Layout, fs: AtomicFiles) -> None:
@@ -133,8 +133,8 @@ def _mismatch(layout: Layout, found: int, older: str | None = None) -> FormatMis
         which = f" ({older!r} is of it)" if older is not None else ""
         what = f"has format {found}{which}, and this psync works with format {FORMAT_VERSION}"
         remedy = (
-            "take a fresh directory. If only values and categories are wanted, they can be had: while no process works "
-            f"there, rm -r '{layout.own}'/*/ removes the state of queues and other primitives"
+            "take a fresh directory. To keep only values and categories: while no process works there, "
+            f"rm -r '{layout.own}'/*/ removes the state of queues and other primitives"
         )
     return FormatMismatch(
         f"{layout.root} {what}. Nothing was changed. Remedy: {remedy}",

@@ -6,17 +6,16 @@ gone for good; and until the second request every other host finds nothing at th
 the name until the name leads to it. While the old file is locked:
 
 1. ``.psync-new-<name>`` is made: the whole new content, on the server's disk, locked by its writer. Nothing has changed
-   so far; killed here, it is an orphan.
-2. The old file is emptied. This decides: the name holds what is in ``.psync-new-<name>``, and whoever has the old file
-   open, or waits for its lock, finds it dead.
-3. ``.psync-new-<name>`` is renamed to ``.psync-now-<name>``. Only while there is such a file may the name lead to
-   nothing; it holds the content of the name, whatever the name leads to.
-4. ``.psync-now-<name>`` is renamed to the name, and nothing is left to do.
+so far; killed here, it is an orphan. 2. The old file is emptied. This decides: from now on the name means the content
+of ``.psync-new-<name>``, and a process that has the old file open, or waits for its lock, finds it dead. 3.
+``.psync-new-<name>`` is renamed to ``.psync-now-<name>``. Only while there is such a file may the name lead to nothing;
+it holds the content of the name, whatever the name leads to. 4. ``.psync-now-<name>`` is renamed to the name, and
+nothing is left to do.
 
 A reader that finds an emptied file at the name reads the successor: the file of step 1, or that of step 3. One that
 finds no such name reads the file of step 3. Whoever wants to change something waits for the successor's lock (its
 writer may be alive) and makes the last steps, as does a sweep. A file with several links (somebody's snapshot) is not
-emptied; there step 3 decides, and whoever locks such a file looks for a successor first.
+emptied; there step 3 decides, and a process that locks such a file looks for a successor first.
 
 A new file is linked to its name, and looked at again while it is locked: if it came to a name that was missing only
 between steps 3 and 4, it gives way. Until that look it has a second link, so that others know to look, too.
@@ -183,7 +182,7 @@ class Replacements:
         new = self._prepare(path, data)
         try:
             if alone:
-                # decides: a reader goes on to the successor, and so does whoever wants to change something
+                # decides: readers and writers go on to the successor
                 os.ftruncate(old, 0)
             self._complete(new.fd, path)
         except BaseException as error:

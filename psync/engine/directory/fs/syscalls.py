@@ -286,7 +286,7 @@ def link_unnamed(path: str, data: bytes | Parts, *, sync: bool, access: Access =
 
 
 def remove_empty(path: str) -> bool:
-    """Remove a folder without files in it, which must not stand in the way of a value. True if it was removed."""
+    """Remove a folder without files in it, which would keep a value from its name. True if it was removed."""
     if not os.path.isdir(path):
         return False
     for folder, _, _ in os.walk(path, topdown=False):

@@ -298,7 +298,7 @@ class DirectoryMutex(Mutex):
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # half made, or the interpreter is going down
-            self._close()  # held or not: nobody is left who could release it
+            self._close()  # held or not: no object is left that could release it
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""

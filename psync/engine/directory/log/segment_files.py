@@ -158,7 +158,7 @@ class SegmentFiles:
     # -- on the disk -----------------------------------------------------------------------------------
 
     def written_since(self, begin: int, tail: int) -> Iterator[int]:
-        """The segments with records from position `begin` on, each open until the next is asked for."""
+        """The segments with records from position `begin` on, each open until the next one."""
         if begin < tail:
             self._list()
         for base in [base for base in self._bases if base < tail and self.next_base(base, tail, tail) > begin]:
