@@ -119,9 +119,12 @@ NOT_BEFORE_FORKS = {
     "psync.engine": "loaded with every store",
     "psync.engine.contract.report": "read by commands",
     "psync.engine.directory": "loaded with every directory",
+    "psync.engine.directory.buckets.transaction": "for `hupdate`",
     "psync.engine.directory.cells.nfs": "loaded when a network directory is opened",
     "psync.engine.directory.fs.nfs_files": "loaded when a network directory is opened",
     "psync.engine.directory.fs.nfs_lookup": "loaded when a network directory is opened",
+    "psync.engine.directory.fs.nfs_replace": "for a folder with a replacement under way",
+    "psync.engine.directory.locks.guard": "for compactions; it loads filelock",
     "psync.engine.directory.notify.nfs_poll": "loaded when a network directory is opened",
     "psync.engine.directory.registers.nfs": "loaded when a network directory is opened",
     "psync.engine.directory.scan": "read by commands",
@@ -129,7 +132,10 @@ NOT_BEFORE_FORKS = {
     "psync.engine.encoding.pickle_scan": "for pickles of other programs",
     "psync.engine.system": "loaded with every store",
     "psync.store.allowed": "loaded when a store with `allow` is opened",
+    "psync.store.glob": "for `keys` with a pattern",
     "psync.store.json_values": "loaded when a store with JSON is opened",
+    "psync.store.link": "for `getlink`",
+    "psync.store.views": "for `items` and `values`",
 }
 """Modules that a directory loads when they are needed, and not before a fork; a fork waits for a thread that loads them
 all the same."""

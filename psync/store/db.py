@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from psync.store.category import Category
     from psync.store.link import PickleShareLink
 
-fork_hooks.load_before_forks(
-    "psync.store.category", "psync.store.glob", "psync.store.link", "psync.store.views", "psync.store.waiting"
-)
+fork_hooks.load_before_forks("psync.store.category", "psync.store.waiting")
 
 D = TypeVar("D")
 

@@ -39,10 +39,7 @@ if TYPE_CHECKING:
 
 fork_hooks.load_before_forks(
     "psync.engine.directory.buckets.bucket",
-    "psync.engine.directory.buckets.transaction",
-    "psync.engine.directory.fs.nfs_replace",
     "psync.engine.directory.fs.temporary",
-    "psync.engine.directory.locks.guard",
     "psync.engine.directory.locks.mutex",
     "psync.engine.directory.log.log",
     "psync.engine.directory.log.state",
