@@ -1,7 +1,6 @@
 """The type of a codec: the table of functions by which one store turns values into bytes, and bytes into values."""
 
-from __future__ import annotations
-
+# annotations are evaluated here: `NamedTuple` would compile each one that is a string, at every start
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

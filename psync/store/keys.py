@@ -23,8 +23,8 @@ HIDDEN = ".psync"
 
 _GOOD = "a key is one or more names joined by single slashes, like 'results/run 7'"
 
-# most keys are short and plain, and cost one match; any other is examined part by part
-_plain = re.compile(r"(?!\.)[\w. =,:+@-]{1,255}(?:/(?!\.)[\w. =,:+@-]{1,255}){0,7}", re.ASCII).fullmatch
+_PLAIN = r"(?!\.)[\w. =,:+@-]{1,255}(?:/(?!\.)[\w. =,:+@-]{1,255}){0,7}"
+"""Most keys are short and plain, and cost one match; any other is examined part by part."""
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _REPLACING = (".psync-new", ".psync-now")
 
@@ -40,7 +40,8 @@ def check(key: Any) -> str:
 
 @functools.lru_cache(4096)  # programs use the same keys again and again
 def _checked(key: str) -> str:
-    if not _plain(key) and (wrong := _fault(key)):
+    # `re` keeps the compiled pattern; it is compiled by the first key, not by the opening of a store
+    if not re.fullmatch(_PLAIN, key, re.ASCII) and (wrong := _fault(key)):
         raise InvalidKey(f"{_shown(key)} can't be a key: {wrong}; {_GOOD}", key=key)
     return key
 

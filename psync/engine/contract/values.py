@@ -1,7 +1,6 @@
 """Types of the contract that every engine and every floor above it shares."""
 
-from __future__ import annotations
-
+# annotations are evaluated here: `NamedTuple` would compile each one that is a string, at every start
 import enum
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -13,7 +12,7 @@ Version = tuple[int, ...]
 """Tells whether a cell changed. Only equality means anything."""
 
 
-Update = Callable[["bytes | None"], "bytes | None"]
+Update = Callable[[bytes | None], bytes | None]
 
 
 class Cell(NamedTuple):

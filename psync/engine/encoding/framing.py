@@ -16,8 +16,7 @@ the pickle itself, as such numbers. There are three kinds:
 A file that is none of these may be somebody else's plain pickle (`psync.engine.encoding.pickle_scan`).
 """
 
-from __future__ import annotations
-
+# annotations are evaluated here: `NamedTuple` would compile each one that is a string, at every start
 import struct
 from typing import NamedTuple
 from zlib import crc32

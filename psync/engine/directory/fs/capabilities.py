@@ -1,7 +1,6 @@
 """Capabilities: probe the file system of a directory once, when it is opened."""
 
-from __future__ import annotations
-
+# annotations are evaluated here: `NamedTuple` would compile each one that is a string, at every start
 import errno
 import os
 import sys

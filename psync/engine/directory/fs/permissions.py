@@ -10,8 +10,7 @@ if nobody else can enter the directory, the files in it need no check. Else each
 it is read (the kernel reports them anyway), and each folder the first time something is changed in it.
 """
 
-from __future__ import annotations
-
+# annotations are evaluated here: `NamedTuple` would compile each one that is a string, at every start
 import errno
 import functools
 import os
