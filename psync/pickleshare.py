@@ -231,12 +231,15 @@ class PickleShareDB(Store):
                 # the damaged bucket is in quarantine now, and a new one begins
 
     def hget(self, hashroot: Any, key: Any, default: Any = MISSING, fast_only: bool = True) -> Any:
+        self._reading.now = True  # a damaged bucket stays where it is, as PickleShare leaves it
         try:
             return super().hget(hashroot, key, fast_only=fast_only)
         except (KeyError, CorruptValue, ImportError, AttributeError) as error:
             if default is not MISSING:
                 return default
             raise KeyError(key) from error
+        finally:
+            self._reading.now = False
 
     def hcompress(self, hashroot: Any) -> None:
         self._reading.now = True  # a bucket that can't be read stays where it is, and all the rest with it

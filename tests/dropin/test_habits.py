@@ -329,3 +329,31 @@ def test_compressing_what_can_not_all_be_read_changes_nothing(db: PickleShareDB)
         assert sorted(db.keys()) == ["cat/01", "cat/02"]
     assert db.hget("cat", 2) == "two"
     assert (db.root / "cat" / "01").read_bytes() == b"\x80\x04 damaged"
+
+
+@pytest.mark.parametrize(
+    ("bucket", "content"),
+    [
+        ("own", GARBAGE),
+        ("own", b"\x80\x04}\x94"),
+        ("own", None),
+        ("xx", GARBAGE),
+    ],
+    ids=["garbage", "a pickle that is cut off", "a flipped bit", "garbage in xx"],
+)
+def test_hget_leaves_a_damaged_bucket_where_it_is(db: PickleShareDB, bucket: str, content: bytes | None) -> None:
+    """PickleShare moves nothing; `hdict` of psync sets it aside, as `db[key]` does, and then goes on."""
+    db.hset("cat", "key", 1)
+    path = next((db.root / "cat").iterdir()) if bucket == "own" else db.root / "cat" / "xx"
+    if content is None:
+        whole = bytearray(path.read_bytes())
+        whole[-8] ^= 1
+        content = bytes(whole)
+    path.write_bytes(content)
+    wanted = "key" if bucket == "own" else "compressed"
+    assert db.hget("cat", wanted, None, fast_only=False) is None
+    with pytest.raises(KeyError):
+        db.hget("cat", wanted, fast_only=False)
+    assert path.read_bytes() == content
+    db.hset("cat", "key", 2)
+    assert db.hget("cat", "key") == 2
