@@ -1,4 +1,4 @@
-"""Values as JSON: for stores to which somebody writes who is not trusted. Nothing that was stored is ever unpickled.
+"""JSON values: serialize values for stores with untrusted writers. No stored byte is ever unpickled.
 
 A value comes back equal and of the same types, or is refused before anything is written: what JSON has no form for
 (bytes, sets, objects), and what would come back as something else (a tuple as a list, the key 1 as "1", NaN as an error
@@ -22,12 +22,12 @@ from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
 from psync.errors import NotSerializable
 from psync.store.codec_type import Codec
 
-DEEPEST = 100
+MAX_NESTING_LEVELS = 100
 """Levels of nesting that every reader supports."""
 _HEAD = b"\x80\x05"
 _PUSH = b"\x8d"  # BINUNICODE8
 _TEXT = struct.Struct("<cQ")
-"""_PUSH and the length."""
+"""`_PUSH`, and the length."""
 _SET_ITEM = b"s"
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 _TEXTS = frozenset({str})
@@ -50,8 +50,7 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(payload: bytes) -> Any:
-    """The value; of a bucket, which has a name as values have, the dict. Raises ValueError for what psync can't have
-    made."""
+    """Load a value, or the dict of a bucket. Raises ValueError for bytes that psync can't have made."""
     if is_bucket(payload):
         return load_items(payload[BUCKET_HEAD:-1])
     if payload[:2] != _HEAD or payload[-1:] != b".":
@@ -112,7 +111,7 @@ def _extract(part: Any) -> bytes:
 
 
 def _number(text: str) -> float:
-    """Raises ValueError for what is no number, NaN and Infinity, or one that no float holds."""
+    """Return the number. Raises ValueError for NaN, Infinity, and numbers that no float holds."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is no number that could be written")
@@ -127,13 +126,13 @@ def _read(data: bytes) -> Any:
     try:
         return _decode(text)
     except RecursionError:
-        if _depth(text) <= DEEPEST:
+        if _depth(text) <= MAX_NESTING_LEVELS:
             raise  # it is the caller who is deep
-        raise ValueError(f"it is nested more than {DEEPEST} levels deep") from None
+        raise ValueError(f"it is nested more than {MAX_NESTING_LEVELS} levels deep") from None
 
 
 def _depth(text: str) -> int:
-    """How deep the brackets of `text` are nested, those in texts too: never less than it is."""
+    """Return how deep the brackets of `text` are nested; brackets within texts count, too, so it may be too much."""
     depth = deepest = 0
     for char in text:
         if char in "[{":
@@ -145,7 +144,7 @@ def _depth(text: str) -> int:
 
 
 def _text(data: bytes, at: int) -> tuple[bytes, int]:
-    """The text that is pushed at `at`, and where it ends."""
+    """Return the text that is pushed at `at`, and the offset behind it."""
     if len(data) < at + _TEXT.size:
         raise ValueError("it ends too early")
     code, length = _TEXT.unpack_from(data, at)
@@ -170,8 +169,8 @@ def _items(ops: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _written(value: Any) -> bytes:
-    """JSON. Raises `NotSerializable`."""
-    if not (type(value) in _ATOMS or _fits(value, DEEPEST)):
+    """Return the JSON of `value`. Raises `NotSerializable`."""
+    if not (type(value) in _ATOMS or _fits(value, MAX_NESTING_LEVELS)):
         raise _fault(value)
     try:
         return _encode(value).encode()
@@ -183,7 +182,7 @@ def _written(value: Any) -> bytes:
 
 
 def _fits(value: Any, deeper: int) -> bool:
-    """Whether `value`, a container, has in it only what JSON gives back as it was; numbers and texts aside."""
+    """Tell whether JSON gives all containers in `value` back as they were; numbers and texts aside."""
     kind = type(value)
     if kind is list:
         inside = value
@@ -197,8 +196,8 @@ def _fits(value: Any, deeper: int) -> bool:
 
 
 def _fault(value: Any) -> NotSerializable:
-    """The error for the first that does not fit."""
-    fault = _find_fault(value, "", DEEPEST)
+    """Return the error for the first value that does not fit."""
+    fault = _find_fault(value, "", MAX_NESTING_LEVELS)
     return fault if fault is not None else NotSerializable("this has no form in JSON", where="", kind="")
 
 
@@ -210,7 +209,9 @@ def _find_fault(value: Any, where: str, deeper: int) -> NotSerializable | None:
     if kind not in (list, dict):
         return _refused(value, "a value", where)
     if not deeper:
-        return _refused(value, "a value", where, f"is nested more than {DEEPEST} levels deep, or contains itself")
+        return _refused(
+            value, "a value", where, f"is nested more than {MAX_NESTING_LEVELS} levels deep, or contains itself"
+        )
     if kind is list:
         parts = ((f"{where}[{number}]", part) for number, part in enumerate(value))
     else:
@@ -225,7 +226,7 @@ def _find_fault(value: Any, where: str, deeper: int) -> NotSerializable | None:
 
 
 def _unfit(atom: Any) -> str | None:
-    """Why a text or number has no form in JSON; None if it has."""
+    """Say why a text or number has no form in JSON; None if it has."""
     if isinstance(atom, float) and not math.isfinite(atom):
         return "is no number in JSON: give None, or a text"
     try:
@@ -254,7 +255,7 @@ def _refused(value: Any, what: str, where: str, reason: str | None = None) -> No
 
 
 def _dump_state(state: tuple[Any, ...]) -> bytes:
-    return _written(_encoded(state, DEEPEST))
+    return _written(_encoded(state, MAX_NESTING_LEVELS))
 
 
 def _load_state(payload: bytes) -> Any:
