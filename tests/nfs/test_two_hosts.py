@@ -81,7 +81,7 @@ def test_the_locks_of_the_system_exclude_among_hosts(place: Place, how: str) -> 
 
 def test_no_item_is_lost_beside_a_compression(place: Place, clocks: None) -> None:
     items = scaled(100)
-    all_of(place.c1.do("fold", place.path, "one", items, 0), place.c2.do("settle", place.path, "two", items, 5))
+    all_of(place.c1.do("fold", place.path, "one", items, 0), place.c2.do("fold", place.path, "two", items, 5))
     for client in (place.c1, place.c2):
         assert evaluate(client, place, "len(db.hdict('category'))") == str(2 * items)
 
