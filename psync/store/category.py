@@ -169,7 +169,8 @@ class Category:
         """`set`, with the opcodes that `Codec.item` made of key and value."""
         while not (size := self.growing(key).append(ops)):
             self.gather()
-        self.grown(key, size)
+        if size > MIN_SQUEEZED_BYTES:
+            self.grown(key, size)
 
     def growing(self, key: Any) -> Bucket:
         """Return the bucket to append the item of `key` to. The caller passes the new size to `grown`; 0 means that the
