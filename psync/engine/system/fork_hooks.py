@@ -2,7 +2,8 @@
 
 A child owns and holds nothing of its parent's, and keeps none of it alive. A module that another thread was loading at
 the fork would be half loaded in the child for ever, and an import of it would wait for ever. So before a process with
-threads forks, psync's modules are loaded to their end, those included that are else loaded when they are first needed.
+threads forks, the modules of psync that its threads are loading are loaded to their end, and so are those that most
+threads need, though they are else loaded when they are first needed.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def _load() -> None:
     half_loaded = [
         name
         for name, module in list(sys.modules.items())
-        if name.startswith("psync.") and getattr(module.__spec__, "_initializing", False)
+        if name.startswith("psync.") and getattr(getattr(module, "__spec__", None), "_initializing", False)
     ]
     for name in [*deferred, *half_loaded]:
         with contextlib.suppress(Exception):  # no descriptor is free, say: as if it were not needed
