@@ -75,6 +75,9 @@ UNNEEDED = [
     "uuid",
 ]
 """Modules of psync's and of the standard library, each with all that is in it."""
+if sys.version_info >= (3, 13):  # `QueueClosed` is a `queue.ShutDown`, which came with it
+    UNNEEDED.remove("heapq")
+    UNNEEDED.remove("queue")
 
 
 def loaded(program: str) -> set[str]:

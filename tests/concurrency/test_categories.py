@@ -194,7 +194,7 @@ def race(root: Path, items: int, run: Callable[[Path, int, int, Finish], Pairs])
     finish = Finish(workers=7, watchers=1)
     racers = [partial(run, root, items, who, finish) for who in range(7)]
     *won, compressed = together([*racers, partial(compress_all_the_time, root, finish)])
-    assert compressed > 1
+    assert compressed >= 1, "nothing was compressed meanwhile"
     return [pair for pairs in won for pair in pairs]
 
 
