@@ -57,14 +57,19 @@ class HandleCache:
         self._buckets: dict[str, DirectoryBucket] = {}
         self._logs: dict[str, DirectoryLog] = {}
         self._registers: dict[str, DirectoryRegister] = {}
+        self._transactions: MultiAppend | None = None
         self._lock = threading.Lock()
         fork_hooks.remember(self)
 
-    @functools.cached_property
+    @property
     def transactions(self) -> MultiAppend:
-        from psync.engine.directory.buckets.transaction import MultiAppend
+        # Not a functools.cached_property: Python 3.11 guards it by a lock of the class. A child that is forked while
+        # another thread holds that lock would wait for it for ever.
+        if self._transactions is None:
+            from psync.engine.directory.buckets.transaction import MultiAppend
 
-        return MultiAppend(self._layout, self._fs)
+            self._transactions = MultiAppend(self._layout, self._fs)  # it has no state: two threads may make two
+        return self._transactions
 
     def bucket(self, name: str) -> DirectoryBucket:
         bucket = self._buckets.get(name)
