@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine.contract.bucket import HeldBucket, Position, Tail
@@ -15,6 +15,7 @@ from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, kept_at
 from psync.store.codec_type import Codec
+from psync.store.unreadable import load_each
 
 
 class ReadBucket(NamedTuple):
@@ -48,10 +49,13 @@ class BucketReader:
     def after_fork(self) -> None:
         self._lock = threading.Lock()
 
-    def forget(self) -> None:
-        """Free the memory of all that was read."""
+    def forget(self, bucket: str | None = None) -> None:
+        """Free the memory of all that was read, or of what was read of one bucket."""
         with self._lock:
-            self._read.clear()
+            if bucket is None:
+                self._read.clear()
+            else:
+                self._read.pop(bucket, None)
 
     def items(self, bucket: str) -> ReadBucket | None:
         """Read `bucket`; None if there is none. The caller must not change the items, and gives away only copies."""
@@ -77,7 +81,7 @@ class BucketReader:
         """Take in what the holder of `bucket` has just appended, so that it need not be read."""
         with self._lock:
             if self._read.get(bucket) is known:
-                known.items.update(self._codec.load_items(ops))
+                known.items.update(self.loaded(bucket, Tail(ops, position, whole=False)))
                 self._read[bucket] = ReadBucket(position, known.items, known.flags)
 
     def _follow(self, bucket: str, known: ReadBucket | None, tail: Tail | None) -> ReadBucket | None:
@@ -93,25 +97,39 @@ class BucketReader:
         return known
 
     def loaded(self, bucket: str, tail: Tail) -> dict[Any, Any]:
-        """Load the items in `tail`. Raises `Undecodable` if it is foreign or untrusted, and holds no dict."""
-        if tail.foreign:
-            return self._foreign(bucket, tail.ops)
-        try:
-            return self._codec.load_items(tail.ops)
-        except self._codec.damage as error:
-            if self._codec.objects:
-                raise  # psync wrote it: the error is the class's own
-            raise Undecodable(bucket, f"it can't be read: {error!r}") from error
+        """Load the items in `tail`: together, or if that fails each by itself; what fails then is `Unread`, in `Items`.
 
-    def _foreign(self, bucket: str, data: bytes) -> dict[Any, Any]:
-        """Load the dict in a bucket that PickleShare wrote."""
+        Raises `Undecodable` if it is foreign or untrusted, and holds no dict.
+        """
+        load = self._codec.loads if tail.foreign else self._codec.load_items
         try:
-            found = self._codec.loads(data)
-        except self._codec.damage as error:
-            raise Undecodable(bucket, f"it can't be read: {error!r}") from error
+            found = load(tail.ops)
+        except MemoryError:
+            raise
+        except Exception as error:
+            items, all_loaded = self._each_loaded(bucket, tail, error)
+            if all_loaded and _can(load, tail.ops):
+                raise  # it is not in the bytes: a signal's handler raised it, for one
+            return items  # if all were loaded, what fails is an item that was overwritten since
         if not isinstance(found, dict):
             raise Undecodable(bucket, f"it holds no dict but a {type(found).__name__}")
         return found
+
+    def unread(self, tail: Tail) -> dict[Any, Any]:
+        """Return the items in `tail` with values that were not loaded, to be written elsewhere as they are. Raises
+        ValueError if they can't be told apart."""
+        return self._codec.split(tail.ops, tail.foreign)
+
+    def _each_loaded(self, bucket: str, tail: Tail, error: Exception) -> tuple[dict[Any, Any], bool]:
+        """Return the items in `tail`, whose bytes as a whole raise `error`, and whether all could be loaded."""
+        codec = self._codec
+        try:
+            items = codec.split(tail.ops, tail.foreign)
+        except ValueError:
+            if isinstance(error, codec.damage) and (tail.foreign or not codec.objects):
+                raise Undecodable(bucket, f"it can't be read: {error!r}") from error
+            raise error from None
+        return items, load_each(items, codec)
 
     # -- damage --------------------------------------------------------------------------------------
 
@@ -134,3 +152,11 @@ class BucketReader:
             quarantine=refuge,
             reason=error.reason,
         )
+
+
+def _can(load: Callable[[bytes], Any], data: bytes) -> bool:
+    try:
+        load(data)
+    except Exception:
+        return False
+    return True

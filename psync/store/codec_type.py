@@ -5,6 +5,27 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
+class Failure(NamedTuple):
+    """Why a value can't be loaded here."""
+
+    error: Exception
+    module: str | None
+    """That of the class or function which is missing, or raised the error; None if that is not known."""
+    name: str | None
+
+
+def _split_nothing(data: bytes, whole: bool) -> dict[Any, Any]:
+    raise ValueError("there is nothing in it but what every process can read")
+
+
+def _is_never_well_formed(payload: bytes) -> bool:
+    return False
+
+
+def _find_no_failure(payload: bytes) -> Failure | None:
+    return None
+
+
 class Codec(NamedTuple):
     """The functions of one serializer. `psync.store.codec.codec_of` chooses it for a store."""
 
@@ -38,3 +59,10 @@ class Codec(NamedTuple):
     """Whether values may be objects of any class, and so calls."""
     untrusted: bool = False
     """Whether an error of `loads` may mean damage although the checksum is right: its writer may not be trusted."""
+    split: Callable[[bytes, bool], dict[Any, Any]] = _split_nothing
+    """Return all items in the opcodes of items, or (True) in one whole pickle of a dict, each value `Unread`, and a key
+    that can't be loaded `UnreadKey`. `items` serializes them as they are. Raises ValueError for anything else."""
+    is_well_formed: Callable[[bytes], bool] = _is_never_well_formed
+    """Tell whether the bytes are laid out like one value: then an error of `loads` may be that of the value's class."""
+    diagnose: Callable[[bytes], Failure | None] = _find_no_failure
+    """Load a value once more, and return what fails; None if nothing does."""

@@ -226,4 +226,5 @@ class Consumer:
         """Give back a task that can't be unpickled here: another worker may have the module that it needs."""
         self._prefetched.remove(record)
         id, tried = self._index.id_in(record.payload, priority, record.position)
-        self._claims.set_back(priority, record, id, tried, f"can't be read here: {error!r}")
+        why = self._index.explained(id, record.payload, error)
+        self._claims.set_back(priority, record, id, tried, f"can't be read here: {type(why).__name__}: {why}")
