@@ -5,7 +5,7 @@ They pass over a value that can't be unpickled here, too, with a warning, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 
 from psync.errors import UnreadableValue
@@ -25,14 +25,7 @@ class Items(ItemsView[str, Any]):
         self._find = find
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for key in self._keys:
-            try:
-                value = self._find(key)
-            except UnreadableValue as error:
-                warn_unreadable(error, stacklevel=2)
-                value = MISSING if error.rest is None else error.rest
-            if value is not MISSING:
-                yield key, value
+        return _pairs(self._keys, self._find, stacklevel=2)
 
 
 class Values(ValuesView[Any]):
@@ -40,7 +33,21 @@ class Values(ValuesView[Any]):
 
     def __init__(self, mapping: Mapping[str, Any], find: Find) -> None:
         super().__init__(mapping)
-        self._items = Items(mapping, find)
+        self._keys = mapping
+        self._find = find
 
     def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in self._items)
+        for _, value in _pairs(self._keys, self._find, stacklevel=3):
+            yield value
+
+
+def _pairs(keys: Iterable[str], find: Find, stacklevel: int) -> Iterator[tuple[str, Any]]:
+    """Yield each key that has a value. `stacklevel`: of the caller's caller that the warnings are about."""
+    for key in keys:
+        try:
+            value = find(key)
+        except UnreadableValue as error:
+            warn_unreadable(error, stacklevel)
+            value = MISSING if error.rest is None else error.rest
+        if value is not MISSING:
+            yield key, value
