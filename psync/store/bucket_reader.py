@@ -81,7 +81,11 @@ class BucketReader:
         """Take in what the holder of `bucket` has just appended, so that it need not be read."""
         with self._lock:
             if self._read.get(bucket) is known:
-                known.items.update(self.loaded(bucket, Tail(ops, position, whole=False)))
+                try:
+                    added = self._codec.load_items(ops)
+                except Exception:  # it can't be read back here
+                    added = self.loaded(bucket, Tail(ops, position, whole=False))
+                known.items.update(added)
                 self._read[bucket] = ReadBucket(position, known.items, known.flags)
 
     def _follow(self, bucket: str, known: ReadBucket | None, tail: Tail | None) -> ReadBucket | None:
