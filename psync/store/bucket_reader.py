@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 from psync.engine.contract.bucket import HeldBucket, Position, Tail
 from psync.engine.contract.engine import Engine
+from psync.engine.contract.values import Version
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, kept_at
-from psync.store.codec_type import Codec
+from psync.store.codec_type import PASSING, Codec
+from psync.store.unread import Items, Unread, UnreadKey
 from psync.store.unreadable import load_each
 
 
@@ -24,6 +26,35 @@ class ReadBucket(NamedTuple):
     position: Position
     items: dict[Any, Any]
     flags: int
+
+
+class Failing(NamedTuple):
+    """The part of a bucket that is better not loaded: items that can't be, and overwritten ones, which may not be."""
+
+    identity: Version
+    size: int
+    """How many bytes of opcodes were examined."""
+    ranges: list[tuple[int, int]]
+    unread: dict[Any, Unread]
+
+    @classmethod
+    def of(cls, items: Items, tail: Tail) -> Failing:
+        unread = {key: value for key, value in items.items() if type(value) is Unread}
+        last = {key: start for key, start, _ in items.ranges}
+        ranges = [(start, end) for key, start, end in items.ranges if last[key] != start or key in unread]
+        return cls(tail.position.identity, len(tail.ops), ranges, unread)
+
+    def is_in(self, tail: Tail) -> bool:
+        """Tell whether `tail` begins with the bytes that were examined."""
+        return tail.whole and tail.position.identity == self.identity and len(tail.ops) >= self.size
+
+    def rest_of(self, ops: bytes) -> bytes:
+        parts = []
+        at = 0
+        for start, end in self.ranges:
+            parts.append(ops[at:start])
+            at = end
+        return b"".join((*parts, ops[at:]))
 
 
 class Undecodable(Exception):
@@ -43,6 +74,7 @@ class BucketReader:
         self._prefix = prefix
         self._codec = codec
         self._read: dict[str, ReadBucket] = {}
+        self._failing: dict[str, Failing] = {}
         self._lock = threading.Lock()
         fork_hooks.remember(self)
 
@@ -54,6 +86,7 @@ class BucketReader:
         with self._lock:
             if bucket is None:
                 self._read.clear()
+                self._failing.clear()
             else:
                 self._read.pop(bucket, None)
 
@@ -83,7 +116,7 @@ class BucketReader:
             if self._read.get(bucket) is known:
                 try:
                     added = self._codec.load_items(ops)
-                except Exception:  # it can't be read back here
+                except Exception:  # it can't be read back here; its key can, as it was found
                     added = self.loaded(bucket, Tail(ops, position, whole=False))
                 known.items.update(added)
                 self._read[bucket] = ReadBucket(position, known.items, known.flags)
@@ -95,9 +128,14 @@ class BucketReader:
         if known is None or tail.whole or tail.foreign:
             known = ReadBucket(tail.position, self.loaded(bucket, tail), tail.flags)
         elif tail.ops:
-            known.items.update(self.loaded(bucket, tail))
-            known = ReadBucket(tail.position, known.items, tail.flags)
-        self._read[bucket] = known
+            more = self.loaded(bucket, tail)
+            items = Items(known.items) if type(more) is Items else known.items
+            items.update(more)
+            known = ReadBucket(tail.position, items, tail.flags)
+        if _has_unread_key(known.items):
+            self._read.pop(bucket, None)  # the key may be read the next time
+        else:
+            self._read[bucket] = known
         return known
 
     def loaded(self, bucket: str, tail: Tail) -> dict[Any, Any]:
@@ -105,16 +143,23 @@ class BucketReader:
 
         Raises `Undecodable` if it is foreign or untrusted, and holds no dict.
         """
+        known = self._failing.get(bucket)
+        if known is not None and (items := self._loaded_without(known, tail)) is not None:
+            return items
         load = self._codec.loads if tail.foreign else self._codec.load_items
         try:
             found = load(tail.ops)
-        except MemoryError:
+        except PASSING:
             raise
-        except Exception as error:
-            items, all_loaded = self._each_loaded(bucket, tail, error)
-            if all_loaded and _can(load, tail.ops):
+        except BaseException as error:
+            if not _fails_again(load, tail.ops, error):
                 raise  # it is not in the bytes: a signal's handler raised it, for one
-            return items  # if all were loaded, what fails is an item that was overwritten since
+            items = self._split(bucket, tail, error)
+            load_each(items, self._codec)  # if all are, what fails is an item that was overwritten since
+            if tail.whole and not tail.foreign and not _has_unread_key(items):
+                self._failing[bucket] = Failing.of(items, tail)
+            items.ranges = ()
+            return items
         if not isinstance(found, dict):
             raise Undecodable(bucket, f"it holds no dict but a {type(found).__name__}")
         return found
@@ -124,16 +169,33 @@ class BucketReader:
         ValueError if they can't be told apart."""
         return self._codec.split(tail.ops, tail.foreign)
 
-    def _each_loaded(self, bucket: str, tail: Tail, error: Exception) -> tuple[dict[Any, Any], bool]:
-        """Return the items in `tail`, whose bytes as a whole raise `error`, and whether all could be loaded."""
+    def _split(self, bucket: str, tail: Tail, error: BaseException) -> Items:
+        """Return the items in `tail`, whose bytes as a whole raise `error`, unread."""
         codec = self._codec
         try:
-            items = codec.split(tail.ops, tail.foreign)
+            return codec.split(tail.ops, tail.foreign)
         except ValueError:
             if isinstance(error, codec.damage) and (tail.foreign or not codec.objects):
                 raise Undecodable(bucket, f"it can't be read: {error!r}") from error
             raise error from None
-        return items, load_each(items, codec)
+
+    def _loaded_without(self, failing: Failing, tail: Tail) -> Items | None:
+        """`loaded`, for a bucket that failed before, without a second walk; None if there is more to it by now."""
+        if not failing.is_in(tail):
+            return None
+        rest = failing.rest_of(tail.ops)
+        try:
+            items = Items(self._codec.load_items(rest))
+        except PASSING:
+            raise
+        except BaseException as error:
+            if not _fails_again(self._codec.load_items, rest, error):
+                raise
+            return None
+        unread = {key: value for key, value in failing.unread.items() if key not in items}
+        load_each(unread, self._codec)
+        items.update(unread)
+        return items
 
     # -- damage --------------------------------------------------------------------------------------
 
@@ -158,9 +220,16 @@ class BucketReader:
         )
 
 
-def _can(load: Callable[[bytes], Any], data: bytes) -> bool:
+def _has_unread_key(items: dict[Any, Any]) -> bool:
+    return type(items) is Items and any(type(key) is UnreadKey for key in items)
+
+
+def _fails_again(load: Callable[[bytes], Any], data: bytes, error: BaseException) -> bool:
+    """Tell whether loading `data`, which raised `error`, raises the like once more."""
     try:
         load(data)
-    except Exception:
-        return False
-    return True
+    except PASSING:
+        raise
+    except BaseException as again:
+        return type(again) is type(error)
+    return False

@@ -25,6 +25,7 @@ from psync.engine.contract.engine import Engine
 from psync.errors import CorruptValue, StoreFailed, UnreadableValue
 from psync.store.bucket_reader import BucketReader, ReadBucket, Undecodable
 from psync.store.codec import codec_of
+from psync.store.codec_type import PASSING
 from psync.store.key_hash import gethashfile
 from psync.store.sentinels import MISSING
 from psync.store.unread import Items, Unread, UnreadKey
@@ -96,8 +97,9 @@ class Category:
         value = seen.items[key]
         try:
             return self.codec.copy(value)
-        except Exception as error:
-            self.forget(bucket)  # the next call gets what its class is by then
+        except BaseException as error:
+            if type(value) is not Unread:
+                self.forget(bucket)  # the next call gets what its class is by then
             return self._from_bytes(key, value, error, self.engine.bucket(self._prefix + bucket).tail)
 
     def has(self, key: Any) -> bool:
@@ -122,12 +124,12 @@ class Category:
         """Return a copy of `value`, an item in `tail`. Raises `UnreadableValue`."""
         try:
             return self.codec.copy(value)
-        except Exception as error:
+        except BaseException as error:
             return self._from_bytes(key, value, error, tail)
 
-    def _from_bytes(self, key: Any, value: Any, error: Exception, tail: Callable[[], Tail | None]) -> Any:
+    def _from_bytes(self, key: Any, value: Any, error: BaseException, tail: Callable[[], Tail | None]) -> Any:
         """Load a value that can't be copied: it is unread, or its class was defined anew since it was read."""
-        if isinstance(error, MemoryError):
+        if isinstance(error, PASSING):
             raise error
         if type(value) is not Unread:
             now = tail()
@@ -140,7 +142,7 @@ class Category:
         """Load an unread value. Raises `UnreadableValue`."""
         try:
             return self.codec.loads(value.payload)
-        except Exception as error:
+        except BaseException as error:
             what = f"{self._item} {key!r} of {self.shown}"
             raise_unreadable(what, error, value.payload, self.codec, key=key, category=self.name)
 
@@ -188,7 +190,7 @@ class Category:
         try:
             known = self.codec.loads(key.payload)
             hash(known)
-        except Exception as error:
+        except BaseException as error:
             what = f"the key of an item of {self.shown}"
             raise_unreadable(what, error, key.payload, self.codec, key=None, category=self.name)
         return known
@@ -263,7 +265,7 @@ class Category:
         were written."""
         try:
             return self.codec.items(items)
-        except MemoryError:
+        except PASSING:
             raise
         except Exception:  # its class was defined anew since it was read, for one
             return self.codec.items(unread())

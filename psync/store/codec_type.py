@@ -4,17 +4,22 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from psync.store.unread import Items
+
+PASSING = (MemoryError, KeyboardInterrupt, GeneratorExit)
+"""The exceptions of loading a value that say nothing of the value."""
+
 
 class Failure(NamedTuple):
     """Why a value can't be loaded here."""
 
-    error: Exception
+    error: BaseException
     module: str | None
     """That of the class or function which is missing, or raised the error; None if that is not known."""
     name: str | None
 
 
-def _split_nothing(data: bytes, whole: bool) -> dict[Any, Any]:
+def _split_nothing(data: bytes, whole: bool) -> Items:
     raise ValueError("there is nothing in it but what every process can read")
 
 
@@ -59,7 +64,7 @@ class Codec(NamedTuple):
     """Whether values may be objects of any class, and so calls."""
     untrusted: bool = False
     """Whether an error of `loads` may mean damage although the checksum is right: its writer may not be trusted."""
-    split: Callable[[bytes, bool], dict[Any, Any]] = _split_nothing
+    split: Callable[[bytes, bool], Items] = _split_nothing
     """Return all items in the opcodes of items, or (True) in one whole pickle of a dict, each value `Unread`, and a key
     that can't be loaded `UnreadKey`. `items` serializes them as they are. Raises ValueError for anything else."""
     is_well_formed: Callable[[bytes], bool] = _is_never_well_formed

@@ -17,6 +17,7 @@ from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, UnreadableValue, kept_at
 from psync.store.cache import Cache
 from psync.store.codec import codec_of
+from psync.store.codec_type import PASSING
 from psync.store.keys import check, is_bucket_name
 from psync.store.sentinels import MISSING, NOT_YET
 
@@ -144,16 +145,18 @@ class PickleShareDB(MutableMapping[str, Any]):
             self._cache.remember(key, cell)
         try:
             return self.codec.loads(cell.payload)
-        except Exception as error:
+        except BaseException as error:
             return self._load_in_parts(key, cell, error)
 
-    def _load_in_parts(self, key: str, cell: Cell, error: Exception) -> Any:
+    def _load_in_parts(self, key: str, cell: Cell, error: BaseException) -> Any:
         """Return the items of a bucket of which only overwritten ones can't be loaded; else raise what an `error` of
         loading `cell` means.
 
         `UnreadableValue`; or `CorruptValue`, for a pickle without a checksum, or of an untrusted writer, that is not
         laid out like one.
         """
+        if isinstance(error, PASSING):
+            raise error
         from psync.store.unreadable import may_be_damage, part_of_bucket, raise_unreadable
 
         codec, payload = self.codec, cell.payload
@@ -262,7 +265,7 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         try:
             self.engine.pop(check(key), load)
-        except Exception:
+        except BaseException:
             if unloadable:
                 self._find(key)  # raises the error that explains it; nothing was removed
             raise
@@ -323,7 +326,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         busy.add(key)
         try:
             self.engine.update(key, change)
-        except Exception:
+        except BaseException:
             if undecodable:
                 self._find(key)  # raises the error that explains it
             raise

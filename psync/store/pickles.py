@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from psync.store.codec_type import Codec, Failure
+from psync.store.codec_type import PASSING, Codec, Failure
 from psync.store.unread import Items, Unread, UnreadKey
 
 _LENGTH = struct.Struct("<I")
@@ -193,15 +193,21 @@ def _split(data: bytes, whole: bool, loads: Callable[[bytes], Any] = loads) -> I
     from psync.engine.encoding.pickle_split import split
 
     made = Items()
-    for key, value in split(data, whole=whole):
-        name = b"".join((_HEAD, key, b"."))
-        unread = Unread(b"".join((_HEAD, value, b".")))
+    ranges = []
+    for piece in split(data, whole=whole):
+        name = b"".join((_HEAD, piece.key, b"."))
+        unread = Unread(b"".join((_HEAD, piece.value, b".")))
+        key: Any
         try:
-            made[loads(name)] = unread
-        except MemoryError:
+            key = loads(name)
+            made[key] = unread
+        except PASSING:
             raise
-        except Exception:  # its class is missing, for one, or its __hash__ raises
-            made[UnreadKey(name)] = unread
+        except BaseException:  # its class is missing, for one, or its __hash__ raises
+            key = UnreadKey(name)
+            made[key] = unread
+        ranges.append((key, piece.start, piece.end))
+    made.ranges = ranges
     return made
 
 
@@ -223,12 +229,14 @@ def _diagnose(payload: bytes, find: Find = _find_plainly) -> Failure | None:
 
     try:
         _Unpickler(payload, note).load()
-    except Exception as error:
+    except PASSING:
+        raise
+    except BaseException as error:  # a module may end the program when it is imported
         return Failure(error, *_at_fault(looked_up, error))
     return None
 
 
-def _at_fault(looked_up: list[tuple[str, str, Any]], error: Exception) -> tuple[str | None, str | None]:
+def _at_fault(looked_up: list[tuple[str, str, Any]], error: BaseException) -> tuple[str | None, str | None]:
     """Return the module and the name of the class or function that can't be found, or whose code raised `error`."""
     if looked_up and looked_up[-1][2] is None:
         return looked_up[-1][:2]

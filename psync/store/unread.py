@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 
@@ -34,3 +35,6 @@ class UnreadKey:
 
 class Items(dict[Any, Any]):
     """Items of which some may be `Unread`: a dict of another type has none of them, so it need not be searched."""
+
+    ranges: Sequence[tuple[Any, int, int]] = ()
+    """Of a dict that was just split: the key of each item, and where its bytes begin and end, overwritten ones, too."""

@@ -6,9 +6,10 @@ import warnings
 from typing import Any, NoReturn
 
 from psync.errors import ClassRefused, UnreadableAttribute, UnreadableImport, UnreadableModule, UnreadableValue
-from psync.store.codec_type import Codec, Failure
+from psync.store.codec_type import PASSING, Codec, Failure
 from psync.store.unread import Unread, UnreadKey
 
+MAX_REASON_CHARACTERS = 500
 _KINDS: dict[type[Exception], type[UnreadableValue]] = {
     ModuleNotFoundError: UnreadableModule,
     ImportError: UnreadableImport,
@@ -18,7 +19,7 @@ _KINDS: dict[type[Exception], type[UnreadableValue]] = {
 
 
 def raise_unreadable(
-    what: str, error: Exception, payload: bytes, codec: Codec, *, key: Any, category: str | None = None
+    what: str, error: BaseException, payload: bytes, codec: Codec, *, key: Any, category: str | None = None
 ) -> NoReturn:
     """Raise the `UnreadableValue` for an `error` of ``codec.loads(payload)``; `what` names the value for people.
 
@@ -27,11 +28,11 @@ def raise_unreadable(
     """
     if isinstance(error, ClassRefused):
         raise ClassRefused(f"{what}: {error}", name=error.name, key=key, category=category, reason=str(error)) from None
-    failure = None if isinstance(error, MemoryError) else codec.diagnose(payload)
+    failure = None if isinstance(error, PASSING) else codec.diagnose(payload)
     if failure is None or not (codec.objects or isinstance(error, codec.damage)):
         raise error
     kind = next((ours for raised, ours in _KINDS.items() if isinstance(error, raised)), UnreadableValue)
-    reason = f"{type(error).__name__}: {error}"
+    reason = _said(error)
     raise kind(
         f"{what} can't be unpickled here: {reason}. {_remedy(failure)} It was left as it is",
         key=key,
@@ -40,6 +41,16 @@ def raise_unreadable(
         class_name=failure.name,
         reason=reason,
     ) from error
+
+
+def _said(error: BaseException) -> str:
+    """The type and the text of an error, on one line."""
+    name = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # a stranger's __str__ may raise anything
+        return name
+    return f"{name}: {text if len(text) <= MAX_REASON_CHARACTERS else text[:MAX_REASON_CHARACTERS] + '...'}"
 
 
 def _remedy(failure: Failure) -> str:
@@ -53,7 +64,7 @@ def _remedy(failure: Failure) -> str:
     return f"It needs {name}, which refused it: mend that, or set or remove the value."
 
 
-def may_be_damage(error: Exception, payload: bytes, codec: Codec) -> bool:
+def may_be_damage(error: BaseException, payload: bytes, codec: Codec) -> bool:
     """Tell whether an error of loading what bears no checksum may come of the bytes, not of a class's own code."""
     if not isinstance(error, codec.damage):
         return False
@@ -62,14 +73,16 @@ def may_be_damage(error: Exception, payload: bytes, codec: Codec) -> bool:
 
 
 def load_each(items: dict[Any, Any], codec: Codec) -> bool:
-    """Load the values of `items` that can be loaded; True if nothing in it is unread any more."""
+    """Load the unread values of `items` that can be loaded; True if nothing in it is unread any more."""
     is_all = True
     for key, value in items.items():
         try:
             items[key] = codec.loads(value.payload)
-        except MemoryError:
+        except PASSING:
             raise
-        except Exception:
+        except BaseException:
+            if codec.diagnose(value.payload) is None:
+                raise  # it is not in the bytes: a signal's handler raised it, for one
             is_all = False
     return is_all and not any(type(key) is UnreadKey for key in items)
 

@@ -37,6 +37,7 @@ KINDS = {
     "the module is gone": Kind(THING, None, UnreadableModule),
     "the module fails with an ImportError": Kind(THING, "raise ImportError('libthing.so')", UnreadableImport),
     "the module fails with another error": Kind(THING, "raise RuntimeError('not here')", UnreadableValue),
+    "the module ends the program": Kind(THING, "raise SystemExit('usage')", UnreadableValue),
     "the module is no Python": Kind(THING, "class Thing(:", UnreadableValue),
     "a class within a class is gone": Kind(
         "class Outer:\n    class Thing: pass\n", "class Outer: pass", UnreadableAttribute, "Outer", "Outer.Thing()"
@@ -50,6 +51,11 @@ KINDS = {
         UnreadableValue,
     ),
     "__setstate__ does not end": Kind(THING, STATE + "self.__setstate__(state)", UnreadableValue),
+    "__setstate__ raises what has no text": Kind(
+        THING,
+        "class Odd(BaseException):\n    def __str__(self): raise RuntimeError\n" + STATE + "raise Odd",
+        UnreadableValue,
+    ),
     "__slots__ lack a name": Kind(THING, "class Thing:\n    __slots__ = ()\n", UnreadableAttribute),
     "a tuple has more fields": Kind(
         "from collections import namedtuple\nThing = namedtuple('Thing', 'x', module=__name__)\n",
@@ -155,7 +161,7 @@ def fill(db: PickleShareDB, kind: Kind) -> list[str]:
     return ids
 
 
-@pytest.fixture(params=["the class is gone", "__setstate__ raises"])
+@pytest.fixture(params=["the class is gone", "the module ends the program"])
 def broken(request: pytest.FixtureRequest, harness: Harness, tmp_path: Path) -> Iterator[Broken]:
     with made(harness, KINDS[request.param], tmp_path) as store:
         yield store
@@ -375,8 +381,11 @@ def test_a_copy_of_the_store_has_it_too(broken: Broken, tmp_path: Path) -> None:
             all_of_it_is_back(broken._replace(db=PickleShareDB(engine)))
 
 
-def test_a_task_that_no_worker_here_can_read_is_dead_and_the_others_come(harness: Harness, tmp_path: Path) -> None:
-    kind = KINDS["the class is gone"]
+@pytest.mark.parametrize("name", ["the class is gone", "__setstate__ raises", "the module ends the program"])
+def test_a_task_that_no_worker_here_can_read_is_dead_and_the_others_come(
+    name: str, harness: Harness, tmp_path: Path
+) -> None:
+    kind = KINDS[name]
     with module(kind.then, tmp_path):
         ids = WorkQueue(harness.engine, "q").put_many([1, thing(kind), 3])
     with module(kind.now, tmp_path):
@@ -385,7 +394,7 @@ def test_a_task_that_no_worker_here_can_read_is_dead_and_the_others_come(harness
         assert queue.get(timeout=0).value == 3
         (dead,) = queue.dead()
         assert dead.id == ids[1]
-        assert isinstance(dead.value, UnreadableAttribute)
+        assert type(dead.value) is kind.error
         assert (dead.value.key, dead.value.class_name) == (ids[1], "Thing")
         told = f"the value of task {ids[1]!r} of the queue 'q' can't be unpickled here"
         assert [told in attempt.error for attempt in dead.history] == [True] * 3
@@ -432,28 +441,30 @@ def test_an_item_whose_key_cannot_be_read_is_carried_along(harness: Harness, tmp
         assert db.hdict("cat") == {__import__(MODULE).Thing.A: "its value", "other": 1}
 
 
-def test_a_handlers_exception_is_not_taken_for_the_values(harness: Harness) -> None:
+@pytest.mark.parametrize("error", [TimeoutError, SystemExit, KeyboardInterrupt])
+def test_a_handlers_exception_is_not_taken_for_the_values(harness: Harness, error: type[BaseException]) -> None:
     """Unpickling calls code of others, where a signal's handler may raise: that is not the value's fault."""
     db = PickleShareDB(harness.engine)
     db["a"] = Once()
     db.hset("cat", A, Once())
     for read in (lambda: db["a"], lambda: db.hget("cat", A), lambda: db.hdict("cat"), lambda: list(db.items())):
-        Once.interrupted = False
+        Once.interrupt = error
         db.uncache()
-        with pytest.raises(TimeoutError):
+        with pytest.raises(error):
             read()
+        assert Once.interrupt is None
         assert read()
 
 
 class Once:
     """Unpickling it is interrupted, once."""
 
-    interrupted = False
+    interrupt: type[BaseException] | None = None
 
     def __setstate__(self, state: Any) -> None:
-        if not Once.interrupted:
-            Once.interrupted = True
-            raise TimeoutError("the alarm clock")
+        error, Once.interrupt = Once.interrupt, None
+        if error is not None:
+            raise error("the alarm clock")
 
     def __getstate__(self) -> int:
         return 1

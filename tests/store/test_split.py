@@ -66,7 +66,7 @@ def loads(ops: bytes) -> Any:
 
 
 def pairs(data: bytes, *, whole: bool = True) -> list[tuple[Any, Any]]:
-    return [(loads(key), loads(value)) for key, value in split(data, whole=whole)]
+    return [(loads(piece.key), loads(piece.value)) for piece in split(data, whole=whole)]
 
 
 def dumped(value: Any, protocol: int) -> list[bytes]:
@@ -83,11 +83,25 @@ def test_each_item_of_a_pickled_dict_can_be_loaded_by_itself(protocol: int) -> N
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_pieces_make_a_bucket_and_that_can_be_split_again(protocol: int) -> None:
     for data in dumped(ITEMS, protocol):
-        ops = b"".join(key + value + b"s" for key, value in split(data, whole=True))
+        ops = b"".join(piece.key + piece.value + b"s" for piece in split(data, whole=True))
         assert pickles.load_items(ops) == ITEMS
         assert pairs(ops, whole=False) == list(ITEMS.items())
         twice = ops + pickles.items({1: "new"}) + ops
         assert pairs(twice, whole=False) == [*ITEMS.items(), (1, "new"), *ITEMS.items()]
+
+
+@pytest.mark.parametrize("left_out", [[0], [3, 4, 5], [1, 17], range(18)], ids=str)
+def test_without_the_bytes_of_some_items_the_others_are_left(left_out: list[int]) -> None:
+    ops = pickles.items(ITEMS)
+    at = 0
+    rest = b""
+    for number, piece in enumerate(split(ops, whole=False)):
+        if number in left_out:
+            rest += ops[at : piece.start]
+            at = piece.end
+    found = pickles.load_items(rest + ops[at:])
+    assert len(found) == len(ITEMS) - len(left_out)
+    assert all(ITEMS[key] == value for key, value in found.items())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

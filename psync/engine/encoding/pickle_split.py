@@ -24,8 +24,16 @@ _CHANGES = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD", "ADDITEMS"}
 """They change the object below their operands and make none."""
 LAST_PROTOCOL_OF_PYTHON_2, PROTOCOL_OF_BUCKETS = 2, 5
 
-Piece = tuple[bytes, bytes]
-"""The opcodes that push the key of an item, and those that push its value."""
+
+class Piece(NamedTuple):
+    """An item of a dict."""
+
+    key: bytes
+    """The opcodes that push it."""
+    value: bytes
+    start: int
+    end: int
+    """Without [start, end), `data` makes a dict without this item (if no other item refers to this one)."""
 
 
 class Unsplittable(ValueError):
@@ -63,7 +71,11 @@ def split(data: bytes, *, whole: bool) -> list[Piece]:
     walk = _Walk(data, whole)
     if walk.items is None:
         raise Unsplittable("it is no dict whose items stand one after the other")
-    return [(walk.piece(key.start, key.end), walk.piece(value.start, value.end)) for key, value in walk.items]
+    piece = walk.piece
+    return [
+        Piece(piece(key.start, key.end), piece(value.start, value.end), key.start, end)
+        for key, value, end in walk.items
+    ]
 
 
 def is_well_formed(data: bytes) -> bool:
@@ -80,8 +92,8 @@ class _Walk:
 
     def __init__(self, data: bytes, whole: bool) -> None:
         self.data = data
-        self.items: list[tuple[_Range, _Range]] | None = None if whole else []
-        """The items of the object at the bottom; None if it is not made of items alone."""
+        self.items: list[tuple[_Range, _Range, int]] | None = None if whole else []
+        """The items, and where each ends, of the object at the bottom; None if it is not made of items alone."""
         self._whole = whole
         self._stack: list[_Range] = [] if whole else [_Range(0, 0)]
         self._marks: list[tuple[int, int]] = []
@@ -150,7 +162,7 @@ class _Walk:
         start, low = self._pop_last_mark()
         if not low:
             self.items = [] if code == _DICT else None
-            self._set(_SETITEMS, stack)
+            self._set(_SETITEMS, end, stack)
         del stack[low:]
         stack.append(_Range(start, end))
 
@@ -166,15 +178,16 @@ class _Walk:
         self._need(low > self._floor)
         self._stack[low - 1].end = end
         if low == 1:
-            self._set(code, self._stack[1:])
+            self._set(code, end, self._stack[1:])
         del self._stack[low:]
 
-    def _set(self, code: int, operands: list[_Range]) -> None:
+    def _set(self, code: int, end: int, operands: list[_Range]) -> None:
         """The object at the bottom was changed."""
         if code not in (_SETITEM, _SETITEMS) or len(operands) % 2:
             self.items = None
         elif self.items is not None:
-            self.items += zip(operands[::2], operands[1::2], strict=True)
+            pairs = zip(operands[::2], operands[1::2], strict=True)
+            self.items += [(key, value, end if code == _SETITEM else value.end) for key, value in pairs]
 
     def _mark(self, code: int, begin: int, end: int, operands: int) -> None:
         self._floor = len(self._stack)

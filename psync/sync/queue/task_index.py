@@ -15,6 +15,7 @@ from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Record, State
 from psync.store.category import Category
 from psync.store.codec import codec_of
+from psync.store.codec_type import PASSING
 from psync.store.pickles import first_of
 from psync.store.sentinels import MISSING
 from psync.store.unreadable import raise_unreadable
@@ -228,10 +229,15 @@ class TaskIndex:
         """The value that was put; where it can't be unpickled, the exception that says so."""
         try:
             return self.unpack(payload)[1]
-        except Exception as error:
-            return self.explained(id, payload, error)
+        except PASSING:
+            raise
+        except BaseException as error:
+            why = self.explained(id, payload, error)
+            if not isinstance(why, Exception):
+                raise
+            return why
 
-    def explained(self, id: str, payload: bytes, error: Exception) -> Exception:
+    def explained(self, id: str, payload: bytes, error: BaseException) -> BaseException:
         """The `UnreadableValue` for an `error` of `unpack`; the error itself if it is another one's."""
         if not self._codec.objects:
             return error
@@ -239,7 +245,7 @@ class TaskIndex:
         try:
             what = f"the value of task {id!r} of {self._shown}"
             raise_unreadable(what, error, first, self._codec, key=id, category=self._priorities.where)
-        except Exception as explained:
+        except BaseException as explained:
             return explained
 
 
