@@ -17,7 +17,7 @@ from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, kept_at
 from psync.store.codec_type import PASSING, Codec
 from psync.store.unread import Items, Unread, UnreadKey
-from psync.store.unreadable import load_each
+from psync.store.unreadable import load_each, raise_unreadable
 
 
 class ReadBucket(NamedTuple):
@@ -141,7 +141,7 @@ class BucketReader:
     def loaded(self, bucket: str, tail: Tail) -> dict[Any, Any]:
         """Load the items in `tail`: together, or if that fails each by itself; what fails then is `Unread`, in `Items`.
 
-        Raises `Undecodable` if it is foreign or untrusted, and holds no dict.
+        Raises `Undecodable` if it is foreign or untrusted, and holds no dict; `UnreadableValue` if that can't be told.
         """
         known = self._failing.get(bucket)
         if known is not None and (items := self._loaded_without(known, tail)) is not None:
@@ -170,14 +170,19 @@ class BucketReader:
         return self._codec.split(tail.ops, tail.foreign)
 
     def _split(self, bucket: str, tail: Tail, error: BaseException) -> Items:
-        """Return the items in `tail`, whose bytes as a whole raise `error`, unread."""
+        """Return the items in `tail`, whose bytes as a whole raise `error`, unread.
+
+        Raises `Undecodable`, or `UnreadableValue` if it is no dict, and not damaged either.
+        """
         codec = self._codec
         try:
             return codec.split(tail.ops, tail.foreign)
         except ValueError:
             if isinstance(error, codec.damage) and (tail.foreign or not codec.objects):
                 raise Undecodable(bucket, f"it can't be read: {error!r}") from error
-            raise error from None
+            name = self._prefix + bucket
+            whole = tail.ops if tail.foreign else b"".join((b"\x80\x05}", tail.ops, b"."))
+            raise_unreadable(f"the value of {name!r}", error, whole, codec, key=name)
 
     def _loaded_without(self, failing: Failing, tail: Tail) -> Items | None:
         """`loaded`, for a bucket that failed before, without a second walk; None if there is more to it by now."""

@@ -164,12 +164,12 @@ class Category:
     ) -> dict[Any, Any]:
         """Return all items; `damaged` gets an error for each bucket that is, `unreadable` one for each item that can't
         be unpickled here. An `update` shows whole or not at all."""
-        items = self._read_all(damaged)
+        items = self._read_all(damaged, unreadable)
         return dict(self.readable(items, unreadable)) if type(items) is Items else items
 
     def keys(self, damaged: Callable[[CorruptValue], None]) -> list[Any]:
         """Return the keys of all items whose key can be read; see `everything`."""
-        return [key for key in self._read_all(damaged) if type(key) is not UnreadKey]
+        return [key for key in self._read_all(damaged, _refuse) if type(key) is not UnreadKey]
 
     def readable(
         self, items: dict[Any, Any], unreadable: Callable[[UnreadableValue], object]
@@ -195,13 +195,15 @@ class Category:
             raise_unreadable(what, error, key.payload, self.codec, key=None, category=self.name)
         return known
 
-    def _read_all(self, damaged: Callable[[CorruptValue], None]) -> dict[Any, Any]:
+    def _read_all(
+        self, damaged: Callable[[CorruptValue], None], unreadable: Callable[[UnreadableValue], object]
+    ) -> dict[Any, Any]:
         """Return all items, in `Items` if one of them may be `Unread`."""
         tails = self._tails(damaged)
         if self._changed_since(tails):
             with self._quiet():
                 tails = self._tails(damaged)
-        return self._merge(tails, lambda error: damaged(self._reader.damaged(error)))
+        return self._merge(tails, lambda error: damaged(self._reader.damaged(error)), unreadable)
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -236,7 +238,12 @@ class Category:
                 return True
         return False
 
-    def _merge(self, tails: dict[str, Tail], damaged: Callable[[Undecodable], None]) -> dict[Any, Any]:
+    def _merge(
+        self,
+        tails: dict[str, Tail],
+        damaged: Callable[[Undecodable], None],
+        unreadable: Callable[[UnreadableValue], object],
+    ) -> dict[Any, Any]:
         """Merge ``xx``, then PickleShare's buckets, then psync's own: later ones win."""
         merged: dict[Any, Any] = {}
         is_partly_unread = False
@@ -245,6 +252,9 @@ class Category:
                 found = self._reader.loaded(bucket, tails[bucket])
             except Undecodable as error:
                 damaged(error)
+                continue
+            except UnreadableValue as reason:  # a value at the name of a bucket
+                unreadable(reason)
                 continue
             is_partly_unread = is_partly_unread or type(found) is Items
             if merged:
@@ -424,7 +434,7 @@ class Category:
             return
         with self._reader.reported(), self._frozen() as held:
             tails = {bucket: each.tail() for bucket, each in held.items()}
-            ops = self._rewritten(self._merge(tails, _refuse), lambda: self._merge_unread(tails))
+            ops = self._rewritten(self._merge(tails, _refuse, _refuse), lambda: self._merge_unread(tails))
             compressed = held.pop(COMPRESSED)
             compressed.replace(ops, flags=flags, durable=True)
             compressed.secure()  # on the disk before the buckets go: a power cut must not leave neither of the two
@@ -445,7 +455,7 @@ class Category:
             yield held
 
 
-def _refuse(error: Undecodable) -> None:
+def _refuse(error: Exception) -> None:
     raise error
 
 

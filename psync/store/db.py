@@ -253,7 +253,10 @@ class PickleShareDB(MutableMapping[str, Any]):
         return value
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
-        """Remove `key` and return its last value. One of several callers gets it, others `default` or KeyError."""
+        """Remove `key` and return its last value. One of several callers gets it, others `default` or KeyError.
+
+        `UnreadableValue`, with nothing removed, if it can't be unpickled here.
+        """
         found: list[Any] = []
         unloadable = False
 
@@ -439,7 +442,11 @@ class PickleShareDB(MutableMapping[str, Any]):
         """
         from psync.store.unreadable import warn_unreadable
 
-        return self._category(hashroot).everything(self._warn, lambda error: warn_unreadable(error, stacklevel=5))
+        unreadable: list[UnreadableValue] = []
+        items = self._category(hashroot).everything(self._warn, unreadable.append)
+        for error in unreadable:
+            warn_unreadable(error, stacklevel=2)
+        return items
 
     def _warn(self, error: CorruptValue) -> None:
         import warnings

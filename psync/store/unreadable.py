@@ -87,12 +87,13 @@ def load_each(items: dict[Any, Any], codec: Codec) -> bool:
     return is_all and not any(type(key) is UnreadKey for key in items)
 
 
-def part_of_bucket(payload: bytes, codec: Codec) -> tuple[dict[Any, Any], bool]:
-    """Return the items that can be loaded of a bucket that can't as a whole, and whether these are all."""
+def part_of_bucket(payload: bytes, codec: Codec) -> tuple[dict[Any, Any] | None, bool]:
+    """Return the items that can be loaded of a bucket that can't as a whole, and whether these are all; None if it is
+    no dict."""
     try:
         items = codec.split(payload, True)
     except ValueError:
-        return {}, False
+        return None, False
     is_all = load_each(items, codec)
     return {
         key: value for key, value in items.items() if type(key) is not UnreadKey and type(value) is not Unread

@@ -33,6 +33,10 @@ class Part:
         return 7
 
 
+class Bare:
+    """An object without a state: it is made by a call without arguments, as an empty OrderedDict is."""
+
+
 class Called(Part):
     def __reduce__(self) -> Any:
         return Called, self.parts, {"parts": self.parts}
@@ -130,7 +134,7 @@ def test_a_dict_that_contains_itself_can_not_be_split(protocol: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("value", [1, "text", [1, 2], (1, 2), {1}, Part(1), Part, None, [{"a": 1}]])
+@pytest.mark.parametrize("value", [1, "text", [1, 2], (1, 2), {1}, Part(1), Part, Bare(), None, [{"a": 1}]])
 def test_what_is_no_dict_has_no_items(protocol: int, value: Any) -> None:
     for data in dumped(value, protocol):
         assert is_well_formed(data)
@@ -228,3 +232,21 @@ def test_the_neighbours_of_an_item_in_a_foreign_bucket(disk: Any, protocol: int,
         assert set(found) == set(good) | bad
         assert {found[key].name for key in bad} <= {"shared"}
     assert not (disk.root / ".psync" / "quarantine").exists() or not list((disk.root / ".psync/quarantine").iterdir())
+
+
+@pytest.mark.parametrize("verb", ["hget", "hset", "hadd", "hpop", "hdel", "hcompress"])
+def test_a_value_at_the_name_of_a_bucket_whose_class_is_gone_is_no_bucket(disk: Any, verb: str) -> None:
+    """It may look like a dict of an unknown class; nothing is merged into it, and it stays."""
+    with module(GONE, Visitor=type("Visitor", (), {"__qualname__": "Visitor"})):
+        disk()["days/5d"] = __import__(GONE).Visitor()
+    before = (disk.root / "days" / "5d").read_bytes()
+    with module(GONE):
+        db = disk()
+        with pytest.raises(UnreadableAttribute, match="the value of 'days/5d'"):
+            getattr(db, verb)(*("days", "key", 1)[: 1 if verb == "hcompress" else 3 if verb in ("hset", "hadd") else 2])
+        with pytest.warns(RuntimeWarning, match="the value of 'days/5d'") as told:
+            assert db.hdict("days") == {}
+        assert [warning.filename for warning in told] == [__file__]
+        with pytest.warns(RuntimeWarning, match="the value of 'days/5d'"):
+            assert "days/5d" not in dict(db.items())
+    assert (disk.root / "days" / "5d").read_bytes() == before

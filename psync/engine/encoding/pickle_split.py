@@ -69,7 +69,7 @@ def split(data: bytes, *, whole: bool) -> list[Piece]:
     `Unsplittable`.
     """
     walk = _Walk(data, whole)
-    if walk.items is None:
+    if walk.items is None or (walk.is_called and not walk.items):
         raise Unsplittable("it is no dict whose items stand one after the other")
     piece = walk.piece
     return [
@@ -94,6 +94,8 @@ class _Walk:
         self.data = data
         self.items: list[tuple[_Range, _Range, int]] | None = None if whole else []
         """The items, and where each ends, of the object at the bottom; None if it is not made of items alone."""
+        self.is_called = False
+        """Whether the object at the bottom is made by a call without arguments, so that it may be anything."""
         self._whole = whole
         self._stack: list[_Range] = [] if whole else [_Range(0, 0)]
         self._marks: list[tuple[int, int]] = []
@@ -137,6 +139,7 @@ class _Walk:
 
     def _push(self, code: int, begin: int, end: int, operands: int) -> None:
         if not self._stack:
+            self.is_called = False
             self.items = [] if code == _EMPTY_DICT else None
         self._stack.append(_Range(begin, end))
 
@@ -148,8 +151,8 @@ class _Walk:
         if code in _GLOBALS:
             self._rename(begin, end)
         if not low:  # an OrderedDict, for one, is made by a call without arguments, and its items follow
-            is_called = code in (_REDUCE, _NEWOBJ) and self.data.startswith(_EMPTY_TUPLES, stack[-1].start)
-            self.items = [] if is_called else None
+            self.is_called = code in (_REDUCE, _NEWOBJ) and self.data.startswith(_EMPTY_TUPLES, stack[-1].start)
+            self.items = [] if self.is_called else None
         start = stack[low].start if operands else begin
         del stack[low:]
         stack.append(_Range(start, end))
@@ -161,6 +164,7 @@ class _Walk:
             self._rename(begin, end)
         start, low = self._pop_last_mark()
         if not low:
+            self.is_called = False
             self.items = [] if code == _DICT else None
             self._set(_SETITEMS, end, stack)
         del stack[low:]
