@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from psync.engine.contract.bucket import HeldBucket, Position, Tail
@@ -15,7 +15,7 @@ from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Version
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, kept_at
-from psync.store.codec_type import PASSING, Codec
+from psync.store.codec_type import Codec, fails_again
 from psync.store.unread import Items, Unread, UnreadKey
 from psync.store.unreadable import load_each, raise_unreadable
 
@@ -149,11 +149,9 @@ class BucketReader:
         load = self._codec.loads if tail.foreign else self._codec.load_items
         try:
             found = load(tail.ops)
-        except PASSING:
-            raise
         except BaseException as error:
-            if not _fails_again(load, tail.ops, error):
-                raise  # it is not in the bytes: a signal's handler raised it, for one
+            if not fails_again(load, tail.ops, error):
+                raise
             items = self._split(bucket, tail, error)
             load_each(items, self._codec)  # if all are, what fails is an item that was overwritten since
             if tail.whole and not tail.foreign and not _has_unread_key(items):
@@ -191,10 +189,8 @@ class BucketReader:
         rest = failing.rest_of(tail.ops)
         try:
             items = Items(self._codec.load_items(rest))
-        except PASSING:
-            raise
         except BaseException as error:
-            if not _fails_again(self._codec.load_items, rest, error):
+            if not fails_again(self._codec.load_items, rest, error):
                 raise
             return None
         unread = {key: value for key, value in failing.unread.items() if key not in items}
@@ -227,14 +223,3 @@ class BucketReader:
 
 def _has_unread_key(items: dict[Any, Any]) -> bool:
     return type(items) is Items and any(type(key) is UnreadKey for key in items)
-
-
-def _fails_again(load: Callable[[bytes], Any], data: bytes, error: BaseException) -> bool:
-    """Tell whether loading `data`, which raised `error`, raises the like once more."""
-    try:
-        load(data)
-    except PASSING:
-        raise
-    except BaseException as again:
-        return type(again) is type(error)
-    return False

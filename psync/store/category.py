@@ -25,7 +25,7 @@ from psync.engine.contract.engine import Engine
 from psync.errors import CorruptValue, StoreFailed, UnreadableValue
 from psync.store.bucket_reader import BucketReader, ReadBucket, Undecodable
 from psync.store.codec import codec_of
-from psync.store.codec_type import PASSING
+from psync.store.codec_type import fails_again
 from psync.store.key_hash import gethashfile
 from psync.store.sentinels import MISSING
 from psync.store.unread import Items, Unread, UnreadKey
@@ -129,9 +129,9 @@ class Category:
 
     def _from_bytes(self, key: Any, value: Any, error: BaseException, tail: Callable[[], Tail | None]) -> Any:
         """Load a value that can't be copied: it is unread, or its class was defined anew since it was read."""
-        if isinstance(error, PASSING):
-            raise error
         if type(value) is not Unread:
+            if not fails_again(self.codec.copy, value, error):
+                raise error
             now = tail()
             value = None if now is None else self._reader.unread(now).get(key)
             if value is None:
@@ -275,10 +275,10 @@ class Category:
         were written."""
         try:
             return self.codec.items(items)
-        except PASSING:
-            raise
-        except Exception:  # its class was defined anew since it was read, for one
-            return self.codec.items(unread())
+        except BaseException as error:
+            if not fails_again(self.codec.items, items, error):
+                raise
+            return self.codec.items(unread())  # a class was defined anew since an object was read, for one
 
     # -- setting -------------------------------------------------------------------------------------
 

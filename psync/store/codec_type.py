@@ -10,6 +10,22 @@ PASSING = (MemoryError, KeyboardInterrupt, GeneratorExit)
 """The exceptions of loading a value that say nothing of the value."""
 
 
+def fails_again(load: Callable[[Any], object], data: Any, error: BaseException) -> bool:
+    """Tell whether ``load(data)``, which raised `error`, raises the like once more.
+
+    If not, the error is not of what is loaded: a signal's handler raised it, for one.
+    """
+    if isinstance(error, PASSING):
+        return False
+    try:
+        load(data)
+    except PASSING:
+        raise
+    except BaseException as again:
+        return type(again) is type(error)
+    return False
+
+
 class Failure(NamedTuple):
     """Why a value can't be loaded here."""
 

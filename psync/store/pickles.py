@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from psync.store.codec_type import PASSING, Codec, Failure
+from psync.store.codec_type import PASSING, Codec, Failure, fails_again
 from psync.store.unread import Items, Unread, UnreadKey
 
 _LENGTH = struct.Struct("<I")
@@ -201,9 +201,9 @@ def _split(data: bytes, whole: bool, loads: Callable[[bytes], Any] = loads) -> I
         try:
             key = loads(name)
             made[key] = unread
-        except PASSING:
-            raise
-        except BaseException:  # its class is missing, for one, or its __hash__ raises
+        except BaseException as error:  # its class is missing, for one, or its __hash__ raises
+            if not fails_again(lambda name: hash(loads(name)), name, error):
+                raise
             key = UnreadKey(name)
             made[key] = unread
         ranges.append((key, piece.start, piece.end))

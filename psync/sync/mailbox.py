@@ -201,11 +201,11 @@ class Arrivals:
         return {self._messages.bucket_name(address) for address in addresses}
 
     def new(
-        self, buckets: Iterable[str] | None = None, unreadable: Callable[[UnreadableValue], object] = bool
+        self, buckets: Iterable[str] | None = None, unreadable: Callable[[UnreadableValue], object] | None = None
     ) -> Iterator[tuple[Any, Any]]:
         """Yield (address, message) for messages that came since the last call, to each of `buckets` (None: all).
 
-        `unreadable` is called with the error for each that can't be unpickled here; the default passes over it.
+        `unreadable` is called with the error for each that can't be unpickled here, which is passed over.
         An fstat for each bucket, and a pread for each that grew. After `compact` it may repeat messages.
         """
         # the compressed file comes last, because a bucket that was compacted meanwhile is gone, and its messages are
@@ -216,7 +216,11 @@ class Arrivals:
                 self._positions.pop(name, None)
             elif tail.ops:
                 self._positions[name] = tail.position
-                yield from self._messages.appended(name, tail, unreadable)
+                yield from self._messages.appended(name, tail, unreadable or _ignore)
+
+
+def _ignore(error: Exception) -> None:
+    """Pass over a message."""
 
 
 def _refuse(error: Exception) -> None:

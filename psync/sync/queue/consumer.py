@@ -15,7 +15,6 @@ from typing import Any
 
 from psync.engine.contract.engine import Watch
 from psync.engine.contract.log import Mark, Record, State
-from psync.store.codec_type import PASSING
 from psync.sync.queue.delays import Delays
 from psync.sync.queue.prefetch import Batch, BatchSize, Prefetched
 from psync.sync.queue.priorities import Priorities, Priority
@@ -209,7 +208,7 @@ class Consumer:
         try:
             try:
                 id, value, tried = self._index.unpack(record.payload)
-            except PASSING:
+            except (KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:
                 if self._refuse(priority, record, error):

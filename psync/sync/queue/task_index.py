@@ -15,7 +15,6 @@ from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Record, State
 from psync.store.category import Category
 from psync.store.codec import codec_of
-from psync.store.codec_type import PASSING
 from psync.store.pickles import first_of
 from psync.store.sentinels import MISSING
 from psync.store.unreadable import raise_unreadable
@@ -229,7 +228,7 @@ class TaskIndex:
         """The value that was put; where it can't be unpickled, the exception that says so."""
         try:
             return self.unpack(payload)[1]
-        except PASSING:
+        except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             why = self.explained(id, payload, error)
