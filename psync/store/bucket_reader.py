@@ -1,6 +1,10 @@
 """Bucket reader: keeps in memory what this process has read of the buckets of one category, and follows their appends.
 
 A bucket that has not changed costs one fstat; one that has grown costs the bytes that were appended since.
+
+All items in the bytes are loaded together, the overwritten ones, too, because that is by far the fastest. If it fails,
+the bytes are split into items, and each item that no later one replaces is loaded by itself. An item that fails then is
+kept as bytes. It is loaded again whenever a caller asks for it, so that the value is back as soon as its class is.
 """
 
 from __future__ import annotations
@@ -15,8 +19,7 @@ from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Version
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, kept_at
-from psync.store.codec_type import Codec, fails_again
-from psync.store.unread import Items, Unread, UnreadKey
+from psync.store.codec_type import Codec, Items, Unread, UnreadKey, fails_again
 from psync.store.unreadable import load_each, raise_unreadable
 
 

@@ -25,10 +25,9 @@ from psync.engine.contract.engine import Engine
 from psync.errors import CorruptValue, StoreFailed, UnreadableValue
 from psync.store.bucket_reader import BucketReader, ReadBucket, Undecodable
 from psync.store.codec import codec_of
-from psync.store.codec_type import fails_again
+from psync.store.codec_type import Items, Unread, UnreadKey, fails_again
 from psync.store.key_hash import gethashfile
 from psync.store.sentinels import MISSING
-from psync.store.unread import Items, Unread, UnreadKey
 from psync.store.unreadable import raise_unreadable
 
 COMPRESSED = "xx"

@@ -1,10 +1,11 @@
-"""The type of a codec: the table of functions by which one store turns values into bytes, and bytes into values."""
+"""The type of a codec: the table of functions by which one store turns values into bytes, and bytes into values.
+
+Beside it, what stands in place of an item that can't be loaded here, so that it is carried along as it is.
+"""
 
 # annotations are evaluated here: `NamedTuple` would compile each one that is a string, at every start
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-from psync.store.unread import Items
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 PASSING = (MemoryError, KeyboardInterrupt, GeneratorExit)
 """The exceptions of loading a value that say nothing of the value."""
@@ -24,6 +25,40 @@ def fails_again(load: Callable[[Any], object], data: Any, error: BaseException) 
     except BaseException as again:
         return type(again) is type(error)
     return False
+
+
+class Unread:
+    """The pickle of a value that was not unpickled."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an unread value is no value: it can't be copied as one")
+
+
+class UnreadKey:
+    """The pickle of a key that can't be unpickled: it equals the same bytes."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UnreadKey) and self.payload == other.payload
+
+    def __hash__(self) -> int:
+        return hash(self.payload)
+
+
+class Items(dict[Any, Any]):
+    """Items of which some may be `Unread`: a dict of another type has none of them, so it need not be searched."""
+
+    ranges: Sequence[tuple[Any, int, int]] = ()
+    """Of a dict that was just split: the key of each item, and where its bytes begin and end, overwritten ones, too."""
 
 
 class Failure(NamedTuple):

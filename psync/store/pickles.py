@@ -16,8 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from psync.store.codec_type import PASSING, Codec, Failure, fails_again
-from psync.store.unread import Items, Unread, UnreadKey
+from psync.store.codec_type import PASSING, Codec, Failure, Items, Unread, UnreadKey, fails_again
 
 _LENGTH = struct.Struct("<I")
 _HEAD = b"\x80\x05"

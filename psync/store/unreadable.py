@@ -6,8 +6,7 @@ import warnings
 from typing import Any, NoReturn
 
 from psync.errors import ClassRefused, UnreadableAttribute, UnreadableImport, UnreadableModule, UnreadableValue
-from psync.store.codec_type import PASSING, Codec, Failure
-from psync.store.unread import Unread, UnreadKey
+from psync.store.codec_type import PASSING, Codec, Failure, Unread, UnreadKey
 
 MAX_REASON_CHARACTERS = 500
 _KINDS: dict[type[Exception], type[UnreadableValue]] = {

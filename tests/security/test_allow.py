@@ -105,6 +105,22 @@ def test_what_is_not_on_the_list_is_refused_with_its_name_and_left_where_it_is(r
         assert WorkQueue(db, "jobs").get().value == Decimal(3)
 
 
+def test_an_item_that_is_refused_hides_no_other(root: Path) -> None:
+    with PickleShareDB(root) as db:
+        for number in range(300):
+            db.hset("category", number, Decimal(number) if number % 3 == 1 else number)
+    good = {number: number for number in range(299) if number % 3 != 1}
+    with watched() as found, PickleShareDB(root, allow=[Mine]) as db:
+        for act in (lambda: db.hpop("category", 299), lambda: db.hcompress("category"), db.uncache):
+            act()
+            with pytest.warns(RuntimeWarning, match=r"the item \d+ of the category 'category': .*decimal\.Decimal"):
+                assert db.hdict("category") == good
+            assert db.hget("category", 3, fast_only=False) == 3
+        assert found == []
+    with PickleShareDB(root, allow=[Decimal]) as db:
+        assert db.hget("category", 1, fast_only=False) == Decimal(1)
+
+
 def asking(module: str, name: str) -> bytes:
     """A pickle that looks a name up."""
     short = [b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name)]
