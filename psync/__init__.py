@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from psync.errors import StoreFailed as StoreFailed
     from psync.errors import StoreFull as StoreFull
     from psync.errors import TaskFailed as TaskFailed
+    from psync.errors import UnreadableValue as UnreadableValue
     from psync.errors import UnsafeStore as UnsafeStore
     from psync.errors import WaitTimeout as WaitTimeout
     from psync.store import PickleShareDB as PickleShareDB
@@ -120,8 +121,8 @@ _NAMES = {
     "psync.work": "Executor Worker",
     "psync.engine": "DirectoryEngine MemoryEngine",
     "psync.errors": (
-        "PsyncError InvalidKey WaitTimeout CorruptValue StoreFull StoreFailed UnsafeStore FormatMismatch "
-        "NotSerializable ClassRefused QueueClosed StaleClaim ReentrantCall RemoteError TaskFailed "
+        "PsyncError InvalidKey WaitTimeout CorruptValue UnreadableValue StoreFull StoreFailed UnsafeStore "
+        "FormatMismatch NotSerializable ClassRefused QueueClosed StaleClaim ReentrantCall RemoteError TaskFailed "
         "BrokenBarrierError LockTimeout"
     ),
 }
