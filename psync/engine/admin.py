@@ -49,8 +49,13 @@ def shown(root: Root) -> str:
 
 
 def is_there(root: Root) -> bool:
-    """Whether there is such a directory. A server is assumed to be there; the first verb raises if it is not."""
-    return is_address(root) or os.path.isdir(os.path.expanduser(root))
+    """Whether there is such a directory. A server is assumed to be there, and so is a directory that this user can't
+    get at; the first verb raises if it is not."""
+    if is_address(root):
+        return True
+    from psync.engine.directory.fs.syscalls import may_be_folder
+
+    return may_be_folder(_absolute(root))
 
 
 def is_used(root: Root) -> bool:

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 
 from psync.engine.contract.report import NOTE, OK, WRONG, Finding
 from psync.engine.directory.fs.permissions import PRIVATE
+from psync.engine.directory.fs.refusals import REFUSED, refusal_of
 from psync.engine.directory.fs.syscalls import link, link_unnamed
-from psync.engine.directory.layout import OWN
+from psync.engine.directory.layout import OWN, OWN_FOLDERS
 from psync.engine.directory.notify.inotify import Inotify
 from psync.engine.system import clock
 
@@ -32,10 +33,19 @@ def run_trials(root: str) -> Iterator[Finding]:
     own = f"{root}/{OWN}/tmp"
     folder = f"{own if os.path.isdir(own) else root}/psync-doctor-{os.urandom(6).hex()}"
     try:
+        for needed in (root, *own_folders(root)):
+            if not os.access(needed, os.W_OK | os.X_OK, effective_ids=True):
+                code = errno.EROFS if os.statvfs(needed).f_flag & os.ST_RDONLY else errno.EACCES
+                raise OSError(code, os.strerror(code), needed)
         os.mkdir(folder, PRIVATE.folder)
     except OSError as error:
-        remedy = "mount it for writing" if error.errno == errno.EROFS else "check owner, mode and free space"
-        yield Finding("writing", WRONG, f"no folder can be made: {error.strerror}", remedy)
+        refusal = refusal_of(str(error.filename or root)) if error.errno in REFUSED else None
+        if error.errno == errno.EROFS:
+            remedy = "mount it for writing"
+        else:
+            remedy = "check owner, mode and free space" if refusal is None else refusal.remedy()
+        says = f"nothing can be changed: {error.strerror}"
+        yield Finding("writing", WRONG, says if refusal is None else f"{says}: {refusal}", remedy)
         return
     trials: list[tuple[str, Callable[[str], Finding]]] = [
         ("rename", _rename),
@@ -55,6 +65,14 @@ def run_trials(root: str) -> Iterator[Finding]:
                 yield Finding(what, WRONG, f"fails: {error.strerror}", "psync needs this: choose another directory")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_folders(root: str) -> Iterator[str]:
+    """Psync's own folders in `root`, as far as they are there and this user can see them."""
+    own = f"{root}/{OWN}"
+    for folder in (own, *(f"{own}/{name}" for name in OWN_FOLDERS)):
+        if os.path.isdir(folder):
+            yield folder
 
 
 def _file(path: str, data: bytes = b"x") -> int:

@@ -13,7 +13,11 @@ from psync.engine.directory.layout import Layout
 NFS_TYPES = {"nfs", "nfs4"}
 """How the kernel names versions 3 and 4."""
 CLUSTER_TYPES = {"lustre", "gpfs", "beegfs", "ceph", "glusterfs", "ocfs2", "gfs2"}
-NETWORK_TYPES = NFS_TYPES | CLUSTER_TYPES | {"cifs", "smb3", "smbfs", "9p", "afs"}
+NETWORK_TYPES = (
+    NFS_TYPES
+    | CLUSTER_TYPES
+    | {*("cifs", "smb3", "smbfs", "9p", "afs", "virtiofs", "vboxsf", "prl_fs", "vmhgfs", "orangefs")}
+)
 """Types that several hosts may have mounted at once (`fuse.*` counts as one of them)."""
 IN_PLACE_TYPES = {"tmpfs", "ext2", "ext3", "ext4"}
 """Types that overwrite allocated blocks in place, so that a store into mapped memory always finds room. (xfs and btrfs

@@ -130,7 +130,9 @@ class Permissions:
         mode, sticky = status.st_mode, parent and status.st_mode & stat.S_ISVTX
         if not self._is_trusted(status) and not (parent and _is_unmapped_root(status.st_uid)):
             remedy = "use a directory of your own" + ("" if self.team else "; or, a team's folder, trust_group=True")
-            return PermissionProblem(path, f"belongs to {_user(status.st_uid)}, who could put anything there", remedy)
+            return PermissionProblem(
+                path, f"belongs to {user_name(status.st_uid)}, who could put anything there", remedy
+            )
         if mode & stat.S_IWOTH and not sticky:
             return PermissionProblem(
                 path, f"can be written to by everybody (mode {stat.S_IMODE(mode):04o})", f"chmod o-w '{path}'"
@@ -138,7 +140,7 @@ class Permissions:
         if mode & stat.S_IWGRP and not sticky and not self._is_own_group(status):
             remedy = f"chmod g-w '{path}'"
             remedy += "" if self.team else "; or, if all of them may act as you, trust_group=True"
-            reason = f"can be written to by {_group(status.st_gid)} (mode {stat.S_IMODE(mode):04o})"
+            reason = f"can be written to by {group_name(status.st_gid)} (mode {stat.S_IMODE(mode):04o})"
             return PermissionProblem(path, reason, remedy)
         return None
 
@@ -146,7 +148,7 @@ class Permissions:
         if self._is_trusted(status) or _is_unmapped_root(status.st_uid):
             return None
         return PermissionProblem(
-            path, f"is a link of {_user(status.st_uid)}, who could let it lead elsewhere", "use another path"
+            path, f"is a link of {user_name(status.st_uid)}, who could let it lead elsewhere", "use another path"
         )
 
     def _is_trusted(self, status: os.stat_result) -> bool:
@@ -175,11 +177,11 @@ class Permissions:
     def _file(self, path: str, status: os.stat_result) -> PermissionProblem | None:
         """The problem of a file, if others can reach it."""
         if not self._is_trusted(status):
-            reason = f"belongs to {_user(status.st_uid)}, who could have put anything there"
+            reason = f"belongs to {user_name(status.st_uid)}, who could have put anything there"
             return PermissionProblem(path, reason, "remove it, or, if you know what is in it, chown it")
         mode = status.st_mode
         if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not self._is_own_group(status)):
-            who = "everybody" if mode & stat.S_IWOTH else _group(status.st_gid)
+            who = "everybody" if mode & stat.S_IWOTH else group_name(status.st_gid)
             reason = f"can be written to by {who} (mode {stat.S_IMODE(mode):04o})"
             return PermissionProblem(path, reason, f"chmod go-w '{path}', if you know what is in it")
         return None
@@ -284,13 +286,13 @@ def _not_a_folder(path: str) -> PermissionProblem:
 @functools.cache
 def is_private_group(gid: int, uid: int) -> bool:
     """True if a user's primary group has nobody else in it."""
-    import grp
-    import pwd
-
     try:
+        import grp
+        import pwd
+
         user = pwd.getpwuid(uid)
         members = grp.getgrgid(gid).gr_mem
-    except KeyError:
+    except (KeyError, ImportError):  # a process that gave up its rights may not get at the library
         return False
     if user.pw_gid != gid or set(members) - {user.pw_name}:
         return False
@@ -310,19 +312,19 @@ def _is_unmapped_root(uid: int) -> bool:
         return False
 
 
-def _user(uid: int) -> str:
-    import pwd
-
+def user_name(uid: int) -> str:
     try:
+        import pwd
+
         return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
+    except (KeyError, ImportError):
         return f"user {uid}"
 
 
-def _group(gid: int) -> str:
-    import grp
-
+def group_name(gid: int) -> str:
     try:
+        import grp
+
         return f"group {grp.getgrgid(gid).gr_name}"
-    except KeyError:
+    except (KeyError, ImportError):
         return f"group {gid}"

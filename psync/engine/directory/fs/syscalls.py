@@ -33,6 +33,16 @@ def is_regular(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode)
 
 
+def may_be_folder(path: str) -> bool:
+    """Whether a folder is at `path`, as far as this user is let know."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
 def make_folder(path: str, access: Access = PRIVATE) -> None:
     """Create the folder and its parents unless they exist. `access` holds whatever the umask is."""
     try:
