@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.report import Finding
 from psync.engine.contract.values import Key
+from psync.engine.factory import keys_of, signed
 from psync.engine.root import Root, check_path, is_address
 
 __all__ = [
@@ -76,19 +77,15 @@ def is_used(root: Root) -> bool:
 def looking_engine(root: Root, *, key: Key | None = None, trust_group: bool = False) -> Engine:
     """Open a read-only engine: every verb that would change something raises `StoreFailed`; damaged bytes stay where
     they are. Raises as `open_engine` does."""
-    from psync.engine.signed.engine import opened
-    from psync.engine.signed.keys import keys_for
-
-    engine: Engine
     if is_address(root):
         from psync.engine.redis.read_only import ReadOnlyEngine as LookingRedisEngine
 
-        engine = LookingRedisEngine(str(root))
-    else:
-        from psync.engine.directory.admin.read_only import ReadOnlyEngine
+        served = LookingRedisEngine(str(root))
+        return signed(served, keys_of(key, served.root))
+    from psync.engine.directory.admin.read_only import ReadOnlyEngine
 
-        engine = ReadOnlyEngine(root, trust_group=trust_group)
-    return opened(engine, keys_for(key, engine.root))
+    engine = ReadOnlyEngine(root, trust_group=trust_group)
+    return signed(engine, keys_of(key, engine.root))
 
 
 def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:

@@ -93,22 +93,22 @@ def _opened(
 
         served = RedisEngine(os.fspath(root), durability)
         served.look()
-        return _signed(served, _keys(key, served.root))
+        return signed(served, keys_of(key, served.root))
     check_path(root)
-    keys = _keys(key, os.path.abspath(os.path.expanduser(os.fspath(root))))  # a bad key leaves no directory behind
+    keys = keys_of(key, os.path.abspath(os.path.expanduser(os.fspath(root))))  # a bad key leaves no directory behind
     engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
-    return _signed(engine, keys)
+    return signed(engine, keys)
 
 
 def _around(engine: Engine, key: Key | None) -> Engine:
     """`open_engine` for an engine. Without a key, only an engine for a directory checks whether its store is signed."""
     if key is None and engine.signed:
         return engine
-    keys = _keys(key, getattr(engine, "root", None))
-    return _signed(engine, keys) if keys is not None or isinstance(engine, DirectoryEngine) else engine
+    keys = keys_of(key, getattr(engine, "root", None))
+    return signed(engine, keys) if keys is not None or isinstance(engine, DirectoryEngine) else engine
 
 
-def _keys(key: Key | None, root: str | None) -> Keys | None:
+def keys_of(key: Key | None, root: str | None) -> Keys | None:
     """Return the keys in `key`, else those in the file PSYNC_KEY_FILE; None, and nothing is loaded, without either."""
     if key is None and not os.environ.get(KEY_FILE):
         return None
@@ -117,7 +117,7 @@ def _keys(key: Key | None, root: str | None) -> Keys | None:
     return keys_for(key, root)
 
 
-def _signed(engine: Engine, keys: Keys | None) -> Engine:
+def signed(engine: Engine, keys: Keys | None) -> Engine:
     """Sign what `engine` stores with `keys`, if there are any. Raises `UnsafeStore`: see `open_engine`."""
     if keys is None:
         check_unsigned(engine)

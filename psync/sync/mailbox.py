@@ -12,7 +12,7 @@ from psync.engine import Durability, Engine, rejoined
 from psync.errors import WaitTimeout
 from psync.store.category import COMPRESSED, Category
 from psync.store.sentinels import MISSING, NOT_YET
-from psync.store.waiting import wait_for
+from psync.store.waiting import wait_for, watched
 from psync.sync.primitive import Place, engine_of, own_name
 
 
@@ -96,7 +96,7 @@ class Mailbox:
         arrivals = self.arrivals()
         buckets = arrivals.buckets_of(missing)
         begun = self._engine.now()
-        with self._engine.watch(self._watched(missing)) as watch:
+        with watched(self._engine, self._watched(missing), timeout) as watch:
             while missing:
                 found = [(address, value) for address, value in arrivals.new(buckets) if address in missing]
                 found = found or self._settled(missing)
@@ -123,7 +123,7 @@ class Mailbox:
         arrivals = self.arrivals()
         seen = set()
         begun = self._engine.now()
-        with self._engine.watch(buckets) as watch:
+        with watched(self._engine, buckets, timeout) as watch:
             while True:
                 found = [(address, value) for address, value in arrivals.new() if address not in seen]
                 for address, value in found:

@@ -34,7 +34,6 @@ from psync.engine.system import clock, fork_hooks
 
 if TYPE_CHECKING:
     from psync.engine.contract.report import Facts, Process, Shape
-    from psync.engine.directory.log.state import FileKinds
     from psync.engine.system.exit_hooks import CloseCallbacks
 
 fork_hooks.load_before_forks(
@@ -162,7 +161,6 @@ class DirectoryEngine(Engine):
         fs: AtomicFiles,
         durability: Durability,
         options: tuple[Wakeups, bool, Sharing],
-        log_files: FileKinds | None = None,
     ) -> None:
         """Build the parts that have a level of durability on those that the engines of the directory share."""
         self.layout, self.can = directory.layout, directory.can
@@ -183,7 +181,6 @@ class DirectoryEngine(Engine):
             owners=self._owners,
             wake=self._wake,
             descriptors=directory.descriptors,
-            log_files=log_files,
         )
         directory.engines[durability] = self
 

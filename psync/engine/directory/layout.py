@@ -77,10 +77,11 @@ and leaves the holder's number. Never removed.
 
 ``wake/armed``: ``80 05 42``, 66560 (u32), one byte for each of 1024 slots, then 64 for each slot (its waiter slots),
 ``2e``. 1 means that a process waits. ``wake/<3 or more hex digits>``: a pickled None; a change of its time stamp wakes
-the waiters of the slot, or waiter slot, of that number.
+the waiters of the slot, or waiter slot, of that number. Without such a file, a change of the time stamp of ``armed``
+wakes those who wait for several names.
 
     Changed by single bytes, without a lock. Hints: a wrong byte costs a wake-up, and waiters also read by
-    themselves. Never removed.
+    themselves. A process removes those that it made when it closes the directory; a waiter there makes it again.
 
 ``pending/<16 hex digits>``: an append to several buckets that is decided: a text frame around a JSON object: bucket
 name -> [where it ended, its CRC there, the byte to write over its ``2e``].

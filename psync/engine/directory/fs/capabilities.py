@@ -38,6 +38,8 @@ class Capabilities(NamedTuple):
     fine_times: bool
     """Two changes in a row always have two time stamps, once somebody looked in between (Linux 6.13 and later)."""
     writable: bool
+    refused: int = 0
+    """The error (errno) with which this user may change nothing here; 0 if he may, or there is just no room."""
     direct: int = 0
     """The flag to open files with, of which other hosts must not see anything old: O_DIRECT on NFS, else 0.
 
@@ -82,7 +84,10 @@ def probe_capabilities(layout: Layout, *, network: bool | None = None) -> Capabi
         if error.errno not in _NOT_WRITABLE:
             raise
         # good enough to read from; an unknown capability counts as missing
-        return Capabilities(kind, network, unnamed=not network, fine_times=False, writable=False, direct=direct)
+        refused = error.errno if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else 0
+        return Capabilities(
+            kind, network, unnamed=not network, fine_times=False, writable=False, refused=refused, direct=direct
+        )
 
 
 def file_system_type(path: str) -> str:
