@@ -12,9 +12,9 @@ from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Durability, Key, Serializer
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
-from psync.engine.environment import ALLOW, KEY_FILE, SERIALIZER
+from psync.engine.environment import ALLOW, KEY_FILE, SERIALIZER, UMASK
 from psync.engine.root import Root, check_path, is_address
-from psync.engine.serialization import Allow, agree
+from psync.engine.serialization import Allow, agree, umask_of_environment
 from psync.engine.store_marker import check_unsigned
 from psync.engine.system import fork_hooks
 
@@ -63,11 +63,13 @@ def open_engine(
     key: Key | None = None,
     trust_group: bool = False,
     sharing: Sharing = "auto",
+    umask: int | None = None,
     serializer: Serializer | None = None,
     allow: Allow | None = None,
 ) -> Engine:
     """Open an engine for the directory or the URL `root`; an engine is used as it is. With a `key`, or a file
-    PSYNC_KEY_FILE, all stored bytes are signed. `serializer` and `allow`: see `serialization.agree`; the marker of a
+    PSYNC_KEY_FILE, all stored bytes are signed. `umask`: who else may read what is made in a directory; None: what
+    PSYNC_UMASK says, else nobody. `serializer` and `allow`: see `serialization.agree`; the marker of a
     store on a server is read only if a serializer or allowed names are given.
 
     Raises `UnsafeStore` if others could write to the directory, or if the store is sealed with another key, or is and
@@ -75,7 +77,7 @@ def open_engine(
     can't be reached or relied on; ValueError for one that does not keep what `durability` promises, or a URL that can't
     be.
     """
-    engine = _opened(root, durability, wakeups, key, trust_group, sharing)
+    engine = _opened(root, durability, wakeups, key, trust_group, sharing, umask)
     asked = serializer is not None or allow is not None or bool({SERIALIZER, ALLOW} & os.environ.keys())
     if asked or isinstance(root, DirectoryEngine) or not (isinstance(root, Engine) or is_address(root)):
         agree(engine, serializer, allow)
@@ -83,7 +85,13 @@ def open_engine(
 
 
 def _opened(
-    root: Root | Engine, durability: Durability, wakeups: Wakeups, key: Key | None, trust_group: bool, sharing: Sharing
+    root: Root | Engine,
+    durability: Durability,
+    wakeups: Wakeups,
+    key: Key | None,
+    trust_group: bool,
+    sharing: Sharing,
+    umask: int | None,
 ) -> Engine:
     """`open_engine`, without the choice of a serializer."""
     if isinstance(root, Engine):
@@ -96,7 +104,14 @@ def _opened(
         return signed(served, keys_of(key, served.root))
     check_path(root)
     keys = keys_of(key, os.path.abspath(os.path.expanduser(os.fspath(root))))  # a bad key leaves no directory behind
-    engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
+    engine = DirectoryEngine(
+        root,
+        durability=durability,
+        wakeups=wakeups,
+        trust_group=trust_group,
+        sharing=sharing,
+        umask=umask_of_environment() if umask is None else umask,
+    )
     return signed(engine, keys)
 
 
@@ -154,7 +169,7 @@ def shared_engine(root: Root) -> Engine:
     """Return the engine, with its defaults, that all users of this path or URL in this process share."""
     path = os.fspath(root) if is_address(root) else os.path.abspath(os.path.expanduser(os.fspath(root)))
     with _registry.lock:
-        named = path, *map(os.environ.get, (KEY_FILE, SERIALIZER, ALLOW))
+        named = path, *map(os.environ.get, (KEY_FILE, SERIALIZER, ALLOW, UMASK))
         engine = _registry.engines.get(named)
         if engine is None:
             engine = open_engine(path)

@@ -51,6 +51,10 @@ class PickleShareDB(MutableMapping[str, Any]):
     processes of this host use the directory, ``"network"`` if those of others do, too, or ``"auto"``, which goes by the
     type of file system.
 
+    `umask` says who else may read what is made in the directory: ``0o022`` all, ``0o027`` its group, ``0o077`` nobody;
+    None is what the environment's PSYNC_UMASK says, else ``0o077``. Nobody else may ever write. A user who may not
+    write can open the store, read, and wait (by looking every 50 ms); changes raise `StoreFailed`.
+
     `key` seals all that is stored, `trust_group` admits a team's folder: see SECURITY.md. `serializer`: ``"pickle"``,
     or ``"json"`` for a new store with untrusted writers: nothing in it is ever unpickled, and a value that JSON would
     not give back as it was is refused (`NotSerializable`). None: the serializer with which the store was begun.
@@ -73,6 +77,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         key: Key | None = None,
         trust_group: bool = False,
         sharing: Sharing = "auto",
+        umask: int | None = None,
         serializer: Serializer | None = None,
         allow: Allow | None = None,
     ) -> None:
@@ -83,6 +88,7 @@ class PickleShareDB(MutableMapping[str, Any]):
             key=key,
             trust_group=trust_group,
             sharing=sharing,
+            umask=umask,
             serializer=serializer,
             allow=allow,
         )

@@ -299,7 +299,7 @@ def test_a_user_that_may_not_read_or_write_is_told_which_folder_refuses(root: Pa
         f"{refuses} belongs to user root, group root, has mode {mode}, and refuses user 20001"
         in (found["reading"]["says"])
     )
-    assert "chmod -R go+rX" in found["reading"]["remedy"]
+    assert "umask=0o022" in found["reading"]["remedy"]
     assert found["promise"]["state"] != "ok"
     if closed not in ("parent", "directory", ".psync"):
         assert found["writing"]["state"] == found["promise"]["state"] == "wrong"

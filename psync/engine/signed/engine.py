@@ -38,7 +38,7 @@ class SignedEngine(Engine):
         self.keys = keys
         self.store = store
         self.spin, self.grace, self.helpers = engine.spin, engine.grace, engine.helpers
-        self.remote = engine.remote
+        self.remote, self.read_only = engine.remote, engine.read_only
         self._signer = Signer(keys, store)
         self._spares: Callable[[], bool] = bool
         self._registers: dict[str, SignedRegister] = {}

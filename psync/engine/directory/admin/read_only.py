@@ -15,6 +15,7 @@ from psync.engine.directory.engine import DirectoryEngine, OpenDirectory, files_
 from psync.engine.directory.fs import format_version
 from psync.engine.directory.fs.capabilities import NFS_TYPES, Capabilities, file_system_type, is_network
 from psync.engine.directory.fs.errors import translate_os_error
+from psync.engine.directory.fs.permissions import PRIVATE_UMASK
 from psync.errors import StoreFailed
 
 
@@ -33,7 +34,7 @@ class ReadOnlyEngine(DirectoryEngine):
         can = Capabilities(kind, is_network(kind), unnamed=False, fine_times=False, writable=False, direct=direct)
         layout.trust.unnamed = can.unnamed
         fs = files_of(layout, can, "process", reading=True)
-        self._compose(OpenDirectory(layout, can, fs), fs, "process", ("poll", trust_group, "auto"))
+        self._compose(OpenDirectory(layout, can, fs), fs, "process", ("poll", trust_group, "auto", PRIVATE_UMASK))
 
     def at(self, durability: Durability | None) -> ReadOnlyEngine:
         return self

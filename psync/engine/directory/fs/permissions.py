@@ -36,8 +36,26 @@ class Access(NamedTuple):
     folder: int = 0o700
 
 
+PRIVATE_UMASK = 0o077
 PRIVATE = Access()
 TEAM = Access(0o660, 0o2770)
+
+
+def access_for(umask: int, *, team: bool) -> Access:
+    """The modes of what is made: its owner may write, or its `team`, and `umask` says who else may not read.
+
+    Raises ValueError for one that would let others write, or keep the owner out.
+    """
+    if not isinstance(umask, int) or umask & ~0o077 or umask & OTHERS_WRITE != OTHERS_WRITE:
+        shown = f"0o{umask:03o}" if isinstance(umask, int) else repr(umask)
+        raise ValueError(
+            f"umask must be from 0o022 (all may read) to 0o077 (nobody else may), not {shown}: it says who else may "
+            "read, and never lets others write (for a team that writes there is trust_group=True)"
+        )
+    if umask == PRIVATE_UMASK:
+        return TEAM if team else PRIVATE
+    access = Access(0o666 & ~umask, 0o777 & ~umask)
+    return Access(access.file | TEAM.file, access.folder | TEAM.folder) if team else access
 
 
 class PermissionProblem:
@@ -59,13 +77,13 @@ class PermissionProblem:
 class Permissions:
     """The users that one directory trusts, once it was checked (see `check_root`)."""
 
-    def __init__(self, root: str, *, team: bool = False, own: tuple[str, ...] = ()) -> None:
+    def __init__(self, root: str, *, team: bool = False, own: tuple[str, ...] = (), umask: int = PRIVATE_UMASK) -> None:
         self.root = root
         self.own = own
         """Psync's own folders, below ``.psync``."""
         self.team = team
         self.me = os.geteuid()
-        self.access = TEAM if team else PRIVATE
+        self.access = access_for(umask, team=team)
         self.private = False
         """Nobody else can enter the directory: only trusted users put files there."""
         self._users = {0, self.me}

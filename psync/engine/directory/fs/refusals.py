@@ -31,8 +31,9 @@ class Refusal(NamedTuple):
             return f"chmod u+rwX '{self.path}'; or, if something else protects it, use another directory"
         owner = user_name(self.status.st_uid).removeprefix("user ")
         return (
-            f"do it as its owner (sudo -u {owner} ...); or, that others may read, its owner runs chmod -R go+rX on the "
-            "directory"
+            f"do it as its owner (sudo -u {owner} ...). That others may read, its owner opens the store with "
+            "umask=0o022 (or sets PSYNC_UMASK=022), and, for what is there already, runs chmod -R go+rX on the "
+            "directory, once"
         )
 
 

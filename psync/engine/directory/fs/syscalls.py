@@ -55,7 +55,8 @@ def make_folder(path: str, access: Access = PRIVATE) -> None:
         make_folder(path, access)
     else:
         if access is not PRIVATE:
-            os.chmod(path, access.folder)
+            inherited = os.stat(path).st_mode & stat.S_ISGID  # from the folder above
+            os.chmod(path, access.folder | inherited)
 
 
 def with_folder(path: str, make: Callable[[], T], access: Access = PRIVATE) -> T:
