@@ -128,6 +128,7 @@ NOT_BEFORE_FORKS = {
     "psync.engine.directory.fs.nfs_lookup": "loaded when a network directory is opened",
     "psync.engine.directory.fs.nfs_replace": "for a folder with a replacement under way",
     "psync.engine.directory.fs.refusals": "for the text of an error",
+    "psync.engine.directory.fs.remedies": "for the text of an error",
     "psync.engine.directory.locks.guard": "for compactions; it loads filelock",
     "psync.engine.directory.log.reading": "for users who may only read",
     "psync.engine.directory.notify.nfs_poll": "loaded when a network directory is opened",

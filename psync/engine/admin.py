@@ -8,12 +8,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.report import Finding
 from psync.engine.contract.values import Key
+from psync.engine.environment import SERIALIZER
 from psync.engine.factory import keys_of, signed
 from psync.engine.root import Root, check_path, is_address
+
+if TYPE_CHECKING:
+    from psync.engine.signed.keys import Keys
 
 __all__ = [
     "checked",
@@ -84,8 +89,13 @@ def looking_engine(root: Root, *, key: Key | None = None, trust_group: bool = Fa
         return signed(served, keys_of(key, served.root))
     from psync.engine.directory.admin.read_only import ReadOnlyEngine
 
-    engine = ReadOnlyEngine(root, trust_group=trust_group)
-    return signed(engine, keys_of(key, engine.root))
+    keys = keys_of(key, _absolute(root))
+    return signed(ReadOnlyEngine(root, trust_group=trust_group, unpickles=_unpickles(keys)), keys)
+
+
+def _unpickles(keys: Keys | None) -> bool:
+    """Whether bytes that nothing verifies may be unpickled."""
+    return keys is None and os.environ.get(SERIALIZER) != "json"
 
 
 def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:
@@ -96,7 +106,8 @@ def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:
         return diagnosed_server(str(root))
     from psync.engine.directory.admin.doctor import diagnose as diagnosed_directory
 
-    return diagnosed_directory(_absolute(root), team=trust_group)
+    where = _absolute(root)
+    return diagnosed_directory(where, team=trust_group, unpickles=_unpickles(keys_of(None, where)))
 
 
 def paired(root: Root, patience: float) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from psync.engine.contract.engine import Engine
-from psync.engine.contract.values import Durability, Key, Serializer
+from psync.engine.contract.values import Durability, Format, Key, Serializer
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
 from psync.engine.environment import ALLOW, KEY_FILE, SERIALIZER, UMASK
@@ -77,10 +77,13 @@ def open_engine(
     can't be reached or relied on; ValueError for one that does not keep what `durability` promises, or a URL that can't
     be.
     """
-    engine = _opened(root, durability, wakeups, key, trust_group, sharing, umask)
+    unpickles = (serializer or os.environ.get(SERIALIZER)) != "json"
+    engine = _opened(root, durability, wakeups, key, trust_group, sharing, umask, unpickles)
     asked = serializer is not None or allow is not None or bool({SERIALIZER, ALLOW} & os.environ.keys())
     if asked or isinstance(root, DirectoryEngine) or not (isinstance(root, Engine) or is_address(root)):
         agree(engine, serializer, allow)
+    if isinstance(engine, DirectoryEngine) and not engine.unpickles and engine.format != Format("json", None):
+        raise ValueError(f"{engine!r} was opened so that nothing is unpickled: give a key, or serializer='json'")
     return engine
 
 
@@ -92,6 +95,7 @@ def _opened(
     trust_group: bool,
     sharing: Sharing,
     umask: int | None,
+    unpickles: bool,
 ) -> Engine:
     """`open_engine`, without the choice of a serializer."""
     if isinstance(root, Engine):
@@ -111,6 +115,7 @@ def _opened(
         trust_group=trust_group,
         sharing=sharing,
         umask=umask_of_environment() if umask is None else umask,
+        unpickles=unpickles and keys is None,
     )
     return signed(engine, keys)
 

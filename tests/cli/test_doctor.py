@@ -126,7 +126,7 @@ def test_who_else_could_write_there_is_told(root: Path) -> None:
     (root / "open").chmod(0o777)
     entry = findings(root / "open", 1)["directory"]
     assert "can be written to by everybody (mode 0777)" in entry["says"]
-    assert entry["remedy"] == f"chmod o-w '{root}/open'"
+    assert entry["remedy"].startswith(f"chmod o-w '{root}/open'; or ")
     (root / "open" / "below").mkdir(mode=0o700)
     assert findings(root / "open" / "below", 1)["parents"]["state"] == "wrong"
     (root / "open").chmod(0o1777)
@@ -134,6 +134,22 @@ def test_who_else_could_write_there_is_told(root: Path) -> None:
     ran = psync("doctor", root / "open")
     assert (ran.code, ran.out.splitlines()[-1]) == (1, f"{root}/open: 1 problem")
     assert "WRONG   directory: " in ran.out and "        remedy: chmod o-w" in ran.out
+
+
+@pytest.mark.parametrize("variable", ["PSYNC_SERIALIZER", "PSYNC_KEY_FILE"])
+def test_where_nothing_planted_can_run_who_could_write_there_is_a_note(
+    root: Path, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("6b" * 32)
+    key.chmod(0o600)
+    monkeypatch.setenv(variable, {"PSYNC_SERIALIZER": "json", "PSYNC_KEY_FILE": str(key)}[variable])
+    monkeypatch.setitem(ENVIRON, variable, os.environ[variable])
+    root.chmod(0o777)
+    with pytest.warns(RuntimeWarning, match="can run no code"):
+        PickleShareDB(root)["a"] = 1
+    found = findings(root)
+    assert found["directory"]["state"] == "note" and "can be written to by everybody" in found["directory"]["says"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from psync.engine.directory.cells.verbs import CellVerbs
 from psync.engine.directory.fs import format_version
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities, probe_capabilities
-from psync.engine.directory.fs.errors import loading, translate_os_error
+from psync.engine.directory.fs.errors import advise, loading, translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.permissions import PRIVATE_UMASK, Permissions
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
@@ -50,8 +50,8 @@ fork_hooks.load_before_forks(
 
 Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
-Options = tuple[Wakeups, bool, Sharing, int]
-OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing, int, Format | None]
+Options = tuple[Wakeups, bool, Sharing, int, bool]
+OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing, int, bool, Format | None]
 MAX_OPEN_HANDLES = 280
 """Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
 SPIN_S = 0.0003
@@ -112,7 +112,7 @@ class DirectoryEngine(Engine):
     folder with the setgid bit, are trusted, and get access to all new files (see `Permissions`). `sharing`: the
     processes that work in the directory; "host": only those of this host, "network": also those of other hosts, through
     a network file system; "auto": judge by the type of file system. `umask`: who else may read what is made (see
-    `access_for`).
+    `access_for`). `unpickles`: False if nothing that others could have written is unpickled (`open_engine` knows).
 
     Raises `UnsafeStore` if a user who is not trusted could write to `root`, or put another directory in its place;
     `StoreFailed` if it can't be opened, `FormatMismatch` if psync works there with another format, `ValueError` for an
@@ -132,13 +132,14 @@ class DirectoryEngine(Engine):
         trust_group: bool = False,
         sharing: Sharing = "auto",
         umask: int = PRIVATE_UMASK,
+        unpickles: bool = True,
     ) -> None:
         check_level(durability)
         if wakeups not in ("auto", "inotify", "poll"):
             raise ValueError(f"wakeups must be 'auto', 'inotify' or 'poll', not {wakeups!r}")
         if sharing not in ("auto", "host", "network"):
             raise ValueError(f"sharing must be 'auto', 'host' or 'network', not {sharing!r}")
-        layout = layout_of(root, trust_group, umask)
+        layout = layout_of(root, trust_group, umask, unpickles=unpickles)
         try:
             if not layout.trust.check_root():
                 make_folder(layout.root, layout.trust.access)
@@ -153,7 +154,7 @@ class DirectoryEngine(Engine):
             raise translate_os_error(error, str(root), layout.root) from error
         inotify = wakeups == "inotify" or (wakeups == "auto" and not can.network)
         directory = OpenDirectory(layout, can, fs, announce=inotify or not can.network, inotify=inotify)
-        self._compose(directory, fs, durability, (wakeups, trust_group, sharing, umask))
+        self._compose(directory, fs, durability, (wakeups, trust_group, sharing, umask, unpickles))
         with contextlib.suppress(OSError):  # somebody else's orphan files keep nobody from working
             if can.writable and (os.listdir(layout.tmp) or os.path.exists(layout.pending)):
                 self._sweep()
@@ -169,7 +170,7 @@ class DirectoryEngine(Engine):
         self.layout, self.can = directory.layout, directory.can
         self.root = self.layout.root
         self.durability = durability
-        self.wakeups, self.trust_group, self.sharing, self.umask = self._options = options
+        self.wakeups, self.trust_group, self.sharing, self.umask, self.unpickles = self._options = options
         if fs.reading or self.can.refused:
             self.read_only = True
         if self.can.network:
@@ -330,9 +331,14 @@ def check_level(durability: str) -> None:
         raise ValueError(f"durability must be 'process', 'file' or 'power', not {durability!r}")
 
 
-def layout_of(root: str | os.PathLike[str], trust_group: bool, umask: int = PRIVATE_UMASK) -> Layout:
+def layout_of(
+    root: str | os.PathLike[str], trust_group: bool, umask: int = PRIVATE_UMASK, *, unpickles: bool
+) -> Layout:
     absolute = os.path.abspath(os.path.expanduser(os.fspath(root)))
-    return Layout(absolute, Permissions(absolute, team=trust_group, own=OWN_FOLDERS, umask=umask))
+    return Layout(
+        absolute,
+        Permissions(absolute, team=trust_group, own=OWN_FOLDERS, umask=umask, unpickles=unpickles, advise=advise),
+    )
 
 
 def files_of(layout: Layout, can: Capabilities, durability: Durability, *, reading: bool = False) -> AtomicFiles:
@@ -361,10 +367,17 @@ def _reopen(
     trust_group: bool,
     sharing: Sharing,
     umask: int,
+    unpickles: bool,
     format: Format | None,
 ) -> DirectoryEngine:
     engine = DirectoryEngine(
-        root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing, umask=umask
+        root,
+        durability=durability,
+        wakeups=wakeups,
+        trust_group=trust_group,
+        sharing=sharing,
+        umask=umask,
+        unpickles=unpickles,
     )
     engine.format = format
     return engine

@@ -15,14 +15,14 @@ from psync.engine.directory.layout import is_used
 from psync.errors import FormatMismatch, StoreFailed, UnsafeStore
 
 
-def diagnose(root: str, *, team: bool = False) -> Iterator[Finding]:
-    """Diagnose the directory at an absolute path; `team`: its group is trusted."""
+def diagnose(root: str, *, team: bool = False, unpickles: bool = True) -> Iterator[Finding]:
+    """Diagnose the directory at an absolute path; `team`: its group is trusted; `unpickles`: see `Permissions`."""
     try:
         mount = mount_of(root)
     except PermissionError as error:
         yield from with_promise(iter([_out_of_reach(root, error)]), network=False)
         return
-    yield from with_promise(_findings(root, mount, team), network=mount.network)
+    yield from with_promise(_findings(root, mount, team, unpickles), network=mount.network)
 
 
 def _out_of_reach(root: str, error: OSError) -> Finding:
@@ -32,14 +32,14 @@ def _out_of_reach(root: str, error: OSError) -> Finding:
     return Finding("reading", WRONG, str(refusal), refusal.remedy())
 
 
-def _findings(root: str, mount: Mount, team: bool) -> Iterator[Finding]:
-    yield from examine(root, mount, team=team)
+def _findings(root: str, mount: Mount, team: bool, unpickles: bool) -> Iterator[Finding]:
+    yield from examine(root, mount, team=team, unpickles=unpickles)
     yield from examine_contents(root)
     if not is_used(root):
         yield Finding("psync", NOTE, "nobody has used this directory yet")
         return
     try:
-        yield from _left_behind(root, team)
+        yield from _left_behind(root, team, unpickles)
     except (UnsafeStore, PermissionError):
         pass  # `examine` or `examine_contents` has reported it already
     except StoreFailed as error:
@@ -50,8 +50,8 @@ def _findings(root: str, mount: Mount, team: bool) -> Iterator[Finding]:
         yield Finding("format", WRONG, says, "upgrade psync")
 
 
-def _left_behind(root: str, team: bool) -> Iterator[Finding]:
-    left = leftovers_of(root, team=team)
+def _left_behind(root: str, team: bool, unpickles: bool) -> Iterator[Finding]:
+    left = leftovers_of(root, team=team, unpickles=unpickles)
     yield Finding("at work", OK, f"{len(left.living)} processes{some_of(left.living)}")
     if left.unknown:
         says = f"{len(left.unknown)} processes of which nothing is known{some_of(left.unknown)}"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from psync.engine.contract.report import ELSEWHERE, NOTE, OK, WRONG, Finding
 from psync.engine.directory.admin.trials import run_trials
 from psync.engine.directory.fs.capabilities import is_network
+from psync.engine.directory.fs.errors import advise
 from psync.engine.directory.fs.permissions import PermissionProblem, Permissions
 from psync.engine.directory.layout import OWN_FOLDERS
 
@@ -32,7 +33,7 @@ class Mount(NamedTuple):
         return is_network(self.kind)
 
 
-def examine(root: str, mount: Mount, *, team: bool = False) -> Iterator[Finding]:
+def examine(root: str, mount: Mount, *, team: bool = False, unpickles: bool = True) -> Iterator[Finding]:
     """All findings on the directory `root`; its group is trusted if it is a `team`'s.
 
     Raises OSError if it can't be read.
@@ -48,7 +49,7 @@ def examine(root: str, mount: Mount, *, team: bool = False) -> Iterator[Finding]
             "run `psync doctor --pair` on two of them at the same time",
         )
     yield _space(root, mount)
-    yield from _people(root, team)
+    yield from _people(root, team, unpickles)
     yield from run_trials(root)
     yield _inotify_limits()
     yield _descriptors()
@@ -116,7 +117,7 @@ def _space(root: str, mount: Mount) -> Finding:
     return Finding("space", WRONG if full else OK, says, "free some, on this file system" if full else "")
 
 
-def _people(root: str, team: bool) -> Iterator[Finding]:
+def _people(root: str, team: bool, unpickles: bool) -> Iterator[Finding]:
     """Check who may change the directory, or replace it."""
     here = os.path.realpath(root)
     if here != root:
@@ -124,14 +125,17 @@ def _people(root: str, team: bool) -> Iterator[Finding]:
     status = os.stat(here)
     problems: list[PermissionProblem] = []
     try:
-        problems.extend(Permissions(root, team=team, own=OWN_FOLDERS).problems())
+        problems.extend(Permissions(root, team=team, own=OWN_FOLDERS, advise=advise).problems())
     except PermissionError:
         return  # the parts that can be looked at are reported with what can't be read
     for problem in problems:
         what = "directory" if problem.path == here or problem.path.startswith(f"{here}/") else "parents"
-        yield Finding(
-            what, WRONG, f"{problem.path} {problem.reason}; values that you read there run as you", problem.remedy
-        )
+        if problem.bearable and not unpickles:
+            says = f"{problem.path} {problem.reason}; nothing that is read there can run, but others can remove it"
+            yield Finding(what, NOTE, says)
+            continue
+        says = f"{problem.path} {problem.reason}; values that you read there run as you"
+        yield Finding(what, WRONG, says, problem.remedy)
     if not any(f"{problem.path}/".startswith(f"{here}/") for problem in problems):
         mode = stat.S_IMODE(status.st_mode)
         yield Finding("directory", OK, f"{here} belongs to user {status.st_uid}, mode {mode:04o}")

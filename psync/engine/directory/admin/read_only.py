@@ -22,8 +22,8 @@ from psync.errors import StoreFailed
 class ReadOnlyEngine(DirectoryEngine):
     """The reading verbs on a directory that psync works in (see `layout.is_used`)."""
 
-    def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False) -> None:
-        layout = layout_of(root, trust_group)
+    def __init__(self, root: str | os.PathLike[str], *, trust_group: bool = False, unpickles: bool = True) -> None:
+        layout = layout_of(root, trust_group, unpickles=unpickles)
         try:
             layout.trust.check_root()
             format_version.check(layout)
@@ -34,7 +34,9 @@ class ReadOnlyEngine(DirectoryEngine):
         can = Capabilities(kind, is_network(kind), unnamed=False, fine_times=False, writable=False, direct=direct)
         layout.trust.unnamed = can.unnamed
         fs = files_of(layout, can, "process", reading=True)
-        self._compose(OpenDirectory(layout, can, fs), fs, "process", ("poll", trust_group, "auto", PRIVATE_UMASK))
+        self._compose(
+            OpenDirectory(layout, can, fs), fs, "process", ("poll", trust_group, "auto", PRIVATE_UMASK, unpickles)
+        )
 
     def at(self, durability: Durability | None) -> ReadOnlyEngine:
         return self

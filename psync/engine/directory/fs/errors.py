@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from psync.engine.directory.fs.permissions import not_a_file
+from psync.engine.directory.fs.permissions import PermissionProblem, Permissions, not_a_file
 from psync.errors import InvalidKey, PsyncError, StoreFailed, StoreFull
 
 _FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.EMLINK, errno.ENOMEM}
@@ -59,6 +59,15 @@ def _who_refuses(path: str) -> str:
         return ""
     refusal = refusal_of(path)
     return "" if refusal is None else f"{refusal}. Remedy: {refusal.remedy()}"
+
+
+def advise(permissions: Permissions, problem: PermissionProblem) -> str:
+    """The remedies of a problem, in words."""
+    try:
+        from psync.engine.directory.fs.remedies import remedies_of
+    except (OSError, ImportError):
+        return "use a directory of your own"
+    return remedies_of(permissions, problem)
 
 
 @contextlib.contextmanager
