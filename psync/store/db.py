@@ -57,8 +57,8 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     `key` seals all that is stored, `trust_group` admits a team's folder: see SECURITY.md. With a key, or
     ``serializer="json"``, a directory that others can write to is opened with a RuntimeWarning. `serializer`:
-    ``"pickle"``, or ``"json"`` for a new store with untrusted writers: nothing in it is ever unpickled, and a value that JSON would
-    not give back as it was is refused (`NotSerializable`). None: the serializer with which the store was begun.
+    ``"pickle"``, or ``"json"`` for a new store with untrusted writers: nothing in it is ever unpickled, and a value
+    that JSON would not give back as it was is refused (`NotSerializable`). None: that with which the store was begun.
     `allow`: the names that pickles may look up, as classes, ``"module.name"``, or ``"module"`` for all classes made
     there; any other is `ClassRefused`. Links and primitives made from this store use the same options.
 
