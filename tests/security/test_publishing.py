@@ -32,6 +32,7 @@ from psync import (
     WorkQueue,
 )
 from psync.cli.main import main
+from psync.engine import Sharing
 from tests.security.test_directories import ANN, BOB, TEAM, as_user, use
 from tests.support import files
 
@@ -195,12 +196,13 @@ def test_an_engine_that_travels_keeps_it(root: Path) -> None:
 
 
 @as_root
+@pytest.mark.parametrize("sharing", ["host", "network"])
 @pytest.mark.parametrize("read", READS)
-def test_a_reader_sees_what_the_publisher_sees(published: Path, read: str) -> None:
-    with PickleShareDB(published) as db:
+def test_a_reader_sees_what_the_publisher_sees(published: Path, read: str, sharing: Sharing) -> None:
+    with PickleShareDB(published, sharing=sharing) as db:
         expected = READS[read](db)
     before = {path: path.stat().st_mtime_ns for path in published.rglob("*")}
-    assert as_user(BOB, [], lambda: READS[read](PickleShareDB(published))) == expected
+    assert as_user(BOB, [], lambda: READS[read](PickleShareDB(published, sharing=sharing))) == expected
     assert {path: path.stat().st_mtime_ns for path in published.rglob("*")} == before
 
 
@@ -331,3 +333,26 @@ def test_what_another_user_published_has_to_be_trusted(root: Path) -> None:
     with pytest.raises(UnsafeStore, match="belongs to user 20001"):
         as_user(BOB, [TEAM], lambda: PickleShareDB(root / "team"))
     assert as_user(BOB, [TEAM], lambda: PickleShareDB(root / "team", trust_group=True)["a"]) == 1
+
+
+@as_root
+@pytest.mark.parametrize("options", [{"serializer": "json"}, {"key": b"k" * 32}], ids=["json", "key"])
+def test_what_another_user_published_as_json_or_sealed_needs_no_trust(root: Path, options: Any) -> None:
+    root.chmod(0o755)
+    store = root / "store"
+    with PickleShareDB(root / "warm", **options) as db:
+        db["a"] = 1  # so that all is imported
+    store.mkdir()
+    os.chown(store, ANN, ANN)
+
+    def publish() -> None:
+        with PickleShareDB(store, umask=0o022, **options) as db:
+            db["a"] = {"b": [1]}
+            Event(db, "done").set()
+
+    def read() -> Any:
+        with pytest.warns(RuntimeWarning, match="belongs to user 20001"), PickleShareDB(store, **options) as db:
+            return db["a"], Event(db, "done").is_set()
+
+    as_user(ANN, [], publish)
+    assert as_user(BOB, [], read) == ({"b": [1]}, True)

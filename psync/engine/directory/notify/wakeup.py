@@ -166,16 +166,19 @@ class Wakeup:
             there = set(os.listdir(self._layout.wake))
             slots = [slot for slot in slots if f"{slot:03x}" in there]
         for slot in slots:
-            path = self._layout.slot(slot)
-            try:
-                instance.watch(path)
-            except FileNotFoundError:
-                if several:
-                    continue
-                if self._fs.make(path, _NOTHING):
+            while not self._listens(instance, slot) and not several:
+                # a process that closes the directory may remove it before it is watched
+                if self._fs.make(self._layout.slot(slot), _NOTHING):
                     self._made.add(slot)
-                instance.watch(path)
-                self._touch_flags()  # who waits for several names has to watch this file, too
+                    self._touch_flags()  # who waits for several names has to watch this file, too
+
+    def _listens(self, instance: Inotify, slot: int) -> bool:
+        """Let `instance` watch the side file of `slot`; False if there is none."""
+        try:
+            instance.watch(self._layout.slot(slot))
+        except FileNotFoundError:
+            return False
+        return True
 
     def close(self) -> None:
         if self._mapped is not None:
@@ -243,7 +246,8 @@ class InotifyWatch(Watch):
             # again, and returns at once, to read once more after that.
             self._touched = False
             if not instance.drain() or self._several:
-                self._wake.listen(instance, self._slots, several=self._several)
+                with contextlib.suppress(OSError):  # it reads by itself after GRACE_S
+                    self._wake.listen(instance, self._slots, several=self._several)
             self._raise_flags()
         else:
             self._touched = instance.wait(GRACE_S if timeout is None else min(timeout, GRACE_S))
