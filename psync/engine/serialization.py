@@ -106,4 +106,5 @@ def _begin(engine: Engine, wanted: Serializer, begun: Serializer) -> None:
             "if you trust it, copy what is in it to a new directory: psync dump OLD > FILE, then, with "
             f"{SERIALIZER}={wanted}, psync load NEW < FILE",
         )
-    engine.create(SERIALIZER_MARKER, as_pickle(_MAGIC + wanted.encode()))
+    if not engine.read_only:  # else there is nothing to read
+        engine.create(SERIALIZER_MARKER, as_pickle(_MAGIC + wanted.encode()))

@@ -265,10 +265,11 @@ def told(text: str) -> dict[str, dict[str, str]]:
 
 
 @as_root
-def test_without_inotify_a_waiter_looks_every_50_ms(root: Path) -> None:
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_without_inotify_a_waiter_looks_every_50_ms(root: Path, limit: str) -> None:
     PickleShareDB(root)["a"] = 1
-    ran = in_namespace('echo 0 > /proc/sys/user/max_inotify_instances; $PSYNC doctor "$1" --json', root, options="-Ur")
-    if "max_inotify_instances" in ran.stderr:
+    ran = in_namespace(f'echo 0 > /proc/sys/user/{limit}; $PSYNC doctor "$1" --json', root, options="-Ur")
+    if limit in ran.stderr:
         pytest.skip("the kernel has no such limit")
     found = told(ran.stdout)
     assert (ran.returncode, found["wake-ups"]["state"], found["promise"]["state"]) == (1, "wrong", "note")
@@ -361,6 +362,15 @@ def test_two_sides_that_do_not_see_each_others_locks_find_each_other_all_the_sam
         assert "WRONG   locks: both sides had it at the same time\n        remedy: mount it" in said
         assert (root / f"code{side}").read_text() == "1\n"
     assert not (root / "src/.psync/pair").exists()
+
+
+@as_root
+@bindfs
+def test_a_bind_mount_of_such_a_file_system_is_one_too(root: Path) -> None:
+    script = f'{TWO_MOUNTS}mkdir "$1/bound"; mount --bind "$1/m1" "$1/bound"; $PSYNC doctor --json "$1/bound"'
+    ran = in_namespace(script, root)
+    assert ran.returncode == 0, ran.stderr
+    assert told(ran.stdout)[ELSEWHERE]["state"] == "note"
 
 
 @as_root

@@ -176,6 +176,20 @@ def test_a_look_makes_no_file(root: Path, look: str, name: str) -> None:
         assert before - names(root) == set()
 
 
+@pytest.mark.parametrize("variable", ["PSYNC_SERIALIZER", "PSYNC_KEY_FILE"])
+@pytest.mark.parametrize("look", ["get of what is missing", "ls", "results of no queue", "dump"])
+def test_a_store_that_is_not_begun_yet_is_not_begun_by_a_look(
+    root: Path, look: str, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("6b" * 32)
+    key.chmod(0o600)
+    monkeypatch.setenv(variable, {"PSYNC_SERIALIZER": "json", "PSYNC_KEY_FILE": str(key)}[variable])
+    missing = f"psync get: there is no key 'none' in {root}\n"
+    assert command(root, look) == {"get of what is missing": missing, "dump": "[]\n"}.get(look, "")
+    assert names(root) == set()
+
+
 def command(root: Path, look: str) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), warnings.catch_warnings():

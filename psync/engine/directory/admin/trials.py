@@ -166,21 +166,31 @@ def _time_stamps(folder: str) -> Finding:
     return Finding("time stamps", OK, f"move in steps of {statistics.median(steps) / 1e6:.3g} ms")
 
 
+def _listening(path: str) -> Inotify:
+    """An instance that watches a file. Raises OSError."""
+    instance = Inotify()
+    try:
+        instance.watch(path)
+    except BaseException:
+        instance.close()
+        raise
+    return instance
+
+
 def _wake_ups(folder: str) -> Finding:
     """Measure the time from one process's change to the end of another's pause."""
     fd = _file(f"{folder}/flag", bytes(8))
     try:
-        instance = Inotify()
+        instance = _listening(f"{folder}/flag")
     except OSError as error:
         os.close(fd)
         return Finding(
             "wake-ups",
             WRONG,
-            f"there is no inotify ({error.strerror}): waiters poll every 50 ms instead",
-            "raise fs.inotify.max_user_instances, or end what uses them",
+            f"there is no inotify ({error.strerror}): a waiter looks every 50 ms instead",
+            "raise fs.inotify.max_user_instances and max_user_watches, or end what uses them",
         )
     try:
-        instance.watch(f"{folder}/flag")
         taken: list[float] = []
 
         def touch() -> bool:
@@ -194,8 +204,9 @@ def _wake_ups(folder: str) -> Finding:
             until = clock.monotonic() + 2.0
             seen = 0.0
             while len(taken) < WAKE_COUNT and clock.monotonic() < until:
-                if instance.wait(0.1):
-                    instance.drain()
+                if not instance.wait(0.1):
+                    continue  # nothing was heard: what is seen now is no wake-up
+                instance.drain()
                 stamp = struct.unpack("d", os.pread(fd, 8, 0))[0]
                 if stamp != seen:
                     seen = stamp
@@ -206,7 +217,7 @@ def _wake_ups(folder: str) -> Finding:
         instance.close()
         os.close(fd)
     if not taken:
-        return Finding("wake-ups", NOTE, "the kernel reports no changes: waiters poll every 50 ms")
+        return Finding("wake-ups", NOTE, "the kernel reports no changes: a waiter looks every 50 ms")
     return Finding("wake-ups", OK, f"come after {1e6 * statistics.median(taken):.0f} µs")
 
 
