@@ -356,3 +356,24 @@ def test_what_another_user_published_as_json_or_sealed_needs_no_trust(root: Path
 
     as_user(ANN, [], publish)
     assert as_user(BOB, [], read) == ({"b": [1]}, True)
+
+
+@as_root
+@pytest.mark.parametrize("command", ["get", "ls", "status", "results", "dump", "del"])
+def test_a_command_names_the_parent_that_refuses(root: Path, command: str) -> None:
+    root.chmod(0o755)
+    store = root / "closed" / "store"
+    with PickleShareDB(store) as db:
+        db["a"] = 1
+        WorkQueue(db, "jobs").put(1)
+
+    def ran() -> tuple[int, str]:
+        complaints = io.StringIO()
+        more = {"get": ["a"], "del": ["b"], "results": ["jobs"]}.get(command, [])
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(complaints):
+            return main([command, str(store), *more]), complaints.getvalue()
+
+    ran()  # so that all is imported
+    code, text = as_user(BOB, [], ran)
+    assert code == 1
+    assert f"the folder {root}/closed belongs to user root, group root, has mode 0700, and refuses user 20002" in text

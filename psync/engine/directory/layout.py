@@ -158,6 +158,7 @@ from collections.abc import Callable
 from zlib import crc32
 
 from psync.engine.directory.fs.permissions import Permissions
+from psync.engine.directory.fs.syscalls import may_be_folder
 
 FORMAT_VERSION = 1
 """The version of all that is described above. It goes up by one whenever a file gets other bytes, so that a psync which
@@ -317,8 +318,8 @@ def hole_in(filename: str) -> tuple[int, int] | None:
 
 
 def is_used(root: str | os.PathLike[str]) -> bool:
-    """True if psync ever worked in the directory `root`."""
-    return os.path.isdir(f"{os.path.abspath(os.path.expanduser(os.fspath(root)))}/{OWN}")
+    """True if psync ever worked in the directory `root`, or this user may not look."""
+    return may_be_folder(f"{os.path.abspath(os.path.expanduser(os.fspath(root)))}/{OWN}")
 
 
 def is_below(name: str) -> bool:

@@ -82,4 +82,6 @@ def _stays(root: str, path: str) -> bool:
     """Whether a file is changed in place, so that a second name shows the change; a value with one is replaced."""
     own = path.startswith(f"{root}/{OWN}/")
     name = path.rpartition("/")[2]
-    return (own and not is_leftover(name) and "/quarantine/" not in path[len(root) :]) or may_be_bucket(path)
+    if own:
+        return not is_leftover(name) and "/quarantine/" not in path[len(root) :]
+    return may_be_bucket(path) and (name == "xx" or not set(name) - set("0123456789abcdef"))
