@@ -140,6 +140,7 @@ def open(
     key: Key | None = None,
     trust_group: bool = False,
     sharing: Sharing = "auto",
+    umask: int | None = None,
     serializer: Serializer | None = None,
     allow: Allow | None = None,
 ) -> PickleShareDB:
@@ -156,6 +157,7 @@ def open(
         key=key,
         trust_group=trust_group,
         sharing=sharing,
+        umask=umask,
         serializer=serializer,
         allow=allow,
     )

@@ -52,7 +52,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     code = 0
-    with arguments.existing(args) as db:
+    with (arguments.existing if waits(args) else arguments.looked_at)(args) as db:
         queue = WorkQueue(db, args.queue)
         for answer in answers(queue, args):
             try:
@@ -67,11 +67,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def answers(queue: WorkQueue, args: argparse.Namespace) -> Iterator[Answer]:
-    wait = args.wait or args.timeout is not None
     if not args.ids:
-        return of_all(queue, args.timeout, wait)
+        return of_all(queue, args.timeout, waits(args))
     deadline = math.inf if args.timeout is None else queue.engine.now() + args.timeout
-    return of_ids(queue, args.ids, deadline if wait else None)
+    return of_ids(queue, args.ids, deadline if waits(args) else None)
+
+
+def waits(args: argparse.Namespace) -> bool:
+    return args.wait or args.timeout is not None
 
 
 def show(answer: Answer, args: argparse.Namespace) -> None:

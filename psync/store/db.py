@@ -65,9 +65,14 @@ class PickleShareDB(MutableMapping[str, Any]):
     processes of this host use the directory, ``"network"`` if those of others do, too, or ``"auto"``, which goes by the
     type of file system.
 
-    `key` seals all that is stored, `trust_group` admits a team's folder: see SECURITY.md. `serializer`: ``"pickle"``,
-    or ``"json"`` for a new store with untrusted writers: nothing in it is ever unpickled, and a value that JSON would
-    not give back as it was is refused (`NotSerializable`). None: the serializer with which the store was begun.
+    `umask` says who else may read what is made in the directory: ``0o022`` all, ``0o027`` its group, ``0o077`` nobody;
+    None is what the environment's PSYNC_UMASK says, else ``0o077``. Nobody else may ever write. A user who may not
+    write can open the store, read, and wait (by looking every 50 ms); changes raise `StoreFailed`.
+
+    `key` seals all that is stored, `trust_group` admits a team's folder: see SECURITY.md. With a key, or
+    ``serializer="json"``, a directory that others can write to is opened with a RuntimeWarning. `serializer`:
+    ``"pickle"``, or ``"json"`` for a new store with untrusted writers: nothing in it is ever unpickled, and a value
+    that JSON would not give back as it was is refused (`NotSerializable`). None: that with which the store was begun.
     `allow`: the names that pickles may look up, as classes, ``"module.name"``, or ``"module"`` for all classes made
     there; any other is `ClassRefused`. Links and primitives made from this store use the same options.
 
@@ -89,6 +94,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         key: Key | None = None,
         trust_group: bool = False,
         sharing: Sharing = "auto",
+        umask: int | None = None,
         serializer: Serializer | None = None,
         allow: Allow | None = None,
     ) -> None:
@@ -99,6 +105,7 @@ class PickleShareDB(MutableMapping[str, Any]):
             key=key,
             trust_group=trust_group,
             sharing=sharing,
+            umask=umask,
             serializer=serializer,
             allow=allow,
         )

@@ -14,7 +14,7 @@ from psync.errors import ReentrantCall, UnreadableValue, WaitTimeout
 from psync.store.category import COMPRESSED, Category
 from psync.store.sentinels import MISSING, NOT_YET
 from psync.store.unreadable import warn_unreadable
-from psync.store.waiting import wait_for
+from psync.store.waiting import wait_for, watched
 from psync.sync.primitive import Place, engine_of, own_name
 
 
@@ -106,7 +106,7 @@ class Mailbox:
         arrivals = self.arrivals()
         buckets = arrivals.buckets_of(missing)
         begun = self._engine.now()
-        with self._engine.watch(self._watched(missing)) as watch:
+        with watched(self._engine, self._watched(missing), timeout) as watch:
             while missing:
                 new = arrivals.new(buckets, unreadable.append)
                 found = [(address, value) for address, value in new if address in missing]
@@ -138,7 +138,7 @@ class Mailbox:
         seen = set()
         unreadable: list[UnreadableValue] = []
         begun = self._engine.now()
-        with self._engine.watch(buckets) as watch:
+        with watched(self._engine, buckets, timeout) as watch:
             while True:
                 new = arrivals.new(unreadable=unreadable.append)
                 found = [(address, value) for address, value in new if address not in seen]

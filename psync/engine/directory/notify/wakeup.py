@@ -1,9 +1,13 @@
 """Wake waiters through flags in shared memory: a writer makes a system call only if somebody waits.
 
-On disk: ``wake/armed``, one byte a hash slot (a name's slot is a checksum of it), mapped into every process, and one
-side file a slot. A waiter watches the side file, raises the flag, and reads the awaited state once more before it
+On disk: ``wake/armed``, one byte a hash slot (a name's slot is a checksum of it), mapped into every process, and side
+files, one a slot. A waiter watches the side file, raises the flag, and reads the awaited state once more before it
 pauses. A writer that finds the flag raised lowers it and touches the side file; the waiters that are still unsatisfied
 raise it again. So a flag that a killed waiter left costs one touch, and waiters on other names cost nothing.
+
+A waiter makes the side file of its slot, and removes it when it closes the directory. One that waits for several names
+makes none: it watches the side files that are there, and ``armed`` itself, which a writer touches if a slot has no side
+file, and a waiter that has made one.
 
 The fact that decides: a waiter raises the flag before it reads, and a writer makes its change before it reads the flag.
 So either the waiter sees the change, or the writer sees the flag.
@@ -33,7 +37,7 @@ from typing import TYPE_CHECKING
 
 from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.syscalls import CHANGE
+from psync.engine.directory.fs.syscalls import CHANGE, remove_quietly
 from psync.engine.directory.layout import SLOTS, WAITER_SLOTS, Layout, slot_of
 from psync.engine.system import clock, fork_hooks
 
@@ -67,6 +71,8 @@ class Wakeup:
         self._mapped: mmap.mmap | None = None
         self._waiters: set[InotifyWatch] = set()
         """The watches of this process that wait to claim."""
+        self._made: set[int] = set()
+        """The slots whose side files this process made."""
         self._flags()
 
     def _flags(self) -> mmap.mmap | None:
@@ -101,8 +107,15 @@ class Wakeup:
             flags[_FLAGS + slot] = 0
             try:
                 os.utime(self._layout.slot(slot))
+            except FileNotFoundError:
+                self._touch_flags()
             except OSError:
                 pass  # the change is made, and a waiter reads by itself after GRACE_S
+
+    def _touch_flags(self) -> None:
+        """Wake those who wait for several names."""
+        with contextlib.suppress(OSError):
+            os.utime(self._layout.armed)
 
     def notify_claimers(self, slot: int, most: int) -> None:
         """Wake the waiters for a log, by its hash slot, and at most `most` waiters to claim from it. utime for each
@@ -136,25 +149,41 @@ class Wakeup:
         if flags is None or not self._inotify:
             names = names if taking is None else [*names, taking]
             return PollWatch() if self._nfs_watch is None else self._nfs_watch(names, tokens_of)
-        slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
-        waiter_slot = None
         if taking is not None:
+            # a waiter slot has a flag and a side file, as a hash slot has
             waiter_slot = SLOTS + slot_of(taking) * WAITER_SLOTS + os.getpid() % WAITER_SLOTS
-            slots.append(waiter_slot)  # a waiter slot has a flag and a side file, as a hash slot has
-        return InotifyWatch(self, flags, slots, waiter_slot)
+            return InotifyWatch(self, flags, [*map(slot_of, names), waiter_slot], waiter_slot)
+        slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
+        return InotifyWatch(self, flags, slots, None)
 
-    def listen(self, instance: Inotify, slots: list[int]) -> None:
-        """Let `instance` watch the side files of `slots`. No system call if it watches them already."""
+    def listen(self, instance: Inotify, slots: list[int], *, several: bool) -> None:
+        """Let `instance` watch the side files of `slots`. No system call if it watches them already.
+
+        For `several` names: those that are there, and the file of flags. listdir.
+        """
+        if several:
+            instance.watch(self._layout.armed)  # before the listing, which may miss what is made meanwhile
+            there = set(os.listdir(self._layout.wake))
+            slots = [slot for slot in slots if f"{slot:03x}" in there]
         for slot in slots:
-            path = self._layout.slot(slot)
-            try:
-                instance.watch(path)
-            except FileNotFoundError:
-                self._fs.make(path, _NOTHING)
-                instance.watch(path)
+            while not self._listens(instance, slot) and not several:
+                # a process that closes the directory may remove it before it is watched
+                if self._fs.make(self._layout.slot(slot), _NOTHING):
+                    self._made.add(slot)
+                    self._touch_flags()  # who waits for several names has to watch this file, too
+
+    def _listens(self, instance: Inotify, slot: int) -> bool:
+        """Let `instance` watch the side file of `slot`; False if there is none."""
+        try:
+            instance.watch(self._layout.slot(slot))
+        except FileNotFoundError:
+            return False
+        return True
 
     def close(self) -> None:
         if self._mapped is not None:
+            while self._made:  # a waiter of another process hears of the removal, and makes it again
+                remove_quietly(self._layout.slot(self._made.pop()))
             self._mapped.close()
             self._mapped = None
 
@@ -174,18 +203,19 @@ class InotifyWatch(Watch):
         self._all = flags
         self._slots = slots
         self.waiter_slot = waiter_slot
+        self._several = waiter_slot is None and len(slots) > 1
         self._registered = False
         self._touched = False
         self._instance: Inotify | None = None
 
     def __enter__(self) -> Watch:
-        instance = self._instance = _pool.borrow()
+        instance = self._instance = _pool.fresh() if self._several else _pool.borrow()
         if instance is None:
             return PollWatch()
         try:
             if instance.heard:
                 instance.drain()
-            self._wake.listen(instance, self._slots)
+            self._wake.listen(instance, self._slots, several=self._several)
         except OSError:  # fs.inotify.max_user_watches is used up
             return PollWatch()
         if self.waiter_slot is not None:
@@ -197,7 +227,9 @@ class InotifyWatch(Watch):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._instance is not None:
+        if self._instance is not None and self._several:
+            self._instance.close()  # a later waiter for one name should not hear of the flags' file
+        elif self._instance is not None:
             _pool.give_back(self._instance)
         if self._registered and self.waiter_slot is not None:
             self._wake.deregister(self, self.waiter_slot, woken=self._touched)
@@ -213,8 +245,9 @@ class InotifyWatch(Watch):
             # A woken waiter reads first, and mostly finds what it waited for. This one did not: so it raises the flags
             # again, and returns at once, to read once more after that.
             self._touched = False
-            if not instance.drain():
-                self._wake.listen(instance, self._slots)
+            if not instance.drain() or self._several:
+                with contextlib.suppress(OSError):  # it reads by itself after GRACE_S
+                    self._wake.listen(instance, self._slots, several=self._several)
             self._raise_flags()
         else:
             self._touched = instance.wait(GRACE_S if timeout is None else min(timeout, GRACE_S))
@@ -256,7 +289,10 @@ class InotifyPool:
         try:
             return self._instances.pop()
         except IndexError:
-            pass
+            return self.fresh()
+
+    def fresh(self) -> Inotify | None:
+        """A new instance, as `borrow` gives it."""
         try:
             from psync.engine.directory.notify.inotify import Inotify
 
