@@ -120,7 +120,7 @@ class PickleShareDB(Store):
     def __setitem__(self, key: Any, value: Any) -> None:
         name = self._name(key)
         payload = self.codec.dumps(value)
-        self.engine.write(name, payload)
+        self.engine.write(name, payload, spare_bucket=not isinstance(value, dict))
         self._kept[name] = _Kept(value, None, hash(payload))
 
     def __delitem__(self, key: Any) -> None:

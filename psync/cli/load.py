@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from psync.cli import arguments, literal
+from psync.engine.contract.bucket import is_bucket_name
 from psync.store import PickleShareDB
 from psync.store.keys import check
 
@@ -35,19 +36,38 @@ def run(args: argparse.Namespace) -> int:
 
 def store(db: PickleShareDB, values: dict[str, Any], *, keep: bool) -> int:
     """Make `db` hold `values` and, unless `keep`, nothing else; return the number of removed keys."""
-    others = set() if keep else set(db) - values.keys()
+    there = set(db)
+    others = set() if keep else there - values.keys()
     blocking = _blocking(others, values)
-    # Those that block go first, because a name can't be both a value and a folder. The rest go last:
+    # Those that block go first, because a name can't be both a value and a folder, or a bucket. The rest go last:
     # whatever stops this half way, no value is gone whose successor has not come.
     removed = _remove(db, blocking)
-    for key, value in values.items():
-        db[key] = value
+    _remove(db, _buckets(db, there, values))
+    for key, value in sorted(values.items(), key=lambda item: not isinstance(item[1], dict)):
+        db[key] = value  # dicts first: they take the place of buckets, beside which no other value may come
     return removed + _remove(db, others - blocking)
 
 
 def _blocking(others: Iterable[str], values: dict[str, Any]) -> set[str]:
     folders = {folder for key in values for folder in _folders(key)}
-    return {key for key in others if key in folders or not values.keys().isdisjoint(_folders(key))}
+    no_categories = {key[:-3] for key in values if _is_in_a_buckets_place(key, values)}
+    return {
+        key
+        for key in others
+        if key in folders
+        or not values.keys().isdisjoint(_folders(key))
+        or (is_bucket_name(key) and key[:-3] in no_categories)
+    }
+
+
+def _buckets(db: PickleShareDB, there: set[str], values: dict[str, Any]) -> list[str]:
+    """The buckets in `db` for which the dump has another value than a dict."""
+    found = [key for key in values if key in there and _is_in_a_buckets_place(key, values)]
+    return [key for key in found if not db.engine.bucket(key).is_foreign()]
+
+
+def _is_in_a_buckets_place(key: str, values: dict[str, Any]) -> bool:
+    return is_bucket_name(key) and not isinstance(values[key], dict)
 
 
 def _folders(key: str) -> list[str]:

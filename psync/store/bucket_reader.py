@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from psync.engine.contract.bucket import HeldBucket, Position, Tail
+from psync.engine.contract.bucket import HeldBucket, Position, Tail, value_in_the_way
 from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, kept_at
@@ -110,7 +110,7 @@ class BucketReader:
         except self._codec.damage as error:
             raise Undecodable(bucket, f"it can't be read: {error!r}") from error
         if not isinstance(found, dict):
-            raise Undecodable(bucket, f"it holds no dict but a {type(found).__name__}")
+            raise value_in_the_way(self._prefix + bucket)  # a whole value: no damage, so nothing is set aside
         return found
 
     # -- damage --------------------------------------------------------------------------------------

@@ -16,24 +16,22 @@ which a fast `get` looks, too.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from psync.engine.contract.bucket import Bucket, HeldBucket, Tail
+from psync.engine.contract.bucket import COMPRESSED, Bucket, ForeignBucket, HeldBucket, Tail, is_bucket_segment
 from psync.engine.contract.engine import Engine
+from psync.engine.encoding.framing import is_dict
 from psync.errors import CorruptValue, StoreFailed
 from psync.store.bucket_reader import BucketReader, ReadBucket, Undecodable
 from psync.store.codec import codec_of
 from psync.store.key_hash import gethashfile
 from psync.store.sentinels import MISSING
 
-COMPRESSED = "xx"
 GATHERED_FLAG = 1
 """Marks an ``xx`` whose items no user compressed, so that a fast `get` finds them."""
 MIN_SQUEEZED_BYTES = 1 << 16
 """A smaller bucket is never rewritten without its overwritten items."""
-_is_bucket = re.compile(r"[0-9a-f]{2}").fullmatch
 
 
 class Category:
@@ -91,17 +89,23 @@ class Category:
         return found
 
     def _foreign_buckets(self) -> list[str]:
-        """List the buckets that PickleShare wrote; remembers if there are none."""
+        """List the buckets that PickleShare wrote; remembers if there are none. Raises `InvalidKey` if one of them, or
+        ``xx``, is a value."""
         found = []
-        for bucket in self._buckets():
-            tail = self.engine.bucket(self._prefix + bucket).tail()
-            if tail is not None and tail.foreign:
+        for bucket in filter(is_bucket_segment, self.engine.entries(self.name)[0]):
+            file = self.engine.bucket(self._prefix + bucket)
+            if file.is_foreign() and (tail := file.tail()) is not None and tail.foreign:
+                if not is_dict(tail.ops):
+                    with self._reader.reported():
+                        self._reader.loaded(bucket, tail)
                 found.append(bucket)
+        found = sorted(bucket for bucket in found if bucket != COMPRESSED)
         self._gathered = not found
         return found
 
     def _buckets(self) -> list[str]:
-        return sorted(filter(_is_bucket, self.engine.entries(self.name)[0]))
+        names = filter(is_bucket_segment, self.engine.entries(self.name)[0])
+        return sorted(name for name in names if name != COMPRESSED)
 
     def everything(self, damaged: Callable[[CorruptValue], None]) -> dict[Any, Any]:
         """Return all items; `damaged` gets an error for each unreadable bucket. An `update` shows whole or not at
@@ -202,11 +206,13 @@ class Category:
         self._gathered = tail is not None and not tail.foreign
         return self._gathered
 
-    def gather(self) -> None:
-        """Move PickleShare's scattered items, if there are any, to an ``xx`` into which a fast `get` looks."""
-        if self._foreign_buckets():
+    def gather(self) -> bool:
+        """Move PickleShare's scattered items to an ``xx`` into which a fast `get` looks. False if there are none."""
+        found = bool(self._foreign_buckets())
+        if found:
             self.compress(flags=GATHERED_FLAG)
         self._gathered = True
+        return found
 
     def add(self, key: Any, value: Any) -> bool:
         """Set `key` unless it is there; True for the one caller that set it."""
@@ -226,6 +232,8 @@ class Category:
                         return True
             except Undecodable as error:  # `reported` written out: nothing is held any more
                 raise self._reader.damaged(error) from error
+            except ForeignBucket:  # a dict was assigned to the name of the bucket since they were gathered
+                self.gather()
             file.append(b"")
 
     def _is_compressed(self, key: Any, bucket: str, seen: ReadBucket) -> bool:
@@ -247,8 +255,12 @@ class Category:
         if not self._gathered:
             self.gather()
         ops = {name: self.codec.items(part) for name, part in self._parted(mapping)}
-        with self.engine.guard(self.name):
-            self.engine.append_all(ops)
+        while True:
+            try:
+                with self.engine.guard(self.name):
+                    return self.engine.append_all(ops)
+            except ForeignBucket:  # a dict was assigned to the name of a bucket since they were gathered
+                self.gather()
 
     def update_each(self, mapping: dict[Any, Any]) -> None:
         """Set all items of `mapping`, those of one bucket at one instant: `set` for many."""
@@ -293,9 +305,11 @@ class Category:
             return value
 
     def compress(self, *, flags: int = 0) -> None:
-        """Move all items to ``xx``. Raises `CorruptValue`, with nothing moved, if a bucket can't be read."""
+        """Move all items to ``xx``. Raises `CorruptValue` if a bucket can't be read, `InvalidKey` if one is a value;
+        nothing is moved then."""
         if not self._buckets():
             return
+        self._foreign_buckets()  # raises before ``xx`` is made
         with self._reader.reported(), self._frozen() as held:
             merged = self._merge({bucket: each.tail() for bucket, each in held.items()}, _refuse)
             compressed = held.pop(COMPRESSED)

@@ -170,8 +170,14 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         6 system calls over a value (open flock stat pwrite flock close), floor 5; 5 system calls for a new one (open
         open pwrite link close), floor 5. More than a page goes to a new file in either case.
+
+        Raises `InvalidKey` where a category keeps a bucket (``category/5d``, ``category/xx``), unless the value is a
+        dict: that takes the place of the bucket's items, as in PickleShare.
         """
-        self.engine.write(check(key), self.codec.dumps(value))
+        if check(key)[-3:-2] == "/" and not isinstance(value, dict):
+            self.engine.write(check(key), self.codec.dumps(value), spare_bucket=True)
+        else:
+            self.engine.write(check(key), self.codec.dumps(value))
 
     def __delitem__(self, key: str) -> None:
         """Delete a key; KeyError if it is not there, as for all but one of several concurrent callers.
@@ -228,7 +234,8 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         5 system calls (stat open pwrite link close).
         """
-        return self.engine.create(check(key), self.codec.dumps(value))
+        spare_bucket = check(key)[-3:-2] == "/" and not isinstance(value, dict)
+        return self.engine.create(check(key), self.codec.dumps(value), spare_bucket=spare_bucket)
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The value; if there is none, `default`, which is then set. Concurrent callers all get the same."""
@@ -293,7 +300,7 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         busy.add(key)
         try:
-            self.engine.update(key, change)
+            self.engine.update(key, change, spare_bucket=lambda: not isinstance(result, dict))
         except self.codec.damage:
             if undecodable:
                 self[key]  # a plain pickle that can't be unpickled is `CorruptValue` there

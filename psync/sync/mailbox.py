@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, Engine, rejoined
+from psync.engine.contract.bucket import COMPRESSED
 from psync.errors import WaitTimeout
-from psync.store.category import COMPRESSED, Category
+from psync.store.category import Category
 from psync.store.sentinels import MISSING, NOT_YET
 from psync.store.waiting import wait_for
 from psync.sync.primitive import Place, engine_of, own_name

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from psync import PickleShareDB
-from psync.errors import CorruptValue
+from psync.errors import CorruptValue, InvalidKey
 
 NOISE = random.Random(1).randbytes(500)
 
@@ -303,17 +303,15 @@ def test_no_verb_takes_a_damaged_xx_for_an_empty_one(disk: Any, verb: str, damag
     assert fresh.hdict("runs") == {"key 1": "newer"}
 
 
-def test_a_bucket_that_is_a_pickle_of_something_else_is_damaged(disk: Any) -> None:
-    db, files = category(disk)
+def test_a_bucket_that_is_a_pickle_of_something_else_is_a_value(disk: Any) -> None:
+    _, files = category(disk)
     for thing in (["a", "list"], None, "text", 5):
         data = pickle.dumps(thing, protocol=2)
         files[3].write_bytes(data)
-        fresh = disk()
-        with pytest.warns(RuntimeWarning, match=f"runs/{files[3].name}"):
-            fresh.hdict("runs")
-        assert data in quarantined(disk.root)
-    assert len(quarantined(disk.root)) == 4
-    assert set(db.hdict("runs")) < set(ITEMS)
+        with pytest.raises(InvalidKey, match=f"'runs/{files[3].name}' is a value"):
+            disk().hdict("runs")
+        assert files[3].read_bytes() == data
+    assert quarantined(disk.root) == []
 
 
 def test_an_item_set_before_the_last_append_was_torn_is_still_there(disk: Any) -> None:

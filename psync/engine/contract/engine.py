@@ -123,12 +123,17 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def write(self, name: str, payload: bytes) -> None:
-        """Make `name` hold `payload`, whatever it held before. Creates folders as needed."""
+    def write(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> None:
+        """Make `name` hold `payload`, whatever it held before. Creates folders as needed.
+
+        With `spare_bucket` a category's items are safe: `InvalidKey`, and nothing is changed, if a bucket stands at
+        `name`, or may come there because its folder holds other buckets (see `contract.bucket.is_bucket_name`).
+        """
 
     @abstractmethod
-    def create(self, name: str, payload: bytes) -> bool:
-        """Write only if there is no such name: one of any number of callers gets True."""
+    def create(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> bool:
+        """Write only if there is no such name: one of any number of callers gets True. `spare_bucket`: as in `write`;
+        whatever stands at `name` gives False."""
 
     @abstractmethod
     def delete(self, name: str) -> bool:
@@ -147,12 +152,13 @@ class Engine(ABC):
         """Rename `name` to `new`, which must not exist; True for the one caller that moved it."""
 
     @abstractmethod
-    def update(self, name: str, function: Update) -> bytes | None:
+    def update(self, name: str, function: Update, *, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
         """Replace the payload by ``function(payload)``; nobody else writes in between. Returns the new payload.
 
         `function` gets None when there is no such name, and may be called again if another process creates
         or removes it meanwhile. Returning None, or the very object it was given, leaves the cell as it is.
         Other writers of the name wait, so it must be short, and must not change the same name itself.
+        `spare_bucket` is asked after `function`; if it says so, the rule of `write` holds.
         """
 
     @abstractmethod
@@ -182,7 +188,7 @@ class Engine(ABC):
     def append_all(self, ops: Mapping[str, bytes]) -> None:
         """Append to several buckets at one instant: a reader sees all of the appends or none of them.
 
-        Raises ValueError if one of them is foreign.
+        Raises `ForeignBucket`, a ValueError, if one of them is foreign.
         """
 
     @abstractmethod

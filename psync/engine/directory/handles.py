@@ -94,7 +94,9 @@ class HandleCache:
         for name, bucket in buckets.items():
             tail = bucket.tail()
             if tail is not None and tail.foreign:
-                raise ValueError(f"{name!r} is a foreign pickle, which can't be extended: replace it")
+                from psync.engine.contract.bucket import ForeignBucket
+
+                raise ForeignBucket(name)
         try:
             self.transactions.append_all(buckets, ops)
         except OSError as error:

@@ -42,6 +42,16 @@ def frame(payload: bytes) -> bytes:
     return _pack(b"\x80\x05J", crc32(payload), b"0\x8a\x08", len(payload), b"0") + payload
 
 
+DICT_HEAD = 12
+"""Bytes of a pickle that tell whether it is a dict's: PROTO, perhaps FRAME, EMPTY_DICT."""
+
+
+def is_dict(payload: bytes) -> bool:
+    """Tell whether a pickle begins as one of a plain dict does. One of a subclass of dict does not."""
+    at = 11 if payload[2:3] == b"\x95" else 2
+    return payload[at : at + 1] == b"}"
+
+
 Parts = tuple[bytes, bytes]
 
 

@@ -16,12 +16,21 @@ import errno
 import os
 from collections.abc import Iterator
 
-from psync.engine.contract.bucket import HeldBucket, Position, Tail
+from psync.engine.contract.bucket import ForeignBucket, HeldBucket, Position, Tail
 from psync.engine.directory.buckets.file import BucketFile, Foreign, OpenBucket
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import is_no_pickle, read_all, remove_empty, write_all
 from psync.engine.encoding import pickle_scan
-from psync.engine.encoding.framing import End, Unreadable, committed, extension, is_bucket, unframe, whole_bucket
+from psync.engine.encoding.framing import (
+    BUCKET_HEAD,
+    End,
+    Unreadable,
+    committed,
+    extension,
+    is_bucket,
+    unframe,
+    whole_bucket,
+)
 
 PAGE = 4096
 Prepared = tuple[int, int, int]
@@ -108,6 +117,17 @@ class DirectoryBucket(BucketFile):
             else:
                 os.pwrite(file.fd, commit_byte, end.end - 1)
             return self._tail(file, size, since if since is not None and since.end <= end.end else None)
+
+    def is_foreign(self) -> bool:
+        """fstat, pread; the first call also opens the file. A bucket whose head is damaged counts as foreign."""
+        try:
+            with self._threads:
+                attached = self._attach()
+                return attached is not None and not is_bucket(os.pread(attached[0].fd, BUCKET_HEAD, 0))
+        except IsADirectoryError:
+            return False
+        except OSError as error:
+            raise translate_os_error(error, self._name, self._path) from error
 
     # -- changing ------------------------------------------------------------------------------------
 
@@ -221,7 +241,7 @@ class DirectoryBucket(BucketFile):
             raise file.refusal
         known = self._settled_end(file, os.fstat(file.fd).st_size)
         if known is None:
-            raise ValueError(f"{self._name!r} is a foreign pickle, which can't be extended: replace it")
+            raise ForeignBucket(self._name)
         tail, _ = extension(ops, known)
         try:
             self._write_tail(file, tail, known)
@@ -314,7 +334,7 @@ class Held(HeldBucket):
         except Unreadable as error:
             raise HeldUnreadable(self._bucket, str(error)) from error
         if not extended:
-            raise ValueError("a foreign pickle can't be extended: replace it")
+            raise ForeignBucket("a held bucket")
         self.changed = True
         known = self.file.known
         assert known is not None

@@ -138,7 +138,7 @@ class Cells:
 
     # -- changing ------------------------------------------------------------------------------------
 
-    def write(self, path: str, payload: bytes) -> None:
+    def write(self, path: str, payload: bytes, spare_bucket: bool = False) -> None:
         """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
         if self._in_place and len(payload) <= MAX_IN_PLACE_BYTES and not may_be_bucket(path):
             if not self._trust.private:
@@ -158,7 +158,7 @@ class Cells:
                         return
                 finally:
                     let_go(fd)
-        self._write_locked(path, payload)
+        self._write_locked(path, payload, spare_bucket)
 
     def _put(self, fd: int, data: bytes, status: os.stat_result, path: str) -> None:
         """In place: a reader gets the old value or the new one, as one `pwrite` is whole or not at all."""
@@ -173,7 +173,7 @@ class Cells:
             except OSError:
                 pass  # the value says how long it is; bytes behind it mean nothing
 
-    def _write_locked(self, path: str, payload: bytes) -> None:
+    def _write_locked(self, path: str, payload: bytes, spare_bucket: bool) -> None:
         """Write whatever was at the name, and however long the value is."""
         if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
@@ -181,11 +181,15 @@ class Cells:
         while True:
             found = self._held(path)
             if found is None:
+                if spare_bucket:
+                    self._check_no_category(path)
                 if self._fs.make(path, data, replaced=True):
                     return
                 continue  # another process made one between the two calls
             fd, status = found
             try:
+                if spare_bucket:  # under the lock that each append takes: no bucket comes between look and write
+                    _check_no_bucket(path, os.pread(fd, CELL_HEAD, 0))
                 self._put_or_replace(fd, data, status, path)
                 return
             finally:
@@ -210,11 +214,13 @@ class Cells:
         except (NotADirectoryError, IsADirectoryError):
             return None
 
-    def create(self, path: str, payload: bytes) -> bool:
+    def create(self, path: str, payload: bytes, spare_bucket: bool = False) -> bool:
         """lstat when there is such a name; else what a new file takes."""
         try:
             status = os.lstat(path)
         except FileNotFoundError:
+            if spare_bucket:
+                self._check_no_category(path)
             return self._fs.make(path, frame(payload), replaced=True)
         check_kind(path, status)
         return False
@@ -243,7 +249,7 @@ class Cells:
             let_go(fd)
         return cell
 
-    def update(self, path: str, function: Update) -> bytes | None:
+    def update(self, path: str, function: Update, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
         """open, flock, fstat, pread, pwrite, close."""
         if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
@@ -251,20 +257,30 @@ class Cells:
             found = self._held(path)
             if found is None:
                 new = function(None)
+                if spare_bucket is not None and spare_bucket():
+                    self._check_no_category(path)
                 if new is None or self._fs.make(path, frame(new), replaced=True):
                     return new
                 continue  # another process made one while the function ran: call it again with that value
             fd, status = found
             try:
                 self._trust.check_file(path, status)
-                old = examine(_content(fd, status.st_size), ()).payload
+                content = _content(fd, status.st_size)
+                old = examine(content, ()).payload
                 new = function(old)
                 if new is None or new is old:
                     return old
+                if spare_bucket is not None and spare_bucket():
+                    _check_no_bucket(path, content)
                 self._put_or_replace(fd, _framed(new), status, path)
                 return new
             finally:
                 let_go(fd)
+
+    def _check_no_category(self, path: str) -> None:
+        from psync.engine.directory.buckets.folder import check_no_category  # seldom needed
+
+        check_no_category(self._fs, self._fs.root, path)
 
     def move(self, path: str, new: str) -> bool:
         found = self._held_value(path)
@@ -352,6 +368,12 @@ def _sealed(fd: int, size: int) -> bytes | None:
 def _content(fd: int, size: int) -> bytes:
     """All of an open file; of a large one that holds no pickle, not even a damaged one, only the beginning."""
     return read_all(fd, LARGE_BYTES if is_no_pickle(fd, size) else size)
+
+
+def _check_no_bucket(path: str, head: bytes) -> None:
+    from psync.engine.directory.buckets.folder import check_bucket_head  # seldom needed
+
+    check_bucket_head(path, head)
 
 
 def _lock_shared(fd: int) -> bool:

@@ -13,13 +13,13 @@ from typing import TypeVar
 from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.errors import not_a_value, translate_os_error
+from psync.engine.directory.fs.errors import BucketMet, not_a_value, translate_os_error
 from psync.engine.directory.fs.syscalls import remove_empty
 from psync.engine.directory.layout import OWN, Layout, held_by
 from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import clock
-from psync.errors import CorruptValue, StoreFailed
+from psync.errors import CorruptValue, InvalidKey, StoreFailed
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -47,25 +47,29 @@ class CellVerbs:
         except Unreadable as error:
             raise self.damaged(name, str(error)) from error
 
-    def write(self, name: str, payload: bytes) -> None:
+    def write(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> None:
         path = self._layout.prefix + name
         try:
-            self._cells.write(path, payload)
+            self._cells.write(path, payload, spare_bucket)
         except OSError as error:
             if not remove_empty(path):
                 raise translate_os_error(error, name, path) from error
-            self.write(name, payload)
+            self.write(name, payload, spare_bucket=spare_bucket)
+        except BucketMet as met:
+            raise self._met(name, met) from None
         else:
             self._wake.notify(name)
 
-    def create(self, name: str, payload: bytes) -> bool:
+    def create(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> bool:
         path = self._layout.prefix + name
         try:
-            made = self._cells.create(path, payload)
+            made = self._cells.create(path, payload, spare_bucket)
         except OSError as error:
             if not remove_empty(path):
                 raise translate_os_error(error, name, path) from error
-            return self.create(name, payload)
+            return self.create(name, payload, spare_bucket=spare_bucket)
+        except BucketMet as met:
+            raise self._met(name, met) from None
         if made:
             self._wake.notify(name)
         return made
@@ -95,12 +99,19 @@ class CellVerbs:
             self._wake.notify(new)
         return moved
 
-    def update(self, name: str, function: Update) -> bytes | None:
+    def update(self, name: str, function: Update, *, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
         guarded = _guarded(function)
         try:
-            return self._change(name, lambda path: self._cells.update(path, guarded))
+            return self._change(name, lambda path: self._cells.update(path, guarded, spare_bucket))
         except _CallersError as passed:
             raise passed.error from passed.error.__cause__
+        except BucketMet as met:
+            raise self._met(name, met) from None
+
+    def _met(self, name: str, met: BucketMet) -> InvalidKey:
+        from psync.engine.contract.bucket import bucket_in_the_way
+
+        return bucket_in_the_way(name, met.path[len(self._layout.prefix) :])
 
     def _change(self, name: str, verb: Callable[[str], T]) -> T:
         """Call `verb` with the path, translate its errors, and wake those who wait for the name."""
