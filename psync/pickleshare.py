@@ -251,8 +251,15 @@ class PickleShareDB(Store):
         finally:
             self._reading.now = False
 
+    def hdict(self, hashroot: Any) -> dict[Any, Any]:
+        found: dict[Any, Any] = self._category(hashroot).everything(self._warn)
+        return found
+
     def _warn(self, error: CorruptValue) -> None:
-        kept = f"kept at {error.quarantine}" if error.quarantine else "left where it is"
+        refuge = error.quarantine
+        if error.foreign:
+            refuge = self.engine.set_aside(error.key, error.reason or "", (), foreign=True)
+        kept = f"kept at {refuge}" if refuge else "left where it is"
         print("Corrupt", error.key, kept, "- it can't be read")
 
 

@@ -137,6 +137,7 @@ NOT_BEFORE_FORKS = {
     "psync.engine.encoding.pickle_scan": "for pickles of other programs",
     "psync.engine.system": "loaded with every store",
     "psync.store.allowed": "loaded when a store with `allow` is opened",
+    "psync.store.foreign": "for `items`, `hdict`, `clear`, `popitem`",
     "psync.store.glob": "for `keys` with a pattern",
     "psync.store.json_values": "loaded when a store with JSON is opened",
     "psync.store.link": "for `getlink`",

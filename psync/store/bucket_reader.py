@@ -133,4 +133,5 @@ class BucketReader:
             key=name,
             quarantine=refuge,
             reason=error.reason,
+            foreign=refuge is None or None,
         )

@@ -21,6 +21,7 @@ from typing import Any
 
 from psync.engine.contract.bucket import COMPRESSED, Bucket, ForeignBucket, HeldBucket, Tail, is_bucket_segment
 from psync.engine.contract.engine import Engine
+from psync.engine.contract.values import FOREIGN_REASON
 from psync.engine.encoding.framing import is_dict
 from psync.errors import CorruptValue, StoreFailed
 from psync.store.bucket_reader import BucketReader, ReadBucket, Undecodable
@@ -53,6 +54,8 @@ class Category:
         """By bucket, the size in bytes above which it is examined next, if it was before."""
         self._gathered = False
         """True once no foreign bucket is left (no other program makes new ones while psync works here)."""
+        self._strange: dict[str, CorruptValue] = {}
+        """Names of buckets at which the last look found files that hold neither a bucket nor a value, and why."""
 
     def bucket_name(self, key: Any) -> str:
         """Return the name that changes when the item changes: watch this one."""
@@ -90,15 +93,22 @@ class Category:
 
     def _foreign_buckets(self) -> list[str]:
         """List the buckets that PickleShare wrote; remembers if there are none. Raises `InvalidKey` if one of them, or
-        ``xx``, is a value."""
-        found = []
+        ``xx``, is a value. A file that holds neither a bucket nor a value is passed over."""
+        found, self._strange = [], {}
         for bucket in filter(is_bucket_segment, self.engine.entries(self.name)[0]):
             file = self.engine.bucket(self._prefix + bucket)
-            if file.is_foreign() and (tail := file.tail()) is not None and tail.foreign:
+            try:
+                tail = file.tail() if file.is_foreign() else None
+                if tail is None or not tail.foreign:
+                    continue
                 if not is_dict(tail.ops):
                     with self._reader.reported():
                         self._reader.loaded(bucket, tail)
                 found.append(bucket)
+            except CorruptValue as error:
+                if not error.foreign:
+                    raise
+                self._strange[bucket] = error
         found = sorted(bucket for bucket in found if bucket != COMPRESSED)
         self._gathered = not found
         return found
@@ -107,13 +117,13 @@ class Category:
         names = filter(is_bucket_segment, self.engine.entries(self.name)[0])
         return sorted(name for name in names if name != COMPRESSED)
 
-    def everything(self, damaged: Callable[[CorruptValue], None]) -> dict[Any, Any]:
+    def everything(self, damaged: Callable[[CorruptValue], object]) -> dict[Any, Any]:
         """Return all items; `damaged` gets an error for each unreadable bucket. An `update` shows whole or not at
         all."""
-        tails = self._tails(damaged)
-        if self._changed_since(tails):
+        tails, strange = self._tails(damaged)
+        if self._changed_since(tails, strange):
             with self._quiet():
-                tails = self._tails(damaged)
+                tails, _ = self._tails(damaged)
         return self._merge(tails, lambda error: damaged(self._reader.damaged(error)))
 
     @contextlib.contextmanager
@@ -124,23 +134,28 @@ class Category:
                 held.enter_context(self.engine.guard(self.name))
             yield
 
-    def _tails(self, damaged: Callable[[CorruptValue], None]) -> dict[str, Tail]:
-        tails = {}
+    def _tails(self, damaged: Callable[[CorruptValue], object]) -> tuple[dict[str, Tail], set[str]]:
+        """Read all buckets; and name those at which there are files of others."""
+        tails, strange = {}, set()
         for bucket in (COMPRESSED, *self._buckets()):
             try:
                 tail = self.engine.bucket(self._prefix + bucket).tail()
             except CorruptValue as error:
+                if error.foreign:
+                    strange.add(bucket)
                 damaged(error)
                 continue
             if tail is not None:
                 tails[bucket] = tail
-        return tails
+        return tails, strange
 
-    def _changed_since(self, tails: dict[str, Tail]) -> bool:
+    def _changed_since(self, tails: dict[str, Tail], strange: set[str]) -> bool:
         """Tell whether anything was appended, compressed or removed while `tails` were read one after the other."""
-        if set(self._buckets()) != set(tails) - {COMPRESSED}:
+        if set(self._buckets()) - strange != set(tails) - {COMPRESSED}:
             return True
-        for bucket in (COMPRESSED, *tails):
+        if not all(self.engine.bucket(self._prefix + bucket).is_foreign() for bucket in strange):
+            return True
+        for bucket in {COMPRESSED, *tails} - strange:
             then = tails.get(bucket)
             if then is not None and then.foreign:
                 continue
@@ -149,7 +164,7 @@ class Category:
                 return True
         return False
 
-    def _merge(self, tails: dict[str, Tail], damaged: Callable[[Undecodable], None]) -> dict[Any, Any]:
+    def _merge(self, tails: dict[str, Tail], damaged: Callable[[Undecodable], object]) -> dict[Any, Any]:
         """Merge ``xx``, then PickleShare's buckets, then psync's own: later ones win."""
         merged: dict[Any, Any] = {}
         for bucket in sorted(tails, key=lambda bucket: (bucket != COMPRESSED, not tails[bucket].foreign, bucket)):
@@ -171,10 +186,34 @@ class Category:
 
     def set_pickled(self, key: Any, ops: bytes) -> None:
         """`set`, with the opcodes that `Codec.item` made of key and value."""
-        while not (size := self.growing(key).append(ops)):
-            self.gather()
+        while True:
+            try:
+                if size := self.growing(key).append(ops):
+                    break
+            except CorruptValue as error:
+                self._make_room(error, self.bucket_name(key))
+            else:
+                self._gather_for(self.bucket_name(key))
         if size > MIN_SQUEEZED_BYTES:
             self.grown(key, size)
+
+    def _gather_for(self, *names: str) -> None:
+        """`gather`, because none of these buckets, or not all, could be extended."""
+        self.gather()
+        for name in names:
+            if (error := self._strange.get(name.removeprefix(self._prefix))) is not None:
+                self._make_room(error, name)
+
+    def _make_room(self, error: CorruptValue, *names: str) -> None:
+        """Keep a foreign file's bytes in quarantine, because items are set at one of `names`; raise `error` if it is no
+        such file, or elsewhere."""
+        reason = f"{FOREIGN_REASON} ({error.reason}), and items were set there"
+        if (
+            not error.foreign
+            or error.key not in names
+            or self.engine.set_aside(error.key, reason, (), foreign=True) is None
+        ):
+            raise error
 
     def growing(self, key: Any) -> Bucket:
         """Return the bucket to append the item of `key` to. The caller passes the new size to `grown`; 0 means that the
@@ -231,9 +270,11 @@ class Category:
                         self._reader.add(bucket, seen, ops, held.append(ops))
                         return True
             except Undecodable as error:  # `reported` written out: nothing is held any more
-                raise self._reader.damaged(error) from error
+                self._make_room(self._reader.damaged(error), self._prefix + bucket)
             except ForeignBucket:  # a dict was assigned to the name of the bucket since they were gathered
                 self.gather()
+            except CorruptValue as error:
+                self._make_room(error, self._prefix + bucket)
             file.append(b"")
 
     def _is_compressed(self, key: Any, bucket: str, seen: ReadBucket) -> bool:
@@ -260,7 +301,9 @@ class Category:
                 with self.engine.guard(self.name):
                     return self.engine.append_all(ops)
             except ForeignBucket:  # a dict was assigned to the name of a bucket since they were gathered
-                self.gather()
+                self._gather_for(*ops)
+            except CorruptValue as error:
+                self._make_room(error, *ops)
 
     def update_each(self, mapping: dict[Any, Any]) -> None:
         """Set all items of `mapping`, those of one bucket at one instant: `set` for many."""
@@ -323,9 +366,12 @@ class Category:
     def _frozen(self) -> Iterator[dict[str, HeldBucket]]:
         """Hold all buckets, and ``xx``, which is made if need be: nothing in them changes meanwhile."""
         with self.engine.guard(self.name), contextlib.ExitStack() as stack:
-            self.engine.bucket(self._prefix + COMPRESSED).append(b"")
+            compressed = self.engine.bucket(self._prefix + COMPRESSED)
+            if (error := self._strange.get(COMPRESSED)) is not None:
+                self._make_room(error, self._prefix + COMPRESSED)
+            compressed.append(b"")
             held = {}
-            for bucket in (*self._buckets(), COMPRESSED):
+            for bucket in (*(bucket for bucket in self._buckets() if bucket not in self._strange), COMPRESSED):
                 each = stack.enter_context(self.engine.bucket(self._prefix + bucket).held())
                 if each is not None:
                     held[bucket] = each

@@ -163,6 +163,7 @@ class PickleShareDB(MutableMapping[str, Any]):
                 key=key,
                 quarantine=refuge,
                 reason=repr(error),
+                foreign=not cell.sealed or None,
             ) from error
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -213,13 +214,16 @@ class PickleShareDB(MutableMapping[str, Any]):
         return list(matching(self.engine.entries, globpat))
 
     def items(self) -> ItemsView[str, Any]:
-        """Pairs of key and value; a key that is deleted before its turn is passed over."""
+        """Pairs of key and value; a key that is deleted before its turn is passed over.
+
+        So are files that psync did not write; one RuntimeWarning tells their names at the end.
+        """
         from psync.store.views import Items
 
         return Items(self, self._find)
 
     def values(self) -> ValuesView[Any]:
-        """The values; one that is deleted before its turn is passed over."""
+        """The values; one that is deleted before its turn is passed over, and so is what `items` passes over."""
         from psync.store.views import Values
 
         return Values(self, self._find)
@@ -261,17 +265,37 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     def popitem(self) -> tuple[str, Any]:
         """Remove any one item; concurrent callers each get another one. KeyError when the store is empty."""
+        from psync.store.foreign import ForeignNames
+
+        foreign = ForeignNames()
         for key in self.engine.list():
-            value = self.pop(key, MISSING)
+            try:
+                value = self.pop(key, MISSING)
+            except CorruptValue as error:
+                if not foreign.passes(error):
+                    raise
+                continue
             if value is not MISSING:
                 return key, value
         raise KeyError("popitem(): the store is empty")
 
-    def clear(self) -> None:
-        """Delete every key there is at the beginning. Nothing else of the directory is touched."""
+    def clear(self, *, foreign: bool = False) -> None:
+        """Delete every key there is at the beginning. Nothing else of the directory is touched.
+
+        Files that psync did not write stay, and one RuntimeWarning tells their names, unless `foreign`: then they are
+        deleted, too.
+        """
+        from psync.store.foreign import ForeignNames
+
+        left = ForeignNames()
         for key in self.keys():
-            self.engine.delete(key)
+            try:
+                self.engine.delete(key, spare_foreign=not foreign)
+            except CorruptValue as error:
+                if not left.passes(error):
+                    raise
         self.uncache()
+        left.tell(stacklevel=2)
 
     def modify(self, key: str, function: Callable[[Any], Any], default: Any = MISSING) -> Any:
         """Set `key` to ``function(value)`` and return that. No other change comes in between, so none is lost.
@@ -300,7 +324,10 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         busy.add(key)
         try:
-            self.engine.update(key, change, spare_bucket=lambda: not isinstance(result, dict))
+            if key[-3:-2] == "/":  # a bucket may stand there
+                self.engine.update(key, change, spare_bucket=lambda: not isinstance(result, dict))
+            else:
+                self.engine.update(key, change)
         except self.codec.damage:
             if undecodable:
                 self[key]  # a plain pickle that can't be unpickled is `CorruptValue` there
@@ -409,14 +436,20 @@ class PickleShareDB(MutableMapping[str, Any]):
         """All items of the category; empty if there is none.
 
         It has every item that was set before the call, and perhaps some that are set meanwhile; an `hupdate` whole or
-        not at all. A damaged bucket is left out, with a warning, and kept in quarantine.
+        not at all. A damaged bucket is left out, with a warning, and kept in quarantine. A file that psync did not
+        write, at the name of a bucket, is left out and stays; one RuntimeWarning tells all of them.
         """
-        return self._category(hashroot).everything(self._warn)
+        from psync.store.foreign import ForeignNames
+
+        foreign = ForeignNames()
+        found = self._category(hashroot).everything(lambda error: None if foreign.passes(error) else self._warn(error))
+        foreign.tell(stacklevel=2)
+        return found
 
     def _warn(self, error: CorruptValue) -> None:
         import warnings
 
-        warnings.warn(str(error), RuntimeWarning, stacklevel=4)
+        warnings.warn(str(error), RuntimeWarning, stacklevel=5)
 
     def hcompress(self, hashroot: str) -> None:
         """Move every item of the category to one file, so that `hdict` is fast. It may be killed at any time.

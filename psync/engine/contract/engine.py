@@ -136,8 +136,11 @@ class Engine(ABC):
         whatever stands at `name` gives False."""
 
     @abstractmethod
-    def delete(self, name: str) -> bool:
-        """Remove `name`; True for the one caller that removed it."""
+    def delete(self, name: str, *, spare_foreign: bool = False) -> bool:
+        """Remove `name`; True for the one caller that removed it.
+
+        With `spare_foreign`, a file that psync did not write stays: `CorruptValue`, with its field `foreign` set.
+        """
 
     @abstractmethod
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
@@ -314,11 +317,12 @@ class Engine(ABC):
     # -- housekeeping --------------------------------------------------------------------------
 
     @abstractmethod
-    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+    def set_aside(self, name: str, reason: str, seen: Version | None = None, *, foreign: bool = False) -> str | None:
         """Move the damaged bytes at `name` to quarantine and return where they are now.
 
         Returns None, and moves nothing, if `name` can be read by now, or is not the version `seen` any more. With
-        ``()`` for `seen`, it moves the bytes whatever they are.
+        ``()`` for `seen`, it moves the bytes whatever they are. Bytes that psync did not write are moved only if
+        `foreign`.
         """
 
     def spare_damaged(self, when: Callable[[], bool]) -> None:  # noqa: B027 (an engine may have no such bytes)

@@ -18,6 +18,7 @@ from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.layout import OWN, Layout, slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.notify.wakeup import Wakeup
+from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue
 
@@ -40,7 +41,7 @@ class HandleCache:
         can: Capabilities,
         fs: AtomicFiles,
         *,
-        damaged: Callable[[str, str], CorruptValue],
+        damaged: Callable[[str, Unreadable], CorruptValue],
         owners: OwnerRegistry,
         wake: Wakeup,
         descriptors: DescriptorCache,

@@ -79,7 +79,7 @@ class MemoryEngine(Engine):
             state.put(name, bytes(payload))
             return True
 
-    def delete(self, name: str) -> bool:
+    def delete(self, name: str, *, spare_foreign: bool = False) -> bool:
         with self.turns.changing("delete", name) as state:
             return state.remove(name) is not None
 
@@ -255,7 +255,7 @@ class MemoryEngine(Engine):
 
     # -- housekeeping -------------------------------------------------------------------------------
 
-    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+    def set_aside(self, name: str, reason: str, seen: Version | None = None, *, foreign: bool = False) -> str | None:
         with self.turns.changing("set_aside", name) as state:
             entry = state.namespace.get(name)
             if entry is None or (entry.damage is None if seen is None else seen not in ((), (entry.version,))):

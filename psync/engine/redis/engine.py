@@ -114,7 +114,7 @@ class RedisEngine(Engine):
         spared = _spared(name, spare_bucket)
         return bool(self.store.put(lua.CREATE, name.encode(), encoding.cell(payload), spared)[1])
 
-    def delete(self, name: str) -> bool:
+    def delete(self, name: str, *, spare_foreign: bool = False) -> bool:
         return bool(self.store.put(lua.REMOVE, name.encode(), b"", b"")[1])
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
@@ -271,7 +271,7 @@ class RedisEngine(Engine):
     def spare_damaged(self, when: Callable[[], bool]) -> None:
         self.store.spares = when
 
-    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+    def set_aside(self, name: str, reason: str, seen: Version | None = None, *, foreign: bool = False) -> str | None:
         return self.store.set_aside(name, reason, seen)
 
     def sweep(self) -> int:

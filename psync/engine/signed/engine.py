@@ -85,9 +85,9 @@ class SignedEngine(Engine):
         try:
             return Cell(self._signer.verify_cell(encoded(name), cell.payload), cell.version)
         except BadSignature as error:
-            raise self._damaged(name, str(error), cell.version) from error
+            raise self._damaged(name, str(error), cell.version, foreign=not cell.sealed) from error
 
-    def _damaged(self, name: str, reason: str, seen: Version = ()) -> CorruptValue:
+    def _damaged(self, name: str, reason: str, seen: Version = (), *, foreign: bool = False) -> CorruptValue:
         refuge = None if self._spares() else self.set_aside(name, reason, seen)
         kept = f"its bytes are kept at {refuge}" if refuge else "it was left as it is"
         return CorruptValue(
@@ -96,6 +96,7 @@ class SignedEngine(Engine):
             key=name,
             quarantine=refuge,
             reason=reason,
+            foreign=foreign or None,
         )
 
     def read(self, name: str, known: Cell | None = None) -> Cell | None:

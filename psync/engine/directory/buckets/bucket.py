@@ -62,7 +62,7 @@ class DirectoryBucket(BucketFile):
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
         except Unreadable as error:
-            raise self._damaged(self._name, str(error)) from error
+            raise self._damaged(self._name, error) from error
 
     def _tail_locked(self, since: Position | None) -> Tail | None:
         attached = self._attach_locked()
@@ -94,7 +94,7 @@ class DirectoryBucket(BucketFile):
         """One complete pickle that no append wrote (`Tail.foreign`); it is read anew each time."""
         payload = unframe(data)
         if payload is None:
-            pickle_scan.check(data)
+            pickle_scan.check_whole(data)
             payload = data
         return Tail(payload, Position(identity, 0, 0), True, 0, foreign=True)
 
@@ -140,7 +140,7 @@ class DirectoryBucket(BucketFile):
                 raise translate_os_error(error, self._name, self._path) from error
             return self.append(ops)
         except Unreadable as error:
-            raise self._damaged(self._name, str(error)) from error
+            raise self._damaged(self._name, error) from error
         if done:
             self._changed()
         return done
@@ -285,7 +285,7 @@ class DirectoryBucket(BucketFile):
         except Unreadable as error:
             if isinstance(error, HeldUnreadable) and error.bucket is not self:
                 raise  # it is another held bucket's error, which its own block reports after this one is released
-            raise self._damaged(self._name, str(error)) from error
+            raise self._damaged(self._name, error) from error
         if held.changed:
             self._changed()
 
@@ -299,8 +299,8 @@ def _identity_of_foreign(file: OpenBucket) -> tuple[int, ...]:
 class HeldUnreadable(Unreadable):
     """A held bucket fails its check. It is reported when the bucket is released: quarantining it takes its lock."""
 
-    def __init__(self, bucket: DirectoryBucket, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, bucket: DirectoryBucket, error: Unreadable) -> None:
+        super().__init__(str(error), foreign=error.foreign)
         self.bucket = bucket
 
 
@@ -323,7 +323,7 @@ class Held(HeldBucket):
         try:
             tail = self._bucket._settled_tail(self.file, size, since)
         except Unreadable as error:
-            raise HeldUnreadable(self._bucket, str(error)) from error
+            raise HeldUnreadable(self._bucket, error) from error
         if not tail.foreign and tail.position.end == size:
             self._size = size
         return tail
@@ -332,7 +332,7 @@ class Held(HeldBucket):
         try:
             extended = self._bucket._extend(self.file, self._known_size(), ops)
         except Unreadable as error:
-            raise HeldUnreadable(self._bucket, str(error)) from error
+            raise HeldUnreadable(self._bucket, error) from error
         if not extended:
             raise ForeignBucket("a held bucket")
         self.changed = True

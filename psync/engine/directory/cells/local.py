@@ -43,7 +43,16 @@ from psync.engine.directory.fs.syscalls import (
     write_all,
 )
 from psync.engine.directory.layout import may_be_bucket
-from psync.engine.encoding.framing import CELL_HEAD, Parts, Unreadable, frame, frame_parts, header_of, unframe
+from psync.engine.encoding.framing import (
+    CELL_HEAD,
+    Parts,
+    Unreadable,
+    bears_frame,
+    frame,
+    frame_parts,
+    header_of,
+    unframe,
+)
 from psync.engine.system import clock
 
 MAX_IN_PLACE_BYTES = ATOMIC_WRITE_BYTES - CELL_HEAD
@@ -52,6 +61,8 @@ RECENT_NS = 2_000_000_000
 """After this time no writer is still in the middle of its `pwrite`, and no later change gets the same time stamp,
 whatever the clock's tick."""
 _never_again = itertools.count(1)
+MAX_OWN_PATHS = 8192
+"""Paths of which a process remembers that their files are psync's."""
 
 
 class Cells:
@@ -65,6 +76,8 @@ class Cells:
         self._in_place = not fs.sync_file
         self._recent = False
         """Whether the last file that was read was younger than RECENT_NS: a guess about the next. Threads share it."""
+        self._own: dict[str, int] = {}
+        """The inode numbers of files that psync has written, by path; 0 for one that was just made."""
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -147,13 +160,15 @@ class Cells:
             try:
                 fd = os.open(path, CHANGE)
             except FileNotFoundError:
-                if self._fs.make(path, data, replaced=True):
+                if self._make(path, data):
                     return
             else:
                 try:  # `open_locked` written out: this is the hot path
                     fcntl.flock(fd, fcntl.LOCK_EX)
                     status = os.fstat(fd)
                     if status.st_nlink == 1:
+                        if self._own.get(path) != status.st_ino:
+                            self._check_own(path, fd, status)
                         self._put(fd, data, status, path)
                         return
                 finally:
@@ -183,17 +198,37 @@ class Cells:
             if found is None:
                 if spare_bucket:
                     self._check_no_category(path)
-                if self._fs.make(path, data, replaced=True):
+                if self._make(path, data):
                     return
                 continue  # another process made one between the two calls
             fd, status = found
             try:
+                if self._own.get(path) != status.st_ino:
+                    self._check_own(path, fd, status)
                 if spare_bucket:  # under the lock that each append takes: no bucket comes between look and write
                     _check_no_bucket(path, os.pread(fd, CELL_HEAD, 0))
                 self._put_or_replace(fd, data, status, path)
                 return
             finally:
                 let_go(fd)
+
+    def _make(self, path: str, data: bytes | Parts) -> bool:
+        made = self._fs.make(path, data, replaced=True)
+        if made:
+            self._remember(path, 0)
+        return made
+
+    def _check_own(self, path: str, fd: int, status: os.stat_result) -> None:
+        """Raise `Unreadable` if the locked file, which is about to be overwritten, is foreign: its bytes are to be
+        kept. A pread, once for each file that this process has not made."""
+        if status.st_size and self._own.get(path) != 0 and not bears_frame(os.pread(fd, CELL_HEAD, 0)):
+            examine(_content(fd, status.st_size), ())
+        self._remember(path, status.st_ino)
+
+    def _remember(self, path: str, inode: int) -> None:
+        if len(self._own) >= MAX_OWN_PATHS:
+            self._own.clear()
+        self._own[path] = inode
 
     def _put_or_replace(self, fd: int, data: bytes | Parts, status: os.stat_result, path: str) -> None:
         """While `fd`, which is at `path`, is locked."""
@@ -225,14 +260,14 @@ class Cells:
         check_kind(path, status)
         return False
 
-    def delete(self, path: str) -> bool:
-        """open, flock, fstat, unlink, close."""
-        return self._remove(path, None) is not None
+    def delete(self, path: str, spare_foreign: bool = False) -> bool:
+        """open, flock, fstat, unlink, close. With `spare_foreign` also pread: `Unreadable` for a foreign file."""
+        return self._remove(path, None, spare_foreign) is not None
 
     def pop(self, path: str, before: Callable[[Cell], object]) -> Cell | None:
         return self._remove(path, before)
 
-    def _remove(self, path: str, before: Callable[[Cell], object] | None) -> Cell | None:
+    def _remove(self, path: str, before: Callable[[Cell], object] | None, spare_foreign: bool = False) -> Cell | None:
         """Under the lock, so that `before` sees the last write, and no later write is lost."""
         found = self._held_value(path)
         if found is None:
@@ -240,6 +275,8 @@ class Cells:
         fd, status = found
         try:
             cell = Cell(b"", ())
+            if spare_foreign and not bears_frame(os.pread(fd, CELL_HEAD, 0)):
+                examine(_content(fd, status.st_size), ())
             if before is not None:
                 self._trust.check_file(path, status)
                 cell = examine(_content(fd, status.st_size), ())
@@ -309,8 +346,9 @@ class Cells:
         copy.replace(new)
         self._fs.renamed(new)
 
-    def set_aside(self, path: str, refuge: str, seen: Version | None) -> bool:
-        """Keep a damaged file's bytes at `refuge` and remove it, unless it reads well now or isn't what was `seen`."""
+    def set_aside(self, path: str, refuge: str, seen: Version | None, foreign: bool = False) -> bool:
+        """Keep a damaged file's bytes at `refuge` and remove it, unless it reads well now or isn't what was `seen`. One
+        that psync did not write stays, unless `foreign`."""
         found = self._held_value(path)
         if found is None:
             return False
@@ -322,6 +360,8 @@ class Cells:
                     examine(data, ())
                     return False
             elif seen and seen[0] > 0 and self._version_now(data, status) != seen:
+                return False
+            if not foreign and not bears_frame(data):
                 return False
             # a copy, because a waiter for the lock of this file must find it dead
             copy = self._fs.temporary(b"", sync=False)
@@ -392,5 +432,5 @@ def examine(data: bytes, version: Version) -> Cell:
         return Cell(payload, version)
     from psync.engine.encoding import pickle_scan  # psync's own values need no scan
 
-    pickle_scan.check(data)
+    pickle_scan.check_whole(data)
     return Cell(data, version, sealed=False)
