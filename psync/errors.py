@@ -56,13 +56,17 @@ class WaitTimeout(PsyncError, KeyError, TimeoutError):
 
 
 class CorruptValue(PsyncError):
-    """The stored bytes fail their check; they are kept at `quarantine` (None while still in place)."""
+    """The stored bytes fail their check; they are kept at `quarantine` (None while still in place).
 
-    fields = ("key", "path", "quarantine", "reason")
+    `foreign` (True or None): psync did not write them. Such a file stays where it is, and listings pass over it.
+    """
+
+    fields = ("key", "path", "quarantine", "reason", "foreign")
     key: Any
     path: str | None
     quarantine: str | None
     reason: str | None
+    foreign: bool | None
 
 
 class StoreFull(PsyncError, OSError):

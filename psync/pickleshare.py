@@ -121,7 +121,7 @@ class PickleShareDB(Store):
     def __setitem__(self, key: Any, value: Any) -> None:
         name = self._name(key)
         payload = self.codec.dumps(value)
-        self.engine.write(name, payload)
+        self.engine.write(name, payload, spare_bucket=not isinstance(value, dict))
         self._kept[name] = _Kept(value, None, hash(payload))
 
     def __delitem__(self, key: Any) -> None:
@@ -260,8 +260,20 @@ class PickleShareDB(Store):
         finally:
             self._reading.now = False
 
+    def hdict(self, hashroot: Any) -> dict[Any, Any]:
+        from psync.store.unreadable import warn_unreadable
+
+        unreadable: list[UnreadableValue] = []
+        found: dict[Any, Any] = self._category(hashroot).everything(self._warn, unreadable.append)
+        for error in unreadable:
+            warn_unreadable(error, stacklevel=2)
+        return found
+
     def _warn(self, error: CorruptValue) -> None:
-        kept = f"kept at {error.quarantine}" if error.quarantine else "left where it is"
+        refuge = error.quarantine
+        if error.foreign:
+            refuge = self.engine.set_aside(error.key, error.reason or "", (), foreign=True)
+        kept = f"kept at {refuge}" if refuge else "left where it is"
         print("Corrupt", error.key, kept, "- it can't be read")
 
 

@@ -120,8 +120,10 @@ def test_importing_psync_loads_only_itself() -> None:
 
 NOT_BEFORE_FORKS = {
     "psync.engine": "loaded with every store",
+    "psync.engine.contract.bucket": "loaded with buckets; else for an error",
     "psync.engine.contract.report": "read by commands",
     "psync.engine.directory": "loaded with every directory",
+    "psync.engine.directory.buckets.folder": "for a value at a name that a bucket could have",
     "psync.engine.directory.buckets.transaction": "for `hupdate`",
     "psync.engine.directory.cells.nfs": "loaded when a network directory is opened",
     "psync.engine.directory.fs.nfs_files": "loaded when a network directory is opened",
@@ -139,6 +141,7 @@ NOT_BEFORE_FORKS = {
     "psync.engine.encoding.pickle_split": "for values that can't be unpickled here",
     "psync.engine.system": "loaded with every store",
     "psync.store.allowed": "loaded when a store with `allow` is opened",
+    "psync.store.foreign": "for `items`, `hdict`, `clear`, `popitem`",
     "psync.store.glob": "for `keys` with a pattern",
     "psync.store.json_values": "loaded when a store with JSON is opened",
     "psync.store.link": "for `getlink`",

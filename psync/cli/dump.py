@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from psync.cli import arguments, literal
-from psync.errors import PsyncError, UnreadableValue
+from psync.errors import CorruptValue, PsyncError, UnreadableValue
 from psync.store import PickleShareDB
+from psync.store.foreign import ForeignNames
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Print every key and value as a list of pairs, which load can read back. A value that can't be read, or that "
         "load could not read back (an object, say), is named on stderr, and the exit code is then 1: such a dump is "
-        "for reading only. The command changes and moves nothing. Values are unpickled, so dump only stores that you "
-        "trust."
+        "for reading only. Files that psync did not write are no values: one line on stderr names them, and the exit "
+        "code is 1 where there is nothing else. The command changes and moves nothing. Values are unpickled, so dump "
+        "only stores that you trust."
     )
     parser.add_argument(
         "directory",
@@ -36,8 +38,9 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # within a literal, the very escapes that Python reads
     trouble = 0
     start = "["
+    foreign = ForeignNames()
     with arguments.looked_at(args) as db:
-        for key, value, problem in pairs(db):
+        for key, value, problem in pairs(db, foreign):
             if problem:
                 trouble += 1
                 print(f"{key!r}: {problem}", file=sys.stderr)
@@ -45,14 +48,17 @@ def run(args: argparse.Namespace) -> int:
                 print(start, literal.shown(key, value).replace("\n", "\n "), sep="", end="")
                 start = ",\n "
     print("[]" if start == "[" else "]")
-    return 1 if trouble else 0
+    if foreign:
+        print(foreign, file=sys.stderr)
+    return 1 if trouble or (foreign and start == "[") else 0
 
 
 UNREAD: Any = object()
 
 
-def pairs(db: PickleShareDB) -> Iterator[tuple[str, Any, str | None]]:
-    """Yield every key in order, its value (UNREAD if it can't be read), and why a load can't store the same again."""
+def pairs(db: PickleShareDB, foreign: ForeignNames) -> Iterator[tuple[str, Any, str | None]]:
+    """Yield every key in order, its value (UNREAD if it can't be read), and why a load can't store the same again. The
+    names of files that psync did not write go on the list `foreign`."""
     for key in sorted(db):
         try:
             value = db[key]
@@ -60,7 +66,8 @@ def pairs(db: PickleShareDB) -> Iterator[tuple[str, Any, str | None]]:
             value = UNREAD if error.rest is None else error.rest
             yield key, value, f"can't be unpickled here: {error.reason}"
         except PsyncError as error:
-            yield key, UNREAD, str(error)
+            if not (isinstance(error, CorruptValue) and foreign.passes(error)):
+                yield key, UNREAD, str(error)
         except KeyError:
             continue  # somebody removed it since it was listed
         except Exception as error:  # memory is short, for one

@@ -6,7 +6,7 @@ A marker is created only in a store in which nothing was ever stored, and read w
 from __future__ import annotations
 
 from psync.engine.contract.engine import Engine
-from psync.errors import UnsafeStore
+from psync.errors import CorruptValue, UnsafeStore
 
 SIGNATURE_MARKER = ".psync/seal"
 """The marker of a signed store."""
@@ -18,9 +18,20 @@ MARKERS = SIGNATURE_MARKER, SERIALIZER_MARKER, FORMAT_MARKER
 
 
 def is_empty(engine: Engine) -> bool:
-    """Whether nothing was ever stored. The engine's own folders do not count, and neither does a marker."""
+    """Whether nothing was ever stored. The engine's own folders do not count, and neither does a marker, nor a file
+    that psync did not write."""
     own = tuple(f".psync/{folder}/" for folder in engine.own_folders)
-    return all(name in MARKERS or name.startswith(own) for name in engine.list(hidden=True))
+    names = (name for name in engine.list(hidden=True) if name not in MARKERS and not name.startswith(own))
+    return all(_is_foreign(engine, name) for name in names)
+
+
+def _is_foreign(engine: Engine, name: str) -> bool:
+    if name.startswith(".psync/"):
+        return False
+    try:
+        return engine.read(name) is None
+    except CorruptValue as error:
+        return bool(error.foreign)
 
 
 def check_unsigned(engine: Engine) -> None:

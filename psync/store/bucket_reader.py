@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from psync.engine.contract.bucket import HeldBucket, Position, Tail
+from psync.engine.contract.bucket import HeldBucket, Position, Tail, value_in_the_way
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Version
 from psync.engine.system import fork_hooks
@@ -162,7 +162,7 @@ class BucketReader:
             items.ranges = ()
             return items
         if not isinstance(found, dict):
-            raise Undecodable(bucket, f"it holds no dict but a {type(found).__name__}")
+            raise value_in_the_way(self._prefix + bucket)  # a whole value: no damage, so nothing is set aside
         return found
 
     def unread(self, tail: Tail) -> dict[Any, Any]:
@@ -221,6 +221,7 @@ class BucketReader:
             key=name,
             quarantine=refuge,
             reason=error.reason,
+            foreign=refuge is None or None,
         )
 
 

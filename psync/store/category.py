@@ -16,12 +16,13 @@ which a fast `get` looks, too.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from psync.engine.contract.bucket import Bucket, HeldBucket, Tail
+from psync.engine.contract.bucket import COMPRESSED, Bucket, ForeignBucket, HeldBucket, Tail, is_bucket_segment
 from psync.engine.contract.engine import Engine
+from psync.engine.contract.values import FOREIGN_REASON
+from psync.engine.encoding.framing import is_dict
 from psync.errors import CorruptValue, StoreFailed, UnreadableValue
 from psync.store.bucket_reader import BucketReader, ReadBucket, Undecodable
 from psync.store.codec import codec_of
@@ -30,12 +31,10 @@ from psync.store.key_hash import gethashfile
 from psync.store.sentinels import MISSING
 from psync.store.unreadable import raise_unreadable
 
-COMPRESSED = "xx"
 GATHERED_FLAG = 1
 """Marks an ``xx`` whose items no user compressed, so that a fast `get` finds them."""
 MIN_SQUEEZED_BYTES = 1 << 16
 """A smaller bucket is never rewritten without its overwritten items."""
-_is_bucket = re.compile(r"[0-9a-f]{2}").fullmatch
 
 
 class Category:
@@ -68,6 +67,8 @@ class Category:
         """By bucket, the size in bytes above which it is examined next, if it was before."""
         self._gathered = False
         """True once no foreign bucket is left (no other program makes new ones while psync works here)."""
+        self._strange: dict[str, CorruptValue] = {}
+        """Names of buckets at which the last look found files that hold neither a bucket nor a value, and why."""
 
     def bucket_name(self, key: Any) -> str:
         """Return the name that changes when the item changes: watch this one."""
@@ -146,27 +147,40 @@ class Category:
             raise_unreadable(what, error, value.payload, self.codec, key=key, category=self.name)
 
     def _foreign_buckets(self) -> list[str]:
-        """List the buckets that PickleShare wrote; remembers if there are none."""
-        found = []
-        for bucket in self._buckets():
-            tail = self.engine.bucket(self._prefix + bucket).tail()
-            if tail is not None and tail.foreign:
+        """List the buckets that PickleShare wrote; remembers if there are none. Raises `InvalidKey` if one of them, or
+        ``xx``, is a value. A file that holds neither a bucket nor a value is passed over."""
+        found, self._strange = [], {}
+        for bucket in filter(is_bucket_segment, self.engine.entries(self.name)[0]):
+            file = self.engine.bucket(self._prefix + bucket)
+            try:
+                tail = file.tail() if file.is_foreign() else None
+                if tail is None or not tail.foreign:
+                    continue
+                if not is_dict(tail.ops):
+                    with self._reader.reported():
+                        self._reader.loaded(bucket, tail)
                 found.append(bucket)
+            except CorruptValue as error:
+                if not error.foreign:
+                    raise
+                self._strange[bucket] = error
+        found = sorted(bucket for bucket in found if bucket != COMPRESSED)
         self._gathered = not found
         return found
 
     def _buckets(self) -> list[str]:
-        return sorted(filter(_is_bucket, self.engine.entries(self.name)[0]))
+        names = filter(is_bucket_segment, self.engine.entries(self.name)[0])
+        return sorted(name for name in names if name != COMPRESSED)
 
     def everything(
-        self, damaged: Callable[[CorruptValue], None], unreadable: Callable[[UnreadableValue], object]
+        self, damaged: Callable[[CorruptValue], object], unreadable: Callable[[UnreadableValue], object]
     ) -> dict[Any, Any]:
         """Return all items; `damaged` gets an error for each bucket that is, `unreadable` one for each item that can't
         be unpickled here. An `update` shows whole or not at all."""
         items = self._read_all(damaged, unreadable)
         return dict(self.readable(items, unreadable)) if type(items) is Items else items
 
-    def keys(self, damaged: Callable[[CorruptValue], None]) -> list[Any]:
+    def keys(self, damaged: Callable[[CorruptValue], object]) -> list[Any]:
         """Return the keys of all items whose key can be read; see `everything`."""
         return [key for key in self._read_all(damaged, _refuse) if type(key) is not UnreadKey]
 
@@ -195,13 +209,13 @@ class Category:
         return known
 
     def _read_all(
-        self, damaged: Callable[[CorruptValue], None], unreadable: Callable[[UnreadableValue], object]
+        self, damaged: Callable[[CorruptValue], object], unreadable: Callable[[UnreadableValue], object]
     ) -> dict[Any, Any]:
         """Return all items, in `Items` if one of them may be `Unread`."""
-        tails = self._tails(damaged)
-        if self._changed_since(tails):
+        tails, strange = self._tails(damaged)
+        if self._changed_since(tails, strange):
             with self._quiet():
-                tails = self._tails(damaged)
+                tails, _ = self._tails(damaged)
         return self._merge(tails, lambda error: damaged(self._reader.damaged(error)), unreadable)
 
     @contextlib.contextmanager
@@ -212,23 +226,28 @@ class Category:
                 held.enter_context(self.engine.guard(self.name))
             yield
 
-    def _tails(self, damaged: Callable[[CorruptValue], None]) -> dict[str, Tail]:
-        tails = {}
+    def _tails(self, damaged: Callable[[CorruptValue], object]) -> tuple[dict[str, Tail], set[str]]:
+        """Read all buckets; and name those at which there are files of others."""
+        tails, strange = {}, set()
         for bucket in (COMPRESSED, *self._buckets()):
             try:
                 tail = self.engine.bucket(self._prefix + bucket).tail()
             except CorruptValue as error:
+                if error.foreign:
+                    strange.add(bucket)
                 damaged(error)
                 continue
             if tail is not None:
                 tails[bucket] = tail
-        return tails
+        return tails, strange
 
-    def _changed_since(self, tails: dict[str, Tail]) -> bool:
+    def _changed_since(self, tails: dict[str, Tail], strange: set[str]) -> bool:
         """Tell whether anything was appended, compressed or removed while `tails` were read one after the other."""
-        if set(self._buckets()) != set(tails) - {COMPRESSED}:
+        if set(self._buckets()) - strange != set(tails) - {COMPRESSED}:
             return True
-        for bucket in (COMPRESSED, *tails):
+        if not all(self.engine.bucket(self._prefix + bucket).is_foreign() for bucket in strange):
+            return True
+        for bucket in {COMPRESSED, *tails} - strange:
             then = tails.get(bucket)
             if then is not None and then.foreign:
                 continue
@@ -240,7 +259,7 @@ class Category:
     def _merge(
         self,
         tails: dict[str, Tail],
-        damaged: Callable[[Undecodable], None],
+        damaged: Callable[[Undecodable], object],
         unreadable: Callable[[UnreadableValue], object],
     ) -> dict[Any, Any]:
         """Merge ``xx``, then PickleShare's buckets, then psync's own: later ones win."""
@@ -286,10 +305,34 @@ class Category:
 
     def set_pickled(self, key: Any, ops: bytes) -> None:
         """`set`, with the opcodes that `Codec.item` made of key and value."""
-        while not (size := self.growing(key).append(ops)):
-            self.gather()
+        while True:
+            try:
+                if size := self.growing(key).append(ops):
+                    break
+            except CorruptValue as error:
+                self._make_room(error, self.bucket_name(key))
+            else:
+                self._gather_for(self.bucket_name(key))
         if size > MIN_SQUEEZED_BYTES:
             self.grown(key, size)
+
+    def _gather_for(self, *names: str) -> None:
+        """`gather`, because none of these buckets, or not all, could be extended."""
+        self.gather()
+        for name in names:
+            if (error := self._strange.get(name.removeprefix(self._prefix))) is not None:
+                self._make_room(error, name)
+
+    def _make_room(self, error: CorruptValue, *names: str) -> None:
+        """Keep a foreign file's bytes in quarantine, because items are set at one of `names`; raise `error` if it is no
+        such file, or elsewhere."""
+        reason = f"{FOREIGN_REASON} ({error.reason}), and items were set there"
+        if (
+            not error.foreign
+            or error.key not in names
+            or self.engine.set_aside(error.key, reason, (), foreign=True) is None
+        ):
+            raise error
 
     def growing(self, key: Any) -> Bucket:
         """Return the bucket to append the item of `key` to. The caller passes the new size to `grown`; 0 means that the
@@ -322,11 +365,13 @@ class Category:
         self._gathered = tail is not None and not tail.foreign
         return self._gathered
 
-    def gather(self) -> None:
-        """Move PickleShare's scattered items, if there are any, to an ``xx`` into which a fast `get` looks."""
-        if self._foreign_buckets():
+    def gather(self) -> bool:
+        """Move PickleShare's scattered items to an ``xx`` into which a fast `get` looks. False if there are none."""
+        found = bool(self._foreign_buckets())
+        if found:
             self.compress(flags=GATHERED_FLAG)
         self._gathered = True
+        return found
 
     def add(self, key: Any, value: Any) -> bool:
         """Set `key` unless it is there; True for the one caller that set it."""
@@ -348,7 +393,11 @@ class Category:
                         self._reader.add(bucket, seen, ops, held.append(ops))
                         return True
             except Undecodable as error:  # `reported` written out: nothing is held any more
-                raise self._reader.damaged(error) from error
+                self._make_room(self._reader.damaged(error), self._prefix + bucket)
+            except ForeignBucket:  # a dict was assigned to the name of the bucket since they were gathered
+                self.gather()
+            except CorruptValue as error:
+                self._make_room(error, self._prefix + bucket)
             file.append(b"")
 
     def _is_compressed(self, key: Any, bucket: str, seen: ReadBucket) -> bool:
@@ -370,8 +419,14 @@ class Category:
         if not self._gathered:
             self.gather()
         ops = {name: self.codec.items(part) for name, part in self._parted(mapping)}
-        with self.engine.guard(self.name):
-            self.engine.append_all(ops)
+        while True:
+            try:
+                with self.engine.guard(self.name):
+                    return self.engine.append_all(ops)
+            except ForeignBucket:  # a dict was assigned to the name of a bucket since they were gathered
+                self._gather_for(*ops)
+            except CorruptValue as error:
+                self._make_room(error, *ops)
 
     def update_each(self, mapping: dict[Any, Any]) -> None:
         """Set all items of `mapping`, those of one bucket at one instant: `set` for many."""
@@ -431,9 +486,11 @@ class Category:
         part.replace(ops, flags=seen.flags, durable=True)
 
     def compress(self, *, flags: int = 0) -> None:
-        """Move all items to ``xx``. Raises `CorruptValue`, with nothing moved, if a bucket can't be read."""
+        """Move all items to ``xx``. Raises `CorruptValue` if a bucket can't be read, `InvalidKey` if one is a value;
+        nothing is moved then."""
         if not self._buckets():
             return
+        self._foreign_buckets()  # raises before ``xx`` is made
         with self._reader.reported(), self._frozen() as held:
             tails = {bucket: each.tail() for bucket, each in held.items()}
             ops = self._rewritten(self._merge(tails, _refuse, _refuse), lambda: self._merge_unread(tails))
@@ -448,9 +505,12 @@ class Category:
     def _frozen(self) -> Iterator[dict[str, HeldBucket]]:
         """Hold all buckets, and ``xx``, which is made if need be: nothing in them changes meanwhile."""
         with self.engine.guard(self.name), contextlib.ExitStack() as stack:
-            self.engine.bucket(self._prefix + COMPRESSED).append(b"")
+            compressed = self.engine.bucket(self._prefix + COMPRESSED)
+            if (error := self._strange.get(COMPRESSED)) is not None:
+                self._make_room(error, self._prefix + COMPRESSED)
+            compressed.append(b"")
             held = {}
-            for bucket in (*self._buckets(), COMPRESSED):
+            for bucket in (*(bucket for bucket in self._buckets() if bucket not in self._strange), COMPRESSED):
                 each = stack.enter_context(self.engine.bucket(self._prefix + bucket).held())
                 if each is not None:
                     held[bucket] = each

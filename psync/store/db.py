@@ -198,6 +198,7 @@ class PickleShareDB(MutableMapping[str, Any]):
             key=key,
             quarantine=refuge,
             reason=repr(error),
+            foreign=not cell.sealed or None,
         ) from error
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -205,13 +206,21 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         6 system calls over a value (open flock stat pwrite flock close), floor 5; 5 system calls for a new one (open
         open pwrite link close), floor 5. More than a page goes to a new file in either case.
+
+        Raises `InvalidKey` where a category keeps a bucket (``category/5d``, ``category/xx``), unless the value is a
+        dict: that takes the place of the bucket's items, as in PickleShare.
         """
         check(key)
         payload = self.codec.dumps(value)
+        spare_bucket = key[-3:-2] == "/" and not isinstance(value, dict)
         try:
-            self.engine.write(key, payload)
+            if spare_bucket:
+                self.engine.write(key, payload, spare_bucket=True)
+            else:
+                self.engine.write(key, payload)
         except ReentrantCall:
-            self._finish_later(key, "an assignment", functools.partial(self.engine.write, key, payload))
+            write = functools.partial(self.engine.write, key, payload, spare_bucket=spare_bucket)
+            self._finish_later(key, "an assignment", write)
 
     def __delitem__(self, key: str) -> None:
         """Delete a key; KeyError if it is not there, as for all but one of several concurrent callers.
@@ -251,13 +260,16 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     def items(self) -> ItemsView[str, Any]:
         """Pairs of key and value; a key that is deleted before its turn is passed over, and one whose value can't be
-        unpickled here (`UnreadableValue`) with a RuntimeWarning."""
+        unpickled here (`UnreadableValue`) with a RuntimeWarning.
+
+        So are files that psync did not write; one RuntimeWarning tells their names at the end.
+        """
         from psync.store.views import Items
 
         return Items(self, self._find)
 
     def values(self) -> ValuesView[Any]:
-        """The values; see `items`."""
+        """The values; what `items` passes over is passed over here, too."""
         from psync.store.views import Values
 
         return Values(self, self._find)
@@ -273,7 +285,8 @@ class PickleShareDB(MutableMapping[str, Any]):
         5 system calls (stat open pwrite link close).
         """
         self._check_outside_modify(check(key), "add()")
-        return self.engine.create(key, self.codec.dumps(value))
+        spare_bucket = key[-3:-2] == "/" and not isinstance(value, dict)
+        return self.engine.create(key, self.codec.dumps(value), spare_bucket=spare_bucket)
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The value; if there is none, `default`, which is then set. Concurrent callers all get the same."""
@@ -314,6 +327,9 @@ class PickleShareDB(MutableMapping[str, Any]):
     def popitem(self) -> tuple[str, Any]:
         """Remove any one item; concurrent callers each get another one. KeyError when the store is empty, and
         `UnreadableValue` when nothing else is left."""
+        from psync.store.foreign import ForeignNames
+
+        foreign = ForeignNames()
         unreadable: UnreadableValue | None = None
         for key in self.engine.list():
             try:
@@ -321,23 +337,39 @@ class PickleShareDB(MutableMapping[str, Any]):
             except UnreadableValue as error:
                 unreadable = error
                 continue
+            except CorruptValue as error:
+                if not foreign.passes(error):
+                    raise
+                continue
             if value is not MISSING:
                 return key, value
         if unreadable is not None:
             raise unreadable
         raise KeyError("popitem(): the store is empty")
 
-    def clear(self) -> None:
-        """Delete every key there is at the beginning. Nothing else of the directory is touched."""
+    def clear(self, *, foreign: bool = False) -> None:
+        """Delete every key there is at the beginning. Nothing else of the directory is touched.
+
+        Files that psync did not write stay, and one RuntimeWarning tells their names, unless `foreign`: then they are
+        deleted, too.
+        """
+        from psync.store.foreign import ForeignNames
+
         for place, key in _modifying.keys:
             if place == self._place:
                 raise self._inside_modify(key, "clear()")
+        left = ForeignNames()
         for key in self.keys():
+            delete = functools.partial(self.engine.delete, key, spare_foreign=not foreign)
             try:
-                self.engine.delete(key)
+                delete()
             except ReentrantCall:
-                finish_later(functools.partial(self.engine.delete, key))
+                finish_later(delete)
+            except CorruptValue as error:
+                if not left.passes(error):
+                    raise
         self.uncache()
+        left.tell(stacklevel=2)
 
     def modify(self, key: str, function: Callable[[Any], Any], default: Any = MISSING) -> Any:
         """Set `key` to ``function(value)`` and return that. No other change comes in between, so none is lost.
@@ -368,7 +400,10 @@ class PickleShareDB(MutableMapping[str, Any]):
             return self.codec.dumps(result)
 
         try:
-            self.engine.update(key, change)
+            if key[-3:-2] == "/":  # a bucket may stand there
+                self.engine.update(key, change, spare_bucket=lambda: not isinstance(result, dict))
+            else:
+                self.engine.update(key, change)
         except BaseException:
             if undecodable:
                 self._find(key)  # raises the error that explains it
@@ -494,20 +529,27 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         It has every item that was set before the call, and perhaps some that are set meanwhile; an `hupdate` whole or
         not at all. A damaged bucket is left out, with a warning, and kept in quarantine; so is an item that can't be
-        unpickled here, which stays where it is.
+        unpickled here, which stays where it is. A file that psync did not write, at the name of a bucket, is left out
+        and stays; one RuntimeWarning tells all of them.
         """
+        from psync.store.foreign import ForeignNames
         from psync.store.unreadable import warn_unreadable
 
+        foreign = ForeignNames()
         unreadable: list[UnreadableValue] = []
-        items = self._category(hashroot).everything(self._warn, unreadable.append)
+        category = self._category(hashroot)
+        items = category.everything(
+            lambda error: None if foreign.passes(error) else self._warn(error), unreadable.append
+        )
         for error in unreadable:
             warn_unreadable(error, stacklevel=2)
+        foreign.tell(stacklevel=2)
         return items
 
     def _warn(self, error: CorruptValue) -> None:
         import warnings
 
-        warnings.warn(str(error), RuntimeWarning, stacklevel=4)
+        warnings.warn(str(error), RuntimeWarning, stacklevel=5)
 
     def hcompress(self, hashroot: str) -> None:
         """Move every item of the category to one file, so that `hdict` is fast. It may be killed at any time.

@@ -1,6 +1,7 @@
 """Views: `items()` and `values()` of a store that other processes change meanwhile; they pass over a vanished key.
 
-They pass over a value that can't be unpickled here, too, with a warning, so that one such value hides no others.
+They pass over a value that can't be unpickled here, too, with a warning, so that one such value hides no others; and
+over files that psync did not write, which one warning tells at the end.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 
-from psync.errors import UnreadableValue
+from psync.errors import CorruptValue, UnreadableValue
+from psync.store.foreign import ForeignNames
 from psync.store.sentinels import MISSING
 from psync.store.unreadable import warn_unreadable
 
@@ -43,11 +45,17 @@ class Values(ValuesView[Any]):
 
 def _pairs(keys: Iterable[str], find: Find, stacklevel: int) -> Iterator[tuple[str, Any]]:
     """Yield each key that has a value. `stacklevel`: of the caller's caller that the warnings are about."""
+    foreign = ForeignNames()
     for key in keys:
         try:
             value = find(key)
         except UnreadableValue as error:
             warn_unreadable(error, stacklevel)
             value = MISSING if error.rest is None else error.rest
+        except CorruptValue as error:
+            if not foreign.passes(error):
+                raise
+            value = MISSING
         if value is not MISSING:
             yield key, value
+    foreign.tell(stacklevel)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, Engine, rejoined
+from psync.engine.contract.bucket import COMPRESSED
 from psync.engine.system.reentry import finish_later
 from psync.errors import ReentrantCall, UnreadableValue, WaitTimeout
-from psync.store.category import COMPRESSED, Category
+from psync.store.category import Category
 from psync.store.sentinels import MISSING, NOT_YET
 from psync.store.unreadable import warn_unreadable
 from psync.store.waiting import wait_for, watched

@@ -7,6 +7,45 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from psync.engine.contract.values import Version
+from psync.errors import InvalidKey
+
+COMPRESSED = "xx"
+"""The last segment of the bucket with a category's compressed items."""
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
+class ForeignBucket(ValueError):
+    """A bucket can't be extended, because a foreign pickle stands there: the caller replaces it first."""
+
+    def __init__(self, names: str) -> None:
+        super().__init__(f"{names}: a foreign pickle, which can't be extended: replace it")
+
+
+def is_bucket_name(name: str) -> bool:
+    """Tell whether a category keeps a bucket at names like this: ``category/5d``, or ``category/xx``."""
+    return name[-3:-2] == "/" and is_bucket_segment(name[-2:])
+
+
+def is_bucket_segment(segment: str) -> bool:
+    return len(segment) == 2 and (segment == COMPRESSED or _HEX_DIGITS.issuperset(segment))
+
+
+def bucket_in_the_way(name: str, bucket: str) -> InvalidKey:
+    """Return the error for a value that can't come to `name`, because `bucket` stands there or beside it."""
+    category = name[:-3]
+    why = f"it is a bucket of the category {category!r}, and only a dict takes the place of its items"
+    if bucket != name:
+        why = f"the category {category!r} may keep a bucket there, as it does at {bucket!r}"
+    return InvalidKey(f"{name!r} can't hold a value: {why}; use another key", key=name)
+
+
+def value_in_the_way(name: str) -> InvalidKey:
+    """Return the error for a category that can't use the bucket at `name`, because a value stands there."""
+    return InvalidKey(
+        f"{name!r} is a value, the category {name[:-3]!r} keeps a bucket there: use another name for one of them "
+        "(the value was left as it is)",
+        key=name,
+    )
 
 
 class Tail(NamedTuple):
@@ -40,6 +79,11 @@ class Bucket(ABC):
         or unfinished append is never part of them. Raises `CorruptValue`.
         """
 
+    def is_foreign(self) -> bool:
+        """Tell whether something else than a bucket stands there. An engine may look at the beginning alone."""
+        tail = self.tail()
+        return tail is not None and tail.foreign
+
     @abstractmethod
     def append(self, ops: bytes) -> int:
         """Extend the dict by `ops`, whole or not at all, and create the bucket if there is none. All processes see the
@@ -66,7 +110,8 @@ class HeldBucket(ABC):
 
     @abstractmethod
     def append(self, ops: bytes) -> Position:
-        """Append `ops` and return where the bucket ends now, to ask for the `tail` since then."""
+        """Append `ops` and return where the bucket ends now, to ask for the `tail` since then. Raises
+        `ForeignBucket`."""
 
     @abstractmethod
     def replace(self, ops: bytes, *, flags: int = 0, durable: bool = False) -> None:

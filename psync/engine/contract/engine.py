@@ -123,16 +123,24 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def write(self, name: str, payload: bytes) -> None:
-        """Make `name` hold `payload`, whatever it held before. Creates folders as needed."""
+    def write(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> None:
+        """Make `name` hold `payload`, whatever it held before. Creates folders as needed.
+
+        With `spare_bucket` a category's items are safe: `InvalidKey`, and nothing is changed, if a bucket stands at
+        `name`, or may come there because its folder holds other buckets (see `contract.bucket.is_bucket_name`).
+        """
 
     @abstractmethod
-    def create(self, name: str, payload: bytes) -> bool:
-        """Write only if there is no such name: one of any number of callers gets True."""
+    def create(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> bool:
+        """Write only if there is no such name: one of any number of callers gets True. `spare_bucket`: as in `write`;
+        whatever stands at `name` gives False."""
 
     @abstractmethod
-    def delete(self, name: str) -> bool:
-        """Remove `name`; True for the one caller that removed it."""
+    def delete(self, name: str, *, spare_foreign: bool = False) -> bool:
+        """Remove `name`; True for the one caller that removed it.
+
+        With `spare_foreign`, a file that psync did not write stays: `CorruptValue`, with its field `foreign` set.
+        """
 
     @abstractmethod
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
@@ -147,12 +155,13 @@ class Engine(ABC):
         """Rename `name` to `new`, which must not exist; True for the one caller that moved it."""
 
     @abstractmethod
-    def update(self, name: str, function: Update) -> bytes | None:
+    def update(self, name: str, function: Update, *, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
         """Replace the payload by ``function(payload)``; nobody else writes in between. Returns the new payload.
 
         `function` gets None when there is no such name, and may be called again if another process creates
         or removes it meanwhile. Returning None, or the very object it was given, leaves the cell as it is.
         Other writers of the name wait, so it must be short, and must not change the same name itself.
+        `spare_bucket` is asked after `function`; if it says so, the rule of `write` holds.
         """
 
     @abstractmethod
@@ -182,7 +191,7 @@ class Engine(ABC):
     def append_all(self, ops: Mapping[str, bytes]) -> None:
         """Append to several buckets at one instant: a reader sees all of the appends or none of them.
 
-        Raises ValueError if one of them is foreign.
+        Raises `ForeignBucket`, a ValueError, if one of them is foreign.
         """
 
     @abstractmethod
@@ -311,11 +320,12 @@ class Engine(ABC):
     # -- housekeeping --------------------------------------------------------------------------
 
     @abstractmethod
-    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+    def set_aside(self, name: str, reason: str, seen: Version | None = None, *, foreign: bool = False) -> str | None:
         """Move the damaged bytes at `name` to quarantine and return where they are now.
 
         Returns None, and moves nothing, if `name` can be read by now, or is not the version `seen` any more. With
-        ``()`` for `seen`, it moves the bytes whatever they are.
+        ``()`` for `seen`, it moves the bytes whatever they are. Bytes that psync did not write are moved only if
+        `foreign`.
         """
 
     def spare_damaged(self, when: Callable[[], bool]) -> None:  # noqa: B027 (an engine may have no such bytes)

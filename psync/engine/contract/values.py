@@ -15,6 +15,10 @@ Version = tuple[int, ...]
 Update = Callable[[bytes | None], bytes | None]
 
 
+FOREIGN_REASON = "psync did not write it"
+"""How the reason in quarantine begins for a file of others, which was set aside because its name was set."""
+
+
 class Cell(NamedTuple):
     """A value as it was read: one pickle, checked, and its version."""
 

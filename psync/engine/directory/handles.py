@@ -20,6 +20,7 @@ from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.layout import OWN, Layout, slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.notify.wakeup import Wakeup
+from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue
 
@@ -41,7 +42,7 @@ class HandleCache:
         can: Capabilities,
         fs: AtomicFiles,
         *,
-        damaged: Callable[[str, str], CorruptValue],
+        damaged: Callable[[str, Unreadable], CorruptValue],
         owners: OwnerRegistry,
         wake: Wakeup,
         descriptors: DescriptorCache,
@@ -92,7 +93,9 @@ class HandleCache:
         for name, bucket in buckets.items():
             tail = bucket.tail()
             if tail is not None and tail.foreign:
-                raise ValueError(f"{name!r} is a foreign pickle, which can't be extended: replace it")
+                from psync.engine.contract.bucket import ForeignBucket
+
+                raise ForeignBucket(name)
         try:
             self.transactions.append_all(buckets, ops)
         except OSError as error:

@@ -89,8 +89,8 @@ name -> [where it ended, its CRC there, the byte to write over its ``2e``].
     Renamed to its name once all tails are written, which decides, and locked by its writer. After a crash the bytes are
     written by the next reader of a bucket, and the note is removed by a sweep.
 
-``quarantine/<nanoseconds since 1970>-<name>``: damaged bytes, as they were found. The same with ``.why``: the name, a
-line feed, the reason, a line feed.
+``quarantine/<nanoseconds since 1970>-<name>``: damaged bytes, or those of a foreign file whose name was set, as they
+were found. The same with ``.why``: the name, a line feed, the reason, a line feed.
 
     Atomic. Removed by people alone, or put back by ``psync doctor --restore``.
 

@@ -9,13 +9,14 @@ from urllib.parse import unquote
 
 from psync.engine.contract.report import Facts, Process, Shape
 from psync.engine.contract.values import Alive
+from psync.engine.directory.cells.local import examine
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.nfs_replace import read_end
-from psync.engine.directory.fs.syscalls import READ
+from psync.engine.directory.fs.syscalls import LARGE_BYTES, READ, is_no_pickle, read_all
 from psync.engine.directory.layout import FORMAT, OWN, OWN_FOLDERS, Layout, held_by, is_successor, number_in
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.registers.register import MAGIC
-from psync.engine.encoding.framing import BUCKET_HEAD, is_bucket
+from psync.engine.encoding.framing import BUCKET_HEAD, CELL_HEAD, Unreadable, bears_frame, is_bucket
 from psync.engine.system.process_identity import usage
 
 
@@ -46,6 +47,22 @@ def walk(layout: Layout, fs: AtomicFiles, folder: str) -> Iterator[tuple[Shape, 
                         continue  # that entry is listed by itself
                     looked_at = inside or (below and len(held) == 2)
                     yield (_shape_of(layout.path(below + name)) if looked_at else Shape.CELL), below + held
+
+
+def is_foreign(path: str) -> bool:
+    """Whether psync did not write the file: it holds neither frame, bucket nor whole pickle. What bears a frame is read
+    no further than its head. Raises OSError."""
+    fd = os.open(path, READ)
+    try:
+        status = os.fstat(fd)
+        if bears_frame(os.pread(fd, CELL_HEAD, 0)):
+            return False
+        examine(read_all(fd, LARGE_BYTES if is_no_pickle(fd, status.st_size) else status.st_size), ())
+    except Unreadable as error:
+        return error.foreign
+    finally:
+        os.close(fd)
+    return False
 
 
 def successors(layout: Layout, fs: AtomicFiles) -> Iterator[str]:

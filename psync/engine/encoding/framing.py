@@ -29,17 +29,40 @@ _CELL_MARKS = tuple(zip((0, 1, 2, 7, 8, 9, 18), b"\x80\x05J0\x8a\x080", strict=T
 
 BUCKET_HEAD = 6
 _BUCKET_MARKS = tuple(zip((0, 1, 2, 3, 5), b"\x80\x05}K0", strict=True))
+_EMPTIED_BUCKET = b"\x80\x05}."
+"""What a bucket without its middle would leave; a pickler memoizes its empty dict."""
 _TRAILER = struct.Struct("<cI2s")
 TRAILER = _TRAILER.size
 
 
+MIN_MARKS = 4
+"""Bytes of the head of a frame, or of a bucket, that must be right: with fewer, the bytes are taken for foreign."""
+
+
 class Unreadable(Exception):
-    """The bytes fail their check. Internal: becomes `CorruptValue` once it is sure that no writer is at work."""
+    """The bytes fail their check. Internal: becomes `CorruptValue` once it is sure that no writer is at work.
+
+    `foreign`: they bear no checksum of psync's, and are no whole pickle, so psync has not written them.
+    """
+
+    def __init__(self, reason: str, *, foreign: bool = False) -> None:
+        super().__init__(reason)
+        self.foreign = foreign
 
 
 def frame(payload: bytes) -> bytes:
     """The bytes to store for one complete pickle: a frame around it."""
     return _pack(b"\x80\x05J", crc32(payload), b"0\x8a\x08", len(payload), b"0") + payload
+
+
+DICT_HEAD = 12
+"""Bytes of a pickle that tell whether it is a dict's: PROTO, perhaps FRAME, EMPTY_DICT."""
+
+
+def is_dict(payload: bytes) -> bool:
+    """Tell whether a pickle begins as one of a plain dict does. One of a subclass of dict does not."""
+    at = 11 if payload[2:3] == b"\x95" else 2
+    return payload[at : at + 1] == b"}"
 
 
 Parts = tuple[bytes, bytes]
@@ -69,7 +92,8 @@ def header_of(head: bytes) -> FrameHeader | None:
 
 
 def unframe(data: bytes) -> bytes | None:
-    """The pickle in a frame; None if `data` is no frame. Raises `Unreadable` if it is a damaged one."""
+    """The pickle in a frame; None if `data` is no frame. Raises `Unreadable` if it is a damaged one, or
+    can be no pickle of another program's."""
     if len(data) > CELL_HEAD:
         proto, crc, middle, length, end = _unpack(data)
         if proto == b"\x80\x05J" and middle == b"0\x8a\x08" and end == b"0":
@@ -83,14 +107,24 @@ def unframe(data: bytes) -> bytes | None:
         return data[: committed(data).end]
     if data[:2] == b"\x80\x05" and ((6 <= len(data) <= 65536 and data[2] != 0x95) or data[2:3] == b"J"):
         # From protocol 4 on a pickler puts all that is longer than 3 bytes and shorter than 64 KB into frames.
-        raise Unreadable("the head of the frame is damaged")
-    if data == b"\x80\x05}.":  # a bucket without its middle would leave this; a pickler memoizes its empty dict
+        raise Unreadable("the head of the frame is damaged", foreign=not bears_frame(data))
+    if data == _EMPTIED_BUCKET:
         raise Unreadable("the items are cut out of it")
     for marks in (_CELL_MARKS, _BUCKET_MARKS):
         hits = sum(1 for at, byte in marks if at < len(data) and data[at] == byte)
         if hits >= 4 or (hits == len(data) and hits):
-            raise Unreadable("the head of the frame is damaged")
+            raise Unreadable("the head of the frame is damaged", foreign=not bears_frame(data))
     return None
+
+
+def bears_frame(data: bytes) -> bool:
+    """Tell whether psync wrote what begins so, damaged or not: the head of a frame or of a bucket is there."""
+    if data[:3] == b"\x80\x05J" or data == _EMPTIED_BUCKET:
+        return True
+    return any(
+        sum(1 for at, byte in marks if at < len(data) and data[at] == byte) >= MIN_MARKS
+        for marks in (_CELL_MARKS, _BUCKET_MARKS)
+    )
 
 
 def as_pickle(data: bytes) -> bytes:

@@ -76,6 +76,14 @@ def check(data: bytes) -> None:
     raise Unreadable("the pickle ends too early")
 
 
+def check_whole(data: bytes) -> None:
+    """`check` for what bears no frame: if it is no pickle either, it is foreign."""
+    try:
+        check(data)
+    except Unreadable as error:
+        raise Unreadable(str(error), foreign=True) from None
+
+
 def _fits(digits: bytes, size: int) -> bool:
     """Whether a file of this size could need a memo index of these decimal digits."""
     return digits.isdigit() and len(digits) < 20 and int(digits) <= size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
+from psync.engine.contract.bucket import Bucket, ForeignBucket, HeldBucket, Position, Tail
 from psync.engine.memory.namespace import Entry
 from psync.engine.memory.turns import Turns
 
@@ -71,7 +71,7 @@ class _Held(HeldBucket):
         with self._turns.turn("append", self._name) as state:
             entry = self._entry()
             if entry.ops is None:
-                raise ValueError(f"{self._name!r} is one pickle of something else's; replace it first")
+                raise ForeignBucket(self._name)
             state.extend(self._name, ops)
             return _tail(self._entry(), None).position
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from psync.engine.contract.bucket import Bucket
+from psync.engine.contract.bucket import Bucket, ForeignBucket
 from psync.engine.contract.engine import Engine, Mutex
 from psync.engine.contract.log import Log
 from psync.engine.contract.register import Register
@@ -65,18 +65,22 @@ class MemoryEngine(Engine):
             return known
         return Cell(entry.pickle(), (entry.version,))
 
-    def write(self, name: str, payload: bytes) -> None:
+    def write(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> None:
         with self.turns.changing("write", name) as state:
+            if spare_bucket:
+                state.namespace.check_no_bucket(name)
             state.put(name, bytes(payload))
 
-    def create(self, name: str, payload: bytes) -> bool:
+    def create(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> bool:
         with self.turns.changing("create", name) as state:
             if state.namespace.get(name) is not None:
                 return False
+            if spare_bucket:
+                state.namespace.check_no_bucket(name)
             state.put(name, bytes(payload))
             return True
 
-    def delete(self, name: str) -> bool:
+    def delete(self, name: str, *, spare_foreign: bool = False) -> bool:
         with self.turns.changing("delete", name) as state:
             return state.remove(name) is not None
 
@@ -100,7 +104,7 @@ class MemoryEngine(Engine):
             state.announce(new)
             return True
 
-    def update(self, name: str, function: Update) -> bytes | None:
+    def update(self, name: str, function: Update, *, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
         self.turns.step("update", name)
         with self.turns.holding(("name", name)):
             with self.turns.alone():
@@ -114,6 +118,8 @@ class MemoryEngine(Engine):
                 return old
             with self.turns.alone():
                 self.turns.check_alive()
+                if spare_bucket is not None and spare_bucket():
+                    self.turns.state.namespace.check_no_bucket(name)
                 self.turns.state.put(name, bytes(new))
             return new
 
@@ -141,7 +147,7 @@ class MemoryEngine(Engine):
                 if entry is None:
                     state.namespace.check(name)
                 elif entry.ops is None:
-                    raise ValueError(f"{name!r} is one pickle of something else's; replace it first")
+                    raise ForeignBucket(name)
             for name, more in ops.items():
                 state.extend(name, more)
 
@@ -251,7 +257,7 @@ class MemoryEngine(Engine):
 
     # -- housekeeping -------------------------------------------------------------------------------
 
-    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+    def set_aside(self, name: str, reason: str, seen: Version | None = None, *, foreign: bool = False) -> str | None:
         with self.turns.changing("set_aside", name) as state:
             entry = state.namespace.get(name)
             if entry is None or (entry.damage is None if seen is None else seen not in ((), (entry.version,))):

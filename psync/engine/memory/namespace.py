@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Union
 
+from psync.engine.contract.bucket import bucket_in_the_way, is_bucket_name, is_bucket_segment
 from psync.errors import InvalidKey
 
 HIDDEN = ".psync"
@@ -64,6 +65,17 @@ class Namespace:
         if isinstance(found, dict) or (found is not None and self.get(name) is None):
             what = "is a folder of values" if isinstance(found, dict) else "lies below another value"
             raise InvalidKey(f"{name!r} can't hold a value: it {what}; use another key", key=name)
+
+    def check_no_bucket(self, name: str) -> None:
+        """Raise `InvalidKey` if a bucket stands at `name`, or, for a new name of a bucket, beside it."""
+        if not is_bucket_name(name):
+            return
+        there, folder = self.get(name), name[:-3]
+        beside = [last for last in self.folder(folder) if is_bucket_segment(last)] if there is None else [name[-2:]]
+        for bucket in [f"{folder}/{last}" for last in beside]:
+            entry = self.get(bucket)
+            if entry is not None and entry.ops is not None:
+                raise bucket_in_the_way(name, bucket)
 
     def remove(self, name: str) -> Entry | None:
         entry = self.get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
+from psync.engine.contract.bucket import Bucket, ForeignBucket, HeldBucket, Position, Tail
 from psync.engine.redis import encoding, lua
 from psync.engine.redis.store import RedisStore
 
@@ -26,6 +26,12 @@ class RedisBucket(Bucket):
     def tail(self, since: Position | None = None) -> Tail | None:
         ((_, found),) = tails(self._store, {self._name: since})
         return found
+
+    def is_foreign(self) -> bool:
+        """One round trip."""
+        server = self._store.server
+        kind = server.ask("GETRANGE", server.prefix + b"n:" + self.key, 0, 0)
+        return bool(kind) and kind != encoding.BUCKET
 
     def look_first(self) -> None:
         """Read the bucket before the first append of this process: items appended to damaged bytes would be lost."""
@@ -75,7 +81,7 @@ class _Held(HeldBucket):
         self._check()
         size = self._store.append([(self._key, ops)], self._name, self._proof)
         if not size:
-            raise ValueError(f"{self._name!r} is one pickle of something else's; replace it first")
+            raise ForeignBucket(self._name)
 
         server = self._store.server
         head = server.ask("GETRANGE", server.prefix + b"n:" + self._key, 1, 8)

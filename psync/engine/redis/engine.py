@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from psync.engine.contract.bucket import Bucket, Position, Tail
+from psync.engine.contract.bucket import Bucket, ForeignBucket, Position, Tail, is_bucket_name
 from psync.engine.contract.engine import Engine, Mutex
 from psync.engine.contract.log import Log
 from psync.engine.contract.register import Register
@@ -107,13 +107,14 @@ class RedisEngine(Engine):
         cell = self.store.cell(name, data)
         return known if known is not None and known.version == cell.version else cell
 
-    def write(self, name: str, payload: bytes) -> None:
-        self.store.put(lua.WRITE, name.encode(), encoding.cell(payload), b"")
+    def write(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> None:
+        self.store.put(lua.WRITE, name.encode(), encoding.cell(payload), b"", _spared(name, spare_bucket))
 
-    def create(self, name: str, payload: bytes) -> bool:
-        return bool(self.store.put(lua.CREATE, name.encode(), encoding.cell(payload))[1])
+    def create(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> bool:
+        spared = _spared(name, spare_bucket)
+        return bool(self.store.put(lua.CREATE, name.encode(), encoding.cell(payload), spared)[1])
 
-    def delete(self, name: str) -> bool:
+    def delete(self, name: str, *, spare_foreign: bool = False) -> bool:
         return bool(self.store.put(lua.REMOVE, name.encode(), b"", b"")[1])
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
@@ -137,7 +138,7 @@ class RedisEngine(Engine):
             for one in (key, target):
                 self.store.until_let_go(b"n:" + one)
 
-    def update(self, name: str, function: Update) -> bytes | None:
+    def update(self, name: str, function: Update, *, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
         """Two round trips: one locks and reads, one writes and releases."""
         key = name.encode()
         what = b"n:" + key
@@ -150,7 +151,9 @@ class RedisEngine(Engine):
             new = function(old)
             if new is None or new is old:
                 return old
-            self.store.checked(what, self.server.run(lua.PUT_HELD, what, lock.proof, key, encoding.cell(bytes(new))))
+            spared = _spared(name, spare_bucket is not None and spare_bucket())
+            data = encoding.cell(bytes(new))
+            self.store.checked(what, self.server.run(lua.PUT_HELD, what, lock.proof, key, data, spared))
             self.store.locks.ended(what, lock)
             return new
 
@@ -182,7 +185,7 @@ class RedisEngine(Engine):
             if name.encode() not in self.store.sound:
                 self.bucket(name).tail()
         if ops and not self.store.append([(name.encode(), more) for name, more in ops.items()], next(iter(ops))):
-            raise ValueError(f"one of {', '.join(ops)} is one pickle of something else's; replace it first")
+            raise ForeignBucket(f"one of {', '.join(ops)}")
 
     def log(self, name: str) -> Log:
         return RedisLog(self.store, name)
@@ -268,7 +271,7 @@ class RedisEngine(Engine):
     def spare_damaged(self, when: Callable[[], bool]) -> None:
         self.store.spares = when
 
-    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+    def set_aside(self, name: str, reason: str, seen: Version | None = None, *, foreign: bool = False) -> str | None:
         return self.store.set_aside(name, reason, seen)
 
     def sweep(self) -> int:
@@ -283,6 +286,10 @@ class RedisEngine(Engine):
         """End the session; a later verb opens the connections again, as a new owner. A held mutex stays held."""
         self._farewells.run()
         self.store.close()
+
+
+def _spared(name: str, spare_bucket: bool) -> bytes:
+    return b"1" if spare_bucket and is_bucket_name(name) else b"0"
 
 
 def _reopen(url: str, durability: Durability, format: Format | None) -> RedisEngine:

@@ -18,10 +18,10 @@ import re
 from hashlib import sha1
 from typing import NamedTuple
 
-OK, BUSY, NO_PLACE, NOBODY, LOST, SEALED, LATE = range(7)
+OK, BUSY, NO_PLACE, NOBODY, LOST, SEALED, LATE, BUCKET = range(8)
 """Status of a reply: done; another holder excludes us; a folder or a value is in the way; the caller's session has
 ended; the caller lost its hold; the log takes no more records; a later request was answered before, so nobody waits for
-this one."""
+this one; a bucket is in the way of a value."""
 
 
 class Script(NamedTuple):
@@ -92,6 +92,22 @@ local function no_place(name)
   end
 end
 """,
+    "no_bucket": """
+local function no_bucket(name)
+  local k = P..'n:'..name
+  if call('EXISTS', k) == 1 then
+    if call('GETRANGE', k, 0, 0) == 'B' then return {7, name} end
+    return
+  end
+  local up = split(name)
+  for _, last in ipairs(call('SMEMBERS', P..'d:'..up)) do
+    if last == 'xx' or string.match(last, '^[0-9a-f][0-9a-f]$') then
+      local beside = up..'/'..last
+      if call('GETRANGE', P..'n:'..beside, 0, 0) == 'B' then return {7, beside} end
+    end
+  end
+end
+""",
     "plant": """
 local function plant(name)
   local kind, at = 'd:', name
@@ -149,14 +165,16 @@ end
 
 # -- cells -------------------------------------------------------------------------------------------
 
-WRITE = _script("""  -- name, data, the lock that the caller holds
-return busy('n:'..ARGV[3], ARGV[5]) or put(ARGV[3], ARGV[4]) or {0}
+WRITE = _script("""  -- name, data, the lock that the caller holds, whether a bucket is spared
+return busy('n:'..ARGV[3], ARGV[5]) or (ARGV[6] == '1' and no_bucket(ARGV[3])) or put(ARGV[3], ARGV[4]) or {0}
 """)
 
-CREATE = _script("""  -- name, data
+CREATE = _script("""  -- name, data, whether a bucket is spared
 local out = busy('n:'..ARGV[3], '')
 if out then return out end
 if call('EXISTS', P..'n:'..ARGV[3]) == 1 then return {0, 0} end
+out = ARGV[5] == '1' and no_bucket(ARGV[3])
+if out then return out end
 return put(ARGV[3], ARGV[4]) or {0, 1}
 """)
 
@@ -265,9 +283,9 @@ tell(ARGV[3])
 return {0, 1}
 """)
 
-PUT_HELD = _script("""  -- what, the hold, name, data: write, and let go
+PUT_HELD = _script("""  -- what, the hold, name, data, whether a bucket is spared: write, and let go
 if call('GET', P..'h:'..ARGV[3]) ~= ARGV[4] then return {4} end
-local wrong = put(ARGV[5], ARGV[6])
+local wrong = (ARGV[7] == '1' and no_bucket(ARGV[5])) or put(ARGV[5], ARGV[6])
 if wrong then return wrong end
 call('DEL', P..'h:'..ARGV[3])
 tell('hold/'..ARGV[3])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from psync.engine.contract.bucket import bucket_in_the_way
 from psync.engine.contract.values import Cell, Version
 from psync.engine.redis import encoding, lua
 from psync.engine.redis.client import Server
@@ -47,6 +48,8 @@ class RedisStore:
             name = what[2:].decode()
             why = "is a folder of values" if answer[1] == b"folder" else "lies below another value"
             raise InvalidKey(f"{name!r} can't hold a value: it {why}; use another key", key=name)
+        if answer[0] == lua.BUCKET:
+            raise bucket_in_the_way(what[2:].decode(), answer[1].decode())
         if answer[0] == lua.LOST:
             raise self.locks.lost(what)
         return answer

@@ -85,9 +85,9 @@ class SignedEngine(Engine):
         try:
             return Cell(self._signer.verify_cell(encoded(name), cell.payload), cell.version)
         except BadSignature as error:
-            raise self._damaged(name, str(error), cell.version) from error
+            raise self._damaged(name, str(error), cell.version, foreign=not cell.sealed) from error
 
-    def _damaged(self, name: str, reason: str, seen: Version = ()) -> CorruptValue:
+    def _damaged(self, name: str, reason: str, seen: Version = (), *, foreign: bool = False) -> CorruptValue:
         refuge = None if self._spares() else self.set_aside(name, reason, seen)
         kept = f"its bytes are kept at {refuge}" if refuge else "it was left as it is"
         return CorruptValue(
@@ -96,17 +96,18 @@ class SignedEngine(Engine):
             key=name,
             quarantine=refuge,
             reason=reason,
+            foreign=foreign or None,
         )
 
     def read(self, name: str, known: Cell | None = None) -> Cell | None:
         cell = self.inner.read(name, known)
         return cell if cell is None or cell is known else self._verified(name, cell)
 
-    def write(self, name: str, payload: bytes) -> None:
-        self.inner.write(name, self._signer.sign(CELL, encoded(name), payload))
+    def write(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> None:
+        self.inner.write(name, self._signer.sign(CELL, encoded(name), payload), spare_bucket=spare_bucket)
 
-    def create(self, name: str, payload: bytes) -> bool:
-        return self.inner.create(name, self._signer.sign(CELL, encoded(name), payload))
+    def create(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> bool:
+        return self.inner.create(name, self._signer.sign(CELL, encoded(name), payload), spare_bucket=spare_bucket)
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
         seen: list[Cell] = []
@@ -141,7 +142,7 @@ class SignedEngine(Engine):
             self.pop(name, copy)
         return moved
 
-    def update(self, name: str, function: Update) -> bytes | None:
+    def update(self, name: str, function: Update, *, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
         result: bytes | None = None
 
         def change(data: bytes | None) -> bytes | None:
@@ -155,7 +156,7 @@ class SignedEngine(Engine):
             return self._signer.sign(CELL, encoded(name), new)
 
         try:
-            self.inner.update(name, change)
+            self.inner.update(name, change, spare_bucket=spare_bucket)
         except BadSignature as error:
             raise self._damaged(name, str(error)) from error
         return result

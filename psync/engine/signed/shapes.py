@@ -51,6 +51,9 @@ class SignedBucket(Bucket):
         except BadSignature as error:
             raise self._damaged(self._name, str(error)) from error
 
+    def is_foreign(self) -> bool:
+        return self._inner.is_foreign()
+
     def signed(self, ops: bytes) -> bytes:
         return self._signer.piece(self._encoded, ops)
 

@@ -27,6 +27,7 @@ from psync.engine.store_marker import SERIALIZER_MARKER as SERIALIZER
 from psync.errors import CorruptValue, InvalidKey, StoreFailed
 from psync.store import PickleShareDB
 from psync.store.codec import codec_of
+from psync.store.foreign import ForeignNames
 from psync.sync.primitive import Place, given_name
 from psync.sync.queue.migrate import COPIED_CATEGORIES, Migration, QueuesDiffer
 
@@ -83,6 +84,7 @@ def copy_store(source: Place, destination: Place, *, progress: Callable[[Copied]
     a path or URL is opened read-only. Its key is the one in PSYNC_KEY_FILE, and so is that of such a destination.
 
     Not copied are locks that are held, processes, and bytes that were set aside as damaged. Tokens of locks begin anew.
+    Files that psync did not write are left out, and told in one RuntimeWarning.
 
     Raises ValueError if the two are the same place or the destination holds something else, `StoreFailed` and so on
     when one of them refuses.
@@ -159,6 +161,7 @@ class _Copying:
         self._differences: list[Difference] = []
         self._unlike: set[str] = set()
         """Queues that can't be moved."""
+        self._foreign = ForeignNames()
 
     def run(self) -> Copied:
         begun_before = self._begin()
@@ -172,6 +175,7 @@ class _Copying:
         self._compare_others()
         if not self._differences:
             self._noted(complete=True)
+        self._foreign.tell(stacklevel=3)
         return self._so_far._replace(differences=tuple(self._differences))
 
     def _begin(self) -> bool:
@@ -228,6 +232,8 @@ class _Copying:
         try:
             yield
         except (CorruptValue, InvalidKey, QueuesDiffer) as error:
+            if isinstance(error, CorruptValue) and self._foreign.passes(error):
+                return
             if isinstance(error, QueuesDiffer):
                 self._unlike.add(name)
             self._differences.append(Difference(name, str(error)))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
+from psync.engine.contract.values import FOREIGN_REASON
 from psync.engine.directory.admin.contents import examine_contents
 from psync.engine.directory.admin.environment import Mount, examine, mount_of
 from psync.engine.directory.admin.leftovers import leftovers_of
@@ -67,7 +68,17 @@ def _left_behind(root: str, team: bool, unpickles: bool) -> Iterator[Finding]:
     if left.litter:
         says = f"{len(left.litter)} files of writers that were killed{some_of(left.litter)}"
         yield Finding("litter", NOTE, says, "none needed: the next opening of the directory removes it")
+    if left.foreign:
+        files = "1 file is" if len(left.foreign) == 1 else f"{len(left.foreign)} files are"
+        says = f"{files} not psync's{some_of(left.foreign)}"
+        yield Finding("foreign files", NOTE, says, "none needed: psync leaves them alone, and listings pass over them")
     for entry in left.quarantined:
+        if entry.reason.startswith(FOREIGN_REASON):
+            says = f"{entry.reason}: the {entry.size} bytes of {entry.name!r} are kept at {entry.path}"
+            yield Finding(
+                "quarantine", NOTE, says, "none needed: take that file, or remove it, with the .why beside it"
+            )
+            continue
         yield Finding(
             "quarantine",
             WRONG,

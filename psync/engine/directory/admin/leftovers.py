@@ -6,13 +6,16 @@ import contextlib
 import fcntl
 import os
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from psync.engine.contract.report import Shape
 from psync.engine.contract.values import Alive
 from psync.engine.directory.admin.read_only import ReadOnlyEngine
 from psync.engine.directory.cells.local import examine
 from psync.engine.directory.fs.syscalls import READ, read_small, remove_quietly, rename_to_free, with_folder
 from psync.engine.directory.layout import OWN, Layout, is_below
+from psync.engine.directory.scan import is_foreign
 from psync.engine.encoding.framing import Unreadable
 
 MAX_REASON_BYTES = 1 << 16
@@ -42,6 +45,8 @@ class Leftovers(NamedTuple):
     litter: tuple[str, ...]
     """Files whose writers are dead."""
     quarantined: tuple[Quarantined, ...]
+    foreign: tuple[str, ...]
+    """Names of files that psync did not write."""
 
 
 def leftovers_of(root: str, *, team: bool = False, unpickles: bool = True) -> Leftovers:
@@ -58,9 +63,18 @@ def leftovers_of(root: str, *, team: bool = False, unpickles: bool = True) -> Le
         tuple(by_state[Alive.UNKNOWN]),
         (*_abandoned(layout.tmp), *_abandoned(layout.pending)),
         _quarantined(layout),
+        tuple(_foreign(engine)),
     )
     engine.close()
     return found
+
+
+def _foreign(engine: ReadOnlyEngine) -> Iterator[str]:
+    """The names of files that psync did not write, in order, for people."""
+    for name in sorted(name for shape, name in engine.walk() if shape is Shape.CELL):
+        with contextlib.suppress(OSError):
+            if not name.startswith(f"{OWN}/") and is_foreign(engine.layout.path(name)):
+                yield plain(name)
 
 
 def _abandoned(folder: str) -> list[str]:

@@ -16,12 +16,21 @@ import errno
 import os
 from collections.abc import Iterator
 
-from psync.engine.contract.bucket import HeldBucket, Position, Tail
+from psync.engine.contract.bucket import ForeignBucket, HeldBucket, Position, Tail
 from psync.engine.directory.buckets.file import BucketFile, Foreign, OpenBucket
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import is_no_pickle, read_all, remove_empty, write_all
 from psync.engine.encoding import pickle_scan
-from psync.engine.encoding.framing import End, Unreadable, committed, extension, is_bucket, unframe, whole_bucket
+from psync.engine.encoding.framing import (
+    BUCKET_HEAD,
+    End,
+    Unreadable,
+    committed,
+    extension,
+    is_bucket,
+    unframe,
+    whole_bucket,
+)
 
 PAGE = 4096
 Prepared = tuple[int, int, int]
@@ -53,7 +62,7 @@ class DirectoryBucket(BucketFile):
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
         except Unreadable as error:
-            raise self._damaged(self._name, str(error)) from error
+            raise self._damaged(self._name, error) from error
 
     def _tail_locked(self, since: Position | None) -> Tail | None:
         attached = self._attach_locked()
@@ -85,7 +94,7 @@ class DirectoryBucket(BucketFile):
         """One complete pickle that no append wrote (`Tail.foreign`); it is read anew each time."""
         payload = unframe(data)
         if payload is None:
-            pickle_scan.check(data)
+            pickle_scan.check_whole(data)
             payload = data
         return Tail(payload, Position(identity, 0, 0), True, 0, foreign=True)
 
@@ -109,6 +118,17 @@ class DirectoryBucket(BucketFile):
                 os.pwrite(file.fd, commit_byte, end.end - 1)
             return self._tail(file, size, since if since is not None and since.end <= end.end else None)
 
+    def is_foreign(self) -> bool:
+        """fstat, pread; the first call also opens the file. A bucket whose head is damaged counts as foreign."""
+        try:
+            with self._section, self._section.lock:
+                attached = self._attach()
+                return attached is not None and not is_bucket(os.pread(attached[0].fd, BUCKET_HEAD, 0))
+        except IsADirectoryError:
+            return False
+        except OSError as error:
+            raise translate_os_error(error, self._name, self._path) from error
+
     # -- changing ------------------------------------------------------------------------------------
 
     def append(self, ops: bytes) -> int:
@@ -120,7 +140,7 @@ class DirectoryBucket(BucketFile):
                 raise translate_os_error(error, self._name, self._path) from error
             return self.append(ops)
         except Unreadable as error:
-            raise self._damaged(self._name, str(error)) from error
+            raise self._damaged(self._name, error) from error
         if done:
             self._changed()
         return done
@@ -221,7 +241,7 @@ class DirectoryBucket(BucketFile):
             raise file.refusal
         known = self._settled_end(file, os.fstat(file.fd).st_size)
         if known is None:
-            raise ValueError(f"{self._name!r} is a foreign pickle, which can't be extended: replace it")
+            raise ForeignBucket(self._name)
         tail, _ = extension(ops, known)
         try:
             self._write_tail(file, tail, known)
@@ -265,7 +285,7 @@ class DirectoryBucket(BucketFile):
         except Unreadable as error:
             if isinstance(error, HeldUnreadable) and error.bucket is not self:
                 raise  # it is another held bucket's error, which its own block reports after this one is released
-            raise self._damaged(self._name, str(error)) from error
+            raise self._damaged(self._name, error) from error
         if held.changed:
             self._changed()
 
@@ -279,8 +299,8 @@ def _identity_of_foreign(file: OpenBucket) -> tuple[int, ...]:
 class HeldUnreadable(Unreadable):
     """A held bucket fails its check. It is reported when the bucket is released: quarantining it takes its lock."""
 
-    def __init__(self, bucket: DirectoryBucket, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, bucket: DirectoryBucket, error: Unreadable) -> None:
+        super().__init__(str(error), foreign=error.foreign)
         self.bucket = bucket
 
 
@@ -303,7 +323,7 @@ class Held(HeldBucket):
         try:
             tail = self._bucket._settled_tail(self.file, size, since)
         except Unreadable as error:
-            raise HeldUnreadable(self._bucket, str(error)) from error
+            raise HeldUnreadable(self._bucket, error) from error
         if not tail.foreign and tail.position.end == size:
             self._size = size
         return tail
@@ -312,9 +332,9 @@ class Held(HeldBucket):
         try:
             extended = self._bucket._extend(self.file, self._known_size(), ops)
         except Unreadable as error:
-            raise HeldUnreadable(self._bucket, str(error)) from error
+            raise HeldUnreadable(self._bucket, error) from error
         if not extended:
-            raise ValueError("a foreign pickle can't be extended: replace it")
+            raise ForeignBucket("a held bucket")
         self.changed = True
         known = self.file.known
         assert known is not None

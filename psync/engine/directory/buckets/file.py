@@ -50,7 +50,7 @@ class OpenBucket:
         if since is not None:
             return follow(read_all(self.fd, size - since.end + 1, since.end - 1), since)
         if is_no_pickle(self.fd, size):
-            raise Unreadable("not a pickle")
+            raise Unreadable("not a pickle", foreign=True)
         data = read_all(self.fd, size)
         if not is_bucket(data):
             raise Foreign(data)
@@ -68,7 +68,7 @@ class BucketFile(Bucket):
         fs: AtomicFiles,
         *,
         changed: Callable[[], None],
-        damaged: Callable[[str, str], CorruptValue],
+        damaged: Callable[[str, Unreadable], CorruptValue],
         commit_byte_for: CommitByteFor,
         descriptors: DescriptorCache,
     ) -> None:

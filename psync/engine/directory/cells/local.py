@@ -45,7 +45,16 @@ from psync.engine.directory.fs.syscalls import (
     write_all,
 )
 from psync.engine.directory.layout import may_be_bucket
-from psync.engine.encoding.framing import CELL_HEAD, Parts, Unreadable, frame, frame_parts, header_of, unframe
+from psync.engine.encoding.framing import (
+    CELL_HEAD,
+    Parts,
+    Unreadable,
+    bears_frame,
+    frame,
+    frame_parts,
+    header_of,
+    unframe,
+)
 from psync.engine.system import clock
 from psync.engine.system.reentry import holds_lock, reentrant
 
@@ -58,6 +67,8 @@ NO_WAIT = fcntl.LOCK_EX | fcntl.LOCK_NB
 _never_again = itertools.count(1)
 _first_values: set[tuple[str, int]] = set()
 """The paths whose first value is being computed by `Cells.update`, with the thread."""
+MAX_OWN_PATHS = 8192
+"""Paths of which a process remembers that their files are psync's."""
 
 
 class Cells:
@@ -71,6 +82,8 @@ class Cells:
         self._in_place = not fs.sync_file
         self._recent = False
         """Whether the last file that was read was younger than RECENT_NS: a guess about the next. Threads share it."""
+        self._own: dict[str, int] = {}
+        """The inode numbers of files that psync has written, by path; 0 for one that was just made."""
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -146,7 +159,7 @@ class Cells:
     # -- changing ------------------------------------------------------------------------------------
 
     @holds_lock
-    def write(self, path: str, payload: bytes) -> None:
+    def write(self, path: str, payload: bytes, spare_bucket: bool = False) -> None:
         """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
         if self._in_place and len(payload) <= MAX_IN_PLACE_BYTES and not may_be_bucket(path):
             if not self._trust.private:
@@ -156,7 +169,7 @@ class Cells:
                 fd = os.open(path, CHANGE)
             except FileNotFoundError:
                 self._refuse_first_value(path)
-                if self._fs.make(path, data, replaced=True):
+                if self._make(path, data):
                     return
             else:
                 try:  # `open_locked` written out: this is the hot path
@@ -166,12 +179,14 @@ class Cells:
                         await_lock(fd)
                     status = os.fstat(fd)
                     if status.st_nlink == 1:
+                        if self._own.get(path) != status.st_ino:
+                            self._check_own(path, fd, status)
                         self._put(fd, data, status, path)
                         return
                 finally:
                     let_go(fd)
                 del fd  # `await_lock` takes it for a file that is locked here
-        self._write_locked(path, payload)
+        self._write_locked(path, payload, spare_bucket)
 
     def _put(self, fd: int, data: bytes, status: os.stat_result, path: str) -> None:
         """In place: a reader gets the old value or the new one, as one `pwrite` is whole or not at all."""
@@ -186,7 +201,7 @@ class Cells:
             except OSError:
                 pass  # the value says how long it is; bytes behind it mean nothing
 
-    def _write_locked(self, path: str, payload: bytes) -> None:
+    def _write_locked(self, path: str, payload: bytes, spare_bucket: bool) -> None:
         """Write whatever was at the name, and however long the value is."""
         if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
@@ -195,15 +210,39 @@ class Cells:
             found = self._held(path)
             if found is None:
                 self._refuse_first_value(path)
-                if self._fs.make(path, data, replaced=True):
+                if spare_bucket:
+                    self._check_no_category(path)
+                if self._make(path, data):
                     return
                 continue  # another process made one between the two calls
             fd, status = found
             try:
+                if self._own.get(path) != status.st_ino:
+                    self._check_own(path, fd, status)
+                if spare_bucket:  # under the lock that each append takes: no bucket comes between look and write
+                    _check_no_bucket(path, os.pread(fd, CELL_HEAD, 0))
                 self._put_or_replace(fd, data, status, path)
                 return
             finally:
                 let_go(fd)
+
+    def _make(self, path: str, data: bytes | Parts) -> bool:
+        made = self._fs.make(path, data, replaced=True)
+        if made:
+            self._remember(path, 0)
+        return made
+
+    def _check_own(self, path: str, fd: int, status: os.stat_result) -> None:
+        """Raise `Unreadable` if the locked file, which is about to be overwritten, is foreign: its bytes are to be
+        kept. A pread, once for each file that this process has not made."""
+        if status.st_size and self._own.get(path) != 0 and not bears_frame(os.pread(fd, CELL_HEAD, 0)):
+            examine(_content(fd, status.st_size), ())
+        self._remember(path, status.st_ino)
+
+    def _remember(self, path: str, inode: int) -> None:
+        if len(self._own) >= MAX_OWN_PATHS:
+            self._own.clear()
+        self._own[path] = inode
 
     def _put_or_replace(self, fd: int, data: bytes | Parts, status: os.stat_result, path: str) -> None:
         """While `fd`, which is at `path`, is locked."""
@@ -224,24 +263,26 @@ class Cells:
         except (NotADirectoryError, IsADirectoryError):
             return None
 
-    def create(self, path: str, payload: bytes) -> bool:
+    def create(self, path: str, payload: bytes, spare_bucket: bool = False) -> bool:
         """lstat when there is such a name; else what a new file takes."""
         try:
             status = os.lstat(path)
         except FileNotFoundError:
             self._refuse_first_value(path)
+            if spare_bucket:
+                self._check_no_category(path)
             return self._fs.make(path, frame(payload), replaced=True)
         check_kind(path, status)
         return False
 
-    def delete(self, path: str) -> bool:
-        """open, flock, fstat, unlink, close."""
-        return self._remove(path, None) is not None
+    def delete(self, path: str, spare_foreign: bool = False) -> bool:
+        """open, flock, fstat, unlink, close. With `spare_foreign` also pread: `Unreadable` for a foreign file."""
+        return self._remove(path, None, spare_foreign) is not None
 
     def pop(self, path: str, before: Callable[[Cell], object]) -> Cell | None:
         return self._remove(path, before)
 
-    def _remove(self, path: str, before: Callable[[Cell], object] | None) -> Cell | None:
+    def _remove(self, path: str, before: Callable[[Cell], object] | None, spare_foreign: bool = False) -> Cell | None:
         """Under the lock, so that `before` sees the last write, and no later write is lost."""
         found = self._held_value(path)
         if found is None:
@@ -249,6 +290,8 @@ class Cells:
         fd, status = found
         try:
             cell = Cell(b"", ())
+            if spare_foreign and not bears_frame(os.pread(fd, CELL_HEAD, 0)):
+                examine(_content(fd, status.st_size), ())
             if before is not None:
                 self._trust.check_file(path, status)
                 cell = examine(_content(fd, status.st_size), ())
@@ -258,7 +301,7 @@ class Cells:
             let_go(fd)
         return cell
 
-    def update(self, path: str, function: Update) -> bytes | None:
+    def update(self, path: str, function: Update, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
         """open, flock, fstat, pread, pwrite, close."""
         if not self._trust.private:
             self._trust.check_folder(path[: path.rindex("/")])
@@ -272,16 +315,21 @@ class Cells:
                     new = function(None)
                 finally:
                     _first_values.discard(name)
+                if spare_bucket is not None and spare_bucket():
+                    self._check_no_category(path)
                 if new is None or self._fs.make(path, frame(new), replaced=True):
                     return new
                 continue  # another process made one while the function ran: call it again with that value
             fd, status = found
             try:
                 self._trust.check_file(path, status)
-                old = examine(_content(fd, status.st_size), ()).payload
+                content = _content(fd, status.st_size)
+                old = examine(content, ()).payload
                 new = function(old)
                 if new is None or new is old:
                     return old
+                if spare_bucket is not None and spare_bucket():
+                    _check_no_bucket(path, content)
                 self._put_or_replace(fd, _framed(new), status, path)
                 return new
             finally:
@@ -291,6 +339,11 @@ class Cells:
         """Raise `ReentrantCall` if this thread is computing the first value of `path`, which has no file to lock."""
         if _first_values and (path, get_ident()) in _first_values:
             raise reentrant(path)
+
+    def _check_no_category(self, path: str) -> None:
+        from psync.engine.directory.buckets.folder import check_no_category  # seldom needed
+
+        check_no_category(self._fs, self._fs.root, path)
 
     def move(self, path: str, new: str) -> bool:
         found = self._held_value(path)
@@ -319,8 +372,9 @@ class Cells:
         copy.replace(new)
         self._fs.renamed(new)
 
-    def set_aside(self, path: str, refuge: str, seen: Version | None) -> bool:
-        """Keep a damaged file's bytes at `refuge` and remove it, unless it reads well now or isn't what was `seen`."""
+    def set_aside(self, path: str, refuge: str, seen: Version | None, foreign: bool = False) -> bool:
+        """Keep a damaged file's bytes at `refuge` and remove it, unless it reads well now or isn't what was `seen`. One
+        that psync did not write stays, unless `foreign`."""
         found = self._held_value(path)
         if found is None:
             return False
@@ -332,6 +386,8 @@ class Cells:
                     examine(data, ())
                     return False
             elif seen and seen[0] > 0 and self._version_now(data, status) != seen:
+                return False
+            if not foreign and not bears_frame(data):
                 return False
             # a copy, because a waiter for the lock of this file must find it dead
             copy = self._fs.temporary(b"", sync=False)
@@ -380,6 +436,12 @@ def _content(fd: int, size: int) -> bytes:
     return read_all(fd, LARGE_BYTES if is_no_pickle(fd, size) else size)
 
 
+def _check_no_bucket(path: str, head: bytes) -> None:
+    from psync.engine.directory.buckets.folder import check_bucket_head  # seldom needed
+
+    check_bucket_head(path, head)
+
+
 def _lock_shared(fd: int) -> bool:
     """Keep writers out until `let_go`. False if one is at work: readers don't wait."""
     try:
@@ -396,5 +458,5 @@ def examine(data: bytes, version: Version) -> Cell:
         return Cell(payload, version)
     from psync.engine.encoding import pickle_scan  # psync's own values need no scan
 
-    pickle_scan.check(data)
+    pickle_scan.check_whole(data)
     return Cell(data, version, sealed=False)

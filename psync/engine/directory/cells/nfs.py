@@ -146,11 +146,11 @@ class NetworkCells(Cells):
             again = again + 1 if led_to == before else 0
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
-    def write(self, path: str, payload: bytes) -> None:
+    def write(self, path: str, payload: bytes, spare_bucket: bool = False) -> None:
         """OPEN, LOCK, GETATTR, GETATTR, WRITE, LOCKU, CLOSE in place."""
-        self._write_locked(path, payload)
+        self._write_locked(path, payload, spare_bucket)
 
-    def create(self, path: str, payload: bytes) -> bool:
+    def create(self, path: str, payload: bytes, spare_bucket: bool = False) -> bool:
         """GETATTR, LOOKUP when there is such a name; else what a new file takes."""
         data: bytes | None = None
         while True:
@@ -166,6 +166,8 @@ class NetworkCells(Cells):
             if os.path.lexists(decided_path(path)) and self._replacements.finish(path):
                 return False
             self._refuse_first_value(path)
+            if spare_bucket:
+                self._check_no_category(path)
             data = data or frame(payload)
             if self._fs.make(path, data, replaced=True):
                 return True

@@ -10,20 +10,22 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from psync.engine.contract.values import Cell, Update, Version
+from psync.engine.contract.values import FOREIGN_REASON, Cell, Update, Version
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.atomic import AtomicFiles
-from psync.engine.directory.fs.errors import not_a_value, translate_os_error
+from psync.engine.directory.fs.errors import BucketMet, not_a_value, translate_os_error
 from psync.engine.directory.fs.syscalls import remove_empty
 from psync.engine.directory.layout import OWN, Layout, held_by
 from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import clock
 from psync.engine.system.reentry import catch_up, postponed
-from psync.errors import CorruptValue, StoreFailed
+from psync.errors import CorruptValue, InvalidKey, StoreFailed
 
 A = TypeVar("A")
 T = TypeVar("T")
+_OWN = f"{OWN}/"
+"""All that is below it is psync's own, even what does not look so."""
 
 
 class CellVerbs:
@@ -46,39 +48,46 @@ class CellVerbs:
         except OSError as error:
             raise translate_os_error(error, name, path) from error
         except Unreadable as error:
-            raise self.damaged(name, str(error)) from error
+            raise self.damaged(name, error) from error
         finally:
             if postponed:
                 catch_up()
 
-    def write(self, name: str, payload: bytes) -> None:
+    def write(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> None:
         path = self._layout.prefix + name
         try:
-            self._cells.write(path, payload)
+            self._cells.write(path, payload, spare_bucket)
         except OSError as error:
             if not remove_empty(path):
                 raise translate_os_error(error, name, path) from error
-            self.write(name, payload)
+            self.write(name, payload, spare_bucket=spare_bucket)
+        except Unreadable as error:
+            self._make_room(name, str(error))
+            self.write(name, payload, spare_bucket=spare_bucket)
+        except BucketMet as met:
+            raise self._met(name, met) from None
         else:
             self._wake.notify(name)
         finally:
             if postponed:
                 catch_up()
 
-    def create(self, name: str, payload: bytes) -> bool:
+    def create(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> bool:
         path = self._layout.prefix + name
         try:
-            made = self._cells.create(path, payload)
+            made = self._cells.create(path, payload, spare_bucket)
         except OSError as error:
             if not remove_empty(path):
                 raise translate_os_error(error, name, path) from error
-            return self.create(name, payload)
+            return self.create(name, payload, spare_bucket=spare_bucket)
+        except BucketMet as met:
+            raise self._met(name, met) from None
         if made:
             self._wake.notify(name)
         return made
 
-    def delete(self, name: str) -> bool:
-        return self._change(name, self._cells.delete)
+    def delete(self, name: str, *, spare_foreign: bool = False) -> bool:
+        return self._change(name, lambda path: self._cells.delete(path, spare_foreign))
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
         guarded = _guarded(before or _nothing)
@@ -102,12 +111,19 @@ class CellVerbs:
             self._wake.notify(new)
         return moved
 
-    def update(self, name: str, function: Update) -> bytes | None:
+    def update(self, name: str, function: Update, *, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
         guarded = _guarded(function)
         try:
-            return self._change(name, lambda path: self._cells.update(path, guarded))
+            return self._change(name, lambda path: self._cells.update(path, guarded, spare_bucket))
         except _CallersError as passed:
             raise passed.error from passed.error.__cause__
+        except BucketMet as met:
+            raise self._met(name, met) from None
+
+    def _met(self, name: str, met: BucketMet) -> InvalidKey:
+        from psync.engine.contract.bucket import bucket_in_the_way
+
+        return bucket_in_the_way(name, met.path[len(self._layout.prefix) :])
 
     def _change(self, name: str, verb: Callable[[str], T]) -> T:
         """Call `verb` with the path, translate its errors, and wake those who wait for the name."""
@@ -119,7 +135,7 @@ class CellVerbs:
                 raise translate_os_error(error, name, path) from error
             return self._change(name, verb)
         except Unreadable as error:
-            raise self.damaged(name, str(error)) from error
+            raise self.damaged(name, error) from error
         finally:
             if postponed:
                 catch_up()
@@ -168,8 +184,17 @@ class CellVerbs:
 
     # -- what is damaged -------------------------------------------------------------------------------
 
-    def damaged(self, name: str, reason: str) -> CorruptValue:
-        path = self._layout.path(name)
+    def damaged(self, name: str, error: Unreadable) -> CorruptValue:
+        reason, path = str(error), self._layout.path(name)
+        if error.foreign and not name.startswith(_OWN):
+            return CorruptValue(
+                f"{path} holds no value: {FOREIGN_REASON} ({reason}). It stays where it is. When {name!r} is set, its "
+                f"bytes are kept in quarantine; when {name!r} is deleted, they are gone",
+                key=name,
+                path=path,
+                reason=reason,
+                foreign=True,
+            )
         refuge = None if self._spares() else self.set_aside(name, reason)
         kept = f"its bytes are kept at {refuge}" if refuge else f"it is still at {path}"
         return CorruptValue(
@@ -181,16 +206,27 @@ class CellVerbs:
             reason=reason,
         )
 
-    def set_aside(self, name: str, reason: str, seen: Version | None = None) -> str | None:
+    def set_aside(self, name: str, reason: str, seen: Version | None = None, *, foreign: bool = False) -> str | None:
         if self._fs.reading:
             return None  # damaged bytes stay where they are
-        refuge = self._layout.refuge(name, clock.wall_ns())
         try:
-            if not self._cells.set_aside(self._layout.path(name), refuge, seen):
-                return None
-            self._fs.say_why(refuge, name, reason)
+            return self._moved(name, reason, seen, foreign or name.startswith(_OWN))
         except OSError:
             return None  # quarantine can't take it: it stays where it is
+
+    def _make_room(self, name: str, reason: str) -> None:
+        """Keep a foreign file's bytes in quarantine, because its name is set."""
+        path = self._layout.path(name)
+        try:
+            self._moved(name, f"{FOREIGN_REASON} ({reason}), and its name was set", None, True)
+        except OSError as error:
+            raise translate_os_error(error, name, path) from error
+
+    def _moved(self, name: str, reason: str, seen: Version | None, foreign: bool) -> str | None:
+        refuge = self._layout.refuge(name, clock.wall_ns())
+        if not self._cells.set_aside(self._layout.path(name), refuge, seen, foreign):
+            return None
+        self._fs.say_why(refuge, name, reason)
         self._wake.notify(name)
         return refuge
 

@@ -40,7 +40,7 @@ class AtomicFiles:
         self, layout: Layout, can: Capabilities, *, sync_file: bool, sync_name: bool, reading: bool = False
     ) -> None:
         self._tmp = layout.tmp
-        self._root = layout.root
+        self.root = layout.root
         self._layout = layout
         self._unnamed = can.unnamed
         self.trust = layout.trust
@@ -169,7 +169,7 @@ class AtomicFiles:
         from psync.engine.directory.fs.nfs_lookup import Lookups
         from psync.engine.directory.fs.nfs_replace import Replacements
 
-        return Replacements(Lookups(self._root, coarse=False), self.trust.access).sweep(successor)
+        return Replacements(Lookups(self.root, coarse=False), self.trust.access).sweep(successor)
 
     # -- an open file ------------------------------------------------------------------------------------
 
@@ -193,7 +193,7 @@ class AtomicFiles:
         """Sync the names on the way to `path`: whatever it is now, it is after a power cut."""
         folder = os.path.dirname(path)
         sync_folder(folder)
-        while folder not in self._lasting and len(folder) > len(self._root):
+        while folder not in self._lasting and len(folder) > len(self.root):
             above = os.path.dirname(folder)
             sync_folder(above)
             self._lasting.add(folder)

@@ -26,6 +26,14 @@ _REMEDIES = {
 }
 
 
+class BucketMet(Exception):
+    """A value can't come to a name: the bucket at `path` stands there, or beside it. Internal: becomes `InvalidKey`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
 def translate_os_error(error: OSError, name: str, path: str) -> PsyncError:
     """The error to raise for an `OSError` of the file system. A PsyncError is returned as it is."""
     if isinstance(error, PsyncError):
@@ -97,8 +105,11 @@ def _not_a_regular_file(path: str) -> PsyncError | None:
 
 
 def not_a_value(name: str, path: str) -> InvalidKey:
+    """The error for a value where a folder stands, or below another value."""
+    root, parts = path[: len(path) - len(name)], name.split("/")
+    above = ("/".join(parts[:count]) for count in range(1, len(parts)))
+    value = next((each for each in above if not os.path.isdir(root + each) and os.path.lexists(root + each)), None)
+    why = f"{path} is a folder of values" if value is None else f"it lies below {value!r}, which is a value"
     return InvalidKey(
-        f"{name!r} can't hold a value: {path}, or a part of it, is not a plain file but a folder, or the other way "
-        "round (one key can't be both a value and a folder of values); use another key",
-        key=name,
+        f"{name!r} can't hold a value: {why} (one key can't be both a value and a folder); use another key", key=name
     )
