@@ -76,11 +76,13 @@ if TYPE_CHECKING:
     from psync.errors import NotSerializable as NotSerializable
     from psync.errors import PsyncError as PsyncError
     from psync.errors import QueueClosed as QueueClosed
+    from psync.errors import ReentrantCall as ReentrantCall
     from psync.errors import RemoteError as RemoteError
     from psync.errors import StaleClaim as StaleClaim
     from psync.errors import StoreFailed as StoreFailed
     from psync.errors import StoreFull as StoreFull
     from psync.errors import TaskFailed as TaskFailed
+    from psync.errors import UnreadableValue as UnreadableValue
     from psync.errors import UnsafeStore as UnsafeStore
     from psync.errors import WaitTimeout as WaitTimeout
     from psync.store import PickleShareDB as PickleShareDB
@@ -119,8 +121,9 @@ _NAMES = {
     "psync.work": "Executor Worker",
     "psync.engine": "DirectoryEngine MemoryEngine",
     "psync.errors": (
-        "PsyncError InvalidKey WaitTimeout CorruptValue StoreFull StoreFailed UnsafeStore FormatMismatch "
-        "NotSerializable ClassRefused QueueClosed StaleClaim RemoteError TaskFailed BrokenBarrierError LockTimeout"
+        "PsyncError InvalidKey WaitTimeout CorruptValue UnreadableValue StoreFull StoreFailed UnsafeStore "
+        "FormatMismatch NotSerializable ClassRefused QueueClosed StaleClaim ReentrantCall RemoteError TaskFailed "
+        "BrokenBarrierError LockTimeout"
     ),
 }
 """The public names by the module that has them. The imports above say the same to type checkers; a test compares."""

@@ -136,11 +136,13 @@ NOT_BEFORE_FORKS = {
     "psync.engine.directory.scan": "read by commands",
     "psync.engine.encoding": "for pickles of other programs",
     "psync.engine.encoding.pickle_scan": "for pickles of other programs",
+    "psync.engine.encoding.pickle_split": "for values that can't be unpickled here",
     "psync.engine.system": "loaded with every store",
     "psync.store.allowed": "loaded when a store with `allow` is opened",
     "psync.store.glob": "for `keys` with a pattern",
     "psync.store.json_values": "loaded when a store with JSON is opened",
     "psync.store.link": "for `getlink`",
+    "psync.store.unreadable": "for values that can't be unpickled here, and with every category",
     "psync.store.views": "for `items` and `values`",
 }
 """Modules that a directory loads when they are needed, and not before a fork; a fork waits for a thread that loads them

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from psync.cli import arguments, text
 from psync.cli.errors import TIMED_OUT, Failure
-from psync.errors import TaskFailed, WaitTimeout
+from psync.errors import TaskFailed, UnreadableValue, WaitTimeout
 from psync.sync import WorkQueue
 from psync.sync.queue.work_queue import internals_of
 from psync.work import call
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         for answer in answers(queue, args):
             try:
                 show(opened(answer, queue) if args.calls else answer, args)
-            except (TaskFailed, Failure) as error:
+            except (TaskFailed, UnreadableValue, Failure) as error:
                 code = max(code, 1)
                 complain(answer.id, one_line(error), args)
             except WaitTimeout as error:
@@ -101,7 +101,7 @@ def of_ids(queue: WorkQueue, ids: list[str], deadline: float | None) -> Iterator
         try:
             with text.unpickled(f"the result of {id!r}"):
                 yield Answer(id, letter_of(queue, id, deadline))
-        except (TaskFailed, WaitTimeout, Failure) as error:
+        except (TaskFailed, WaitTimeout, UnreadableValue, Failure) as error:
             yield Answer(id, error=error)
 
 
@@ -127,9 +127,12 @@ def of_all(queue: WorkQueue, timeout: float | None, wait: bool) -> Iterator[Answ
             queue.join(timeout)
         except WaitTimeout as error:
             late = error
+    unreadable: list[UnreadableValue] = []
     with text.unpickled("a result"):
-        for id, letter in queue.results.collect(timeout=0):
+        for id, letter in dict(queue.results.arrivals().new(unreadable=unreadable.append)).items():
             yield Answer(id, letter)
+    for reason in unreadable:
+        yield Answer(reason.key, error=reason)
     for dead in queue.dead():
         try:
             queue.results.get(dead.id, timeout=0)

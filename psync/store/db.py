@@ -7,6 +7,7 @@ file is longer than 400 lines for its docstrings.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence, ValuesView
 from types import TracebackType
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from psync.engine import is_address, open_engine
 from psync.engine.system import fork_hooks
-from psync.errors import ClassRefused, CorruptValue, kept_at
+from psync.engine.system.reentry import finish_later, reentrant
+from psync.errors import CorruptValue, ReentrantCall, UnreadableValue, kept_at
 from psync.store.cache import Cache
 from psync.store.codec import codec_of
-from psync.store.keys import check
+from psync.store.codec_type import PASSING
+from psync.store.keys import check, is_bucket_name
 from psync.store.sentinels import MISSING, NOT_YET
 
 if TYPE_CHECKING:
@@ -29,6 +32,17 @@ if TYPE_CHECKING:
 fork_hooks.load_before_forks("psync.store.category", "psync.store.waiting")
 
 D = TypeVar("D")
+
+
+class _Modifying(threading.local):
+    """The keys whose new values the functions of `modify` are computing in this thread."""
+
+    def __init__(self) -> None:
+        self.keys: set[tuple[object, str]] = set()
+        """Each with the place of its store."""
+
+
+_modifying = _Modifying()
 
 
 class PickleShareDB(MutableMapping[str, Any]):
@@ -63,7 +77,9 @@ class PickleShareDB(MutableMapping[str, Any]):
     there; any other is `ClassRefused`. Links and primitives made from this store use the same options.
 
     Raises `InvalidKey` for an impossible key, before any I/O; `StoreFull` and `StoreFailed` when the file system
-    refuses, with the old value untouched; `CorruptValue` for a damaged file, which is kept in quarantine.
+    refuses, with the old value untouched; `CorruptValue` for a damaged file, which is kept in quarantine;
+    `UnreadableValue` for a value whose class is gone, or refuses: it stays, can be set or deleted, and moves with the
+    store, and what lists many values passes over it with a RuntimeWarning.
 
     Not promised: that keys iterated over still exist; that PickleShare itself may write at the same time.
     """
@@ -94,12 +110,12 @@ class PickleShareDB(MutableMapping[str, Any]):
             allow=allow,
         )
         self.codec = codec_of(self.engine.format)
-        self._untrusted = self.codec.untrusted
         self._levels = dict(categories or {})
         """The categories that have a durability of their own."""
         self._cache = Cache()
         self._categories = {name: self._new_category(name) for name in self._levels}
-        self._modifying = threading.local()
+        self._place = getattr(self.engine, "root", None) or id(self.engine)
+        """The same for all handles of one directory or server."""
 
     @property
     def root(self) -> Any:
@@ -148,29 +164,41 @@ class PickleShareDB(MutableMapping[str, Any]):
             return MISSING
         if cell is not known:
             self._cache.remember(key, cell)
-        if self._untrusted or not cell.sealed:
-            return self._load_untrusted(key, cell)
-        return self.codec.loads(cell.payload)
-
-    def _load_untrusted(self, key: str, cell: Cell) -> Any:
-        """Load a pickle without a checksum, or of an untrusted writer: an error may mean damage, and no mistake of the
-        caller's."""
         try:
             return self.codec.loads(cell.payload)
-        except ClassRefused as error:
-            raise ClassRefused(f"the value of {key!r}: {error}", name=error.name, key=key) from None
-        except self.codec.damage as error:
-            if cell.sealed and self.codec.objects:
+        except BaseException as error:
+            return self._load_in_parts(key, cell, error)
+
+    def _load_in_parts(self, key: str, cell: Cell, error: BaseException) -> Any:
+        """Return the items of a bucket of which only overwritten ones can't be loaded; else raise what an `error` of
+        loading `cell` means.
+
+        `UnreadableValue`; or `CorruptValue`, for a pickle without a checksum, or of an untrusted writer, that is not
+        laid out like one.
+        """
+        if isinstance(error, PASSING):
+            raise error
+        from psync.store.unreadable import may_be_damage, part_of_bucket, raise_unreadable
+
+        codec, payload = self.codec, cell.payload
+        if (cell.sealed and codec.objects) or not may_be_damage(error, payload, codec):
+            rest, is_all = part_of_bucket(payload, codec) if is_bucket_name(key) else (None, False)
+            if is_all and codec.diagnose(payload) is not None:  # else it was not in the bytes
+                return rest
+            try:
+                raise_unreadable(f"the value of {key!r}", error, payload, codec, key=key)
+            except UnreadableValue as reason:
+                reason.rest = rest
                 raise
-            self._cache.forget(key)
-            refuge = self.engine.set_aside(key, f"it can't be read: {error!r}", cell.version)
-            raise CorruptValue(
-                f"the value of {key!r} is damaged: it can't be read ({error!r}); {kept_at(refuge)}. "
-                "Set the key again, or restore the file from a backup",
-                key=key,
-                quarantine=refuge,
-                reason=repr(error),
-            ) from error
+        self._cache.forget(key)
+        refuge = self.engine.set_aside(key, f"it can't be read: {error!r}", cell.version)
+        raise CorruptValue(
+            f"the value of {key!r} is damaged: it can't be read ({error!r}); {kept_at(refuge)}. "
+            "Set the key again, or restore the file from a backup",
+            key=key,
+            quarantine=refuge,
+            reason=repr(error),
+        ) from error
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set the value; a reader sees the one before or the one after.
@@ -178,15 +206,23 @@ class PickleShareDB(MutableMapping[str, Any]):
         6 system calls over a value (open flock stat pwrite flock close), floor 5; 5 system calls for a new one (open
         open pwrite link close), floor 5. More than a page goes to a new file in either case.
         """
-        self.engine.write(check(key), self.codec.dumps(value))
+        check(key)
+        payload = self.codec.dumps(value)
+        try:
+            self.engine.write(key, payload)
+        except ReentrantCall:
+            self._finish_later(key, "an assignment", functools.partial(self.engine.write, key, payload))
 
     def __delitem__(self, key: str) -> None:
         """Delete a key; KeyError if it is not there, as for all but one of several concurrent callers.
 
         6 system calls (open flock stat unlink flock close).
         """
-        if not self.engine.delete(check(key)):
-            raise KeyError(key)
+        try:
+            if not self.engine.delete(check(key)):
+                raise KeyError(key)
+        except ReentrantCall:
+            self._finish_later(key, "del", functools.partial(self.engine.delete, key))
         self._cache.forget(key)
 
     def __contains__(self, key: object) -> bool:
@@ -214,13 +250,14 @@ class PickleShareDB(MutableMapping[str, Any]):
         return list(matching(self.engine.entries, globpat))
 
     def items(self) -> ItemsView[str, Any]:
-        """Pairs of key and value; a key that is deleted before its turn is passed over."""
+        """Pairs of key and value; a key that is deleted before its turn is passed over, and one whose value can't be
+        unpickled here (`UnreadableValue`) with a RuntimeWarning."""
         from psync.store.views import Items
 
         return Items(self, self._find)
 
     def values(self) -> ValuesView[Any]:
-        """The values; one that is deleted before its turn is passed over."""
+        """The values; see `items`."""
         from psync.store.views import Values
 
         return Values(self, self._find)
@@ -235,22 +272,37 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         5 system calls (stat open pwrite link close).
         """
-        return self.engine.create(check(key), self.codec.dumps(value))
+        self._check_outside_modify(check(key), "add()")
+        return self.engine.create(key, self.codec.dumps(value))
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The value; if there is none, `default`, which is then set. Concurrent callers all get the same."""
+        self._check_outside_modify(key, "setdefault()")
         while (value := self._find(key)) is MISSING:
             if self.add(key, default):
                 return default
         return value
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
-        """Remove `key` and return its last value. One of several callers gets it, others `default` or KeyError."""
+        """Remove `key` and return its last value. One of several callers gets it, others `default` or KeyError.
+
+        `UnreadableValue`, with nothing removed, if it can't be unpickled here.
+        """
+        self._check_outside_modify(check(key), "pop()")
         found: list[Any] = []
+        unloadable = False
+
+        def load(cell: Cell) -> None:
+            nonlocal unloadable
+            unloadable = True
+            found.append(self.codec.loads(cell.payload))
+            unloadable = False
+
         try:
-            self.engine.pop(check(key), lambda cell: found.append(self.codec.loads(cell.payload)))
-        except self.codec.damage:
-            self[key]  # raises the error that explains it; nothing was removed
+            self.engine.pop(key, load)
+        except BaseException:
+            if unloadable:
+                self._find(key)  # raises the error that explains it; nothing was removed
             raise
         self._cache.forget(key)
         if found:
@@ -260,17 +312,31 @@ class PickleShareDB(MutableMapping[str, Any]):
         return default
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove any one item; concurrent callers each get another one. KeyError when the store is empty."""
+        """Remove any one item; concurrent callers each get another one. KeyError when the store is empty, and
+        `UnreadableValue` when nothing else is left."""
+        unreadable: UnreadableValue | None = None
         for key in self.engine.list():
-            value = self.pop(key, MISSING)
+            try:
+                value = self.pop(key, MISSING)
+            except UnreadableValue as error:
+                unreadable = error
+                continue
             if value is not MISSING:
                 return key, value
+        if unreadable is not None:
+            raise unreadable
         raise KeyError("popitem(): the store is empty")
 
     def clear(self) -> None:
         """Delete every key there is at the beginning. Nothing else of the directory is touched."""
+        for place, key in _modifying.keys:
+            if place == self._place:
+                raise self._inside_modify(key, "clear()")
         for key in self.keys():
-            self.engine.delete(key)
+            try:
+                self.engine.delete(key)
+            except ReentrantCall:
+                finish_later(functools.partial(self.engine.delete, key))
         self.uncache()
 
     def modify(self, key: str, function: Callable[[Any], Any], default: Any = MISSING) -> Any:
@@ -282,9 +348,7 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         7 system calls (open flock stat pread pwrite flock close), floor 6.
         """
-        busy = self._modifying.__dict__.setdefault("keys", set())
-        if check(key) in busy:
-            raise RuntimeError(f"modify({key!r}) inside the function of modify({key!r}) would wait for itself for ever")
+        self._check_outside_modify(check(key), "modify()")
         result: Any = None
         undecodable = False
 
@@ -295,19 +359,34 @@ class PickleShareDB(MutableMapping[str, Any]):
             undecodable = True
             value = default if payload is None else self.codec.loads(payload)
             undecodable = False
-            result = function(value)
+            mine = self._place, key
+            _modifying.keys.add(mine)
+            try:
+                result = function(value)
+            finally:
+                _modifying.keys.discard(mine)
             return self.codec.dumps(result)
 
-        busy.add(key)
         try:
             self.engine.update(key, change)
-        except self.codec.damage:
+        except BaseException:
             if undecodable:
-                self[key]  # a plain pickle that can't be unpickled is `CorruptValue` there
+                self._find(key)  # raises the error that explains it
             raise
-        finally:
-            busy.discard(key)
         return result
+
+    def _finish_later(self, key: str, verb: str, call: Callable[[], object]) -> None:
+        """Make `call` when the call that this one interrupts is done. Raises `ReentrantCall` within `modify(key)`."""
+        self._check_outside_modify(key, verb)
+        finish_later(call)
+
+    def _check_outside_modify(self, key: str, verb: str) -> None:
+        """Raise `ReentrantCall` if this thread is in the function of ``modify(key)``, through whichever handle."""
+        if _modifying.keys and (self._place, key) in _modifying.keys:
+            raise self._inside_modify(key, verb) from None
+
+    def _inside_modify(self, key: str, verb: str) -> ReentrantCall:
+        return reentrant(f"{verb} of {key!r} inside the function of modify({key!r}): return the value instead. {key!r}")
 
     def uncache(self, *items: str) -> None:
         """Free the memory of the values read, of these keys or of all. No value changes by it."""
@@ -390,7 +469,12 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         4 system calls (flock stat pwrite flock), floor 4.
         """
-        self._category(hashroot).set(key, value)
+        category = self._category(hashroot)
+        ops = category.codec.item(key, value)
+        try:
+            category.set_pickled(key, ops)
+        except ReentrantCall:
+            finish_later(functools.partial(category.set_pickled, key, ops))
 
     def hget(self, hashroot: str, key: Any, default: Any = MISSING, fast_only: bool = True) -> Any:
         """One item of the category. KeyError without it, or `default`.
@@ -409,9 +493,16 @@ class PickleShareDB(MutableMapping[str, Any]):
         """All items of the category; empty if there is none.
 
         It has every item that was set before the call, and perhaps some that are set meanwhile; an `hupdate` whole or
-        not at all. A damaged bucket is left out, with a warning, and kept in quarantine.
+        not at all. A damaged bucket is left out, with a warning, and kept in quarantine; so is an item that can't be
+        unpickled here, which stays where it is.
         """
-        return self._category(hashroot).everything(self._warn)
+        from psync.store.unreadable import warn_unreadable
+
+        unreadable: list[UnreadableValue] = []
+        items = self._category(hashroot).everything(self._warn, unreadable.append)
+        for error in unreadable:
+            warn_unreadable(error, stacklevel=2)
+        return items
 
     def _warn(self, error: CorruptValue) -> None:
         import warnings
@@ -430,12 +521,17 @@ class PickleShareDB(MutableMapping[str, Any]):
         return self._category(hashroot).add(key, value)
 
     def hdel(self, hashroot: str, key: Any) -> None:
-        """Remove an item, compressed or not; KeyError without it. Rewrites the file it is in."""
-        if self._category(hashroot).pop(key) is MISSING:
-            raise KeyError(key)
+        """Remove an item, compressed or not, readable or not; KeyError without it. Rewrites the file it is in."""
+        category = self._category(hashroot)
+        try:
+            if not category.remove(key):
+                raise KeyError(key)
+        except ReentrantCall:
+            finish_later(functools.partial(category.remove, key))
 
     def hpop(self, hashroot: str, key: Any, default: Any = MISSING) -> Any:
-        """Remove an item and return the last value it had. KeyError without it, or `default`."""
+        """Remove an item and return the last value it had. KeyError without it, or `default`. `UnreadableValue`, with
+        nothing removed, if the value can't be unpickled here."""
         value = self._category(hashroot).pop(key)
         if value is not MISSING:
             return value

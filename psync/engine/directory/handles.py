@@ -1,5 +1,8 @@
 """Hand out the handles that stay open (buckets, logs, registers, mutexes): one a name, shared by all threads.
 
+A handle opens nothing when it is made. So two threads may make one for the same name, and `setdefault`, one C call,
+decides which is used: no lock is needed, which a call that interrupts another one would have to wait for.
+
 Buckets, logs and registers have a level of durability, so each engine has a `HandleCache`. Mutexes have none: the
 engines of one directory share a `MutexCache`.
 """
@@ -7,7 +10,6 @@ engines of one directory share a `MutexCache`.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -55,7 +57,6 @@ class HandleCache:
         self._logs: dict[str, DirectoryLog] = {}
         self._registers: dict[str, DirectoryRegister] = {}
         self._transactions: MultiAppend | None = None
-        self._lock = threading.Lock()
         fork_hooks.remember(self)
 
     @property
@@ -100,45 +101,45 @@ class HandleCache:
             raise translate_os_error(error, named, self._layout.path(first)) from error
 
     def log(self, name: str) -> DirectoryLog:
-        with self._lock:
-            log = self._logs.get(name)
-            if log is None:
-                with loading(name, self._layout.path(name)):
-                    from psync.engine.directory.log.log import DirectoryLog
-                    from psync.engine.directory.log.state import WRITABLE
+        log = self._logs.get(name)
+        if log is None:
+            with loading(name, self._layout.path(name)):
+                from psync.engine.directory.log.log import DirectoryLog
+                from psync.engine.directory.log.state import WRITABLE
 
-                kinds = WRITABLE
-                if self._fs.reading or self._can.refused:
-                    with loading(name, self._layout.path(name)):
-                        from psync.engine.directory.log.reading import READING as kinds
-                log = self._logs[name] = DirectoryLog(
-                    name,
-                    self._layout,
-                    fs=self._fs,
-                    owners=self._owners,
-                    changed=functools.partial(self._wake.notify_claimers, slot_of(name)),
-                    finished=functools.partial(self._wake.notify_slot, slot_of(name + "/final")),
-                    kept=self._descriptors,
-                    kinds=kinds,
-                )
-                if not kinds.writable:
-                    self._descriptors.opened(log)  # so that `close` closes its files
-            return log
+            kinds = WRITABLE
+            if self._fs.reading or self._can.refused:
+                with loading(name, self._layout.path(name)):
+                    from psync.engine.directory.log.reading import READING as kinds
+            log = DirectoryLog(
+                name,
+                self._layout,
+                fs=self._fs,
+                owners=self._owners,
+                changed=functools.partial(self._wake.notify_claimers, slot_of(name)),
+                finished=functools.partial(self._wake.notify_slot, slot_of(name + "/final")),
+                kept=self._descriptors,
+                kinds=kinds,
+            )
+            log = self._logs.setdefault(name, log)  # another thread, or a signal's handler, may have made one
+            if not kinds.writable:
+                self._descriptors.opened(log)  # so that `close` closes its files
+        return log
 
     def register(self, name: str) -> DirectoryRegister:
-        with self._lock:
-            register = self._registers.get(name)
-            if register is None:
-                register = self._registers[name] = _register_kind(self._can, name, self._layout)(
-                    name,
-                    self._layout.path(name),
-                    self._fs,
-                    changed=functools.partial(self._wake.notify_slot, slot_of(name)),
-                    descriptors=self._descriptors,
-                    repairs=self._can.writable,
-                    with_slots=self._can.ordered,
-                )
-            return register
+        register = self._registers.get(name)
+        if register is None:
+            register = _register_kind(self._can, name, self._layout)(
+                name,
+                self._layout.path(name),
+                self._fs,
+                changed=functools.partial(self._wake.notify_slot, slot_of(name)),
+                descriptors=self._descriptors,
+                repairs=self._can.writable,
+                with_slots=self._can.ordered,
+            )
+            register = self._registers.setdefault(name, register)
+        return register
 
     def change_tokens(self, name: str) -> Iterator[ChangeToken]:
         """Tokens that differ once `name` has changed, for polling a network file system; none if no token shows it.
@@ -160,8 +161,8 @@ class HandleCache:
         if (register := self._registers.get(owner)) is not None:
             yield ChangeToken(owner, functools.partial(_register_token, register))
         if owner in self._logs:
-            with self._lock:
-                logs, registers = list(self._logs.items()), list(self._registers.items())
+            # copied by one call each, because other threads open more
+            logs, registers = list(self._logs.items()), list(self._registers.items())
             for each, below in registers:
                 if each.startswith(f"{owner}/"):
                     yield ChangeToken(each, functools.partial(_register_token, below))
@@ -171,7 +172,6 @@ class HandleCache:
 
     def after_fork(self) -> None:
         """In a child: no handle of the parent's may be used with its descriptors and locks."""
-        self._lock = threading.Lock()
         handles: tuple[fork_hooks.Forked, ...] = (
             *self._buckets.values(),
             *self._logs.values(),
@@ -211,30 +211,28 @@ class MutexCache:
         self._wake = wake
         self._descriptors = descriptors
         self._mutexes: dict[str, DirectoryMutex] = {}
-        self._lock = threading.Lock()
         fork_hooks.remember(self)
 
     def mutex(self, name: str) -> DirectoryMutex:
         watched = f"{OWN}/locks/{name}"
-        with self._lock:
-            mutex = self._mutexes.get(name)
-            if mutex is None:
-                with loading(name, self._layout.locks):
-                    from psync.engine.directory.locks.mutex import DirectoryMutex
+        mutex = self._mutexes.get(name)
+        if mutex is None:
+            with loading(name, self._layout.locks):
+                from psync.engine.directory.locks.mutex import DirectoryMutex
 
-                mutex = self._mutexes[name] = DirectoryMutex(
-                    self._layout.lock(name),
-                    fs=self._fs,
-                    me=self._owners.owner,
-                    alive=self._owners.alive,
-                    watch=lambda: self._wake.watch([watched], None, _no_tokens),
-                    changed=functools.partial(self._wake.notify_slot, slot_of(watched)),
-                    descriptors=self._descriptors,
-                )
-            return mutex
+            mutex = DirectoryMutex(
+                self._layout.lock(name),
+                fs=self._fs,
+                me=self._owners.owner,
+                alive=self._owners.alive,
+                watch=lambda: self._wake.watch([watched], None, _no_tokens),
+                changed=functools.partial(self._wake.notify_slot, slot_of(watched)),
+                descriptors=self._descriptors,
+            )
+            mutex = self._mutexes.setdefault(name, mutex)
+        return mutex
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
         for mutex in self._mutexes.values():
             mutex.after_fork()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
@@ -23,6 +22,7 @@ from psync.engine.directory.log.position_file import PositionFile
 from psync.engine.directory.log.segment_files import SEGMENT_BYTES
 from psync.engine.directory.log.segments import Segments
 from psync.engine.encoding.framing import Unreadable
+from psync.engine.system.reentry import Section
 from psync.errors import CorruptValue, PsyncError
 
 
@@ -78,8 +78,8 @@ class LogState:
         self.claiming = segments(layout, name, fs)
         """Used under the lock on ``front``."""
         self.settling = segments(layout, name, fs)
-        """Used under `settle_lock`."""
-        self.settle_lock = threading.Lock()
+        """Used under `settle_section`."""
+        self.settle_section = Section(f"a task of {name!r}")
         """Keeps the threads of this process from changing a status at the same time."""
         self.commit: Commit | None = None
         """None if records and statuses need not be on the disk."""
@@ -169,12 +169,12 @@ class LogState:
             return False
         if self.commit is not None and not self.commit.close_if_idle():
             return False
-        if not self.front.close_if_idle() or not self.settle_lock.acquire(blocking=False):
+        if not self.front.close_if_idle() or not self.settle_section.try_enter():
             return False
         try:
             self._close()
         finally:
-            self.settle_lock.release()
+            self.settle_section.leave()
         return True
 
     def _close(self) -> None:
@@ -188,5 +188,5 @@ class LogState:
         self.front.after_fork()
         if self.commit is not None:
             self.commit.after_fork()
-        self.settle_lock = threading.Lock()
+        self.settle_section = Section(self.settle_section.what)
         self._close()

@@ -58,7 +58,7 @@ class NetworkRegister(DirectoryRegister):
     def while_open(self, write: Callable[[], object]) -> None:
         """``write()``, while no thread closes the file, which is open for writing."""
         try:
-            with self._threads:
+            with self._section, self._section.lock:
                 if self._map is None or not self._writable:
                     self._open(create=True)
                 write()

@@ -18,9 +18,8 @@ import errno
 import mmap
 import os
 import struct
-import threading
 from collections.abc import Callable
-from fcntl import LOCK_EX, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from zlib import crc32
 
 from psync.engine.contract.register import Register, Slots
@@ -32,6 +31,7 @@ from psync.engine.directory.fs.syscalls import CHANGE, READ, read_all, write_all
 from psync.engine.directory.registers.slots import SLOTS_BYTES, MappedSlots
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import fork_hooks
+from psync.engine.system.reentry import FileSection
 from psync.errors import CorruptValue
 
 PAGE_BYTES = 4096
@@ -90,7 +90,7 @@ class DirectoryRegister(Register):
         self._fs = fs
         self._changed = changed
         self._descriptors = descriptors
-        self._threads = threading.Lock()
+        self._section = FileSection(path)
         self._fd = -1
         self._map: Page | None = None
         self._writable = True
@@ -178,11 +178,14 @@ class DirectoryRegister(Register):
         callers = False
         """True while the caller's function runs: its OSError is passed on as it is."""
         try:
-            with self._threads:
+            with self._section, self._section.lock:
                 page = self._map if self._map is not None and self._writable else self._open(create=True)
                 assert page is not None
                 try:
-                    flock(self._fd, LOCK_EX)
+                    try:
+                        flock(self._fd, LOCK_EX | LOCK_NB)
+                    except BlockingIOError:
+                        self._section.wait_for(self._fd, LOCK_EX)
                     old = self._value(page)
                     callers = True
                     new = function(old)
@@ -237,7 +240,7 @@ class DirectoryRegister(Register):
 
     def _opened(self, *, create: bool) -> Page | None:
         try:
-            with self._threads:
+            with self._section, self._section.lock:
                 return self._map or self._open(create=create)
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
@@ -296,7 +299,7 @@ class DirectoryRegister(Register):
     def store_word(self, at: int, number: int) -> None:
         """Store one number without a system call. Loads that this thread makes afterwards are made after the store."""
         try:
-            with self._threads:  # its release is the memory fence
+            with self._section, self._section.lock:  # its release is the memory fence
                 if self._map is None or not self._writable:
                     self._open(create=True)
                 self.numbers()[at] = number
@@ -311,10 +314,12 @@ class DirectoryRegister(Register):
             raise translate_os_error(error, self._name, self._path) from error
 
     def close_if_idle(self) -> bool:
-        if not self._threads.acquire(blocking=False):
+        if not self._section.try_enter():
             return False
-        self._close()
-        self._threads.release()
+        try:
+            self._close()
+        finally:
+            self._section.leave()
         return True
 
     def _close(self) -> None:
@@ -332,7 +337,7 @@ class DirectoryRegister(Register):
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
-        self._threads = threading.Lock()
+        self._section = FileSection(self._path)
         self._close()
         if self.slots is not None:
             self.slots.after_fork()
