@@ -18,9 +18,11 @@ class _NoWatch(Watch):
         """Nothing is waited for."""
 
 
-def watched(engine: Engine, names: Sequence[str], timeout: float | None) -> AbstractContextManager[Watch]:
+def watched(
+    engine: Engine, names: Sequence[str], timeout: float | None, taking: str | None = None
+) -> AbstractContextManager[Watch]:
     """``engine.watch(names)``; but a wait of no time makes no watch, because a look should leave nothing behind."""
-    return engine.watch(names) if timeout is None or timeout > 0 else nullcontext(_NoWatch())
+    return engine.watch(names, taking) if timeout is None or timeout > 0 else nullcontext(_NoWatch())
 
 
 def wait_for(engine: Engine, names: Sequence[str], look: Callable[[], T], timeout: float | None, awaited: str) -> T:

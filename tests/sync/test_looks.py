@@ -123,6 +123,7 @@ LOOKS: dict[str, Callable[[Any, str], Any]] = {
         list(WorkQueue(db, name).results.collect(timeout=0)),
         "id" in WorkQueue(db, name).results,
     ),
+    "join": lambda db, name: WorkQueue(db, name).join(0) if name == "unused" else None,
     "facts": lambda db, name: (db.engine.facts("a"), db.engine.is_used(), list(db.engine.walk(".psync"))),
     "processes": lambda db, name: (db.engine.processes(), db.engine.mutexes()),
 }

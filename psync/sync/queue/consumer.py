@@ -15,6 +15,7 @@ from typing import Any
 
 from psync.engine.contract.engine import Watch
 from psync.engine.contract.log import Mark, Record, State
+from psync.store.waiting import watched
 from psync.sync.queue.delays import Delays
 from psync.sync.queue.prefetch import Batch, BatchSize, Prefetched
 from psync.sync.queue.priorities import Priorities, Priority
@@ -69,13 +70,13 @@ class Consumer:
             self._maintain()
             return self._priorities.finished()
 
-        return bool(self._until(look, lambda: False, timeout, self._engine.watch([self._priorities.final])))
+        return bool(self._until(look, lambda: False, timeout, watched(self._engine, [self._priorities.final], timeout)))
 
     def _wait_for_task(self, take: Callable[[], Any], ended: Callable[[], bool], timeout: float | None) -> Any:
         """Return what `take` returns once that is true; a false value once `ended()`, or after `timeout` seconds."""
         # a consumer that waits for the end of the queue is not woken for each task that ends: it learns soon enough
         names = [] if ended == self._is_over else [self._priorities.final]
-        return self._until(take, ended, timeout, self._engine.watch(names, taking=self._priorities.where))
+        return self._until(take, ended, timeout, watched(self._engine, names, timeout, self._priorities.where))
 
     def _until(
         self,
