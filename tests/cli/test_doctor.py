@@ -239,7 +239,9 @@ def test_each_finding_that_can_be_wrong_is_in_the_table() -> None:
     named = set(re.findall(r'Finding\(\s*"([^"]+)", WRONG', written)) | set(
         re.findall(r'Finding\(\s*"([^"]+)"', written)
     )
-    assert named - {"contents", "links", "at work", "unknown", "stale owners", "litter"} <= set(EVERY_FINDING)
+    assert named - {"contents", "foreign files", "links", "at work", "unknown", "stale owners", "litter"} <= set(
+        EVERY_FINDING
+    )
 
 
 def test_without_other_hosts_in_view_all_is_not_well() -> None:
