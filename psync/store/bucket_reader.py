@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from psync.engine.contract.bucket import HeldBucket, Position, Tail
+from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
 from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
 from psync.errors import CorruptValue, kept_at
@@ -42,6 +42,7 @@ class BucketReader:
         self._prefix = prefix
         self._codec = codec
         self._read: dict[str, ReadBucket] = {}
+        self._files: dict[str, Bucket] = {}
         self._lock = threading.Lock()
         fork_hooks.remember(self)
 
@@ -53,9 +54,13 @@ class BucketReader:
         with self._lock:
             self._read.clear()
 
+    def file(self, bucket: str) -> Bucket:
+        """Return the engine's bucket: its file may stay open as long as this reader lives."""
+        return self._files.get(bucket) or self._files.setdefault(bucket, self._engine.bucket(self._prefix + bucket))
+
     def items(self, bucket: str) -> ReadBucket | None:
         """Read `bucket`; None if there is none. The caller must not change the items, and gives away only copies."""
-        file = self._engine.bucket(self._prefix + bucket)
+        file = self._files.get(bucket) or self.file(bucket)
         while True:
             known = self._read.get(bucket)
             tail = file.tail(None if known is None else known.position)

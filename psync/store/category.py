@@ -94,7 +94,7 @@ class Category:
         """List the buckets that PickleShare wrote; remembers if there are none."""
         found = []
         for bucket in self._buckets():
-            tail = self.engine.bucket(self._prefix + bucket).tail()
+            tail = self._reader.file(bucket).tail()
             if tail is not None and tail.foreign:
                 found.append(bucket)
         self._gathered = not found
@@ -124,7 +124,7 @@ class Category:
         tails = {}
         for bucket in (COMPRESSED, *self._buckets()):
             try:
-                tail = self.engine.bucket(self._prefix + bucket).tail()
+                tail = self._reader.file(bucket).tail()
             except CorruptValue as error:
                 damaged(error)
                 continue
@@ -140,7 +140,7 @@ class Category:
             then = tails.get(bucket)
             if then is not None and then.foreign:
                 continue
-            now = self.engine.bucket(self._prefix + bucket).tail(None if then is None else then.position)
+            now = self._reader.file(bucket).tail(None if then is None else then.position)
             if (now is None) != (then is None) or (now is not None and (now.whole or now.ops)):
                 return True
         return False
@@ -175,10 +175,10 @@ class Category:
     def growing(self, key: Any) -> Bucket:
         """Return the bucket to append the item of `key` to. The caller passes the new size to `grown`; 0 means that the
         bucket is foreign: then it calls `gather` and tries again."""
-        name = self.bucket_name(key)
-        if not (self._gathered or self._is_growing(name)):
+        bucket = self._place(key)
+        if not (self._gathered or self._is_growing(bucket)):
             self.gather()
-        return self.engine.bucket(name)
+        return self._reader.file(bucket)
 
     def grown(self, key: Any, size: int) -> None:
         """Rewrite the bucket of `key`, which has `size` bytes now, if most of it may be overwritten items."""
@@ -187,7 +187,7 @@ class Category:
 
     def _squeeze(self, bucket: str) -> None:
         """Rewrite a bucket that holds more overwritten items than others; it is examined again at twice its size."""
-        with self._reader.reported(), self.engine.bucket(self._prefix + bucket).held() as held:
+        with self._reader.reported(), self._reader.file(bucket).held() as held:
             if held is not None:
                 size = len(held.tail().ops)
                 ops = self.codec.items(self._reader.held(bucket, held).items)
@@ -196,9 +196,9 @@ class Category:
                     size = len(ops)
                 self._squeeze_at[bucket] = max(MIN_SQUEEZED_BYTES, 2 * size)
 
-    def _is_growing(self, name: str) -> bool:
+    def _is_growing(self, bucket: str) -> bool:
         """Tell whether psync's own bucket stands there: PickleShare's were gathered before it was made."""
-        tail = self.engine.bucket(name).tail()
+        tail = self._reader.file(bucket).tail()
         self._gathered = tail is not None and not tail.foreign
         return self._gathered
 
@@ -214,7 +214,7 @@ class Category:
         bucket = self._place(key)
         if not self._gathered:
             self.gather()
-        file = self.engine.bucket(self._prefix + bucket)
+        file = self._reader.file(bucket)
         while True:
             try:
                 with file.held() as held:
@@ -272,7 +272,7 @@ class Category:
         with (
             self._reader.reported(),
             self.engine.guard(self.name),
-            self.engine.bucket(self._prefix + bucket).held() as held,
+            self._reader.file(bucket).held() as held,
         ):
             value = self._pop_compressed(key)  # ``xx`` first: a kill here leaves the newer value, never the older one
             if held is not None:
@@ -283,7 +283,7 @@ class Category:
             return value if value is MISSING else self.codec.copy(value)
 
     def _pop_compressed(self, key: Any) -> Any:
-        with self.engine.bucket(self._prefix + COMPRESSED).held() as held:
+        with self._reader.file(COMPRESSED).held() as held:
             if held is None:
                 return MISSING
             items = dict(self._reader.held(COMPRESSED, held).items)
@@ -309,10 +309,10 @@ class Category:
     def _frozen(self) -> Iterator[dict[str, HeldBucket]]:
         """Hold all buckets, and ``xx``, which is made if need be: nothing in them changes meanwhile."""
         with self.engine.guard(self.name), contextlib.ExitStack() as stack:
-            self.engine.bucket(self._prefix + COMPRESSED).append(b"")
+            self._reader.file(COMPRESSED).append(b"")
             held = {}
             for bucket in (*self._buckets(), COMPRESSED):
-                each = stack.enter_context(self.engine.bucket(self._prefix + bucket).held())
+                each = stack.enter_context(self._reader.file(bucket).held())
                 if each is not None:
                     held[bucket] = each
             yield held

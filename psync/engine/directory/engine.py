@@ -52,8 +52,9 @@ fork_hooks.load_before_forks(
 Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
 OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing, Format | None]
-MAX_OPEN_HANDLES = 280
-"""Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
+MAX_OPEN_HANDLES = 2000
+"""Buckets, logs, registers and mutexes that this process keeps open, at most, however many descriptors it may have.
+Each maps up to some ten files, and the kernel allows 65,530 maps."""
 SPIN_S = 0.0003
 """About the time that two processes need to wake each other."""
 
@@ -69,8 +70,8 @@ class OpenDirectory:
         # A reference to itself: a process that drops its last handle stays an owner until the next collection, so that
         # what it has just seen (a broken barrier, say) is not taken for that of a process that ended.
         self.owners = OwnerRegistry(layout, fs, self._close_at_exit)
-        self.wake = Wakeup(layout, fs, announce=announce, inotify=inotify)
         self.descriptors = DescriptorCache(MAX_OPEN_HANDLES)
+        self.wake = Wakeup(layout, fs, self.descriptors, announce=announce, inotify=inotify)
         self.mutexes = MutexCache(layout, fs, self.owners, self.wake, self.descriptors)
         self._callbacks: CloseCallbacks | None = None
         self.engines: weakref.WeakValueDictionary[Durability, DirectoryEngine] = weakref.WeakValueDictionary()
@@ -89,9 +90,9 @@ class OpenDirectory:
     def close(self) -> None:
         if self._callbacks is not None:
             self._callbacks.run()
+        self.wake.close()
         self.descriptors.close()
         self.owners.close()
-        self.wake.close()
 
     def _close_at_exit(self) -> None:
         from psync.engine.system import exit_hooks

@@ -6,10 +6,12 @@ engines of one directory share a `MutexCache`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
@@ -54,9 +56,10 @@ class HandleCache:
         self._wake = wake
         self._descriptors = descriptors
         self._log_files = log_files
-        self._buckets: dict[str, DirectoryBucket] = {}
-        self._logs: dict[str, DirectoryLog] = {}
-        self._registers: dict[str, DirectoryRegister] = {}
+        # A handle lasts as long as somebody refers to it: a user of its name, or the descriptor cache for a while.
+        self._buckets: WeakValueDictionary[str, DirectoryBucket] = WeakValueDictionary()
+        self._logs: WeakValueDictionary[str, DirectoryLog] = WeakValueDictionary()
+        self._registers: WeakValueDictionary[str, DirectoryRegister] = WeakValueDictionary()
         self._transactions: MultiAppend | None = None
         self._lock = threading.Lock()
         fork_hooks.remember(self)
@@ -121,8 +124,6 @@ class HandleCache:
                     kept=self._descriptors,
                     kinds=kinds,
                 )
-                if not kinds.writable:
-                    self._descriptors.opened(log)  # so that `close` closes its files
             return log
 
     def register(self, name: str) -> DirectoryRegister:
@@ -210,7 +211,10 @@ class MutexCache:
         self._owners = owners
         self._wake = wake
         self._descriptors = descriptors
-        self._mutexes: dict[str, DirectoryMutex] = {}
+        self._mutexes: WeakValueDictionary[str, DirectoryMutex] = WeakValueDictionary()
+        self._held: dict[str, DirectoryMutex] | None = {}
+        """Those to which nobody refers any more though they are held, as only the end of this process, or of this
+        object, releases them. None once that has come."""
         self._lock = threading.Lock()
         fork_hooks.remember(self)
 
@@ -218,6 +222,8 @@ class MutexCache:
         watched = f"{OWN}/locks/{name}"
         with self._lock:
             mutex = self._mutexes.get(name)
+            if mutex is None and self._held:
+                mutex = self._held.get(name)
             if mutex is None:
                 with loading(name, self._layout.locks):
                     from psync.engine.directory.locks.mutex import DirectoryMutex
@@ -230,13 +236,28 @@ class MutexCache:
                     watch=lambda: self._wake.watch([watched], None, _no_tokens),
                     changed=functools.partial(self._wake.notify_slot, slot_of(watched)),
                     descriptors=self._descriptors,
+                    abandoned=functools.partial(self._keep, name),
                 )
             return mutex
 
+    def _keep(self, name: str, mutex: DirectoryMutex) -> bool:
+        """Keep a mutex that is held though nobody refers to it; for good, as Python finalizes no object twice."""
+        if self._held is None:
+            return False
+        self._held[name] = mutex
+        return True
+
+    def __del__(self) -> None:
+        held, self._held = self._held, None
+        with contextlib.suppress(Exception):  # the interpreter is going down
+            for mutex in (held or {}).values():
+                mutex.close()
+
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-        for mutex in self._mutexes.values():
+        for mutex in {*self._mutexes.values(), *(self._held or {}).values()}:
             mutex.after_fork()
+        self._held = {}
 
 
 def _no_tokens(name: str) -> Iterator[ChangeToken]:

@@ -5,6 +5,7 @@ A file is dead once it has no name left (`st_nlink` 0): a process that has it op
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -81,6 +82,14 @@ class BucketFile(Bucket):
         self._descriptors = descriptors
         self._open: OpenBucket | None = None
         self._threads = threading.Lock()  # flock does not tell threads apart that share a descriptor
+        self._used = False
+
+    def descriptors(self) -> int:
+        return int(self._open is not None)
+
+    def was_used(self) -> bool:
+        used, self._used = self._used, False
+        return used
 
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
@@ -92,9 +101,13 @@ class BucketFile(Bucket):
         return True
 
     def _close(self) -> None:
-        if self._open is not None:
-            os.close(self._open.fd)
-            self._open = None
+        file, self._open = self._open, None  # before it is closed, so that nobody closes another file of this number
+        if file is not None:
+            os.close(file.fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # half made, or the interpreter is going down
+            self._close()
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
@@ -107,6 +120,7 @@ class BucketFile(Bucket):
         """The file at the path now, kept open; None if there is none."""
         file = self._open
         if file is not None:
+            self._used = True
             status = self._fs.is_live(self._path, file.fd)
             # an empty file was emptied, because it is being replaced (see `nfs_replace`)
             if status is not None and status.st_size and (file.refusal is None or not self._may_change()):
@@ -157,6 +171,7 @@ class BucketFile(Bucket):
                     return None
                 file = attached[0]
             fd = file.fd
+            self._used = True
             try:
                 flock(fd, LOCK_EX)  # within the try: a signal's handler may raise once it is locked
                 status = self._fs.is_live(self._path, fd)

@@ -14,6 +14,7 @@ from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import not_a_value, translate_os_error
+from psync.engine.directory.fs.fd_cache import make_room
 from psync.engine.directory.fs.syscalls import remove_empty
 from psync.engine.directory.layout import OWN, Layout, held_by
 from psync.engine.directory.notify.wakeup import Wakeup
@@ -43,6 +44,8 @@ class CellVerbs:
         try:
             return self._cells.read(path, known)
         except OSError as error:
+            if make_room(error):
+                return self.read(name, known)
             raise translate_os_error(error, name, path) from error
         except Unreadable as error:
             raise self.damaged(name, str(error)) from error
@@ -52,7 +55,7 @@ class CellVerbs:
         try:
             self._cells.write(path, payload)
         except OSError as error:
-            if not remove_empty(path):
+            if not make_room(error) and not remove_empty(path):
                 raise translate_os_error(error, name, path) from error
             self.write(name, payload)
         else:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from psync.engine.directory.fs.capabilities import Capabilities
+from psync.engine.directory.fs.fd_cache import make_room, with_room
 from psync.engine.directory.fs.syscalls import close, link_unnamed, read_all, sync_folder
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import Parts
@@ -139,15 +140,20 @@ class AtomicFiles:
         """Open the file at `path`, one that is never removed or replaced while anybody may want it."""
         if self.reading and flags & os.O_RDWR:
             raise read_only(path)
-        return os.open(path, flags)
+        try:
+            return os.open(path, flags)
+        except OSError as error:
+            if make_room(error):
+                return self.open(path, flags)
+            raise
 
     def scan(self, folder: str) -> AbstractContextManager[Iterable[os.DirEntry[str]]]:
         """`os.scandir` of what is there now."""
-        return os.scandir(folder)
+        return with_room(lambda: os.scandir(folder))
 
     def listing(self, folder: str) -> list[str]:
         """`os.listdir` of what is there now, without the ``.nfsXXXX`` files of NFS clients."""
-        return os.listdir(folder)
+        return with_room(lambda: os.listdir(folder))
 
     def finish_replacement(self, path: str) -> bool:
         """Finish a replacement at `path` whose writer was killed, and wait for one whose writer lives. True if there

@@ -25,7 +25,7 @@ from psync.engine.contract.engine import Mutex, Watch
 from psync.engine.contract.values import Alive
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
-from psync.engine.directory.fs.fd_cache import DescriptorCache
+from psync.engine.directory.fs.fd_cache import DescriptorCache, make_room
 from psync.engine.directory.fs.syscalls import CHANGE, READ, let_go
 from psync.engine.system import clock, fork_hooks
 
@@ -107,6 +107,13 @@ class Numbers:
         else:
             os.pwrite(self._fd, bytes(_NUMBER.size), _HOLDER)
 
+    def last(self) -> int:
+        """The token that this process will take next, unless another one gets the mutex meanwhile."""
+        return self._token
+
+    def descriptors(self) -> int:
+        return int(self._words is not None)
+
     def close(self) -> None:
         if self._words is not None:
             self._words.release()  # and with it, for nothing else refers to it, the map
@@ -125,7 +132,9 @@ class DirectoryMutex(Mutex):
         watch: Callable[[], AbstractContextManager[Watch]],
         changed: Callable[[], None],
         descriptors: DescriptorCache,
+        abandoned: Callable[[DirectoryMutex], bool],
     ) -> None:
+        """`abandoned` is told when nobody refers to it though it is held: whether it keeps it so."""
         self._path = path
         self._fs = fs
         self._mapped = fs.local
@@ -135,6 +144,9 @@ class DirectoryMutex(Mutex):
         self._watch = watch
         self._changed = changed
         self._descriptors = descriptors
+        self._abandoned = abandoned
+        self._token_seen = 0
+        """The token when `was_used` was called last."""
         self.token = 0
         self._threads = threading.Lock()
         self._fd = -1
@@ -190,8 +202,10 @@ class DirectoryMutex(Mutex):
                         os.pwrite(fd, _HEAD + _NUMBERS.pack(_milliseconds() * TOKEN_STEP, 0) + b".", 0)
                         os.ftruncate(fd, len(_BLANK))
                     self._numbers = Numbers(fd, mapped=self._mapped)
-                except BaseException:
+                except BaseException as error:
                     os.close(fd)
+                    if isinstance(error, OSError) and make_room(error):
+                        continue
                     raise
                 self._fd = fd
                 self._descriptors.opened(self)
@@ -281,12 +295,25 @@ class DirectoryMutex(Mutex):
         finally:
             let_go(fd)
 
+    def descriptors(self) -> int:
+        return int(self._fd >= 0) + (self._numbers.descriptors() if self._numbers is not None else 0)
+
+    def was_used(self) -> bool:
+        numbers, before = self._numbers, self._token_seen
+        if numbers is not None:
+            self._token_seen = numbers.last()
+        return self._token_seen != before
+
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
             return False
         self._close()
         self._threads.release()
         return True
+
+    def close(self) -> None:
+        """Close its descriptors, which releases it if it is held. No thread may be using it."""
+        self._close()
 
     def _close(self) -> None:
         if self._numbers is not None:
@@ -298,7 +325,8 @@ class DirectoryMutex(Mutex):
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # half made, or the interpreter is going down
-            self._close()  # held or not: no object is left that could release it
+            if not self.token or not self._abandoned(self):
+                self._close()
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""

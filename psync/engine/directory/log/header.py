@@ -6,14 +6,16 @@ in the file, and which store decides; `fields` names them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
 from typing import Generic
 
 from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.fd_cache import with_room
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.log.double_buffer import DoubleBuffer, MappedDoubleBuffer, ReadMappedDoubleBuffer
 from psync.engine.directory.log.fields import FieldsT
@@ -212,30 +214,45 @@ class LockedHeader(Generic[FieldsT]):
         try:
             with self._opening:
                 if self._buffer is None:
-                    self._buffer = self._kind(fd, self._fields.COUNT, blank=self._blank)
+                    self._buffer = with_room(lambda: self._kind(fd, self._fields.COUNT, blank=self._blank))
                 return self._buffer
         finally:
             if opened is None:
                 os.close(fd)
 
-    def close_if_idle(self) -> bool:
-        if not self._threads.acquire(blocking=False):
-            return False
+    def descriptors(self) -> int:
+        return (self._fd >= 0) + (self._buffer is not None)
+
+    def seen(self) -> tuple[int | None, int | None]:
+        """Numbers that differ once this process has changed the header, or has read it after a change."""
+        return self._known, self._peeked[0]
+
+    @contextlib.contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Keep all threads out; False if one is in already, or opens the file: perhaps this one, interrupted. Never
+        waits."""
+        # the lock is reentrant
+        if self._threads._is_owned() or not self._threads.acquire(blocking=False):  # type: ignore[attr-defined]
+            yield False
+            return
         try:
-            if not self.depth:  # the lock is reentrant
-                self._close()
-            return not self.depth
+            if free := self._opening.acquire(blocking=False):
+                self._opening.release()
+            yield free
         finally:
             self._threads.release()
 
+    def close(self) -> None:
+        """While `idle`. A thread that peeks meanwhile finds it closed, and opens it anew."""
+        self._close()
+
     def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
-        with self._opening:
-            if self._buffer is not None:
-                self._buffer.close()
-            self._buffer = None
+        fd, self._fd = self._fd, -1  # before it is closed, so that nobody closes another file of this number
+        if fd >= 0:
+            os.close(fd)
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            buffer.close()
 
     def after_fork(self) -> None:
         """Close the descriptor in a child: it shares its lock with the parent (closing unlocks nothing)."""

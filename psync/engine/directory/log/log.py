@@ -55,7 +55,6 @@ class DirectoryLog(Log):
         "begin",
         "change_tokens",
         "claims",
-        "close_if_idle",
         "counts",
         "delayed",
         "finished",
@@ -115,7 +114,7 @@ class DirectoryLog(Log):
         self.delayed, self.unfinished, self.finished = inspector.delayed, inspector.unfinished, inspector.finished
         self.held = recovery.locked
         self.change_tokens = NfsChangeTokens(state).tokens
-        self.close_if_idle, self.after_fork = state.close_if_idle, state.after_fork
+        self.after_fork = state.after_fork
 
     def settle_all(self, changes: Sequence[Change]) -> list[int | None]:
         return self._settle_claims(changes) if can_settle_together(changes) else super().settle_all(changes)

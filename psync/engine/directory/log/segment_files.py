@@ -215,6 +215,9 @@ class SegmentFiles:
         if (statuses := self._statuses.pop(base, None)) is not None:
             statuses.close()
 
+    def descriptors(self) -> int:
+        return len(self._files) + sum([file.descriptors() for file in [*self._statuses.values()]])
+
     def discard_read_ahead(self) -> None:
         """Forget the bytes that were read ahead: they are not what the file holds any more."""
         self._ahead = _NOTHING_AHEAD

@@ -26,6 +26,7 @@ import functools
 import mmap
 import os
 import struct
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING
 
 from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.fd_cache import DescriptorCache, share_of_descriptors, with_room
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.layout import SLOTS, WAITER_SLOTS, Layout, slot_of
 from psync.engine.system import clock, fork_hooks
@@ -58,23 +60,32 @@ _BLANK = _HEAD + bytes(_ALL) + b"."
 class Wakeup:
     """The flags of one directory: writers `notify`, waiters `watch`."""
 
-    def __init__(self, layout: Layout, fs: AtomicFiles, *, announce: bool, inotify: bool) -> None:
+    def __init__(
+        self, layout: Layout, fs: AtomicFiles, descriptors: DescriptorCache, *, announce: bool, inotify: bool
+    ) -> None:
         self._layout = layout
         self._nfs_watch = None if fs.local else _nfs_watches()
         self._fs = fs
         self._inotify = inotify
         self._announce = announce
+        self._descriptors = descriptors
         self._mapped: mmap.mmap | None = None
+        self._resting: mmap.mmap | None = None
+        """The flags, while the next use is to show that there is one: see `was_used`."""
         self._waiters: set[InotifyWatch] = set()
         """The watches of this process that wait to claim."""
         self._flags()
 
     def _flags(self) -> mmap.mmap | None:
         """The flags of all slots; None where writers notify nobody. After `close` they are mapped again."""
-        if self._mapped is None and self._announce:
+        flags = self._mapped or self._resting
+        if flags is None and self._announce:
             with contextlib.suppress(OSError):  # read-only, or no room on the disk: waiters poll instead
-                self._mapped = self._map()
-        return self._mapped
+                flags = with_room(self._map)
+                self._mapped, self._resting = flags, None
+                self._descriptors.opened(self, keep=False)
+        self._mapped, self._resting = flags, None
+        return flags
 
     def _map(self) -> mmap.mmap:
         path = self._layout.armed
@@ -153,10 +164,25 @@ class Wakeup:
                 self._fs.make(path, _NOTHING)
                 instance.watch(path)
 
+    def descriptors(self) -> int:
+        return int((self._mapped or self._resting) is not None)  # a map has one of its own
+
+    def was_used(self) -> bool:
+        """The flags are put away, at no cost to the verbs: one that needs them brings them back."""
+        if self._mapped is None:
+            return False
+        self._mapped, self._resting = None, self._mapped
+        return True
+
+    def close_if_idle(self) -> bool:
+        self._mapped = self._resting = None  # not closed: a thread that has them yet may read and write them
+        return True
+
     def close(self) -> None:
-        if self._mapped is not None:
-            self._mapped.close()
-            self._mapped = None
+        flags = self._mapped or self._resting
+        self._mapped = self._resting = None
+        if flags is not None:
+            flags.close()
 
 
 def _nfs_watches() -> Callable[[Sequence[str], TokensOf], PollingWatch]:
@@ -246,9 +272,13 @@ class InotifyPool:
     """
 
     MAX_IDLE, MAX_WATCHES = 4, 512
+    MAX_INSTANCES = 64
+    """Instances that a process has at a time: half of what Linux allows a user. More waiting threads poll."""
 
     def __init__(self) -> None:
         self._instances: list[Inotify] = []  # pop and append are atomic, so threads need no lock
+        self._all: weakref.WeakSet[Inotify] = weakref.WeakSet()
+        """Also those that are in use."""
         fork_hooks.remember(self)
 
     def borrow(self) -> Inotify | None:
@@ -260,7 +290,11 @@ class InotifyPool:
         try:
             from psync.engine.directory.notify.inotify import Inotify
 
-            return Inotify()
+            if len(self._all) >= min(self.MAX_INSTANCES, share_of_descriptors()):
+                return None
+            instance = with_room(Inotify)
+            self._all.add(instance)
+            return instance
         except (OSError, ImportError):  # without a free descriptor the kernel's library can't be loaded either
             return None
 
@@ -268,6 +302,7 @@ class InotifyPool:
         if len(self._instances) < self.MAX_IDLE and len(instance.watched) <= self.MAX_WATCHES:
             self._instances.append(instance)
         else:
+            self._all.discard(instance)
             instance.close()
 
     def after_fork(self) -> None:

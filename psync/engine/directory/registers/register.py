@@ -27,7 +27,7 @@ from psync.engine.contract.register import Register, Slots
 from psync.engine.contract.values import Update
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
-from psync.engine.directory.fs.fd_cache import DescriptorCache
+from psync.engine.directory.fs.fd_cache import DescriptorCache, make_room
 from psync.engine.directory.fs.syscalls import CHANGE, READ, read_all, write_all
 from psync.engine.directory.registers.slots import SLOTS_BYTES, MappedSlots
 from psync.engine.encoding.framing import Unreadable
@@ -93,6 +93,8 @@ class DirectoryRegister(Register):
         self._threads = threading.Lock()
         self._fd = -1
         self._map: Page | None = None
+        self._resting: Page | None = None
+        """The map, while the next use is to show that there is one: see `was_used`."""
         self._writable = True
         self._seen: _Seen = None, None
         """The last head, and its value. One tuple, so that threads see both or neither."""
@@ -243,8 +245,14 @@ class DirectoryRegister(Register):
             raise translate_os_error(error, self._name, self._path) from error
 
     def _open(self, *, create: bool) -> Page | None:
-        """Open the file and return its first page. With `create` the file is created if it is missing, and has to be
-        writable; without, None if it is missing, and permission to read is enough."""
+        """Open the file, unless it is, and return its first page.
+
+        With `create` the file is created if it is missing, and has to be writable; without, None if it is missing, and
+        permission to read is enough.
+        """
+        if self._resting is not None and (self._writable or not create):
+            self._map, self._resting = self._resting, None
+            return self._map
         self._close()
         with fork_hooks.put_off:
             while True:
@@ -268,6 +276,8 @@ class DirectoryRegister(Register):
                     self._map = self._show(fd)
                 except BaseException as error:
                     os.close(fd)
+                    if isinstance(error, OSError) and make_room(error):
+                        continue
                     if isinstance(error, ValueError):
                         raise self._damaged(Unreadable("it is shorter than a page")) from error
                     raise
@@ -310,6 +320,18 @@ class DirectoryRegister(Register):
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
 
+    def descriptors(self) -> int:
+        return 0 if self._fd < 0 else 1 + isinstance(self._map or self._resting, mmap.mmap)
+
+    def was_used(self) -> bool:
+        """The map is put away, at no cost to the verbs: one that needs it brings it back."""
+        if self._map is None:
+            return False
+        if self._threads.acquire(blocking=False):
+            self._map, self._resting = None, self._map
+            self._threads.release()
+        return True
+
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
             return False
@@ -319,16 +341,19 @@ class DirectoryRegister(Register):
 
     def _close(self) -> None:
         self._numbers = None
-        if isinstance(self._map, mmap.mmap):
-            with contextlib.suppress(
-                BufferError
-            ):  # another thread reads or writes slots: the map closes when it is done
-                self._map.close()
-        self._map = None
+        page = self._map or self._resting
+        self._map = self._resting = None
+        if isinstance(page, mmap.mmap):
+            with contextlib.suppress(BufferError):  # another thread reads or writes slots: it closes when that is done
+                page.close()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1  # before it is closed, so that nobody closes another file of this number
             os.close(fd)
         self._writable = True
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # half made, or the interpreter is going down
+            self._close()
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
