@@ -85,7 +85,11 @@ class Lock(Primitive):
 
     @property
     def token(self) -> int:
-        """While this process holds the lock: a number larger than that of every holding before. Else 0."""
+        """While this process holds the lock: a number larger than that of every holding before. Else 0.
+
+        Raises `StoreFailed` if the lock was lost: its directory is gone.
+        """
+        self._mutex.check()
         return self._mutex.token
 
     def locked(self) -> bool:

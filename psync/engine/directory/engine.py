@@ -25,6 +25,7 @@ from psync.engine.directory.fs.capabilities import Capabilities, probe_capabilit
 from psync.engine.directory.fs.errors import loading, translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.permissions import Permissions
+from psync.engine.directory.fs.presence import begin_anew
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
 from psync.engine.directory.handles import HandleCache, MutexCache
 from psync.engine.directory.layout import OWN_FOLDERS, WAITER_SLOTS, Layout, is_leftover, is_used, slot_of
@@ -140,11 +141,13 @@ class DirectoryEngine(Engine):
         layout = layout_of(root, trust_group)
         try:
             if not layout.trust.check_root():
+                begin_anew(layout.root)
                 make_folder(layout.root, layout.trust.access)
                 layout.trust.check_root()
             stated = format_version.check(layout)
             can = probe_capabilities(layout, network=None if sharing == "auto" else sharing == "network")
             layout.trust.unnamed = can.unnamed
+            layout.presence.begin(network=can.network)
             fs = files_of(layout, can, durability)
             if not stated and can.writable:
                 format_version.begin(layout, fs)
@@ -199,6 +202,9 @@ class DirectoryEngine(Engine):
             engine._compose(self._directory, files_of(self.layout, self.can, durability), durability, self._options)
         return engine
 
+    def is_gone(self) -> bool:
+        return self.layout.presence.is_gone()
+
     def __repr__(self) -> str:
         return f"DirectoryEngine({self.root!r})"
 
@@ -234,6 +240,7 @@ class DirectoryEngine(Engine):
         with loading(name, self.layout.guards):
             from psync.engine.directory.locks.guard import LOCAL_POLL_S, NFS_POLL_S, guard
 
+        self.layout.presence.look()
         return guard(self.layout, name, NFS_POLL_S if self.can.network else LOCAL_POLL_S)
 
     # -- waiting, time, owners -----------------------------------------------------------------------

@@ -134,7 +134,7 @@ class HandleCache:
                     name,
                     self._layout.path(name),
                     self._fs,
-                    changed=functools.partial(self._wake.notify_slot, slot_of(name)),
+                    wake=self._wake,
                     descriptors=self._descriptors,
                     repairs=self._can.writable,
                     with_slots=self._can.ordered,
@@ -231,10 +231,9 @@ class MutexCache:
                 mutex = self._mutexes[name] = DirectoryMutex(
                     self._layout.lock(name),
                     fs=self._fs,
-                    me=self._owners.owner,
-                    alive=self._owners.alive,
-                    watch=lambda: self._wake.watch([watched], None, _no_tokens),
-                    changed=functools.partial(self._wake.notify_slot, slot_of(watched)),
+                    owners=self._owners,
+                    wake=self._wake,
+                    watched=watched,
                     descriptors=self._descriptors,
                     abandoned=functools.partial(self._keep, name),
                 )
@@ -258,8 +257,3 @@ class MutexCache:
         for mutex in {*self._mutexes.values(), *(self._held or {}).values()}:
             mutex.after_fork()
         self._held = {}
-
-
-def _no_tokens(name: str) -> Iterator[ChangeToken]:
-    """A mutex shows its state only to a locker."""
-    return iter(())

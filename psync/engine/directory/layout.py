@@ -157,6 +157,7 @@ from collections.abc import Callable
 from zlib import crc32
 
 from psync.engine.directory.fs.permissions import Permissions
+from psync.engine.directory.fs.presence import Presence
 
 FORMAT_VERSION = 1
 """The version of all that is described above. It goes up by one whenever a file gets other bytes, so that a psync which
@@ -258,6 +259,7 @@ class Layout:
 
     def __init__(self, root: str, trust: Permissions | None = None) -> None:
         self.root = root
+        self.presence = Presence(root)
         self.trust = trust or Permissions(root, own=OWN_FOLDERS)
         self.prefix = root if root.endswith("/") else root + "/"
         self.own = self.prefix + OWN

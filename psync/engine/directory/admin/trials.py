@@ -162,7 +162,7 @@ def _wake_ups(folder: str) -> Finding:
             "raise fs.inotify.max_user_instances, or end what uses them",
         )
     try:
-        instance.watch(f"{folder}/flag")
+        instance.watch(f"{folder}/flag", folder)
         taken: list[float] = []
 
         def touch() -> bool:

@@ -19,6 +19,7 @@ from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import CHANGE, READ, hand_over, is_no_pickle, let_go, read_all
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
+from psync.engine.system.clock import monotonic
 from psync.errors import CorruptValue
 
 CommitByteFor = Callable[[str, bytes, End], bytes | None]
@@ -77,6 +78,7 @@ class BucketFile(Bucket):
         self._path = layout.path(name)
         self._damaged = damaged
         self._fs = fs
+        self._presence = fs.presence
         self._changed = changed
         self._commit_byte_for = commit_byte_for
         self._descriptors = descriptors
@@ -118,6 +120,8 @@ class BucketFile(Bucket):
 
     def _attach(self) -> tuple[OpenBucket, os.stat_result] | None:
         """The file at the path now, kept open; None if there is none."""
+        if monotonic() > self._presence.due:
+            self._presence.look()
         file = self._open
         if file is not None:
             self._used = True
@@ -163,6 +167,8 @@ class BucketFile(Bucket):
         """
         if self._fs.reading:
             return self._attach()
+        if monotonic() > self._presence.due:
+            self._presence.look()
         while True:
             file = self._open
             if file is None or file.refusal is not None:

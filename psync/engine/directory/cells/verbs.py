@@ -20,6 +20,7 @@ from psync.engine.directory.layout import OWN, Layout, held_by
 from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import clock
+from psync.engine.system.clock import monotonic
 from psync.errors import CorruptValue, StoreFailed
 
 A = TypeVar("A")
@@ -32,6 +33,7 @@ class CellVerbs:
     def __init__(self, layout: Layout, fs: AtomicFiles, cells: Cells, wake: Wakeup) -> None:
         self._layout = layout
         self._fs = fs
+        self._presence = fs.presence
         self._cells = cells
         self._wake = wake
         self._spares: Callable[[], bool] = bool
@@ -42,7 +44,10 @@ class CellVerbs:
     def read(self, name: str, known: Cell | None = None) -> Cell | None:
         path = self._layout.prefix + name
         try:
-            return self._cells.read(path, known)
+            cell = self._cells.read(path, known)
+            if cell is None and monotonic() > self._presence.due:
+                self._presence.look()
+            return cell
         except OSError as error:
             if make_room(error):
                 return self.read(name, known)
@@ -53,6 +58,8 @@ class CellVerbs:
     def write(self, name: str, payload: bytes) -> None:
         path = self._layout.prefix + name
         try:
+            if monotonic() > self._presence.due:
+                self._presence.look()
             self._cells.write(path, payload)
         except OSError as error:
             if not make_room(error) and not remove_empty(path):
@@ -64,6 +71,8 @@ class CellVerbs:
     def create(self, name: str, payload: bytes) -> bool:
         path = self._layout.prefix + name
         try:
+            if monotonic() > self._presence.due:
+                self._presence.look()
             made = self._cells.create(path, payload)
         except OSError as error:
             if not remove_empty(path):
@@ -109,6 +118,8 @@ class CellVerbs:
         """Call `verb` with the path, translate its errors, and wake those who wait for the name."""
         path = self._layout.prefix + name
         try:
+            if monotonic() > self._presence.due:
+                self._presence.look()
             result = verb(path)
         except OSError as error:
             if not isinstance(error, IsADirectoryError) or not remove_empty(path):
@@ -141,6 +152,7 @@ class CellVerbs:
                     elif entry.is_dir(follow_symlinks=False) and (folder or entry.name != OWN):
                         folders.append(entry.name)
         except (FileNotFoundError, NotADirectoryError):
+            self._presence.look()
             return [], []
         except OSError as error:
             raise translate_os_error(error, folder, path) from error

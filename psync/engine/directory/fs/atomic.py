@@ -45,6 +45,7 @@ class AtomicFiles:
         self._layout = layout
         self._unnamed = can.unnamed
         self.trust = layout.trust
+        self.presence = layout.presence
         self.direct = can.direct
         self.in_place = can.in_place
         self.sync_file = sync_file
@@ -131,21 +132,21 @@ class AtomicFiles:
                 fd = self.open(path, flags)
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                if make_room(error):
+                    continue
+                raise
             status = os.fstat(fd)
             if status.st_nlink:
                 return fd, status
             close(fd)  # it was removed or replaced between the two calls: the name leads elsewhere now
 
     def open(self, path: str, flags: int) -> int:
-        """Open the file at `path`, one that is never removed or replaced while anybody may want it."""
+        """Open the file at `path`, one that is never removed or replaced while anybody may want it. (A caller that
+        meets a lack of descriptors calls `make_room`.)"""
         if self.reading and flags & os.O_RDWR:
             raise read_only(path)
-        try:
-            return os.open(path, flags)
-        except OSError as error:
-            if make_room(error):
-                return self.open(path, flags)
-            raise
+        return os.open(path, flags)
 
     def scan(self, folder: str) -> AbstractContextManager[Iterable[os.DirEntry[str]]]:
         """`os.scandir` of what is there now."""

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from psync.engine.directory.fs.fd_cache import make_room, with_room
 from psync.engine.directory.fs.permissions import PRIVATE, Access
+from psync.engine.directory.fs.presence import must_exist
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import fork_hooks
 
@@ -35,7 +36,11 @@ def is_regular(status: os.stat_result) -> bool:
 
 
 def make_folder(path: str, access: Access = PRIVATE) -> None:
-    """Create the folder and its parents unless they exist. `access` holds whatever the umask is."""
+    """Create the folder and its parents unless they exist. `access` holds whatever the umask is.
+
+    Raises `DirectoryGone` for a directory that is open already.
+    """
+    must_exist(path)
     try:
         os.mkdir(path, access.folder)
     except FileExistsError:

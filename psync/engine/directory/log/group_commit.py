@@ -154,6 +154,9 @@ class Commit:
         """See `LockedHeader.idle`."""
         return self._header.idle()
 
+    def forget(self) -> None:
+        self._header.forget()
+
     def close(self) -> None:
         """While `idle`."""
         self._header.close()

@@ -16,13 +16,19 @@ from typing import Generic
 
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.fd_cache import with_room
+from psync.engine.directory.fs.presence import Inode, inode_of
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.log.double_buffer import DoubleBuffer, MappedDoubleBuffer, ReadMappedDoubleBuffer
 from psync.engine.directory.log.fields import FieldsT
 from psync.engine.encoding.framing import Unreadable
+from psync.engine.system.clock import monotonic
 
 _PEEKS = 100
 """Reads without the lock that may meet a half-made change before the reader takes the lock."""
+
+
+def _nothing() -> None:
+    """Without files beside the header."""
 
 
 class LockedHeader(Generic[FieldsT]):
@@ -41,6 +47,9 @@ class LockedHeader(Generic[FieldsT]):
         self._fields = fields
         self._blank = blank
         self._trust = fs.trust
+        self._presence = fs.presence
+        self._inode: Inode | None = None
+        """Which file it opened last."""
         self.values = self._loaded([0] * fields.COUNT)
         """The fields, while the header is entered; change them and `save`."""
         self.depth = 0
@@ -48,6 +57,8 @@ class LockedHeader(Generic[FieldsT]):
         self._opened = opened
         mapped = MappedDoubleBuffer if fs.in_place else ReadMappedDoubleBuffer
         self._kind = mapped if fs.local else DoubleBuffer
+        self.look_further: Callable[[], object] = _nothing
+        """Called with the thread's lock when the file was looked at: raises `DirectoryGone` for others beside it."""
         self._threads = threading.RLock()
         self._fd = -1
         # `peek` opens a descriptor of its own, so that a reader never waits for a thread that waits for the file's lock
@@ -78,6 +89,9 @@ class LockedHeader(Generic[FieldsT]):
             fd = self._fd
             if fd < 0:
                 fd = self._fd = self._open()
+            elif monotonic() > self._presence.file_due:
+                self._presence.look_at(self.path, self._inode)
+                self.look_further()
             flock(fd, how)
             found = (self._buffer or self._attach(fd)).since(self._known)
             if found is not None:  # another process or thread has changed the header
@@ -198,13 +212,21 @@ class LockedHeader(Generic[FieldsT]):
             self.leave()
 
     def _open(self) -> int:
+        self._presence.check()
         while True:
             try:
                 fd = self._fs.open(self.path, CHANGE)
             except FileNotFoundError:
+                if self._inode is not None:
+                    raise self._presence.file_gone(self.path) from None
                 self._fs.make(self.path, self._kind.zeros(self._fields.COUNT))
                 continue
             self._trust.checked(fd, self.path)
+            inode = inode_of(os.fstat(fd))
+            if self._inode not in (None, inode):
+                os.close(fd)
+                raise self._presence.file_gone(self.path)
+            self._inode = inode
             self._opened()
             return fd
 
@@ -241,6 +263,10 @@ class LockedHeader(Generic[FieldsT]):
             yield free
         finally:
             self._threads.release()
+
+    def forget(self) -> None:
+        """Take whatever file is at the path when it is opened next."""
+        self._inode = None
 
     def close(self) -> None:
         """While `idle`. A thread that peeks meanwhile finds it closed, and opens it anew."""

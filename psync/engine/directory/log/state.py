@@ -79,6 +79,7 @@ class LogState:
         # threads append, claim and settle at the same time, so each has descriptors of its own
         self.appending = segments(layout, name, fs)
         """Used under the lock on ``tail``."""
+        self.tail.look_further = self._look_at_last_segment
         self.claiming = segments(layout, name, fs)
         """Used under the lock on ``front``."""
         self.settling = segments(layout, name, fs)
@@ -123,6 +124,9 @@ class LogState:
         """The same, but read only if `position` lies behind the end that is known."""
         reach = self.reach
         return reach if position < reach[0] else self.read_reach()
+
+    def _look_at_last_segment(self) -> None:
+        self.appending.look(self.tail.values.base)
 
     def raise_low(self, front: Front, base: int, limit: int) -> bool:
         """Move the low-water mark over final records, up to `limit`, and remove the segments before it.
@@ -177,6 +181,13 @@ class LogState:
                 header.close()
             self._close()
         return True
+
+    def forget(self) -> None:
+        """Begin anew with the files that are there, as they are not those that were opened."""
+        if self.close_if_idle():
+            self.checked = not self.writable
+            for header in self._headers():
+                header.forget()
 
     def _headers(self) -> tuple[LockedHeader[Any] | Commit, ...]:
         return (self.tail, self.front) if self.commit is None else (self.commit, self.tail, self.front)

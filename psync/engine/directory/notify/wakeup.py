@@ -35,9 +35,11 @@ from typing import TYPE_CHECKING
 from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.fd_cache import DescriptorCache, share_of_descriptors, with_room
+from psync.engine.directory.fs.presence import Presence
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.layout import SLOTS, WAITER_SLOTS, Layout, slot_of
 from psync.engine.system import clock, fork_hooks
+from psync.errors import DirectoryGone
 
 if TYPE_CHECKING:
     from psync.engine.directory.notify.inotify import Inotify
@@ -45,13 +47,15 @@ if TYPE_CHECKING:
 
 GRACE_S = 2.0
 """Seconds after which a waiter that nobody wakes reads again: for changes that psync did not make."""
+REMOVAL_S = 0.02
+"""Seconds that a waiter leaves to whoever removes side files, before it makes them again."""
 FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_GROWTH = 0.0005, 0.05, 1.5
 """A polling watch's first and longest pause in seconds, and the factor by which each is longer than the last."""
 
 _ALL = SLOTS * (1 + WAITER_SLOTS)
 _HEAD = b"\x80\x05B" + struct.pack("<I", _ALL)  # the flags are one pickled bytes object
-_FLAGS = len(_HEAD)
-_FIRST_WAITER_SLOT = _FLAGS + SLOTS
+FIRST_FLAG = len(_HEAD)
+_FIRST_WAITER_SLOT = FIRST_FLAG + SLOTS
 """Where the flags of the hash slots begin, and where those of the waiter slots do."""
 _NOTHING = b"\x80\x05N."  # a pickled None
 _BLANK = _HEAD + bytes(_ALL) + b"."
@@ -64,12 +68,14 @@ class Wakeup:
         self, layout: Layout, fs: AtomicFiles, descriptors: DescriptorCache, *, announce: bool, inotify: bool
     ) -> None:
         self._layout = layout
-        self._nfs_watch = None if fs.local else _nfs_watches()
+        self._nfs_watch = None if fs.local else _nfs_watches(fs.presence)
         self._fs = fs
+        self.presence = fs.presence
         self._inotify = inotify
         self._announce = announce
         self._descriptors = descriptors
-        self._mapped: mmap.mmap | None = None
+        self.mapped: mmap.mmap | None = None
+        """The flags, if they are mapped and in use."""
         self._resting: mmap.mmap | None = None
         """The flags, while the next use is to show that there is one: see `was_used`."""
         self._waiters: set[InotifyWatch] = set()
@@ -78,13 +84,13 @@ class Wakeup:
 
     def _flags(self) -> mmap.mmap | None:
         """The flags of all slots; None where writers notify nobody. After `close` they are mapped again."""
-        flags = self._mapped or self._resting
+        flags = self.mapped or self._resting
         if flags is None and self._announce:
             with contextlib.suppress(OSError):  # read-only, or no room on the disk: waiters poll instead
                 flags = with_room(self._map)
-                self._mapped, self._resting = flags, None
+                self.mapped, self._resting = flags, None
                 self._descriptors.opened(self, keep=False)
-        self._mapped, self._resting = flags, None
+        self.mapped, self._resting = flags, None
         return flags
 
     def _map(self) -> mmap.mmap:
@@ -101,15 +107,15 @@ class Wakeup:
 
     def notify(self, name: str) -> None:
         """Wake those who wait for `name`, which has changed. One load from memory if nobody waits for anything."""
-        flags = self._mapped or self._flags()
-        if flags is not None and flags.find(b"\x01", _FLAGS, _FIRST_WAITER_SLOT) >= 0:
+        flags = self.mapped or self._flags()
+        if flags is not None and flags.find(b"\x01", FIRST_FLAG, _FIRST_WAITER_SLOT) >= 0:
             self.notify_slot(slot_of(name))
 
     def notify_slot(self, slot: int) -> None:
         """`notify`, by the hash slot of the name. utime if somebody waits."""
-        flags = self._mapped or self._flags()
-        if flags is not None and flags[_FLAGS + slot]:
-            flags[_FLAGS + slot] = 0
+        flags = self.mapped or self._flags()
+        if flags is not None and flags[FIRST_FLAG + slot]:
+            flags[FIRST_FLAG + slot] = 0
             try:
                 os.utime(self._layout.slot(slot))
             except OSError:
@@ -118,12 +124,13 @@ class Wakeup:
     def notify_claimers(self, slot: int, most: int) -> None:
         """Wake the waiters for a log, by its hash slot, and at most `most` waiters to claim from it. utime for each
         that is woken."""
-        self.notify_slot(slot)
-        flags = self._mapped or self._flags()
+        flags = self.mapped or self._flags()
         if flags is not None:
+            if flags[FIRST_FLAG + slot]:
+                self.notify_slot(slot)
             first = _FIRST_WAITER_SLOT + slot * WAITER_SLOTS
             while most and (raised := flags.find(b"\x01", first, first + WAITER_SLOTS)) >= 0:
-                self.notify_slot(raised - _FLAGS)
+                self.notify_slot(raised - FIRST_FLAG)
                 most -= 1
 
     def register(self, one: InotifyWatch) -> None:
@@ -134,19 +141,19 @@ class Wakeup:
         self._waiters.discard(one)
         if any(other.waiter_slot == waiter_slot for other in self._waiters.copy()):
             return  # another thread has the same waiter slot, and hears the same notifications
-        flags = self._mapped or self._flags()
+        flags = self.mapped or self._flags()
         if flags is None:
             return
-        if flags[_FLAGS + waiter_slot]:
-            flags[_FLAGS + waiter_slot] = 0
+        if flags[FIRST_FLAG + waiter_slot]:
+            flags[FIRST_FLAG + waiter_slot] = 0
         elif not woken:
             self.notify_claimers((waiter_slot - SLOTS) // WAITER_SLOTS, 1)
 
     def watch(self, names: Sequence[str], taking: str | None, tokens_of: TokensOf) -> AbstractContextManager[Watch]:
-        flags = self._mapped or self._flags()
+        flags = self.mapped or self._flags()
         if flags is None or not self._inotify:
             names = names if taking is None else [*names, taking]
-            return PollWatch() if self._nfs_watch is None else self._nfs_watch(names, tokens_of)
+            return PollWatch(self.presence) if self._nfs_watch is None else self._nfs_watch(names, tokens_of)
         slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
         waiter_slot = None
         if taking is not None:
@@ -155,41 +162,43 @@ class Wakeup:
         return InotifyWatch(self, flags, slots, waiter_slot)
 
     def listen(self, instance: Inotify, slots: list[int]) -> None:
-        """Let `instance` watch the side files of `slots`. No system call if it watches them already."""
+        """Let `instance` watch the side files of `slots`, and the directory. No system call if it does already."""
+        where = self.presence.inode
+        instance.watch(self._layout.root, where, directory=True)
         for slot in slots:
             path = self._layout.slot(slot)
             try:
-                instance.watch(path)
+                instance.watch(path, where)
             except FileNotFoundError:
                 self._fs.make(path, _NOTHING)
-                instance.watch(path)
+                instance.watch(path, where)
 
     def descriptors(self) -> int:
-        return int((self._mapped or self._resting) is not None)  # a map has one of its own
+        return int((self.mapped or self._resting) is not None)  # a map has one of its own
 
     def was_used(self) -> bool:
         """The flags are put away, at no cost to the verbs: one that needs them brings them back."""
-        if self._mapped is None:
+        if self.mapped is None:
             return False
-        self._mapped, self._resting = None, self._mapped
+        self.mapped, self._resting = None, self.mapped
         return True
 
     def close_if_idle(self) -> bool:
-        self._mapped = self._resting = None  # not closed: a thread that has them yet may read and write them
+        self.mapped = self._resting = None  # not closed: a thread that has them yet may read and write them
         return True
 
     def close(self) -> None:
-        flags = self._mapped or self._resting
-        self._mapped = self._resting = None
+        flags = self.mapped or self._resting
+        self.mapped = self._resting = None
         if flags is not None:
             flags.close()
 
 
-def _nfs_watches() -> Callable[[Sequence[str], TokensOf], PollingWatch]:
+def _nfs_watches(presence: Presence) -> Callable[[Sequence[str], TokensOf], PollingWatch]:
     """Return the function that makes a watch whose waiters poll the server together."""
     from psync.engine.directory.notify.nfs_poll import PollCoordinator, PollingWatch
 
-    return functools.partial(PollingWatch, PollCoordinator())
+    return functools.partial(PollingWatch, PollCoordinator(), presence)
 
 
 class InotifyWatch(Watch):
@@ -207,13 +216,16 @@ class InotifyWatch(Watch):
     def __enter__(self) -> Watch:
         instance = self._instance = _pool.borrow()
         if instance is None:
-            return PollWatch()
+            return PollWatch(self._wake.presence)
         try:
             if instance.heard:
                 instance.drain()
             self._wake.listen(instance, self._slots)
+        except DirectoryGone:
+            _pool.give_back(instance)
+            raise
         except OSError:  # fs.inotify.max_user_watches is used up
-            return PollWatch()
+            return PollWatch(self._wake.presence)
         if self.waiter_slot is not None:
             self._wake.register(self)
             self._registered = True
@@ -230,7 +242,7 @@ class InotifyWatch(Watch):
 
     def _raise_flags(self) -> None:
         for slot in self._slots:
-            self._all[_FLAGS + slot] = 1
+            self._all[FIRST_FLAG + slot] = 1
 
     def pause(self, timeout: float | None) -> None:
         instance = self._instance
@@ -239,17 +251,32 @@ class InotifyWatch(Watch):
             # A woken waiter reads first, and mostly finds what it waited for. This one did not: so it raises the flags
             # again, and returns at once, to read once more after that.
             self._touched = False
-            if not instance.drain():
-                self._wake.listen(instance, self._slots)
+            kept = instance.drain()
+            if instance.moved or not kept:
+                self._after_removal(instance)
             self._raise_flags()
         else:
             self._touched = instance.wait(GRACE_S if timeout is None else min(timeout, GRACE_S))
-            if self._registered and not self._touched:
+            if self._touched:
+                self._wake.presence.vouch()
+                return
+            self._wake.presence.look()
+            if self._registered:
                 self._raise_flags()  # another process with the same waiter slot may have lowered the flag
+
+    def _after_removal(self, instance: Inotify) -> None:
+        """A directory was removed or moved away, or a side file was removed: by something else, perhaps with all that
+        is in the directory. A file that is made in the middle of that would keep the directory from being removed."""
+        instance.moved = False
+        self._wake.presence.look()
+        clock.sleep(REMOVAL_S)
+        self._wake.presence.look()
+        self._wake.listen(instance, self._slots)
 
 
 class PollWatch(Watch):
-    def __init__(self) -> None:
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
         self._pause = FIRST_PAUSE_S
 
     def __enter__(self) -> Watch:
@@ -262,6 +289,8 @@ class PollWatch(Watch):
 
     def pause(self, timeout: float | None) -> None:
         clock.sleep(self._pause if timeout is None else max(0.0, min(timeout, self._pause)))
+        if clock.monotonic() > self._presence.due:
+            self._presence.look()
         self._pause = min(self._pause * PAUSE_GROWTH, MAX_PAUSE_S)
 
 

@@ -19,7 +19,6 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 from zlib import crc32
 
@@ -28,11 +27,15 @@ from psync.engine.contract.values import Update
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache, make_room
+from psync.engine.directory.fs.presence import Inode, inode_of
 from psync.engine.directory.fs.syscalls import CHANGE, READ, read_all, write_all
+from psync.engine.directory.layout import slot_of
+from psync.engine.directory.notify.wakeup import FIRST_FLAG, Wakeup
 from psync.engine.directory.registers.slots import SLOTS_BYTES, MappedSlots
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import fork_hooks
-from psync.errors import CorruptValue
+from psync.engine.system.clock import monotonic
+from psync.errors import CorruptValue, DirectoryGone
 
 PAGE_BYTES = 4096
 MAGIC = b"psync=1\n"
@@ -79,7 +82,7 @@ class DirectoryRegister(Register):
         path: str,
         fs: AtomicFiles,
         *,
-        changed: Callable[[], None],
+        wake: Wakeup,
         descriptors: DescriptorCache,
         repairs: bool = True,
         with_slots: bool = False,
@@ -88,13 +91,18 @@ class DirectoryRegister(Register):
         self._name = name
         self._path = path
         self._fs = fs
-        self._changed = changed
+        self._presence = fs.presence
+        self._wake = wake
+        self._slot = slot_of(name)
+        self._flag = FIRST_FLAG + self._slot
         self._descriptors = descriptors
         self._threads = threading.Lock()
         self._fd = -1
         self._map: Page | None = None
         self._resting: Page | None = None
         """The map, while the next use is to show that there is one: see `was_used`."""
+        self._inode: Inode | None = None
+        """Which file it opened last."""
         self._writable = True
         self._seen: _Seen = None, None
         """The last head, and its value. One tuple, so that threads see both or neither."""
@@ -105,6 +113,19 @@ class DirectoryRegister(Register):
     # -- reading -----------------------------------------------------------------------------------------
 
     def read(self) -> bytes | None:
+        page = self._map
+        if page is not None and monotonic() <= self._presence.file_due:
+            seen, value = self._seen
+            try:
+                if _unpack(page) == seen:
+                    return value
+            except ValueError:
+                pass  # the descriptor cache closed it meanwhile
+        return self._read()
+
+    def _read(self) -> bytes | None:
+        if monotonic() > self._presence.file_due:
+            self._look()
         page = self._map or self._opened(create=False)
         if page is None:
             return None
@@ -114,10 +135,10 @@ class DirectoryRegister(Register):
             except Unreadable:
                 continue  # a writer was in the middle of it
             except ValueError:
-                return self.read()  # the descriptor cache closed it meanwhile
+                return self._read()  # the descriptor cache closed it meanwhile
             except OSError as error:
                 if error.errno == errno.EBADF:
-                    return self.read()
+                    return self._read()
                 raise translate_os_error(error, self._name, self._path) from error
         return self.update(lambda value: value)  # under the lock no writer is at work
 
@@ -180,6 +201,8 @@ class DirectoryRegister(Register):
         callers = False
         """True while the caller's function runs: its OSError is passed on as it is."""
         try:
+            if monotonic() > self._presence.file_due:
+                self._look()
             with self._threads:
                 page = self._map if self._map is not None and self._writable else self._open(create=True)
                 assert page is not None
@@ -206,7 +229,9 @@ class DirectoryRegister(Register):
             raise translate_os_error(error, self._name, self._path) from error
         except Unreadable as error:
             raise self._damaged(error) from error
-        self._changed()
+        flags = self._wake.mapped
+        if flags is None or flags[self._flag]:  # `notify_slot` written out
+            self._wake.notify_slot(self._slot)
         return new
 
     def _put(self, page: Page, new: bytes) -> None:
@@ -237,6 +262,19 @@ class DirectoryRegister(Register):
 
     # -- the file ----------------------------------------------------------------------------------------
 
+    def _look_if_due(self) -> None:
+        if monotonic() > self._presence.file_due:
+            self._look()
+
+    def _look(self) -> None:
+        """Raise `DirectoryGone` unless the file is where it was opened. The next verb begins anew."""
+        try:
+            self._presence.look_at(self._path, self._inode)
+        except DirectoryGone:
+            if self.close_if_idle():
+                self._inode = None
+            raise
+
     def _opened(self, *, create: bool) -> Page | None:
         try:
             with self._threads:
@@ -253,17 +291,25 @@ class DirectoryRegister(Register):
         if self._resting is not None and (self._writable or not create):
             self._map, self._resting = self._resting, None
             return self._map
-        self._close()
+        if self._fd >= 0:
+            self._close()
+        if create:
+            self._presence.check()
+        known, self._inode = self._inode, None
         with fork_hooks.put_off:
             while True:
                 try:
                     fd = self._fs.open(self._path, CHANGE)
                 except FileNotFoundError:
+                    if known is not None:
+                        raise self._presence.file_gone(self._path) from None
                     if not create:
                         return None
                     self._fs.make(self._path, _BLANK)
                     continue
-                except OSError:
+                except OSError as error:
+                    if make_room(error):
+                        continue
                     if create:
                         raise
                     try:
@@ -273,6 +319,9 @@ class DirectoryRegister(Register):
                     self._writable = False
                 self._fs.trust.checked(fd, self._path)
                 try:
+                    inode = inode_of(os.fstat(fd))
+                    if known not in (None, inode):
+                        raise self._presence.file_gone(self._path)
                     self._map = self._show(fd)
                 except BaseException as error:
                     os.close(fd)
@@ -281,7 +330,7 @@ class DirectoryRegister(Register):
                     if isinstance(error, ValueError):
                         raise self._damaged(Unreadable("it is shorter than a page")) from error
                     raise
-                self._fd = fd
+                self._fd, self._inode = fd, inode
                 self._descriptors.opened(self)
                 return self._map
 
@@ -306,6 +355,8 @@ class DirectoryRegister(Register):
     def store_word(self, at: int, number: int) -> None:
         """Store one number without a system call. Loads that this thread makes afterwards are made after the store."""
         try:
+            if monotonic() > self._presence.file_due:
+                self._look()
             with self._threads:  # its release is the memory fence
                 if self._map is None or not self._writable:
                     self._open(create=True)
