@@ -47,14 +47,15 @@ class Lock(Primitive):
     def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
         """Wait for the lock: True once this process holds it; False after `timeout` seconds (-1, None: never).
 
-        1 system call (flock), floor 1, when it is free. ValueError for a timeout that means nothing.
+        2 system calls (flock stat), floor 1, when it is free. ValueError for a timeout that means nothing.
         """
         if blocking and timeout == -1:
             return self._mutex.acquire()
         return self._mutex.acquire(patience(blocking, timeout))
 
     def release(self) -> None:
-        """Release the lock. RuntimeError if this process does not hold it. 1 system call (flock), floor 1."""
+        """Release the lock. RuntimeError if this process does not hold it; `StoreFailed` if it was lost with its
+        directory. 2 system calls (flock stat), floor 1."""
         self._mutex.release()
 
     def __enter__(self) -> bool:

@@ -58,14 +58,14 @@ class Mailbox:
     def post(self, address: Any, value: Any) -> bool:
         """Post a message; True if it is the first for this address. A message never changes: the first one wins.
 
-        4 system calls (flock stat pwrite flock).
+        5 system calls (stat flock stat pwrite flock).
         """
         return self._messages.add(address, value)
 
     def get(self, address: Any, timeout: float | None = None) -> Any:
         """Wait for the message and return it. `WaitTimeout` after `timeout` seconds (None: never; 0: look once).
 
-        1 system call for a message in memory (stat).
+        2 system calls for a message in memory (stat stat).
         """
         awaited = f"no message for {address!r} came to {self.name!r}"
         return wait_for(self._engine, self._watched([address]), lambda: self._look(address), timeout, awaited)

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import pytest
 
 import psync
+from psync.engine.directory.fs.presence import LOOK_INTERVAL_S
 
 WINDOW_S = 0.01
-"""More than the time for which a look at the directory counts."""
+"""More than the time after which a process that has made many looks makes one more."""
 TOLD_S = 5.0
 """A waiter is told within this time."""
 
@@ -232,7 +233,9 @@ def db(request: pytest.FixtureRequest, root: Path) -> Iterator[psync.PickleShare
 
 
 def window(db: psync.PickleShareDB) -> None:
-    time.sleep(1.1 if db.engine.remote else WINDOW_S)
+    """On a network file system a look counts for a second. Else the next call says it."""
+    if db.engine.remote:
+        time.sleep(1.1)
 
 
 @pytest.mark.parametrize("way", WHOLE)
@@ -279,7 +282,8 @@ def test_a_verb_says_that_a_file_of_psyncs_was_taken_from_it(
 ) -> None:
     act = verb.ready(db)
     way(root)
-    window(db)
+    # the end of a claim opens no file of which it could see that: psync looks at the others once a second
+    time.sleep(1.1 if str(verb) in ("done", "done with a result", "fail", "touch") else WINDOW_S)
     with pytest.raises(psync.DirectoryGone, match=r"\.psync"):
         act()
 
@@ -301,6 +305,37 @@ def test_after_that_was_said_the_primitives_begin_anew(db: psync.PickleShareDB, 
         act()
     assert counter.value >= 1 and event.is_set() and not lock.locked()
     assert "kept" in [task.value for task in jobs.get_many(5)]
+
+
+@pytest.mark.parametrize("db", ["directory"], indirect=True)
+def test_a_loop_of_verbs_shares_its_looks_and_ends_soon(db: psync.PickleShareDB, root: Path) -> None:
+    lock, event, jobs = psync.Lock(db, "l"), psync.Event(db, "e"), psync.WorkQueue(db, "q")
+
+    def act(number: int) -> None:
+        both(lock)
+        event.set()
+        event.clear()
+        jobs.put(number)
+        jobs.get().done()
+        db["value"] = number
+        db.hset("items", number % 10, number)
+
+    looks: list[str] = []
+    for number in range(300):
+        act(number)
+    with pytest.MonkeyPatch.context() as patched:
+        stat, lstat = os.stat, os.lstat
+        patched.setattr(os, "stat", lambda path, *a, **k: looks.append("stat") or stat(path, *a, **k))
+        patched.setattr(os, "lstat", lambda path, *a, **k: looks.append("lstat") or lstat(path, *a, **k))
+        begun = time.monotonic()
+        for number in range(300):
+            act(number)
+        took = time.monotonic() - begun
+    assert len(looks) < 10 + took / LOOK_INTERVAL_S * 2 < 300 * 9
+    removed(root)
+    time.sleep(WINDOW_S)
+    with pytest.raises(psync.DirectoryGone):
+        act(0)
 
 
 # -- looks ---------------------------------------------------------------------------------------------

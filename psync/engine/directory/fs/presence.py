@@ -1,9 +1,12 @@
 """Presence: notice that the directory is not at its path any more, or that a file of psync's was taken from it.
 
 Files stay open, so a process could go on for ever in a directory that was removed, moved away or replaced, and nobody
-would see what it does. A verb looks at the path again if that was not done for LOOK_INTERVAL_S: the fact that decides
-is which inode the path leads to. A verb on an open file looks at the path of that file, which tells both. So verbs that
-follow each other quickly share one `stat`, and others cost one more. Waiters watch the directory itself as well.
+would see what it does. So each verb looks at the path before it changes anything: one `stat`, for which the fact that
+decides is the inode that the path leads to. A verb on an open file looks at the path of that file, which tells both.
+Waiters watch the directory itself as well.
+
+Verbs that follow each other quickly share the looks, which costs them no system call: a process makes LOOKS_AT_ONCE of
+them at once, and then one every LOOK_INTERVAL_S, which is the window within which a loop of verbs goes on unawares.
 """
 
 from __future__ import annotations
@@ -16,10 +19,14 @@ from collections.abc import Callable
 from psync.engine.system.clock import monotonic
 from psync.errors import DirectoryGone
 
-LOOK_INTERVAL_S = 0.002
-"""Seconds for which what was seen of the path counts, on this host's own file systems."""
+LOOKS_AT_ONCE = 128
+"""So many verbs in a row look each for themselves."""
+LOOK_INTERVAL_S = 0.004
+"""Seconds after which there is one look more."""
+THOROUGH_INTERVAL_S = 1.0
+"""Seconds between two looks at the files of psync's that a verb does not name: its owner, the last segments of logs."""
 NETWORK_LOOK_INTERVAL_S = 1.0
-"""The same on a network file system, where a look may take a request."""
+"""Seconds between two looks on a network file system, where one may take a request."""
 GONE_ERRORS = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN}
 """What the kernel says of a path that leads nowhere: for the last, the server of a FUSE file system has ended."""
 Inode = tuple[int, int]
@@ -35,10 +42,12 @@ class Presence:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.due = self.file_due = 0.0
-        """When a verb should look at the directory again, and when at its own file, on the monotonic clock."""
-        self.interval = LOOK_INTERVAL_S
-        """Seconds for which what was seen counts."""
+        self.due = 0.0
+        """When a verb looks again, on the monotonic clock."""
+        self.thorough = False
+        """Whether the look that was made last is one of those that go further."""
+        self._interval, self._ahead = LOOK_INTERVAL_S, LOOK_INTERVAL_S * LOOKS_AT_ONCE
+        self._paid_until = self._thorough_due = 0.0
         self._owner: Callable[[], bool] | None = None
         self.inode: Inode | None = None
         """Which directory it is; None until the directory is open: then nothing is checked."""
@@ -46,23 +55,21 @@ class Presence:
     def begin(self, *, network: bool) -> None:
         """The directory is open now, and at its path. Raises OSError."""
         self.inode = inode_of(os.stat(self.root))
-        self.interval = NETWORK_LOOK_INTERVAL_S if network else LOOK_INTERVAL_S
-        self.due = self.file_due = monotonic() + self.interval
+        if network:
+            self._interval, self._ahead = NETWORK_LOOK_INTERVAL_S, 0.0
+            self._paid_until = self.due = monotonic() + self._interval
+        self._thorough_due = monotonic() + THOROUGH_INTERVAL_S
         _open[self.root] = self
 
     def look(self) -> None:
-        """Raise `DirectoryGone` unless the directory is at its path, and this process counts as alive there. stat, and
-        fstat if it has an owner."""
+        """Raise `DirectoryGone` unless the directory is at its path. stat."""
         self.check()
-        self._look_at_owner()
-        self.due = monotonic() + self.interval
+        self._looked()
 
     def look_at(self, path: str, inode: Inode | None) -> None:
         """The same, and raise it unless `inode` is what is at `path`, a file that psync never removes or replaces."""
         if inode is None:
-            self.look()
-            self.file_due = self.due
-            return None
+            return self.look()
         try:
             there = inode_of(os.lstat(path)) == inode
         except OSError as error:
@@ -72,9 +79,17 @@ class Presence:
         if not there:
             self.check()
             raise self.file_gone(path)
-        self._look_at_owner()
-        self.due = self.file_due = monotonic() + self.interval
-        return None
+        return self._looked()
+
+    def _looked(self) -> None:
+        now = monotonic()
+        paid = min(max(now, self._paid_until), now + self._ahead) + self._interval
+        self._paid_until = paid
+        self.due = paid - self._ahead
+        self.thorough = now > self._thorough_due
+        if self.thorough:
+            self._thorough_due = now + THOROUGH_INTERVAL_S
+            self._look_at_owner()
 
     def check(self) -> None:
         """Raise `DirectoryGone` unless the directory is at its path."""
@@ -99,10 +114,6 @@ class Presence:
         except DirectoryGone:
             return True
         return False
-
-    def vouch(self) -> None:
-        """Note that a watch has looked at the directory up to now."""
-        self.due = self.file_due = monotonic() + self.interval
 
     def watch_owner(self, lost: Callable[[], bool]) -> None:
         """`lost` tells, once, that the file is gone which shows that this process lives."""

@@ -150,8 +150,6 @@ class DirectoryMutex(Mutex):
         self._presence = fs.presence
         self._inode: Inode | None = None
         """Which file it opened last."""
-        self._since = 0.0
-        """When it was acquired last, on the monotonic clock."""
         self._mapped = fs.local
         self._spins = SPINS if self._mapped else 0  # each try asks the server there, and the kernel's queue is as fast
         self._owners = owners
@@ -188,8 +186,7 @@ class DirectoryMutex(Mutex):
             except BlockingIOError:
                 had = self._wait(numbers, deadline)
             if had:
-                now = self._since = monotonic()
-                if now > self._presence.file_due:
+                if monotonic() > self._presence.due:
                     self._presence.look_at(self._path, self._inode)
                 self.token = numbers.take(self._owners.number or self._owners.owner())
         except BaseException as error:
@@ -262,7 +259,7 @@ class DirectoryMutex(Mutex):
                     # no living holder: a probe has the lock, or a releasing process has written 0 and unlocks next
                     left = 0.001
                 watch.pause(min(left, DEAD_HOLDER_POLL_S))
-                if monotonic() > self._presence.file_due:
+                if monotonic() > self._presence.due:
                     self._presence.look_at(self._path, self._inode)
         return True
 
@@ -301,7 +298,7 @@ class DirectoryMutex(Mutex):
         flags = self._wake.mapped
         if flags is None or flags[self._flag]:  # `notify_slot` written out
             self._wake.notify_slot(self._slot)
-        if monotonic() - self._since > self._presence.interval and failure is None:
+        if monotonic() > self._presence.due and failure is None:
             self._look()
         if failure is not None:
             raise failure

@@ -89,9 +89,8 @@ class LockedHeader(Generic[FieldsT]):
             fd = self._fd
             if fd < 0:
                 fd = self._fd = self._open()
-            elif monotonic() > self._presence.file_due:
-                self._presence.look_at(self.path, self._inode)
-                self.look_further()
+            elif monotonic() > self._presence.due:
+                self.look()
             flock(fd, how)
             found = (self._buffer or self._attach(fd)).since(self._known)
             if found is not None:  # another process or thread has changed the header
@@ -104,6 +103,12 @@ class LockedHeader(Generic[FieldsT]):
             raise
         self.depth = 1
         return self.values
+
+    def look(self) -> None:
+        """Raise `DirectoryGone` unless the file is where it was opened."""
+        self._presence.look_at(self.path, self._inode)
+        if self._presence.thorough:
+            self.look_further()
 
     def _give_back(self) -> None:
         """Undo an `enter` that failed at any point."""

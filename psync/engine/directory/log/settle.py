@@ -81,8 +81,9 @@ class Settler:
         try:
             if monotonic() > self._presence.due:
                 self._presence.look()
-                with log.settle_lock:
-                    self._settling.look()
+                if self._presence.thorough:
+                    with log.settle_lock:
+                        self._settling.look()
             if not log.checked:
                 self._repair.check()
             if was is _CLAIMED and not lease and (final or new_owner == owner) and owner == self._owners.number:

@@ -258,7 +258,6 @@ class InotifyWatch(Watch):
         else:
             self._touched = instance.wait(GRACE_S if timeout is None else min(timeout, GRACE_S))
             if self._touched:
-                self._wake.presence.vouch()
                 return
             self._wake.presence.look()
             if self._registered:

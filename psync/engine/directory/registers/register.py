@@ -114,7 +114,7 @@ class DirectoryRegister(Register):
 
     def read(self) -> bytes | None:
         page = self._map
-        if page is not None and monotonic() <= self._presence.file_due:
+        if page is not None and monotonic() <= self._presence.due:
             seen, value = self._seen
             try:
                 if _unpack(page) == seen:
@@ -124,7 +124,7 @@ class DirectoryRegister(Register):
         return self._read()
 
     def _read(self) -> bytes | None:
-        if monotonic() > self._presence.file_due:
+        if monotonic() > self._presence.due:
             self._look()
         page = self._map or self._opened(create=False)
         if page is None:
@@ -201,7 +201,7 @@ class DirectoryRegister(Register):
         callers = False
         """True while the caller's function runs: its OSError is passed on as it is."""
         try:
-            if monotonic() > self._presence.file_due:
+            if monotonic() > self._presence.due:
                 self._look()
             with self._threads:
                 page = self._map if self._map is not None and self._writable else self._open(create=True)
@@ -263,7 +263,7 @@ class DirectoryRegister(Register):
     # -- the file ----------------------------------------------------------------------------------------
 
     def _look_if_due(self) -> None:
-        if monotonic() > self._presence.file_due:
+        if monotonic() > self._presence.due:
             self._look()
 
     def _look(self) -> None:
@@ -355,7 +355,7 @@ class DirectoryRegister(Register):
     def store_word(self, at: int, number: int) -> None:
         """Store one number without a system call. Loads that this thread makes afterwards are made after the store."""
         try:
-            if monotonic() > self._presence.file_due:
+            if monotonic() > self._presence.due:
                 self._look()
             with self._threads:  # its release is the memory fence
                 if self._map is None or not self._writable:
