@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from psync.errors import NotSerializable as NotSerializable
     from psync.errors import PsyncError as PsyncError
     from psync.errors import QueueClosed as QueueClosed
+    from psync.errors import ReentrantCall as ReentrantCall
     from psync.errors import RemoteError as RemoteError
     from psync.errors import StaleClaim as StaleClaim
     from psync.errors import StoreFailed as StoreFailed
@@ -121,7 +122,8 @@ _NAMES = {
     "psync.engine": "DirectoryEngine MemoryEngine",
     "psync.errors": (
         "PsyncError InvalidKey WaitTimeout CorruptValue StoreFull StoreFailed DirectoryGone UnsafeStore FormatMismatch "
-        "NotSerializable ClassRefused QueueClosed StaleClaim RemoteError TaskFailed BrokenBarrierError LockTimeout"
+        "NotSerializable ClassRefused QueueClosed StaleClaim ReentrantCall RemoteError TaskFailed "
+        "BrokenBarrierError LockTimeout"
     ),
 }
 """The public names by the module that has them. The imports above say the same to type checkers; a test compares."""

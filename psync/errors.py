@@ -121,6 +121,18 @@ class ClassRefused(PsyncError):
     key: Any
 
 
+class ReentrantCall(PsyncError, RuntimeError):
+    """The call interrupts another one of its own thread, which is changing `what`: it would wait for itself for ever.
+
+    A signal's handler, a finaliser or the function of `modify` made it; `where` is the line of the interrupted call.
+    Nothing was changed. Verbs without a result don't raise this: they take effect when the interrupted call is done.
+    """
+
+    fields = ("what", "where")
+    what: str
+    where: str
+
+
 class StaleClaim(PsyncError):
     """The claim was given to another worker meanwhile; the late result was refused and changed nothing."""
 

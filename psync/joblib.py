@@ -132,7 +132,7 @@ class _WorkerCache:
 
     def __init__(self) -> None:
         self._one: tuple[Terms, Executor] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         fork_hooks.remember(self)
 
     def exchange(self, one: tuple[Terms, Executor] | None) -> tuple[Terms, Executor] | None:
@@ -156,7 +156,7 @@ class _WorkerCache:
 
     def after_fork(self) -> None:
         self._one = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 _cache = _WorkerCache()

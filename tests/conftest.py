@@ -112,7 +112,7 @@ def lose_leases() -> None:
     """Of what a test left locked, on a server that has forgotten it: else it is kept locked for as long as we live."""
     for one in list(fork_hooks._concerned):
         if type(one).__name__ == "RedisEngine":
-            one.owners.renew()
+            one.store.sessions.renew()
             one.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from psync.engine.root import Root, check_path, is_address
 from psync.engine.serialization import Allow, agree
 from psync.engine.store_marker import check_unsigned
 from psync.engine.system import fork_hooks
+from psync.engine.system.reentry import Section
 
 __all__ = [
     "Allow",
@@ -45,11 +45,11 @@ class _EngineRegistry:
 
     def __init__(self) -> None:
         self.engines: weakref.WeakValueDictionary[Hashable, Engine] = weakref.WeakValueDictionary()
-        self.lock = threading.Lock()
+        self.section = Section("the list of open stores")
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
-        self.lock = threading.Lock()
+        self.section = Section("the list of open stores")
 
 
 _registry = _EngineRegistry()
@@ -153,7 +153,7 @@ def remove_directory(path: str) -> None:
 def shared_engine(root: Root) -> Engine:
     """Return the engine, with its defaults, that all users of this path or URL in this process share."""
     path = os.fspath(root) if is_address(root) else os.path.abspath(os.path.expanduser(os.fspath(root)))
-    with _registry.lock:
+    with _registry.section, _registry.section.lock:
         named = path, *map(os.environ.get, (KEY_FILE, SERIALIZER, ALLOW))
         engine = _registry.engines.get(named)
         if engine is None or engine.is_gone():
@@ -168,7 +168,7 @@ def rejoined(engine: Engine) -> Engine:
     what = _identity(engine)
     if what is None:
         return engine
-    with _registry.lock:
+    with _registry.section, _registry.section.lock:
         return _shared(what, engine)
 
 

@@ -6,13 +6,13 @@ A bucket that has not changed costs one fstat; one that has grown costs the byte
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
 from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
+from psync.engine.system.reentry import Section
 from psync.errors import CorruptValue, kept_at
 from psync.store.codec_type import Codec
 
@@ -43,15 +43,15 @@ class BucketReader:
         self._codec = codec
         self._read: dict[str, ReadBucket] = {}
         self._files: dict[str, Bucket] = {}
-        self._lock = threading.Lock()
+        self._section = Section(f"what was read of {prefix!r}")
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._section = Section(self._section.what)
 
     def forget(self) -> None:
         """Free the memory of all that was read."""
-        with self._lock:
+        with self._section, self._section.lock:
             self._read.clear()
 
     def file(self, bucket: str) -> Bucket:
@@ -66,13 +66,13 @@ class BucketReader:
             tail = file.tail(None if known is None else known.position)
             if tail is not None and known is not None and not tail.whole and not tail.ops:
                 return known
-            with self.reported(), self._lock:
+            with self.reported(), self._section, self._section.lock:
                 if self._read.get(bucket) is known:  # else another thread has read further than this tail goes
                     return self._follow(bucket, known, tail)
 
     def held(self, bucket: str, held: HeldBucket) -> ReadBucket:
         """Read a bucket that the caller holds."""
-        with self._lock:
+        with self._section, self._section.lock:
             known = self._read.get(bucket)
             known = self._follow(bucket, known, held.tail(None if known is None else known.position))
             assert known is not None
@@ -80,7 +80,7 @@ class BucketReader:
 
     def add(self, bucket: str, known: ReadBucket, ops: bytes, position: Position) -> None:
         """Take in what the holder of `bucket` has just appended, so that it need not be read."""
-        with self._lock:
+        with self._section, self._section.lock:
             if self._read.get(bucket) is known:
                 known.items.update(self._codec.load_items(ops))
                 self._read[bucket] = ReadBucket(position, known.items, known.flags)

@@ -210,7 +210,10 @@ class Category:
 
     def add(self, key: Any, value: Any) -> bool:
         """Set `key` unless it is there; True for the one caller that set it."""
-        ops = self.codec.item(key, value)
+        return self.add_pickled(key, self.codec.item(key, value))
+
+    def add_pickled(self, key: Any, ops: bytes) -> bool:
+        """`add`, with the opcodes that `Codec.item` made of key and value."""
         bucket = self._place(key)
         if not self._gathered:
             self.gather()

@@ -7,6 +7,7 @@ file is longer than 400 lines for its docstrings.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence, ValuesView
 from types import TracebackType
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from psync.engine import is_address, open_engine
 from psync.engine.system import fork_hooks
-from psync.errors import ClassRefused, CorruptValue, kept_at
+from psync.engine.system.reentry import finish_later, reentrant
+from psync.errors import ClassRefused, CorruptValue, ReentrantCall, kept_at
 from psync.store.cache import Cache
 from psync.store.codec import codec_of
 from psync.store.keys import check
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
 fork_hooks.load_before_forks("psync.store.category", "psync.store.waiting")
 
 D = TypeVar("D")
+
+
+class _Modifying(threading.local):
+    """The keys whose new values the functions of `modify` are computing in this thread."""
+
+    def __init__(self) -> None:
+        self.keys: set[tuple[object, str]] = set()
+        """Each with the place of its store."""
+
+
+_modifying = _Modifying()
 
 
 class PickleShareDB(MutableMapping[str, Any]):
@@ -92,7 +105,8 @@ class PickleShareDB(MutableMapping[str, Any]):
         """The categories that have a durability of their own."""
         self._cache = Cache()
         self._categories = {name: self._new_category(name) for name in self._levels}
-        self._modifying = threading.local()
+        self._place = getattr(self.engine, "root", None) or id(self.engine)
+        """The same for all handles of one directory or server."""
 
     @property
     def root(self) -> Any:
@@ -171,15 +185,23 @@ class PickleShareDB(MutableMapping[str, Any]):
         7 system calls over a value (stat open flock stat pwrite flock close), floor 5; 6 system calls for a new one
         (stat open open pwrite link close), floor 5. More than a page goes to a new file in either case.
         """
-        self.engine.write(check(key), self.codec.dumps(value))
+        check(key)
+        payload = self.codec.dumps(value)
+        try:
+            self.engine.write(key, payload)
+        except ReentrantCall:
+            self._finish_later(key, "an assignment", functools.partial(self.engine.write, key, payload))
 
     def __delitem__(self, key: str) -> None:
         """Delete a key; KeyError if it is not there, as for all but one of several concurrent callers.
 
         7 system calls (stat open flock stat unlink flock close).
         """
-        if not self.engine.delete(check(key)):
-            raise KeyError(key)
+        try:
+            if not self.engine.delete(check(key)):
+                raise KeyError(key)
+        except ReentrantCall:
+            self._finish_later(key, "del", functools.partial(self.engine.delete, key))
         self._cache.forget(key)
 
     def __contains__(self, key: object) -> bool:
@@ -228,10 +250,12 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         6 system calls (stat stat open pwrite link close).
         """
-        return self.engine.create(check(key), self.codec.dumps(value))
+        self._check_outside_modify(check(key), "add()")
+        return self.engine.create(key, self.codec.dumps(value))
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The value; if there is none, `default`, which is then set. Concurrent callers all get the same."""
+        self._check_outside_modify(key, "setdefault()")
         while (value := self._find(key)) is MISSING:
             if self.add(key, default):
                 return default
@@ -239,9 +263,10 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
         """Remove `key` and return its last value. One of several callers gets it, others `default` or KeyError."""
+        self._check_outside_modify(check(key), "pop()")
         found: list[Any] = []
         try:
-            self.engine.pop(check(key), lambda cell: found.append(self.codec.loads(cell.payload)))
+            self.engine.pop(key, lambda cell: found.append(self.codec.loads(cell.payload)))
         except self.codec.damage:
             self[key]  # raises the error that explains it; nothing was removed
             raise
@@ -262,8 +287,14 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Delete every key there is at the beginning. Nothing else of the directory is touched."""
+        for place, key in _modifying.keys:
+            if place == self._place:
+                raise self._inside_modify(key, "clear()")
         for key in self.keys():
-            self.engine.delete(key)
+            try:
+                self.engine.delete(key)
+            except ReentrantCall:
+                finish_later(functools.partial(self.engine.delete, key))
         self.uncache()
 
     def modify(self, key: str, function: Callable[[Any], Any], default: Any = MISSING) -> Any:
@@ -275,9 +306,7 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         8 system calls (stat open flock stat pread pwrite flock close), floor 6.
         """
-        busy = self._modifying.__dict__.setdefault("keys", set())
-        if check(key) in busy:
-            raise RuntimeError(f"modify({key!r}) inside the function of modify({key!r}) would wait for itself for ever")
+        self._check_outside_modify(check(key), "modify()")
         result: Any = None
         undecodable = False
 
@@ -288,19 +317,34 @@ class PickleShareDB(MutableMapping[str, Any]):
             undecodable = True
             value = default if payload is None else self.codec.loads(payload)
             undecodable = False
-            result = function(value)
+            mine = self._place, key
+            _modifying.keys.add(mine)
+            try:
+                result = function(value)
+            finally:
+                _modifying.keys.discard(mine)
             return self.codec.dumps(result)
 
-        busy.add(key)
         try:
             self.engine.update(key, change)
         except self.codec.damage:
             if undecodable:
                 self[key]  # a plain pickle that can't be unpickled is `CorruptValue` there
             raise
-        finally:
-            busy.discard(key)
         return result
+
+    def _finish_later(self, key: str, verb: str, call: Callable[[], object]) -> None:
+        """Make `call` when the call that this one interrupts is done. Raises `ReentrantCall` within `modify(key)`."""
+        self._check_outside_modify(key, verb)
+        finish_later(call)
+
+    def _check_outside_modify(self, key: str, verb: str) -> None:
+        """Raise `ReentrantCall` if this thread is in the function of ``modify(key)``, through whichever handle."""
+        if _modifying.keys and (self._place, key) in _modifying.keys:
+            raise self._inside_modify(key, verb) from None
+
+    def _inside_modify(self, key: str, verb: str) -> ReentrantCall:
+        return reentrant(f"{verb} of {key!r} inside the function of modify({key!r}): return the value instead. {key!r}")
 
     def uncache(self, *items: str) -> None:
         """Free the memory of the values read, of these keys or of all. No value changes by it."""
@@ -384,7 +428,12 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         5 system calls (stat flock stat pwrite flock), floor 4.
         """
-        self._category(hashroot).set(key, value)
+        category = self._category(hashroot)
+        ops = category.codec.item(key, value)
+        try:
+            category.set_pickled(key, ops)
+        except ReentrantCall:
+            finish_later(functools.partial(category.set_pickled, key, ops))
 
     def hget(self, hashroot: str, key: Any, default: Any = MISSING, fast_only: bool = True) -> Any:
         """One item of the category. KeyError without it, or `default`.
@@ -425,8 +474,12 @@ class PickleShareDB(MutableMapping[str, Any]):
 
     def hdel(self, hashroot: str, key: Any) -> None:
         """Remove an item, compressed or not; KeyError without it. Rewrites the file it is in."""
-        if self._category(hashroot).pop(key) is MISSING:
-            raise KeyError(key)
+        category = self._category(hashroot)
+        try:
+            if category.pop(key) is MISSING:
+                raise KeyError(key)
+        except ReentrantCall:
+            finish_later(functools.partial(category.pop, key))
 
     def hpop(self, hashroot: str, key: Any, default: Any = MISSING) -> Any:
         """Remove an item and return the last value it had. KeyError without it, or `default`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
+from psync.engine.system.reentry import takes_effect
 from psync.store.sentinels import NOT_YET
 from psync.sync.lock import Lock
 from psync.sync.primitive import Place, Primitive
@@ -102,6 +103,7 @@ class Condition(Primitive):
             self.wait(left)
         return result
 
+    @takes_effect
     def notify(self, n: int = 1) -> None:
         """Wake up to `n` waiters. Raises RuntimeError if the caller does not hold the lock."""
         self._check_lock("notify")
@@ -117,6 +119,7 @@ class Condition(Primitive):
 
         self._move(move)
 
+    @takes_effect
     def notify_all(self) -> None:
         """Wake all waiters. Raises RuntimeError if the caller does not hold the lock."""
         self._check_lock("notify")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from psync.engine.system.reentry import takes_effect
 from psync.errors import WaitTimeout
 from psync.store.sentinels import NOT_YET
 from psync.sync.primitive import Place, Primitive
@@ -55,6 +56,7 @@ class Counter(Primitive):
             raise TypeError(f"a counter counts in ints, not {amount!r}")
         return self._shared.change(lambda number: _Number(number.value + amount)).value
 
+    @takes_effect
     def reset(self) -> None:
         """Set the counter to `start` again."""
         self._shared.change(lambda number: _Number(self.start))

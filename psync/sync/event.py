@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from psync.engine.system.reentry import finish_later
+from psync.errors import ReentrantCall
 from psync.store.sentinels import NOT_YET
 from psync.sync.primitive import Place, Primitive
 from psync.sync.shared_state import SharedState
@@ -17,6 +19,14 @@ from psync.sync.wait import Waiter
 class _Flag(NamedTuple):
     up: bool = False
     raised: int = 0
+
+
+def _raised(flag: _Flag) -> _Flag:
+    return flag if flag.up else _Flag(True, flag.raised + 1)
+
+
+def _lowered(flag: _Flag) -> _Flag:
+    return _Flag(False, flag.raised) if flag.up else flag
 
 
 class EventStatistics(NamedTuple):
@@ -52,11 +62,17 @@ class Event(Primitive):
 
         4 system calls (stat flock pwrite flock), floor 3; utime if somebody waits.
         """
-        self._shared.change(lambda flag: flag if flag.up else _Flag(True, flag.raised + 1))
+        try:
+            self._shared.change(_raised)
+        except ReentrantCall:
+            finish_later(lambda: self._shared.change(_raised))
 
     def clear(self) -> None:
         """Lower the flag: later waiters wait again."""
-        self._shared.change(lambda flag: _Flag(False, flag.raised) if flag.up else flag)
+        try:
+            self._shared.change(_lowered)
+        except ReentrantCall:
+            finish_later(lambda: self._shared.change(_lowered))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the flag: True once it is up, or was up during the wait; False after `timeout` seconds (None:

@@ -5,11 +5,11 @@ The fact that decides: the change of the shared value that adds a member. A read
 
 from __future__ import annotations
 
-import threading
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from psync.engine.system import fork_hooks
+from psync.engine.system.reentry import Section, takes_effect
 from psync.errors import WaitTimeout
 from psync.store.sentinels import NOT_YET
 from psync.sync.primitive import Place, Primitive
@@ -61,19 +61,19 @@ class Group(Primitive):
         self._waiter = Waiter(self._engine, self._where)
         self._mine = (0, 0)
         """Number and owner of the membership through this handle; a forked child has none."""
-        self._joining = threading.Lock()
+        self._joining = Section(f"the membership in {name!r}")
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
         """Make a new lock for a forked child: a thread that does not exist there may hold the old one."""
-        self._joining = threading.Lock()
+        self._joining = Section(self._joining.what)
 
     def join(self, information: Any = None) -> Member:
         """Join the group, once through each handle; a second call changes the `information`, any picklable value."""
         me = self._engine.owner()
         gone = set(dead_of(self._engine, {owner for _, owner, _ in self._shared.look().members}))
 
-        with self._joining:  # threads that join by this handle at once become one member, not two
+        with self._joining, self._joining.lock:  # threads that join by this handle at once become one member, not two
             mine, owner = self._mine
 
             def join(all_: _Members) -> _Members:
@@ -87,6 +87,7 @@ class Group(Primitive):
             self._mine = number, me
         return Member(number, self._engine.describe(me), information)
 
+    @takes_effect
     def leave(self) -> None:
         """Leave the group. Raises RuntimeError if this handle is no member."""
         number, owner = self._mine

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from psync.errors import WaitTimeout
+from psync.engine.system.reentry import finish_later, takes_effect
+from psync.errors import ReentrantCall, WaitTimeout
 from psync.store.sentinels import NOT_YET
 from psync.sync.primitive import Place, Primitive
 from psync.sync.shared_state import SharedState
@@ -56,10 +57,17 @@ class Latch(Primitive):
         return self.name, self._from
 
     def count_down(self, steps: int = 1) -> int:
-        """Count `steps` as done; returns the number still to be done, which never goes below 0."""
+        """Count `steps` as done; returns the number still to be done, which never goes below 0.
+
+        A call that interrupts a change of the same latch (see `psync.ReentrantCall`) counts right after that.
+        """
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"a latch counts down in steps of 1 or more, not {steps!r}")
-        return self._use(steps).left
+        try:
+            return self._use(steps).left
+        except ReentrantCall:
+            finish_later(lambda: self._use(steps))
+            return max(0, self._shared.last.left - steps)
 
     def _use(self, steps: int = 0) -> _Count:
         me = self._engine.owner()
@@ -94,6 +102,7 @@ class Latch(Primitive):
                 waited=timeout,
             )
 
+    @takes_effect
     def reset(self) -> None:
         """Close it again: all steps are to be done."""
         self._shared.change(lambda count: _Count(self._from, count.users))

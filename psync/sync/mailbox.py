@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, Engine, rejoined
-from psync.errors import WaitTimeout
+from psync.engine.system.reentry import finish_later
+from psync.errors import ReentrantCall, WaitTimeout
 from psync.store.category import COMPRESSED, Category
 from psync.store.sentinels import MISSING, NOT_YET
 from psync.store.waiting import wait_for
@@ -58,9 +59,15 @@ class Mailbox:
     def post(self, address: Any, value: Any) -> bool:
         """Post a message; True if it is the first for this address. A message never changes: the first one wins.
 
-        5 system calls (stat flock stat pwrite flock).
+        5 system calls (stat flock stat pwrite flock). A call that interrupts a change of the same bucket (see
+        `psync.ReentrantCall`) posts right after that, unless another message came first; it returns True.
         """
-        return self._messages.add(address, value)
+        ops = self._messages.codec.item(address, value)
+        try:
+            return self._messages.add_pickled(address, ops)
+        except ReentrantCall:
+            finish_later(lambda: self._messages.add_pickled(address, ops))
+            return True
 
     def get(self, address: Any, timeout: float | None = None) -> Any:
         """Wait for the message and return it. `WaitTimeout` after `timeout` seconds (None: never; 0: look once).

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from psync.engine.system.reentry import takes_effect
 from psync.store.sentinels import NOT_YET
 from psync.sync.primitive import Place, Primitive
 from psync.sync.semaphore import Held, less, more
@@ -111,6 +112,7 @@ class ReadWriteLock(Primitive):
 
         return self._waiter.until(look, seconds, self._free_the_dead) is True
 
+    @takes_effect
     def _leave(self, role: str) -> None:
         me = self._engine.owner()
 

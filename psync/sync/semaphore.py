@@ -12,6 +12,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from psync.engine.system.reentry import takes_effect
 from psync.store.sentinels import NOT_YET
 from psync.sync.primitive import Place, Primitive
 from psync.sync.shared_state import SharedState
@@ -100,6 +101,7 @@ class Semaphore(Primitive):
         self._shared.change(take)
         return taken
 
+    @takes_effect
     def release(self, n: int = 1) -> None:
         """Free `n` more permits, whichever processes acquired them."""
         if n < 1:

@@ -51,6 +51,11 @@ class SharedState(Generic[S]):
         """The slots of the register."""
         return self._register.slots
 
+    @property
+    def last(self) -> S:
+        """The value that this handle read or wrote last."""
+        return self._seen[1]
+
     def look(self) -> S:
         """Return the value. One `Register.read`."""
         return self._meaning(self._register.read())

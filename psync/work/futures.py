@@ -139,8 +139,10 @@ class Futures:
         self._awaited[future.id] = future
         if self._thread is None:
             name = f"psync futures of {self.queue.name}"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            if self._thread is None:  # a signal's handler may have started one in the meantime
+                self._thread = thread
+                thread.start()
         elif len(self._awaited) == 1:
             self._changed.notify()
 

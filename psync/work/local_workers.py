@@ -16,6 +16,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import parent_process
 from typing import Any, NamedTuple
 
+from psync.engine.system.reentry import Section, takes_effect
 from psync.sync.queue.work_queue import WorkQueue
 from psync.work.call import Stopped
 from psync.work.pool import WorkerPool
@@ -49,13 +50,14 @@ class LocalWorkers:
         self._options = options
         self._pool = WorkerPool[Connection](context)
         """By the pipe into which the worker writes when it begins to work."""
-        self._lock = threading.Lock()
+        self._section = Section("the list of this executor's workers")
         self.broken = False
         """True once a worker failed before it began to work: no more are started."""
 
+    @takes_effect
     def grow(self, wanted: int) -> None:
         """Start workers until there are `wanted`, or as many as are allowed."""
-        with self._lock:
+        with self._section, self._section.lock:
             while len(self._pool) < min(wanted, self._limit) and not self.broken:
                 begun, begins = self._context.Pipe(duplex=False)
                 self._pool.start(begun, _work, (self._queue, self._options, begins), "psync worker")
@@ -63,7 +65,7 @@ class LocalWorkers:
 
     def replace_ended(self) -> str | None:
         """Start a worker for each that ended; returns why these workers will make no more calls, if that is so."""
-        with self._lock:
+        with self._section, self._section.lock:
             wanted = len(self._pool)
             for begun, code in self._pool.take_ended().items():
                 # a worker that was not killed and never began to work: another one would end in the same way
@@ -72,10 +74,12 @@ class LocalWorkers:
         self.grow(wanted)
         return FAILURE if self.broken else None
 
+    @takes_effect
     def stop(self) -> None:
         """Stop all workers when they have finished their calls; returns when they have ended."""
         self._take_all().stop(STOP_GRACE_S)
 
+    @takes_effect
     def kill(self) -> None:
         """Kill all workers, and start no others. The calls that they were making will be given back."""
         self._limit = 0
@@ -83,13 +87,13 @@ class LocalWorkers:
 
     def _take_all(self) -> WorkerPool[Connection]:
         """The pool, which is this caller's to end; another thread finds an empty one."""
-        with self._lock:
+        with self._section, self._section.lock:
             pool, self._pool = self._pool, WorkerPool(self._context)
         return pool
 
     def pids(self) -> list[int]:
         """The process ids of the workers."""
-        with self._lock:
+        with self._section, self._section.lock:
             return self._pool.pids()
 
 

@@ -16,7 +16,7 @@ class Progress:
     """Counts futures. Shown on stderr."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._done = self._total = self._shown = 0
         try:
             from tqdm import tqdm  # type: ignore[import-not-found, import-untyped, unused-ignore]

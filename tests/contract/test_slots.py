@@ -190,10 +190,10 @@ def network(folder: Path) -> Iterator[DirectoryHarness]:
 def test_a_forked_child_has_a_lock_of_its_own_and_knows_nothing(network: DirectoryHarness) -> None:
     slots = seats_of(network.engine)
     slots.known = "of the parent"
-    with slots.lock:
+    with slots.section.lock:
         child = os.fork()
         if not child:
-            os._exit(0 if slots.known is None and slots.lock.acquire(timeout=5.0) else 1)
+            os._exit(0 if slots.known is None and slots.section.lock.acquire(timeout=5.0) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert slots.known == "of the parent"
 

@@ -81,6 +81,9 @@ class Turn:
     def __exit__(self, *error: object) -> None:
         self.depth -= 1
 
+    def _is_owned(self) -> bool:
+        return self.depth > 0
+
 
 class Stepper(Clock, Protocol):
     def step(self, verb: str, name: str) -> None: ...

@@ -7,12 +7,12 @@ after a word was put sees that word.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from psync.engine.contract.values import Update
+from psync.engine.system.reentry import Section
 
 
 class Slot(NamedTuple):
@@ -38,7 +38,7 @@ class Slots(ABC):
         self.after_fork()
 
     def after_fork(self) -> None:
-        self.lock = threading.Lock()
+        self.section = Section("the slots of a barrier")
         """Excludes the other threads of this process that use the slots."""
         self.known: Any = None
         """State that these threads keep between their calls."""

@@ -1,5 +1,8 @@
 """Hand out the handles that stay open (buckets, logs, registers, mutexes): one a name, shared by all threads.
 
+A handle opens nothing when it is made. So two threads may make one for the same name, and `setdefault`, one C call,
+decides which is used: no lock is needed, which a call that interrupts another one would have to wait for.
+
 Buckets, logs and registers have a level of durability, so each engine has a `HandleCache`. Mutexes have none: the
 engines of one directory share a `MutexCache`.
 """
@@ -8,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -61,7 +63,6 @@ class HandleCache:
         self._logs: WeakValueDictionary[str, DirectoryLog] = WeakValueDictionary()
         self._registers: WeakValueDictionary[str, DirectoryRegister] = WeakValueDictionary()
         self._transactions: MultiAppend | None = None
-        self._lock = threading.Lock()
         fork_hooks.remember(self)
 
     @property
@@ -106,40 +107,40 @@ class HandleCache:
             raise translate_os_error(error, named, self._layout.path(first)) from error
 
     def log(self, name: str) -> DirectoryLog:
-        with self._lock:
-            log = self._logs.get(name)
-            if log is None:
-                with loading(name, self._layout.path(name)):
-                    from psync.engine.directory.log.log import DirectoryLog
-                    from psync.engine.directory.log.state import WRITABLE
+        log = self._logs.get(name)
+        if log is None:
+            with loading(name, self._layout.path(name)):
+                from psync.engine.directory.log.log import DirectoryLog
+                from psync.engine.directory.log.state import WRITABLE
 
-                kinds = self._log_files or WRITABLE
-                log = self._logs[name] = DirectoryLog(
-                    name,
-                    self._layout,
-                    fs=self._fs,
-                    owners=self._owners,
-                    changed=functools.partial(self._wake.notify_claimers, slot_of(name)),
-                    finished=functools.partial(self._wake.notify_slot, slot_of(name + "/final")),
-                    kept=self._descriptors,
-                    kinds=kinds,
-                )
-            return log
+            kinds = self._log_files or WRITABLE
+            log = DirectoryLog(
+                name,
+                self._layout,
+                fs=self._fs,
+                owners=self._owners,
+                changed=functools.partial(self._wake.notify_claimers, slot_of(name)),
+                finished=functools.partial(self._wake.notify_slot, slot_of(name + "/final")),
+                kept=self._descriptors,
+                kinds=kinds,
+            )
+            log = self._logs.setdefault(name, log)  # another thread, or a signal's handler, may have made one
+        return log
 
     def register(self, name: str) -> DirectoryRegister:
-        with self._lock:
-            register = self._registers.get(name)
-            if register is None:
-                register = self._registers[name] = _register_kind(self._can, name, self._layout)(
-                    name,
-                    self._layout.path(name),
-                    self._fs,
-                    wake=self._wake,
-                    descriptors=self._descriptors,
-                    repairs=self._can.writable,
-                    with_slots=self._can.ordered,
-                )
-            return register
+        register = self._registers.get(name)
+        if register is None:
+            register = _register_kind(self._can, name, self._layout)(
+                name,
+                self._layout.path(name),
+                self._fs,
+                wake=self._wake,
+                descriptors=self._descriptors,
+                repairs=self._can.writable,
+                with_slots=self._can.ordered,
+            )
+            register = self._registers.setdefault(name, register)
+        return register
 
     def change_tokens(self, name: str) -> Iterator[ChangeToken]:
         """Tokens that differ once `name` has changed, for polling a network file system; none if no token shows it.
@@ -161,8 +162,8 @@ class HandleCache:
         if (register := self._registers.get(owner)) is not None:
             yield ChangeToken(owner, functools.partial(_register_token, register))
         if owner in self._logs:
-            with self._lock:
-                logs, registers = list(self._logs.items()), list(self._registers.items())
+            # copied by one call each, because other threads open more
+            logs, registers = list(self._logs.items()), list(self._registers.items())
             for each, below in registers:
                 if each.startswith(f"{owner}/"):
                     yield ChangeToken(each, functools.partial(_register_token, below))
@@ -172,7 +173,6 @@ class HandleCache:
 
     def after_fork(self) -> None:
         """In a child: no handle of the parent's may be used with its descriptors and locks."""
-        self._lock = threading.Lock()
         handles: tuple[fork_hooks.Forked, ...] = (
             *self._buckets.values(),
             *self._logs.values(),
@@ -215,29 +215,26 @@ class MutexCache:
         self._held: dict[str, DirectoryMutex] | None = {}
         """Those to which nobody refers any more though they are held, as only the end of this process, or of this
         object, releases them. None once that has come."""
-        self._lock = threading.Lock()
         fork_hooks.remember(self)
 
     def mutex(self, name: str) -> DirectoryMutex:
         watched = f"{OWN}/locks/{name}"
-        with self._lock:
-            mutex = self._mutexes.get(name)
-            if mutex is None and self._held:
-                mutex = self._held.get(name)
-            if mutex is None:
-                with loading(name, self._layout.locks):
-                    from psync.engine.directory.locks.mutex import DirectoryMutex
+        mutex = self._mutexes.get(name) or (self._held or {}).get(name)
+        if mutex is None:
+            with loading(name, self._layout.locks):
+                from psync.engine.directory.locks.mutex import DirectoryMutex
 
-                mutex = self._mutexes[name] = DirectoryMutex(
-                    self._layout.lock(name),
-                    fs=self._fs,
-                    owners=self._owners,
-                    wake=self._wake,
-                    watched=watched,
-                    descriptors=self._descriptors,
-                    abandoned=functools.partial(self._keep, name),
-                )
-            return mutex
+            mutex = DirectoryMutex(
+                self._layout.lock(name),
+                fs=self._fs,
+                owners=self._owners,
+                wake=self._wake,
+                watched=watched,
+                descriptors=self._descriptors,
+                abandoned=functools.partial(self._keep, name),
+            )
+            mutex = self._mutexes.setdefault(name, mutex)
+        return mutex
 
     def _keep(self, name: str, mutex: DirectoryMutex) -> bool:
         """Keep a mutex that is held though nobody refers to it; for good, as Python finalizes no object twice."""
@@ -253,7 +250,6 @@ class MutexCache:
                 mutex.close()
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
         for mutex in {*self._mutexes.values(), *(self._held or {}).values()}:
             mutex.after_fork()
         self._held = {}

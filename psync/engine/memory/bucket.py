@@ -37,7 +37,7 @@ class MemoryBucket(Bucket):
     def held(self) -> Iterator[HeldBucket | None]:
         self._turns.step("held", self._name)
         with self._turns.holding(("name", self._name)):
-            with self._turns.state.condition:
+            with self._turns.alone():
                 there = self._turns.state.namespace.get(self._name) is not None
             if there:
                 held = _Held(self._turns, self._name)

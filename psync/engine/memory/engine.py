@@ -22,6 +22,7 @@ from psync.engine.memory.register import MemoryRegister, MemorySlots
 from psync.engine.memory.state import State
 from psync.engine.memory.turns import Turns
 from psync.engine.system import exit_hooks
+from psync.engine.system.reentry import takes_effect
 
 
 class MemoryEngine(Engine):
@@ -102,7 +103,7 @@ class MemoryEngine(Engine):
     def update(self, name: str, function: Update) -> bytes | None:
         self.turns.step("update", name)
         with self.turns.holding(("name", name)):
-            with self.turns.state.condition:
+            with self.turns.alone():
                 self.turns.check_alive()
                 cell = self._cell(name, self.turns.state.namespace.get(name))
                 if cell is None:
@@ -111,7 +112,7 @@ class MemoryEngine(Engine):
             new = function(old)  # without the turn: it may be slow, and look at other names
             if new is None or new is old:
                 return old
-            with self.turns.state.condition:
+            with self.turns.alone():
                 self.turns.check_alive()
                 self.turns.state.put(name, bytes(new))
             return new
@@ -166,6 +167,7 @@ class MemoryEngine(Engine):
     def watch(self, names: Sequence[str], taking: str | None = None) -> MemoryWatch:
         return MemoryWatch(self.turns, names if taking is None else [*names, taking], self.grace)
 
+    @takes_effect
     def announce(self, name: str) -> None:
         with self.turns.turn("announce", name) as state:
             state.announce(name)

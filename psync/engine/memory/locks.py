@@ -67,7 +67,7 @@ class MemoryWatch(Watch):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         state = self._turns.state
-        with state.condition:
+        with self._turns.alone():
             for name in self._names:
                 watches = state.watching.get(name, set())
                 watches.discard(self)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from psync.engine.memory.state import Died, Key, State, ThreadLock
+from psync.engine.system.reentry import catch_up, postponed, reentrant
 
 
 class Turns:
@@ -39,11 +40,23 @@ class Turns:
     def turn(self, verb: str, name: str, key: Key | None = None) -> Iterator[State]:
         """One step, alone in the memory. With a `key`: once nobody else holds its lock."""
         self.step(verb, name)
-        with self.state.condition:
+        if self.state.condition._is_owned():  # type: ignore[attr-defined]
+            raise reentrant(repr(name))
+        with self.alone():
             if key is not None:
                 self.until(lambda: self.is_free(key))
             self.check_alive()
             yield self.state
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Alone in the memory for the length of the block, which is a part of a step."""
+        try:
+            with self.state.condition:
+                yield
+        finally:
+            if postponed:
+                catch_up()
 
     def changing(self, verb: str, name: str) -> AbstractContextManager[State]:
         """A step that changes the cell or bucket at `name`."""
@@ -63,7 +76,7 @@ class Turns:
     # -- locks of names -----------------------------------------------------------------------------
 
     def is_free(self, key: Key) -> bool:
-        """Whether this thread may change `key` now. Raises RuntimeError if the thread would wait for itself."""
+        """Whether this thread may change `key` now. Raises `ReentrantCall` if the thread would wait for itself."""
         lock = self.state.locks.get(key)
         if lock is None:
             return True
@@ -71,20 +84,20 @@ class Turns:
             return False
         if key[0] == "log" and lock.owner == self.owner():
             return True
-        raise RuntimeError(f"{key[1]!r} is held by this very thread, which would wait for itself for ever")
+        raise reentrant(repr(key[1]))
 
     @contextmanager
     def holding(self, key: Key) -> Iterator[None]:
         """Nobody else holds or changes `key` during the block, which runs without the turn."""
         state = self.state
-        with state.condition:
+        with self.alone():
             self.until(lambda: self.is_free(key))
             lock = state.locks.setdefault(key, ThreadLock(self.owner(), depth=0))
             lock.depth += 1
         try:
             yield
         finally:
-            with state.condition:
+            with self.alone():
                 lock.depth -= 1
                 # A death in the meantime has freed the lock already, and it may be another owner's by now.
                 if not lock.depth and state.locks.get(key) is lock:
@@ -95,7 +108,7 @@ class Turns:
 
     def owner(self) -> int:
         """The number of this process; a forked child gets another one."""
-        with self.state.condition:
+        with self.alone():
             if self._pid != os.getpid():
                 self._pid = os.getpid()
                 self.number = self.state.new_owner(self._pid)
@@ -107,12 +120,12 @@ class Turns:
 
     def die(self) -> None:
         """The owner ends like a killed process."""
-        with self.state.condition:
+        with self.alone():
             self.state.free_all_of(self.owner())
 
     def leave(self) -> None:
         """The owner is nobody any more; the next verb that needs one is done as another one."""
-        with self.state.condition:
+        with self.alone():
             if self.number and self._pid == os.getpid():
                 self.state.retire(self.number)
             self.number = self._pid = 0

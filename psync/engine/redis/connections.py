@@ -29,11 +29,11 @@ class Connections:
         """Host and port that connections lead to; None before the first one, and for a socket."""
         self._last: tuple[str, int] | None = None
         self._pool: Any = None
-        self._made = threading.Lock()
+        self._made = threading.RLock()
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
-        self._pool, self._made = None, threading.Lock()
+        self._pool, self._made = None, threading.RLock()
 
     def new(self) -> Any:
         """Make a connection. The pool only says how, so that its limit does not count."""

@@ -20,6 +20,7 @@ from psync.engine.redis.client import Server
 from psync.engine.redis.pubsub import Channels, RedisWatch
 from psync.engine.redis.sessions import Sessions
 from psync.engine.system import clock, fork_hooks
+from psync.engine.system.reentry import catch_up, postponed, reentrant
 from psync.errors import StoreFailed
 
 K = TypeVar("K")
@@ -52,11 +53,13 @@ class LeaseLocks:
         self._grace = grace
         self._mine: dict[tuple[bytes, int], LeaseLock] = {}
         """All other locks, by the locked name and the thread."""
+        self._under_way: list[tuple[bytes, int]] = []
+        """The locks that are being acquired or released now, with the thread."""
         self._numbers = itertools.count()
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
-        self._mine, self.mutexes = {}, {}
+        self._mine, self.mutexes, self._under_way = {}, {}, []
 
     def proof(self, what: bytes) -> bytes:
         """Return what this thread shows to change what it has locked itself; empty if it has not."""
@@ -65,13 +68,20 @@ class LeaseLocks:
         found = self._mine.get((what, threading.get_ident()))
         return found.proof if found else b""
 
-    def until_free(self, what: bytes, attempt: Callable[[], list[Any]], timeout: float | None = None) -> list[Any]:
-        """Repeat `attempt` until no lock is in its way; returns its answer, which is BUSY after `timeout` seconds."""
+    def until_free(
+        self, what: bytes, attempt: Callable[[], list[Any]], timeout: float | None = None, *, acquiring: bool = False
+    ) -> list[Any]:
+        """Repeat `attempt` until no lock is in its way; returns its answer, which is BUSY after `timeout` seconds.
+
+        Raises `ReentrantCall` if this thread has the lock, or is `acquiring` or releasing it in a call that this one
+        interrupts.
+        """
         answer = attempt()
         if answer[0] != lua.BUSY:
             return answer
-        if (what, threading.get_ident()) in self._mine and not what.startswith(b"m:"):
-            raise RuntimeError(f"{what[2:].decode()!r} is held by this very thread, which would wait for itself")
+        key = what, threading.get_ident()
+        if (key in self._mine and not what.startswith(b"m:")) or self._under_way.count(key) > acquiring:
+            raise reentrant(repr(what[2:].decode()))
         for _ in range(TRIES_BEFORE_SLEEP if timeout is None else 0):
             answer = attempt()
             if answer[0] != lua.BUSY:
@@ -100,6 +110,18 @@ class LeaseLocks:
 
         `keep` is called with the lock. If anything raises before that, as a signal's handler may, nothing is locked.
         """
+        under_way = what, threading.get_ident()
+        self._under_way.append(under_way)
+        try:
+            return self._acquire(what, keep, read, timeout)
+        finally:
+            self._under_way.remove(under_way)
+            if postponed:
+                catch_up()
+
+    def _acquire(
+        self, what: bytes, keep: Callable[[LeaseLock], object], read: bytes, timeout: float | None
+    ) -> LeaseLock | None:
         sessions = self.sessions
         while True:
             session = sessions.mine()
@@ -120,7 +142,7 @@ class LeaseLocks:
 
     def _ask(self, what: bytes, session: int, proof: bytes, read: bytes, timeout: float | None) -> list[Any]:
         run = self.server.run
-        return self.until_free(what, lambda: run(lua.HOLD, what, session, proof, read), timeout)
+        return self.until_free(what, lambda: run(lua.HOLD, what, session, proof, read), timeout, acquiring=True)
 
     def release(self, what: bytes, kept: dict[K, LeaseLock], key: K) -> bool | None:
         """Release the lock on `what` that `kept` has for `key`. Returns whether it was still ours; None if there is
@@ -128,6 +150,8 @@ class LeaseLocks:
         lock = kept.get(key)
         if lock is None:
             return None
+        under_way = what, threading.get_ident()
+        self._under_way.append(under_way)
         try:
             kept.pop(key, None)
             return self.sessions.release(what, lock.session, lock.proof)
@@ -136,6 +160,10 @@ class LeaseLocks:
         except BaseException:
             self.sessions.release(what, lock.session, lock.proof)
             raise
+        finally:
+            self._under_way.remove(under_way)
+            if postponed:
+                catch_up()
 
     @contextmanager
     def held(self, what: bytes, read: bytes = b"") -> Iterator[LeaseLock]:
@@ -144,7 +172,7 @@ class LeaseLocks:
         found = self._mine.get(key)
         if found is not None:
             if not what.startswith(b"l:"):
-                raise RuntimeError(f"{what[2:].decode()!r} is held by this very thread, which would wait for itself")
+                raise reentrant(repr(what[2:].decode()))
             yield found
             return
 

@@ -137,7 +137,7 @@ class RedisLog(Log):
                 )
                 return sizes
             for what in whats:
-                store.until_let_go(what)
+                store.until_let_go(what, proof)
 
     def read(self, position: int) -> Record | None:
         found = records_of(self._look(lua.LOG_READ, position))

@@ -23,6 +23,7 @@ from psync.engine.redis import lua
 from psync.engine.redis.client import Server
 from psync.engine.system import clock, fork_hooks
 from psync.engine.system.process_identity import examine, myself
+from psync.engine.system.reentry import Section
 from psync.errors import StoreFailed
 
 RENEWALS_PER_LEASE = 4
@@ -45,7 +46,7 @@ class Sessions:
         answer came. The renewer releases them."""
         self._era = server.era
         self._known: dict[int, Identity] = {}
-        self._lock = threading.Lock()
+        self._section = Section("the session with the server")
         self._awake: queue.SimpleQueue[None] = queue.SimpleQueue()
         """An item in it wakes the renewer. The garbage collector puts one, too, wherever that interrupts."""
         self._renewer: threading.Thread | None = None
@@ -54,7 +55,7 @@ class Sessions:
     def after_fork(self) -> None:
         """A child is another owner, holds nothing, and renews nothing of its parent's."""
         self.number, self._leases, self._doubtful, self._renewer = 0, {}, [], None
-        self._lock, self._awake = threading.Lock(), queue.SimpleQueue()
+        self._section, self._awake = Section(self._section.what), queue.SimpleQueue()
 
     # -- this process --------------------------------------------------------------------------------
 
@@ -66,14 +67,14 @@ class Sessions:
     def _after_a_loss(self) -> None:
         """Go on as another owner: the server may have lost what this process claimed, locked or settled, and may have
         given it to others. So its claims are refused when it comes to settle them."""
-        with self._lock:
+        with self._section, self._section.lock:
             self._era, numbers = self._server.era, list(self._leases)
         for number in numbers:
             self.expired(number)
             self._server.run(lua.LEAVE, number, 1)
 
     def _arrive(self) -> int:
-        with self._lock:
+        with self._section, self._section.lock:
             if not self.number:
                 self._server.info()
                 number = int.from_bytes(os.urandom(8), "little") >> 1 or 1
@@ -110,7 +111,7 @@ class Sessions:
 
     def expired(self, number: int) -> None:
         """Forget `number`, which counts as dead: the server did not hear of it. This process is another owner now."""
-        with self._lock:
+        with self._section, self._section.lock:
             if self._leases.pop(number, None) is not None:
                 self.lost += 1
             if self.number == number:
@@ -120,13 +121,13 @@ class Sessions:
 
     def add(self, number: int, proof: bytes) -> None:
         """Note a lock under `number`, whose lease is renewed as long as it has any."""
-        with self._lock:
+        with self._section, self._section.lock:
             if number in self._leases:
                 self._leases[number].add(proof)
 
     def remove(self, number: int, proof: bytes) -> None:
         """Note that a lock is not held any more."""
-        with self._lock:
+        with self._section, self._section.lock:
             if number not in self._leases:
                 return
             self._leases[number].discard(proof)
@@ -171,7 +172,7 @@ class Sessions:
     def close(self) -> None:
         """End the ownership of this process; its locks are held until it releases them or ends."""
         self._release_doubtful()
-        with self._lock:
+        with self._section, self._section.lock:
             number, self.number = self.number, 0
             if not number:
                 return
@@ -245,7 +246,7 @@ def _keep_alive(owners: weakref.ref[Sessions], awake: queue.SimpleQueue[None]) -
         pause = one._server.address.lease / RENEWALS_PER_LEASE
         try:
             if not one.renew() and not one.number:
-                with one._lock:
+                with one._section, one._section.lock:
                     if not one._leases and one._renewer is threading.current_thread():
                         one._renewer = None
                         one._server.close()  # no other thread may be left to do it

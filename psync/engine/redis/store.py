@@ -59,16 +59,18 @@ class RedisStore:
             if answer[0] != lua.BUSY:
                 return int(self.checked(b"n:" + name.encode(), answer)[1])
             for key, _ in parts:
-                self.until_let_go(b"n:" + key)
+                self.until_let_go(b"n:" + key, proof)
 
-    def until_let_go(self, what: bytes) -> None:
-        """Return once nobody else holds `what`, as far as one look tells."""
+    def until_let_go(self, what: bytes, shown: bytes = b"") -> None:
+        """Return once nobody else holds `what`, as far as one look tells: at once if it is held by the proof that was
+        `shown`. Raises `ReentrantCall` if a call that this one interrupts holds it."""
 
         def look() -> list[Any]:
             session = self.server.run(lua.HOLDER, what)[1]
             return [lua.OK] if session == b"0" else [lua.BUSY, session]
 
-        if not self.locks.proof(what):
+        held = self.locks.proof(what)
+        if not held or held != shown:
             self.locks.until_free(what, look)
 
     # -- damage --------------------------------------------------------------------------------------

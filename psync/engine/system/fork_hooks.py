@@ -33,6 +33,14 @@ def remember(one: Forked) -> None:
     _concerned.add(one)
 
 
+_first: list[Forked] = []
+
+
+def remember_first(one: Forked) -> None:
+    """`remember`, for what others ask for new locks in their `after_fork`. It is kept for ever."""
+    _first.append(one)
+
+
 _deferred: list[str] = []
 
 
@@ -63,7 +71,7 @@ def _load() -> None:
 
 def _in_child() -> None:
     put_off.release()
-    for one in list(_concerned):
+    for one in [*_first, *_concerned]:
         one.after_fork()
 
 

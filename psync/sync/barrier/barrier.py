@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from psync.engine.system.reentry import takes_effect
 from psync.errors import BrokenBarrierError
 from psync.store.sentinels import NOT_YET
 from psync.sync.barrier.fast_path import Arrival, FastPath
@@ -126,7 +127,8 @@ class Barrier(Primitive):
     def _arrive(self, me: int) -> Arrival | tuple[int, int]:
         if self._fast_path is None:
             return self._arrive_in_turn(me)
-        with self._fast_path.lock:
+        section = self._fast_path.section
+        with section, section.lock:
             came = self._fast_path.arrive(self._parties) if self._action is None else None
             return came or self._arrive_in_turn(me)
 
@@ -218,6 +220,7 @@ class Barrier(Primitive):
         names = "; ".join(names_of(self._engine, missing))
         return f", when only {len(now.arrived)} of {now.parties} had come{names and f', and not {names}'}"
 
+    @takes_effect
     def leave(self) -> None:
         """This party has gone on from its last round: it may end, and is not missed in the next one, to which anybody
         may come in its place. Does nothing if it took no part in the last round. flock, fstat, pread, pwrite."""
@@ -258,10 +261,12 @@ class Barrier(Primitive):
         self._engine.announce(self._opened)
         return now
 
+    @takes_effect
     def abort(self) -> None:
         """Break the barrier: every party that waits, or arrives before a `reset`, gets a `BrokenBarrierError`."""
         self._break(None, f"it was aborted by {self._engine.describe(self._engine.owner())}")
 
+    @takes_effect
     def reset(self) -> None:
         """Empty the barrier, whether or not it was broken; every party that waits gets a `BrokenBarrierError`."""
 

@@ -17,13 +17,13 @@ was declared dead and comes back to the network to write, when all slots were gi
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.register import Slot, Slots
+from psync.engine.system.reentry import Section
 from psync.sync.barrier.state import MAX_ROUND, MAX_TIMES, Owners, Round, advanced, times_of, word_of
 from psync.sync.shared_state import SharedState
 from psync.sync.wait import dead_of
@@ -77,8 +77,8 @@ class FastPath:
         self._slots = slots
 
     @property
-    def lock(self) -> threading.Lock:
-        return self._slots.lock
+    def section(self) -> Section:
+        return self._slots.section
 
     def _mine(self) -> _Mine:
         mine: _Mine | None = self._slots.known

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from psync.engine.contract.engine import Engine
 from psync.engine.system import fork_hooks
+from psync.engine.system.reentry import Section
 from psync.errors import PsyncError
 from psync.sync.queue.claims import Ack, Claims
 
@@ -51,25 +52,25 @@ class AckBuffer:
         """Called in a forked child: the acknowledgements are the parent's."""
         self.loops = self._bytes = 0
         self._acks = []
-        self._adding = threading.Lock()
+        self._adding = Section("the acknowledgements of this process")
         self._recording = threading.RLock()
         self._busy = False
         """Whether the thread that holds `_recording` is recording."""
 
     def begin_loop(self) -> None:
         """A loop has begun: acknowledgements may be buffered."""
-        with self._adding:
+        with self._adding, self._adding.lock:
             self.loops += 1
 
     def end_loop(self) -> None:
         """A loop is over: record its acknowledgements, or raise why not; then a later call may record them."""
-        with self._adding:
+        with self._adding, self._adding.lock:
             self.loops -= 1
         self.record()
 
     def add(self, ack: Ack) -> bool:
         """Buffer an acknowledgement; False if no loop would record it: then the caller has to."""
-        with self._adding:
+        with self._adding, self._adding.lock:
             if not self.enabled or self.loops <= 0:
                 return False
             if not self._acks:
@@ -96,7 +97,7 @@ class AckBuffer:
                 acks = self._acks[:]
                 # all of them again after an error: one that was recorded has no claim left, so it changes nothing
                 self._claims.finish_all(acks)
-                with self._adding:
+                with self._adding, self._adding.lock:
                     del self._acks[: len(acks)]
                     self._bytes = sum(len(ack.ops or b"") for ack in self._acks)
                     self._since = self._now()

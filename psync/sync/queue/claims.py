@@ -11,7 +11,6 @@ becomes DONE. After a crash in between, `recover` finds the result and completes
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,8 @@ from typing import NamedTuple
 
 from psync.engine.contract.log import Change, Mark, Record, State
 from psync.engine.contract.values import Alive
-from psync.errors import PsyncError, StaleClaim
+from psync.engine.system.reentry import finish_later
+from psync.errors import PsyncError, ReentrantCall, StaleClaim
 from psync.sync.queue.delays import SCAN_PAUSE_RATIO, delayed_mark
 from psync.sync.queue.priorities import NOTE_BOUNDED, NOTE_LEASED, NOTE_PRIORITY, Priorities, Priority
 from psync.sync.queue.task_id import TaskLocation
@@ -236,8 +236,12 @@ class Claims:
         return priority.settle(record.position, record.mark, Mark(State.WAITING, record.mark.attempt - 1))
 
     def give_up_quietly(self, priority: Priority, record: Record) -> None:
-        with contextlib.suppress(PsyncError):  # if it fails, the task comes back when this process ends
+        try:
             self.give_up(priority, record)
+        except ReentrantCall:
+            finish_later(functools.partial(self.give_up_quietly, priority, record))
+        except PsyncError:
+            pass  # the task comes back when this process ends
 
     def stale_error(self, record: Record, id: str) -> StaleClaim:
         """The error of every verb that comes after the claim was given away."""

@@ -17,6 +17,7 @@ from collections import deque
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.log import Record
 from psync.engine.system import fork_hooks
+from psync.engine.system.bell import Bell
 from psync.sync.queue.ack_buffer import ACK_DELAY_S, AckBuffer
 from psync.sync.queue.claims import Claims
 from psync.sync.queue.priorities import Priority
@@ -89,9 +90,9 @@ class Prefetched:
         self._batches: set[Batch] = set()
         self.ack_buffer = AckBuffer(claims, engine, ensure_reaper=self._ensure_reaper)
         self._reaper: threading.Thread | None = None
-        self._stopped = threading.Event()
-        """Set to end the reaper thread; each thread has its own."""
-        self._starting = threading.Lock()
+        self._stopped = Bell()
+        """Rung to end the reaper thread; each thread has its own."""
+        self._starting = threading.RLock()
         self._giving = threading.RLock()
         """Held while claims are given back: one thread at a time and the last claim first, or the tasks would wait in
         another order than before. Reentrant, because the garbage collector may end a forgotten loop at any moment, in
@@ -114,14 +115,14 @@ class Prefetched:
             return
         with self._starting:
             if self._reaper is None and self._helpers:
-                self._stopped = threading.Event()
+                self._stopped = Bell()
                 name = "psync reaper of prefetched tasks"
                 self._reaper = threading.Thread(
                     target=self._reap_until_idle, args=(self._stopped,), name=name, daemon=True
                 )
                 self._reaper.start()
 
-    def _reap_until_idle(self, stopped: threading.Event) -> None:
+    def _reap_until_idle(self, stopped: Bell) -> None:
         """The reaper thread: give back and record, until nothing has been left to do for a while."""
         idle = 0.0
         try:
@@ -154,7 +155,7 @@ class Prefetched:
             batch.claims.clear()
         reaper = self._reaper
         if reaper is not None:
-            self._stopped.set()
+            self._stopped.ring()
             if reaper is not threading.current_thread():
                 reaper.join(REAPER_JOIN_S)  # it may be giving something back
 
@@ -201,5 +202,5 @@ class Prefetched:
         self._all.clear()
         self._batches.clear()
         self._reaper = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._giving = threading.RLock()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from types import TracebackType
 from typing import Any
 
 from psync.engine.contract.log import Record
+from psync.engine.system.reentry import finish_later, takes_effect
+from psync.errors import ReentrantCall
 from psync.sync.queue.claims import Ack
 from psync.sync.queue.prefetch import Prefetched
 from psync.sync.queue.priorities import Priority
@@ -72,6 +75,7 @@ class Task:
             f"{self!r} can't travel: the claim is this process's. Send its id and value, and settle it here"
         )
 
+    @takes_effect
     def touch(self) -> None:
         """Show that it is being worked on: a lease begins anew.
 
@@ -109,16 +113,28 @@ class Task:
         ops = None if result is NO_RESULT else claims.pack_result(self.id, result)
         # Only first attempts are buffered: a task that kills its worker costs each other task one attempt at most.
         can_wait = self._buffered and mark.attempt == 1 and not self.settled
-        buffered = can_wait and self._prefetched.ack_buffer.add(Ack(self._priority, record, self.id, ops))
-        if not buffered and not claims.finish(self._priority, record, self.id, ops):
+        try:
+            buffered = can_wait and self._prefetched.ack_buffer.add(Ack(self._priority, record, self.id, ops))
+            if not buffered and not claims.finish(self._priority, record, self.id, ops):
+                raise claims.stale_error(record, self.id)
+            self.settled = True
+        except ReentrantCall:
+            finish_later(functools.partial(self._finish, record, ops))
+
+    def _finish(self, record: Record, ops: bytes | None) -> None:
+        """End the claim, for `done` that interrupted another call."""
+        claims = self._prefetched.claims
+        if not claims.finish(self._priority, record, self.id, ops):
             raise claims.stale_error(record, self.id)
         self.settled = True
 
+    @takes_effect
     def retry(self, error: object = "given back", delay: float = 0.0) -> None:
         """Give it back, for anybody to take, in `delay` seconds; after `max_attempts` it is dead. `error` goes into its
         history."""
         self._set_back(error, delay=delay)
 
+    @takes_effect
     def fail(self, error: object) -> None:
         """Declare the task dead: it can't be done. `error` goes into its history."""
         self._set_back(error, fatal=True)

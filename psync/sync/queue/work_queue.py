@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from psync.engine import Durability, rejoined
 from psync.engine.contract.log import Mark, Sealed, State, as_lease
+from psync.engine.system.reentry import takes_effect
 from psync.errors import WaitTimeout
 from psync.sync.primitive import Place, Primitive
 from psync.sync.queue.claims import Claims
@@ -153,6 +154,7 @@ class WorkQueue(Primitive):
             raise ValueError(f"{len(payloads)} tasks at once never fit into a queue with maxsize {self.maxsize}")
         return self._producer.put(payloads, None, priority, delay, block, timeout) if payloads else []
 
+    @takes_effect
     def close(self) -> None:
         """No more tasks are accepted, by anybody, until `reopen`: to put raises `QueueClosed`.
 
@@ -161,6 +163,7 @@ class WorkQueue(Primitive):
         self._log.seal()
         self._engine.announce(self._where + "/room")
 
+    @takes_effect
     def reopen(self) -> None:
         """Tasks are accepted again."""
         self._log.seal(False)

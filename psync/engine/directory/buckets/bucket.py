@@ -36,7 +36,7 @@ class DirectoryBucket(BucketFile):
     def tail(self, since: Position | None = None) -> Tail | None:
         """fstat when nothing is new; else fstat, pread. The first call also opens the file."""
         try:
-            with self._threads:
+            with self._section, self._section.lock:
                 attached = self._attach()
                 if attached is None:
                     return None
@@ -113,7 +113,7 @@ class DirectoryBucket(BucketFile):
 
     def append(self, ops: bytes) -> int:
         try:
-            with self._threads:
+            with self._section, self._section.lock:
                 done = self._append(ops)
         except OSError as error:
             if not remove_empty(self._path):
@@ -204,7 +204,7 @@ class DirectoryBucket(BucketFile):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep others out for `prepare`, `commit` and `abandon`; creates the bucket if there is none."""
-        with self._threads:
+        with self._section, self._section.lock:
             while (attached := self._attach_locked()) is None:
                 self._make(b"")
             try:
@@ -249,7 +249,7 @@ class DirectoryBucket(BucketFile):
     @contextlib.contextmanager
     def held(self) -> Iterator[HeldBucket | None]:
         try:
-            with self._threads:
+            with self._section, self._section.lock:
                 attached = self._attach_locked()
                 if attached is None:
                     yield None

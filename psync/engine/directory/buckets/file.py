@@ -9,9 +9,8 @@ import contextlib
 import errno
 import itertools
 import os
-import threading
 from collections.abc import Callable
-from fcntl import LOCK_EX, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
 from psync.engine.contract.bucket import Bucket
 from psync.engine.directory.fs.atomic import AtomicFiles
@@ -20,6 +19,7 @@ from psync.engine.directory.fs.syscalls import CHANGE, READ, hand_over, is_no_pi
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
 from psync.engine.system.clock import monotonic
+from psync.engine.system.reentry import FileSection
 from psync.errors import CorruptValue
 
 CommitByteFor = Callable[[str, bytes, End], bytes | None]
@@ -83,7 +83,7 @@ class BucketFile(Bucket):
         self._commit_byte_for = commit_byte_for
         self._descriptors = descriptors
         self._open: OpenBucket | None = None
-        self._threads = threading.Lock()  # flock does not tell threads apart that share a descriptor
+        self._section = FileSection(self._path)  # flock does not tell threads apart that share a descriptor
         self._used = False
 
     def descriptors(self) -> int:
@@ -94,12 +94,12 @@ class BucketFile(Bucket):
         return used
 
     def close_if_idle(self) -> bool:
-        if not self._threads.acquire(blocking=False):
+        if not self._section.try_enter():
             return False
         try:
             self._close()
         finally:
-            self._threads.release()
+            self._section.leave()
         return True
 
     def _close(self) -> None:
@@ -113,7 +113,7 @@ class BucketFile(Bucket):
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
-        self._threads = threading.Lock()
+        self._section = FileSection(self._path)
         self._close()
 
     # -- opening -------------------------------------------------------------------------------------
@@ -179,7 +179,10 @@ class BucketFile(Bucket):
             fd = file.fd
             self._used = True
             try:
-                flock(fd, LOCK_EX)  # within the try: a signal's handler may raise once it is locked
+                try:  # within another try: a signal's handler may raise once it is locked
+                    flock(fd, LOCK_EX | LOCK_NB)
+                except BlockingIOError:
+                    self._section.wait_for(fd, LOCK_EX)
                 status = self._fs.is_live(self._path, fd)
                 # emptied, or with another link: a replacement may be under way, whose last steps are made now
                 if status is not None and (

@@ -20,6 +20,7 @@ import fcntl
 import itertools
 import os
 from collections.abc import Callable
+from threading import get_ident
 
 from psync.engine.contract.values import Cell, Update, Version
 from psync.engine.directory.fs.atomic import AtomicFiles
@@ -32,6 +33,7 @@ from psync.engine.directory.fs.syscalls import (
     MEMORY_BYTES,
     PICKLE_START,
     READ,
+    await_lock,
     close,
     copy_data,
     is_no_pickle,
@@ -45,13 +47,17 @@ from psync.engine.directory.fs.syscalls import (
 from psync.engine.directory.layout import may_be_bucket
 from psync.engine.encoding.framing import CELL_HEAD, Parts, Unreadable, frame, frame_parts, header_of, unframe
 from psync.engine.system import clock
+from psync.engine.system.reentry import holds_lock, reentrant
 
 MAX_IN_PLACE_BYTES = ATOMIC_WRITE_BYTES - CELL_HEAD
 """Bytes of a pickle that, with its seal, is written in place: a page, which a `pwrite` writes whole or not."""
 RECENT_NS = 2_000_000_000
 """After this time no writer is still in the middle of its `pwrite`, and no later change gets the same time stamp,
 whatever the clock's tick."""
+NO_WAIT = fcntl.LOCK_EX | fcntl.LOCK_NB
 _never_again = itertools.count(1)
+_first_values: set[tuple[str, int]] = set()
+"""The paths whose first value is being computed by `Cells.update`, with the thread."""
 
 
 class Cells:
@@ -87,6 +93,7 @@ class Cells:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
+    @holds_lock
     def _load(self, fd: int, path: str) -> Cell | None:
         """The cell in an open file, which is closed; None if it has to be read under the lock, or once more.
 
@@ -138,6 +145,7 @@ class Cells:
 
     # -- changing ------------------------------------------------------------------------------------
 
+    @holds_lock
     def write(self, path: str, payload: bytes) -> None:
         """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
         if self._in_place and len(payload) <= MAX_IN_PLACE_BYTES and not may_be_bucket(path):
@@ -147,17 +155,22 @@ class Cells:
             try:
                 fd = os.open(path, CHANGE)
             except FileNotFoundError:
+                self._refuse_first_value(path)
                 if self._fs.make(path, data, replaced=True):
                     return
             else:
                 try:  # `open_locked` written out: this is the hot path
-                    fcntl.flock(fd, fcntl.LOCK_EX)
+                    try:
+                        fcntl.flock(fd, NO_WAIT)
+                    except BlockingIOError:
+                        await_lock(fd)
                     status = os.fstat(fd)
                     if status.st_nlink == 1:
                         self._put(fd, data, status, path)
                         return
                 finally:
                     let_go(fd)
+                del fd  # `await_lock` takes it for a file that is locked here
         self._write_locked(path, payload)
 
     def _put(self, fd: int, data: bytes, status: os.stat_result, path: str) -> None:
@@ -181,6 +194,7 @@ class Cells:
         while True:
             found = self._held(path)
             if found is None:
+                self._refuse_first_value(path)
                 if self._fs.make(path, data, replaced=True):
                     return
                 continue  # another process made one between the two calls
@@ -215,6 +229,7 @@ class Cells:
         try:
             status = os.lstat(path)
         except FileNotFoundError:
+            self._refuse_first_value(path)
             return self._fs.make(path, frame(payload), replaced=True)
         check_kind(path, status)
         return False
@@ -250,7 +265,13 @@ class Cells:
         while True:
             found = self._held(path)
             if found is None:
-                new = function(None)
+                self._refuse_first_value(path)
+                name = path, get_ident()
+                _first_values.add(name)
+                try:
+                    new = function(None)
+                finally:
+                    _first_values.discard(name)
                 if new is None or self._fs.make(path, frame(new), replaced=True):
                     return new
                 continue  # another process made one while the function ran: call it again with that value
@@ -265,6 +286,11 @@ class Cells:
                 return new
             finally:
                 let_go(fd)
+
+    def _refuse_first_value(self, path: str) -> None:
+        """Raise `ReentrantCall` if this thread is computing the first value of `path`, which has no file to lock."""
+        if _first_values and (path, get_ident()) in _first_values:
+            raise reentrant(path)
 
     def move(self, path: str, new: str) -> bool:
         found = self._held_value(path)

@@ -165,6 +165,7 @@ class NetworkCells(Cells):
                 return False
             if os.path.lexists(decided_path(path)) and self._replacements.finish(path):
                 return False
+            self._refuse_first_value(path)
             data = data or frame(payload)
             if self._fs.make(path, data, replaced=True):
                 return True

@@ -21,6 +21,7 @@ from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import clock
 from psync.engine.system.clock import monotonic
+from psync.engine.system.reentry import catch_up, postponed
 from psync.errors import CorruptValue, StoreFailed
 
 A = TypeVar("A")
@@ -54,6 +55,9 @@ class CellVerbs:
             raise translate_os_error(error, name, path) from error
         except Unreadable as error:
             raise self.damaged(name, str(error)) from error
+        finally:
+            if postponed:
+                catch_up()
 
     def write(self, name: str, payload: bytes) -> None:
         path = self._layout.prefix + name
@@ -67,6 +71,9 @@ class CellVerbs:
             self.write(name, payload)
         else:
             self._wake.notify(name)
+        finally:
+            if postponed:
+                catch_up()
 
     def create(self, name: str, payload: bytes) -> bool:
         path = self._layout.prefix + name
@@ -127,6 +134,9 @@ class CellVerbs:
             return self._change(name, verb)
         except Unreadable as error:
             raise self.damaged(name, str(error)) from error
+        finally:
+            if postponed:
+                catch_up()
         self._wake.notify(name)
         return result
 

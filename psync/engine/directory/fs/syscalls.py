@@ -8,13 +8,14 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from threading import get_ident
 from typing import TypeVar
 
 from psync.engine.directory.fs.fd_cache import make_room, with_room
 from psync.engine.directory.fs.permissions import PRIVATE, Access
 from psync.engine.directory.fs.presence import must_exist
 from psync.engine.encoding.framing import Parts
-from psync.engine.system import fork_hooks
+from psync.engine.system import fork_hooks, reentry
 
 T = TypeVar("T")
 
@@ -82,12 +83,13 @@ class _Locked:
     """The descriptors by which this process holds locks now: a forked child that kept copies would keep the locks."""
 
     def __init__(self) -> None:
-        self.fds: set[int] = set()
+        self.fds: dict[int, int] = {}
+        """Each with the thread that locked it."""
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
         while self.fds:
-            os.close(self.fds.pop())  # closing a copy unlocks nothing
+            os.close(self.fds.popitem()[0])  # closing a copy unlocks nothing
 
 
 _locked = _Locked()
@@ -95,13 +97,32 @@ _locked = _Locked()
 
 def lock(fd: int, how: int = fcntl.LOCK_EX) -> None:
     """Lock `fd`, until `let_go` or the end of this process, whatever it forks meanwhile."""
-    _locked.fds.add(fd)
+    _locked.fds[fd] = get_ident()
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        await_lock(fd, how)
+
+
+def await_lock(fd: int, how: int = fcntl.LOCK_EX) -> None:
+    """Lock `fd`, whose lock another one has. Raises `ReentrantCall` if a call that this one interrupts has it: it would
+    wait for itself."""
+    file, me = os.fstat(fd), get_ident()
+    mine = [other for other, thread in list(_locked.fds.items()) if thread == me and other != fd]
+    mine += [frame["fd"] for frame in reentry.marked_frames() if frame.get("fd", fd) != fd]
+    for other in mine:
+        try:
+            same = os.path.samestat(os.fstat(other), file)
+        except OSError:
+            continue  # closed by now
+        if same:
+            raise reentry.reentrant(os.readlink(f"/proc/self/fd/{fd}"))
     fcntl.flock(fd, how)
 
 
 def hand_over(fd: int) -> int:
     """`fd` stays locked; its new holder releases it, and gives it up in a forked child."""
-    _locked.fds.discard(fd)
+    _locked.fds.pop(fd, None)
     return fd
 
 
@@ -134,7 +155,6 @@ def open_locked(path: str, flags: int = CHANGE) -> tuple[int, os.stat_result] | 
 
 def let_go(fd: int) -> None:
     """Unlock, then close: a child forked meanwhile has a copy of the descriptor; closing ours alone frees nothing."""
-    _locked.fds.discard(fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_UN)
     except OSError:
@@ -143,10 +163,13 @@ def let_go(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_UN)
         raise
     finally:
-        try:  # `close`, written out
-            os.close(fd)
-        except OSError:
-            pass
+        try:  # after the unlock, for `await_lock`; before the close, because a closed number is used again
+            _locked.fds.pop(fd, None)
+        finally:
+            try:  # `close`, written out
+                os.close(fd)
+            except OSError:
+                pass
 
 
 def close(fd: int) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from psync.engine.directory.fs.syscalls import READ, hand_over, let_go, make_fol
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.encoding.framing import Unreadable, frame_text, unframe_text
 from psync.engine.system import clock, fork_hooks
+from psync.engine.system.reentry import Section
 
 if TYPE_CHECKING:
     from psync.engine.contract.report import Identity
@@ -44,7 +44,7 @@ class OwnerRegistry:
         self.number = 0
         """This process's number here; 0 as long as it has none."""
         self._fd = -1
-        self._lock = threading.Lock()
+        self._section = Section("the registration of this process")
 
     def owner(self) -> int:
         """The number of this process here; the first call registers it."""
@@ -55,7 +55,7 @@ class OwnerRegistry:
             return self._register()
 
     def _register(self) -> int:
-        with self._lock, fork_hooks.put_off:
+        with self._section, self._section.lock, fork_hooks.put_off:
             if self.number:
                 return self.number
             import json
@@ -147,7 +147,7 @@ class OwnerRegistry:
 
     def close(self) -> None:
         """Give the number back: anything that this process still holds counts as a dead owner's."""
-        with self._lock:
+        with self._section, self._section.lock:
             if self._fd >= 0:
                 with contextlib.suppress(OSError):
                     os.unlink(self._layout.owner(self.number))
@@ -160,7 +160,7 @@ class OwnerRegistry:
 
     def after_fork(self) -> None:
         """In a child: it is another owner, and its copy of the descriptor must not keep the parent's lock."""
-        self._lock = threading.Lock()
+        self._section = Section("the registration of this process")
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self.number = -1, 0

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from psync.engine.directory.fs.errors import translate_os_error
 from psync.engine.directory.fs.syscalls import let_go, lock, open_made
 from psync.engine.directory.layout import Layout
+from psync.engine.system.reentry import guard_section
 
 LOCAL_POLL_S, NFS_POLL_S = 0.005, 0.05
 """Seconds between two tries to get the lock."""
@@ -21,19 +22,21 @@ def guard(layout: Layout, name: str, poll_s: float) -> Iterator[None]:
     import filelock  # its import takes 50 ms, which only a compaction pays for
 
     path = layout.guard(name)
-    try:
-        fd = open_made(path, layout.trust.access)
+    section = guard_section(path)
+    with section, section.lock:
         try:
-            filelock.lock_descriptor(fd, poll_interval=poll_s)
-            lock(fd)  # it is locked already; from here on a forked child gives its copy up
-            if not os.fstat(fd).st_size:
-                os.pwrite(fd, _NOTHING, 0)
-        except BaseException:
+            fd = open_made(path, layout.trust.access)
+            try:
+                filelock.lock_descriptor(fd, poll_interval=poll_s)
+                lock(fd)  # it is locked already; from here on a forked child gives its copy up
+                if not os.fstat(fd).st_size:
+                    os.pwrite(fd, _NOTHING, 0)
+            except BaseException:
+                let_go(fd)
+                raise
+        except OSError as error:
+            raise translate_os_error(error, name, path) from error
+        try:
+            yield
+        finally:
             let_go(fd)
-            raise
-    except OSError as error:
-        raise translate_os_error(error, name, path) from error
-    try:
-        yield
-    finally:
-        let_go(fd)

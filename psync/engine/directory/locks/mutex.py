@@ -31,7 +31,7 @@ from psync.engine.directory.fs.syscalls import CHANGE, READ, let_go
 from psync.engine.directory.layout import slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.notify.wakeup import FIRST_FLAG, Wakeup
-from psync.engine.system import clock, fork_hooks
+from psync.engine.system import clock, fork_hooks, reentry
 from psync.engine.system.clock import monotonic
 from psync.errors import DirectoryGone
 
@@ -169,14 +169,13 @@ class DirectoryMutex(Mutex):
         self._gone = 0
         """The last owner that was found dead, and without the lock."""
 
+    @reentry.holds_lock
     def acquire(self, timeout: float | None = None) -> bool:
         """flock when it is free."""
-        deadline = None
-        if timeout is None:
-            self._threads.acquire()
-        else:
-            deadline = clock.monotonic() + timeout
-            if not self._threads.acquire(timeout=max(timeout, 0)):
+        deadline = None if timeout is None else clock.monotonic() + timeout
+        if not self._threads.acquire(blocking=False):
+            self._refuse_own_wait()
+            if not self._threads.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
                 return False
         had = True
         try:
@@ -205,6 +204,12 @@ class DirectoryMutex(Mutex):
         if not had:
             self._threads.release()
         return had
+
+    def _refuse_own_wait(self) -> None:
+        """Raise `ReentrantCall` if this thread is acquiring or releasing this very mutex: it would wait for itself."""
+        calls = [frame for frame in reentry.marked_frames() if getattr(frame.get("self"), "_path", None) == self._path]
+        if len(calls) > 1:  # the innermost is this one
+            raise reentry.reentrant(self._path)
 
     def _open(self) -> Numbers:
         self._presence.check()
@@ -247,6 +252,7 @@ class DirectoryMutex(Mutex):
             if self._try():
                 return True
         if deadline is None:
+            self._refuse_own_wait()  # by another handle
             flock(self._fd, LOCK_EX)
             return True
         with self._wake.watch([self._watched], None, _no_tokens) as watch:
@@ -270,22 +276,27 @@ class DirectoryMutex(Mutex):
             return False
         return True
 
+    @reentry.holds_lock
     def release(self) -> None:
-        if not self.token or self._numbers is None:
-            raise RuntimeError("a mutex that is not held can't be released")
+        token, numbers = 0, self._numbers
         failure: BaseException | None = None
         try:
-            if (words := self._numbers.words) is not None:  # `give_back` written out: this is the hot path
-                words[1] = 0
-            else:
-                self._numbers.give_back()
+            # without a call in between, so no handler can come in between, and release the mutex, too
+            token, self.token = self.token, 0
+            if token and numbers is not None:
+                if (words := numbers.words) is not None:  # `give_back` written out: this is the hot path
+                    words[1] = 0
+                else:
+                    numbers.give_back()
         except OSError as error:  # the holder is written for probes only; the mutex is free all the same
             failure = translate_os_error(error, os.path.basename(self._path), self._path)
         except BaseException as error:  # a signal's handler raised, before that was written or after it
             failure = error
             with contextlib.suppress(OSError):
-                self._numbers.give_back()
-        self.token = 0
+                if token and numbers is not None:
+                    numbers.give_back()
+        if not token:
+            raise failure or RuntimeError("a mutex that is not held can't be released")
         try:  # a signal's handler may raise between any two calls, so the unlock is one call, and is made again below
             flock(self._fd, LOCK_UN)
         except OSError:

@@ -9,7 +9,7 @@ there may be statuses behind the end, and it removes them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from psync.engine.contract.log import WAITING, Mark, Sealed, State
 from psync.engine.directory.layout import WAITER_SLOTS
@@ -38,6 +38,7 @@ class Appender:
         self._requeue = requeue
         self._wake_claimers = state.wake_claimers
         self._tail = state.tail
+        self._enter_tail = state.tail.enter
         self._front = state.front
         self._commit = state.commit
         self._segments = state.appending
@@ -51,7 +52,7 @@ class Appender:
             if not self._state.checked:
                 self._repair.check()
             if self._commit is None:
-                positions = self._append(payloads, mark)
+                positions = self._append(payloads, mark, self._enter_tail)
             else:
                 positions = self._append_durably(self._commit, payloads, mark)
         except BaseException as error:
@@ -67,13 +68,13 @@ class Appender:
                 try:
                     commit.all()
                     self._check_failures(commit)
-                    return self._append(payloads, status)
+                    return self._append(payloads, status, self._tail.enter_again)
                 finally:
                     self._tail.leave()
         self._tail.enter()
         try:
             failures = self._check_failures(commit)
-            positions = self._append(payloads, status)
+            positions = self._append(payloads, status, self._tail.enter_again)
             end = self._tail.values.prepared_end
         finally:
             self._tail.leave()
@@ -109,8 +110,8 @@ class Appender:
             self._failures = failures
         return failures
 
-    def _append(self, payloads: Sequence[bytes], status: Mark) -> list[int]:
-        tail = self._tail.enter()
+    def _append(self, payloads: Sequence[bytes], status: Mark, enter: Callable[[], Tail]) -> list[int]:
+        tail = enter()
         try:
             if tail.sealed:
                 raise Sealed(self._state.name)

@@ -82,6 +82,10 @@ class Commit:
         finally:
             self._header.leave()
 
+    def admitting(self) -> contextlib.AbstractContextManager[None]:
+        """See `LockedHeader.admitting`."""
+        return self._header.admitting()
+
     def all(self) -> None:
         """Commit all that is prepared. Called in `alone` and under the lock on ``tail``."""
         if self._tail.values.prepared_end:
@@ -105,7 +109,7 @@ class Commit:
                 self._abandon(sync)
                 raise
         self._sync_s = clock.monotonic() - begun
-        tail = self._tail.enter()
+        tail = self._tail.enter_again()
         try:
             if end > tail.end:
                 tail.end = end
@@ -128,7 +132,7 @@ class Commit:
 
     def _abandon(self, sync: Sync) -> None:
         """Drop all that is prepared, since the disk failed, and make later records go to another file."""
-        tail = self._tail.enter()
+        tail = self._tail.enter_again()
         try:
             end = tail.end
             tail.prepared_end = tail.prepared_count = 0

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from typing import Generic
 
 from psync.engine.directory.fs.atomic import AtomicFiles
@@ -22,6 +22,7 @@ from psync.engine.directory.log.double_buffer import DoubleBuffer, MappedDoubleB
 from psync.engine.directory.log.fields import FieldsT
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system.clock import monotonic
+from psync.engine.system.reentry import FileSection, catch_up, postponed, reentrant
 
 _PEEKS = 100
 """Reads without the lock that may meet a half-made change before the reader takes the lock."""
@@ -53,16 +54,19 @@ class LockedHeader(Generic[FieldsT]):
         self.values = self._loaded([0] * fields.COUNT)
         """The fields, while the header is entered; change them and `save`."""
         self.depth = 0
+        """How often the holder has entered it."""
+        self._admits = -1
+        """The `depth` at which the holder's own verbs may enter: see `admitting`."""
         self._fs = fs
         self._opened = opened
         mapped = MappedDoubleBuffer if fs.in_place else ReadMappedDoubleBuffer
         self._kind = mapped if fs.local else DoubleBuffer
         self.look_further: Callable[[], object] = _nothing
         """Called with the thread's lock when the file was looked at: raises `DirectoryGone` for others beside it."""
-        self._threads = threading.RLock()
+        self._section = FileSection(path)
         self._fd = -1
         # `peek` opens a descriptor of its own, so that a reader never waits for a thread that waits for the file's lock
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
         self._buffer: DoubleBuffer | None = None
         self._change = 0
         """The number of the change that was the last when the header was entered last."""
@@ -79,19 +83,27 @@ class LockedHeader(Generic[FieldsT]):
     def enter(self, how: int = LOCK_EX) -> FieldsT:
         """Lock the header, for threads and processes, and return its fields. flock; a pread where it is not mapped.
 
-        With ``LOCK_EX | LOCK_NB`` for `how` it raises BlockingIOError if another process has it.
+        With ``LOCK_EX | LOCK_NB`` for `how` it raises BlockingIOError if another process has it. Raises `ReentrantCall`
+        for a verb that interrupts another one of this thread.
         """
-        if self.depth and self._threads._is_owned():  # type: ignore[attr-defined]
+        if self._section.is_mine():
+            if self.depth != self._admits:
+                raise reentrant(self.path)
             self.depth += 1
             return self.values
         try:  # a signal's handler may raise at any call, and so when this thread has both locks
-            self._threads.acquire()
+            self._section.lock.acquire()
             fd = self._fd
             if fd < 0:
                 fd = self._fd = self._open()
             elif monotonic() > self._presence.due:
                 self.look()
-            flock(fd, how)
+            try:
+                flock(fd, how | LOCK_NB)
+            except BlockingIOError:
+                if how & LOCK_NB:
+                    raise
+                self._section.wait_for(fd, how)
             found = (self._buffer or self._attach(fd)).since(self._known)
             if found is not None:  # another process or thread has changed the header
                 values = self._fields()
@@ -110,12 +122,28 @@ class LockedHeader(Generic[FieldsT]):
         if self._presence.thorough:
             self.look_further()
 
+    def enter_again(self) -> FieldsT:
+        """`enter`, also from within the same verb."""
+        if not self.depth or not self._section.is_mine():
+            return self.enter()
+        self.depth += 1
+        return self.values
+
+    @contextlib.contextmanager
+    def admitting(self) -> Iterator[None]:
+        """While entered: let this thread's verbs enter during the block, each after the other."""
+        before, self._admits = self._admits, self.depth
+        try:
+            yield
+        finally:
+            self._admits = before
+
     def _give_back(self) -> None:
         """Undo an `enter` that failed at any point."""
-        if self._threads._is_owned():  # type: ignore[attr-defined]
+        if self._section.is_mine():
             if self._fd >= 0:
                 flock(self._fd, LOCK_UN)
-            self._threads.release()
+            self._section.leave()
 
     def enter_damaged(self) -> tuple[FieldsT, bytes | None]:
         """`enter` a header that may be damaged. If it is, all fields are 0, and the second result is its bytes."""
@@ -125,7 +153,7 @@ class LockedHeader(Generic[FieldsT]):
         except Unreadable:
             pass  # so this thread had not entered before, either
         try:
-            self._threads.acquire()
+            self._section.lock.acquire()
             fd = self._fd
             if fd < 0:
                 fd = self._fd = self._open()
@@ -156,7 +184,7 @@ class LockedHeader(Generic[FieldsT]):
 
     def await_leaving(self) -> None:
         """Return when the present holder has released the lock. All waiters go on at the same time."""
-        with self._threads:
+        with self._section, self._section.lock:
             if not self.depth and self._fd >= 0:
                 flock(self._fd, LOCK_SH)
                 flock(self._fd, LOCK_UN)
@@ -173,7 +201,9 @@ class LockedHeader(Generic[FieldsT]):
             flock(self._fd, LOCK_UN)
             raise
         finally:
-            self._threads.release()
+            self._section.lock.release()  # `Section.leave`, written out: this is a hot path
+            if postponed:
+                catch_up()
 
     def save(self) -> None:
         """Write `values` to the file, while entered. No system call; a pwrite where the file is not mapped."""
@@ -192,12 +222,8 @@ class LockedHeader(Generic[FieldsT]):
 
         No system call; a pread where the file is not mapped.
         """
-        if self.depth and self._threads.acquire(blocking=False):
-            try:
-                if self.depth:
-                    return self.values
-            finally:
-                self._threads.release()
+        if self.depth and self._section.is_mine():
+            return self.values
         for _ in range(_PEEKS):
             try:
                 known, values = self._peeked
@@ -258,16 +284,16 @@ class LockedHeader(Generic[FieldsT]):
     def idle(self) -> Iterator[bool]:
         """Keep all threads out; False if one is in already, or opens the file: perhaps this one, interrupted. Never
         waits."""
-        # the lock is reentrant
-        if self._threads._is_owned() or not self._threads.acquire(blocking=False):  # type: ignore[attr-defined]
+        if not self._section.try_enter():
             yield False
             return
         try:
-            if free := self._opening.acquire(blocking=False):
+            mine: bool = self._opening._is_owned()  # type: ignore[attr-defined]
+            if free := not mine and self._opening.acquire(blocking=False):
                 self._opening.release()
             yield free
         finally:
-            self._threads.release()
+            self._section.leave()
 
     def forget(self) -> None:
         """Take whatever file is at the path when it is opened next."""
@@ -287,7 +313,7 @@ class LockedHeader(Generic[FieldsT]):
 
     def after_fork(self) -> None:
         """Close the descriptor in a child: it shares its lock with the parent (closing unlocks nothing)."""
-        self._threads = threading.RLock()
-        self._opening = threading.Lock()
+        self._section = FileSection(self.path)
+        self._opening = threading.RLock()
         self.depth = 0
         self._close()

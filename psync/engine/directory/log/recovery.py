@@ -118,11 +118,14 @@ class CrashRecovery:
                     self.check()
                 if state.commit is not None:
                     entered.enter_context(state.commit.alone())
+                    entered.enter_context(state.commit.admitting())
                 for header in (state.tail, state.front):
                     header.enter()
                     entered.callback(header.leave)
                 if state.commit is not None:
                     state.commit.all()
+                for header in (state.tail, state.front):  # the block calls verbs, but its handlers interrupt none
+                    entered.enter_context(header.admitting())
             except (OSError, Unreadable) as error:
                 raise state.translate(error) from error
             yield

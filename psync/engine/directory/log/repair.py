@@ -24,7 +24,7 @@ from psync.engine.directory.log.recovery import CrashRecovery
 from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import boot_time
-from psync.errors import DirectoryGone, PsyncError
+from psync.errors import DirectoryGone, PsyncError, ReentrantCall
 
 MAX_FALSE_ALARMS = 3
 """Repairs in a row that may find no damage: a status was being written. After more, the error is raised."""
@@ -46,6 +46,8 @@ class CorruptionRepair:
 
         Called after every lock was released.
         """
+        if isinstance(error, ReentrantCall):
+            raise error  # the call that it interrupts is in the middle of a change, and has spoilt nothing
         state = self._state
         state.spoil()
         try:
@@ -117,7 +119,7 @@ class CorruptionRepair:
         while position < end:
             following, damage = segments.examine(position, end, base, passed)
             if damage is not None:
-                with state.settle_lock:
+                with state.settle_section, state.settle_section.lock:
                     state.claims.pop(position, None)
                 state.lost.add(position, following)
                 data = segments.retire(position, following, base)

@@ -82,13 +82,13 @@ class Settler:
             if monotonic() > self._presence.due:
                 self._presence.look()
                 if self._presence.thorough:
-                    with log.settle_lock:
+                    with log.settle_section, log.settle_section.lock:
                         self._settling.look()
             if not log.checked:
                 self._repair.check()
             if was is _CLAIMED and not lease and (final or new_owner == owner) and owner == self._owners.number:
                 # while this process lives no other one touches the record, so only its own threads are kept out
-                with log.settle_lock:
+                with log.settle_section, log.settle_section.lock:
                     settled = self._settle_own(position, held, new, before)
             elif was in FINAL or position < 0:
                 return False
@@ -129,6 +129,8 @@ class Settler:
 
     def _settle_locked(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None) -> bool:
         front = self._front.enter()
+        if before is not None:
+            before = functools.partial(self._call_admitted, before)
         try:
             ahead = position >= front.head  # a claimer will still come past the record, so it needs no entry
             if new.state is _WAITING and not (ahead and held.state is _DELAYED):
@@ -136,7 +138,7 @@ class Settler:
                 before = functools.partial(self._requeue.add, front, position, before, first=unused)
             elif new.state is _DELAYED:
                 before = functools.partial(self._requeue.add_delayed, front, [position], before)
-            with self._state.settle_lock:
+            with self._state.settle_section, self._state.settle_section.lock:
                 self._claims.pop(position, None)
                 end, base = self._state.reach_for(position)
                 if position >= end or not self._claiming.exchange(position, base, held, new, before):
@@ -153,6 +155,11 @@ class Settler:
         finally:
             self._front.leave()
 
+    def _call_admitted(self, before: Callable[[], object]) -> None:
+        """Call `before`, which may call verbs of this log."""
+        with self._front.admitting():
+            before()
+
     def settle_claims(self, changes: Sequence[Change]) -> list[int | None]:
         """Change claims together, as `Log.settle_all` does: see `can_settle_together`.
 
@@ -165,12 +172,12 @@ class Settler:
             if not state.checked:
                 self._repair.check()
             if all(held.owner == mine and not held.lease and new.owner in (0, mine) for _, held, new, _, _ in changes):
-                with state.settle_lock:
+                with state.settle_section, state.settle_section.lock:
                     done = self._settle_groups(self._settling, changes)
             else:
                 self._front.enter()
                 try:
-                    with state.settle_lock:
+                    with state.settle_section, state.settle_section.lock:
                         done = self._settle_groups(self._claiming, changes)
                 finally:
                     self._front.leave()

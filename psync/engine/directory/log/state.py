@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from psync.engine.directory.log.position_file import PositionFile
 from psync.engine.directory.log.segment_files import SEGMENT_BYTES
 from psync.engine.directory.log.segments import Segments
 from psync.engine.encoding.framing import Unreadable
+from psync.engine.system.reentry import Section
 from psync.errors import CorruptValue, PsyncError
 
 USUAL_DESCRIPTORS = 12
@@ -83,8 +83,8 @@ class LogState:
         self.claiming = segments(layout, name, fs)
         """Used under the lock on ``front``."""
         self.settling = segments(layout, name, fs)
-        """Used under `settle_lock`."""
-        self.settle_lock = threading.Lock()
+        """Used under `settle_section`."""
+        self.settle_section = Section(f"a task of {name!r}")
         """Keeps the threads of this process from changing a status at the same time."""
         self.commit: Commit | None = None
         """None if records and statuses need not be on the disk."""
@@ -174,9 +174,9 @@ class LogState:
         with contextlib.ExitStack() as held:
             if not all(held.enter_context(header.idle()) for header in self._headers()):
                 return False
-            if not self.settle_lock.acquire(blocking=False):
+            if not self.settle_section.try_enter():
                 return False
-            held.callback(self.settle_lock.release)
+            held.callback(self.settle_section.leave)
             for header in self._headers():
                 header.close()
             self._close()
@@ -210,5 +210,5 @@ class LogState:
         self.front.after_fork()
         if self.commit is not None:
             self.commit.after_fork()
-        self.settle_lock = threading.Lock()
+        self.settle_section = Section(self.settle_section.what)
         self._close()

@@ -22,6 +22,7 @@ from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.nfs_lookup import SETTLED_S
 from psync.engine.directory.fs.presence import Presence
 from psync.engine.system import clock, fork_hooks
+from psync.engine.system.bell import Bell
 
 FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_SHARE = 0.001, 0.1, 0.5
 MAX_LATE_PAUSE_S, LATE_PAUSE_SHARE = 1.0, 0.01
@@ -56,7 +57,7 @@ class PollCoordinator:
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may wait, too
         self._sleeping: list[PollingWatch] = []
         self._leader: PollingWatch | None = None
         self._ended = 0.0
@@ -79,13 +80,12 @@ class PollCoordinator:
                 if self._leader is None:
                     self._leader = me
                 else:
-                    self._leader.bell.set()  # it may sleep for longer than the new waiter wants to
+                    self._leader.bell.ring()  # it may sleep for longer than the new waiter wants to
             while not me.woken and (left := end - clock.monotonic()) > 0:
                 if self._leader is me:
                     self._lead(me, end)
                     return
                 me.bell.wait(left)
-                me.bell.clear()
         finally:
             try:
                 self._leave(me)
@@ -99,7 +99,7 @@ class PollCoordinator:
             if self._leader is me:
                 self._leader = self._sleeping[0] if self._sleeping else None
                 if self._leader is not None:
-                    self._leader.bell.set()
+                    self._leader.bell.ring()
 
     def _lead(self, me: PollingWatch, end: float) -> None:
         while not me.woken:
@@ -107,11 +107,8 @@ class PollCoordinator:
                 alone = len(self._sleeping) == 1
                 at = self._next_round(alone)
             now = clock.monotonic()
-            if now < min(at, end):
-                me.bell.wait(min(at, end) - now)
-                if me.bell.is_set():  # somebody came
-                    me.bell.clear()
-                    continue
+            if now < min(at, end) and me.bell.wait(min(at, end) - now):  # another waiter came
+                continue
             if alone or clock.monotonic() >= end:
                 return
             self._round()
@@ -171,7 +168,7 @@ class PollingWatch(Watch):
         self._seen: dict[str, Hashable] = {}
         """Each token's value before the last read."""
         self.since = 0.0
-        self.bell = threading.Event()
+        self.bell = Bell()
         self.woken = False
         self.tokens: dict[str, ChangeToken] | None = None
 
@@ -213,7 +210,7 @@ class PollingWatch(Watch):
                     self._seen[key] = values[key]
                     self.woken = True
         if self.woken:
-            self.bell.set()
+            self.bell.ring()
 
 
 _never = object()

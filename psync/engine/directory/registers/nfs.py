@@ -60,7 +60,7 @@ class NetworkRegister(DirectoryRegister):
         """``write()``, while no thread closes the file, which is open for writing."""
         try:
             self._look_if_due()
-            with self._threads:
+            with self._section, self._section.lock:
                 if self._map is None or not self._writable:
                     self._open(create=True)
                 write()

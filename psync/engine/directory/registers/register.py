@@ -18,8 +18,7 @@ import errno
 import mmap
 import os
 import struct
-import threading
-from fcntl import LOCK_EX, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from zlib import crc32
 
 from psync.engine.contract.register import Register, Slots
@@ -35,6 +34,7 @@ from psync.engine.directory.registers.slots import SLOTS_BYTES, MappedSlots
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import fork_hooks
 from psync.engine.system.clock import monotonic
+from psync.engine.system.reentry import FileSection
 from psync.errors import CorruptValue, DirectoryGone
 
 PAGE_BYTES = 4096
@@ -96,7 +96,7 @@ class DirectoryRegister(Register):
         self._slot = slot_of(name)
         self._flag = FIRST_FLAG + self._slot
         self._descriptors = descriptors
-        self._threads = threading.Lock()
+        self._section = FileSection(path)
         self._fd = -1
         self._map: Page | None = None
         self._resting: Page | None = None
@@ -203,11 +203,14 @@ class DirectoryRegister(Register):
         try:
             if monotonic() > self._presence.due:
                 self._look()
-            with self._threads:
+            with self._section, self._section.lock:
                 page = self._map if self._map is not None and self._writable else self._open(create=True)
                 assert page is not None
                 try:
-                    flock(self._fd, LOCK_EX)
+                    try:
+                        flock(self._fd, LOCK_EX | LOCK_NB)
+                    except BlockingIOError:
+                        self._section.wait_for(self._fd, LOCK_EX)
                     old = self._value(page)
                     callers = True
                     new = function(old)
@@ -277,7 +280,7 @@ class DirectoryRegister(Register):
 
     def _opened(self, *, create: bool) -> Page | None:
         try:
-            with self._threads:
+            with self._section, self._section.lock:
                 return self._map or self._open(create=create)
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
@@ -357,7 +360,7 @@ class DirectoryRegister(Register):
         try:
             if monotonic() > self._presence.due:
                 self._look()
-            with self._threads:  # its release is the memory fence
+            with self._section, self._section.lock:  # its release is the memory fence
                 if self._map is None or not self._writable:
                     self._open(create=True)
                 self.numbers()[at] = number
@@ -378,16 +381,18 @@ class DirectoryRegister(Register):
         """The map is put away, at no cost to the verbs: one that needs it brings it back."""
         if self._map is None:
             return False
-        if self._threads.acquire(blocking=False):
+        if self._section.try_enter():
             self._map, self._resting = None, self._map
-            self._threads.release()
+            self._section.leave()
         return True
 
     def close_if_idle(self) -> bool:
-        if not self._threads.acquire(blocking=False):
+        if not self._section.try_enter():
             return False
-        self._close()
-        self._threads.release()
+        try:
+            self._close()
+        finally:
+            self._section.leave()
         return True
 
     def _close(self) -> None:
@@ -408,7 +413,7 @@ class DirectoryRegister(Register):
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
-        self._threads = threading.Lock()
+        self._section = FileSection(self._path)
         self._close()
         if self.slots is not None:
             self.slots.after_fork()

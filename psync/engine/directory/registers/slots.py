@@ -102,7 +102,7 @@ class MappedSlots(Slots):
     def __init__(self, register: MappedPage) -> None:
         super().__init__()
         self._register = register
-        self._fence = threading.Lock()
+        self._fence = threading.RLock()  # a signal's handler may come in between
 
     def look(self) -> SlotsRead:
         return _slots_read(self._register.numbers())

@@ -1,0 +1,1 @@
+"""Calls that interrupt another call of their own thread: handlers, finalisers, trace functions, callbacks."""
