@@ -445,6 +445,14 @@ def wait_for_lock(db: psync.PickleShareDB) -> None:
     other.acquire(timeout=60)
 
 
+def wait_for_thread(db: psync.PickleShareDB) -> None:
+    """Without a timeout, for a lock that another thread of this process holds."""
+    lock = psync.Lock(db, "held")
+    threading.Thread(target=lock.acquire).start()
+    time.sleep(0.1)
+    lock.acquire()
+
+
 def wait_for_semaphore(db: psync.PickleShareDB) -> None:
     slots = psync.Semaphore(db, "taken", 1)
     slots.acquire()
@@ -452,10 +460,11 @@ def wait_for_semaphore(db: psync.PickleShareDB) -> None:
 
 
 WAITS = [wait_for_event, wait_for_set_event, wait_for_task, wait_for_end_of_queue, wait_for_value, wait_for_item,
-         wait_for_message, wait_for_parties, wait_for_count, wait_for_lock, wait_for_semaphore]  # fmt: skip
+         wait_for_message, wait_for_parties, wait_for_count, wait_for_lock, wait_for_thread,
+         wait_for_semaphore]  # fmt: skip
 
 
-COMING = wait_for_value, wait_for_item, wait_for_message, wait_for_event, wait_for_count
+COMING = wait_for_value, wait_for_item, wait_for_message, wait_for_event, wait_for_count, wait_for_thread
 
 
 @pytest.mark.parametrize("way", [*WHOLE, purged_whole])

@@ -12,6 +12,7 @@ the kernel was no slower there than polling: two NFS clients got the lock 310 ti
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import struct
@@ -42,6 +43,8 @@ DEAD_HOLDER_POLL_S = 0.1
 """Seconds between two tries of a waiter with a timeout: the kernel frees a dead holder's lock and tells nobody."""
 SPINS = 8
 """Tries before a waiter sleeps, yielding in between: most holders release sooner than a sleep and a wake-up take."""
+THREAD_LOOK_S = 1.0
+"""Seconds between two looks at the directory of a thread that waits for another one of its process."""
 NO_WAIT = LOCK_EX | LOCK_NB
 MAX_PROBE_S = 0.05
 """Seconds, at most, for which a probe of the lock (see `holder`) may keep others out."""
@@ -175,7 +178,7 @@ class DirectoryMutex(Mutex):
         deadline = None if timeout is None else clock.monotonic() + timeout
         if not self._threads.acquire(blocking=False):
             self._refuse_own_wait()
-            if not self._threads.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+            if not self._wait_for_thread(timeout):
                 return False
         had = True
         try:
@@ -204,6 +207,15 @@ class DirectoryMutex(Mutex):
         if not had:
             self._threads.release()
         return had
+
+    def _wait_for_thread(self, timeout: float | None) -> bool:
+        """Wait until no other thread of this process holds it, or waits for it."""
+        deadline = math.inf if timeout is None else clock.monotonic() + timeout
+        while not self._threads.acquire(timeout=max(0.0, min(deadline - clock.monotonic(), THREAD_LOOK_S))):
+            if clock.monotonic() >= deadline:
+                return False
+            self._presence.look()
+        return True
 
     def _refuse_own_wait(self) -> None:
         """Raise `ReentrantCall` if this thread is acquiring or releasing this very mutex: it would wait for itself."""
