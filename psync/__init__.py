@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from psync.errors import StoreFailed as StoreFailed
     from psync.errors import StoreFull as StoreFull
     from psync.errors import TaskFailed as TaskFailed
+    from psync.errors import UnreadableValue as UnreadableValue
     from psync.errors import UnsafeStore as UnsafeStore
     from psync.errors import WaitTimeout as WaitTimeout
     from psync.store import PickleShareDB as PickleShareDB
@@ -121,9 +122,9 @@ _NAMES = {
     "psync.work": "Executor Worker",
     "psync.engine": "DirectoryEngine MemoryEngine",
     "psync.errors": (
-        "PsyncError InvalidKey WaitTimeout CorruptValue StoreFull StoreFailed DirectoryGone UnsafeStore FormatMismatch "
-        "NotSerializable ClassRefused QueueClosed StaleClaim ReentrantCall RemoteError TaskFailed "
-        "BrokenBarrierError LockTimeout"
+        "PsyncError InvalidKey WaitTimeout CorruptValue UnreadableValue StoreFull StoreFailed DirectoryGone "
+        "UnsafeStore FormatMismatch NotSerializable ClassRefused QueueClosed StaleClaim ReentrantCall RemoteError "
+        "TaskFailed BrokenBarrierError LockTimeout"
     ),
 }
 """The public names by the module that has them. The imports above say the same to type checkers; a test compares."""
@@ -140,6 +141,7 @@ def open(
     key: Key | None = None,
     trust_group: bool = False,
     sharing: Sharing = "auto",
+    umask: int | None = None,
     serializer: Serializer | None = None,
     allow: Allow | None = None,
 ) -> PickleShareDB:
@@ -156,6 +158,7 @@ def open(
         key=key,
         trust_group=trust_group,
         sharing=sharing,
+        umask=umask,
         serializer=serializer,
         allow=allow,
     )

@@ -113,12 +113,41 @@ class NotSerializable(PsyncError, TypeError, ValueError):
     kind: str
 
 
-class ClassRefused(PsyncError):
+class UnreadableValue(PsyncError):
+    """A value is whole, but can't be unpickled here: its class is gone, can't be imported, or refuses. It stays there.
+
+    `key` and `category` say where it is (`category` of an item, a message or a result, else None), `module` and
+    `class_name` what it needs, as far as that is known, and `reason` what unpickling raised, which is the `__cause__`.
+    If that is an AttributeError or an ImportError, so is this. `rest`: the readable items, if the value is a bucket of
+    a category; it does not travel with the error.
+    """
+
+    fields: tuple[str, ...] = ("key", "category", "module", "class_name", "reason")
+    key: Any
+    category: str | None
+    module: str | None
+    class_name: str | None
+    reason: str
+    rest: dict[Any, Any] | None = None
+
+
+class UnreadableAttribute(UnreadableValue, AttributeError):
+    """`UnreadableValue`, where unpickling raised an AttributeError: the module is there, the class is not."""
+
+
+class UnreadableImport(UnreadableValue, ImportError):
+    """`UnreadableValue`, where unpickling raised an ImportError: the module can't be imported."""
+
+
+class UnreadableModule(UnreadableValue, ModuleNotFoundError):
+    """`UnreadableValue`, where unpickling raised a ModuleNotFoundError: there is no such module."""
+
+
+class ClassRefused(UnreadableValue):
     """A pickle asks for `name`, which is not in the store's `allow` list. The name was not looked up."""
 
-    fields = ("name", "key")
+    fields = ("name", *UnreadableValue.fields)
     name: str
-    key: Any
 
 
 class ReentrantCall(PsyncError, RuntimeError):

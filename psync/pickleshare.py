@@ -3,7 +3,8 @@
 It differs from `psync.PickleShareDB` where old callers depend on it:
 
 * a value that can't be read is a KeyError and stays where it is; `hdict` prints "Corrupt" and moves it to quarantine
-  (where PickleShare deleted it; a class that can't be imported here is no damage, and raises);
+  (where PickleShare deleted it; an item whose class can't be imported here is no damage: it is left out, with a
+  RuntimeWarning);
 * deleting a missing key is silent;
 * a value that was set or read is the same object the next time, as long as its file is unchanged. So a caller that
   changes it in place changes it for all callers of this handle; `cache` shows those objects by absolute path;
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from psync.errors import CorruptValue, InvalidKey
+from psync.errors import CorruptValue, InvalidKey, UnreadableValue
 from psync.store import PickleShareDB as Store
 from psync.store import PickleShareLink, gethashfile
 from psync.store.keys import check
@@ -140,13 +141,21 @@ class PickleShareDB(Store):
 
     def _find(self, key: str) -> Any:
         """Read a value for `items` and `values`: MISSING if it was removed meanwhile, a KeyError if it can't be
-        read."""
+        read, `UnreadableValue` (they pass over it) if only its class is not there."""
         try:
             return self[key]
         except KeyError as error:
             if error.__cause__ is None:
                 return MISSING
+        self._reading.now = True
+        try:
+            return super()._find(key)
+        except UnreadableValue:
             raise
+        except Exception as error:
+            raise KeyError(key) from error
+        finally:
+            self._reading.now = False
 
     def _look(self, key: str) -> Any:
         return self.get(key, NOT_YET)  # a waiter goes on waiting for a value that can't be read
@@ -234,7 +243,7 @@ class PickleShareDB(Store):
         self._reading.now = True  # a damaged bucket stays where it is, as PickleShare leaves it
         try:
             return super().hget(hashroot, key, fast_only=fast_only)
-        except (KeyError, CorruptValue, ImportError, AttributeError) as error:
+        except (KeyError, CorruptValue, UnreadableValue) as error:
             if default is not MISSING:
                 return default
             raise KeyError(key) from error
@@ -244,7 +253,7 @@ class PickleShareDB(Store):
     def hcompress(self, hashroot: Any) -> None:
         self._reading.now = True  # a bucket that can't be read stays where it is, and all the rest with it
         try:
-            self._category(hashroot).everything(_refuse)
+            self._category(hashroot).keys(_refuse)
             super().hcompress(hashroot)
         except CorruptValue as error:
             raise KeyError(error.key) from error

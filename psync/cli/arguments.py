@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import math
 import threading
 from collections.abc import Callable
 
 from psync.cli.errors import Failure
 from psync.engine.admin import checked, is_there, looking_engine, shown
-from psync.errors import StoreFailed
 from psync.store import PickleShareDB
 
 PLACE = "or the URL of a server: redis://HOST/0?prefix=NAME"
@@ -55,16 +53,7 @@ def existing(args: argparse.Namespace) -> PickleShareDB:
 def looked_at(args: argparse.Namespace) -> PickleShareDB:
     """Open the store read-only: a value that can't be read stays in its place. Raises `Failure` as `existing` does."""
     must_exist(args.directory)
-    try:
-        return PickleShareDB(looking_engine(args.directory, trust_group=args.trust_group))
-    except StoreFailed as error:
-        if error.errno != errno.EROFS:
-            raise
-        # a new store is marked as sealed, or as JSON, which is a change
-        raise Failure(
-            f"{where(args)} was not begun yet with the key, or as JSON: unset PSYNC_KEY_FILE and PSYNC_SERIALIZER to "
-            "look at it"
-        ) from error
+    return PickleShareDB(looking_engine(args.directory, trust_group=args.trust_group))
 
 
 def must_exist(directory: str) -> None:

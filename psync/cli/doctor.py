@@ -6,14 +6,11 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from psync.cli import arguments
 from psync.cli.errors import Failure, WrongUse
 from psync.engine.admin import diagnosed, is_address, paired, put_back
-
-if TYPE_CHECKING:
-    from psync.engine.contract.report import Finding
+from psync.engine.contract.report import Finding, verdict
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +21,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "answers, who may write to it, what it keeps on its disk, what it evicts when its memory is full, and what "
         "that means for the promises. Each finding is ok, a note, or wrong, with a remedy."
     )
-    parser.epilog = "exit codes: 0 all is well, 1 there is a problem, 2 wrong use"
+    parser.epilog = "exit codes: 0 no problem was found, 1 there is a problem, 2 wrong use"
     arguments.directory(parser, made=False)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
@@ -66,14 +63,15 @@ def _report(args: argparse.Namespace, findings: Iterator[Finding]) -> int:
             print(f"{state:7} {finding.what}: {finding.says}")
             if finding.remedy:
                 print(f"        remedy: {finding.remedy}")
-    wrong = sum(finding.state == "wrong" for finding in found)
+    well = not any(finding.state == "wrong" for finding in found)
     where = arguments.where(args)
     if args.json:
         where = where if "://" in where else str(Path(where).expanduser())
-        print(json.dumps({"directory": where, "well": not wrong, "findings": [f._asdict() for f in found]}, indent=2))
+        each = [finding._asdict() for finding in found]
+        print(json.dumps({"directory": where, "well": well, "verdict": verdict(found), "findings": each}, indent=2))
     else:
-        print(f"{where}: {_verdict(wrong)}")
-    return 1 if wrong else 0
+        print(f"{where}: {verdict(found)}")
+    return 0 if well else 1
 
 
 def _restore(args: argparse.Namespace) -> int:
@@ -89,9 +87,3 @@ def _together(args: argparse.Namespace) -> Iterator[Finding]:
         yield from paired(args.directory, args.timeout)
     except TimeoutError as error:
         raise Failure(f"{error}: start `psync doctor --pair` on another one at the same time") from error
-
-
-def _verdict(wrong: int) -> str:
-    if not wrong:
-        return "all is well"
-    return "1 problem" if wrong == 1 else f"{wrong} problems"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from psync.cli import arguments, literal
-from psync.errors import PsyncError
+from psync.errors import PsyncError, UnreadableValue
 from psync.store import PickleShareDB
 
 
@@ -56,11 +56,14 @@ def pairs(db: PickleShareDB) -> Iterator[tuple[str, Any, str | None]]:
     for key in sorted(db):
         try:
             value = db[key]
+        except UnreadableValue as error:
+            value = UNREAD if error.rest is None else error.rest
+            yield key, value, f"can't be unpickled here: {error.reason}"
         except PsyncError as error:
             yield key, UNREAD, str(error)
         except KeyError:
             continue  # somebody removed it since it was listed
-        except Exception as error:  # unpickling runs what the value asks for; a missing class is the usual one
+        except Exception as error:  # memory is short, for one
             yield key, UNREAD, f"can't be unpickled here: {type(error).__name__}: {error}"
         else:
             wrong = literal.why_not(value)

@@ -32,7 +32,7 @@ def form(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     what, absent = f"the value of {args.key!r}", object()
-    with arguments.existing(args) as db, text.unpickled(what):
+    with arguments.looked_at(args) as db, text.unpickled(what):
         value = db.get(args.key, absent)
     if value is not absent:
         text.show(value, what, args.form)

@@ -23,7 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    with arguments.existing(args) as db:
+    with arguments.looked_at(args) as db:
         keys = sorted(db.keys(args.glob))
         found = list(described(db.engine, keys)) if args.long else []
     if args.json:

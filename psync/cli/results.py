@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from psync.cli import arguments, text
 from psync.cli.errors import TIMED_OUT, Failure
-from psync.errors import TaskFailed, WaitTimeout
+from psync.errors import TaskFailed, UnreadableValue, WaitTimeout
 from psync.sync import WorkQueue
 from psync.sync.queue.work_queue import internals_of
 from psync.work import call
@@ -52,12 +52,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     code = 0
-    with arguments.existing(args) as db:
+    with (arguments.existing if waits(args) else arguments.looked_at)(args) as db:
         queue = WorkQueue(db, args.queue)
         for answer in answers(queue, args):
             try:
                 show(opened(answer, queue) if args.calls else answer, args)
-            except (TaskFailed, Failure) as error:
+            except (TaskFailed, UnreadableValue, Failure) as error:
                 code = max(code, 1)
                 complain(answer.id, one_line(error), args)
             except WaitTimeout as error:
@@ -67,11 +67,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def answers(queue: WorkQueue, args: argparse.Namespace) -> Iterator[Answer]:
-    wait = args.wait or args.timeout is not None
     if not args.ids:
-        return of_all(queue, args.timeout, wait)
+        return of_all(queue, args.timeout, waits(args))
     deadline = math.inf if args.timeout is None else queue.engine.now() + args.timeout
-    return of_ids(queue, args.ids, deadline if wait else None)
+    return of_ids(queue, args.ids, deadline if waits(args) else None)
+
+
+def waits(args: argparse.Namespace) -> bool:
+    return args.wait or args.timeout is not None
 
 
 def show(answer: Answer, args: argparse.Namespace) -> None:
@@ -98,7 +101,7 @@ def of_ids(queue: WorkQueue, ids: list[str], deadline: float | None) -> Iterator
         try:
             with text.unpickled(f"the result of {id!r}"):
                 yield Answer(id, letter_of(queue, id, deadline))
-        except (TaskFailed, WaitTimeout, Failure) as error:
+        except (TaskFailed, WaitTimeout, UnreadableValue, Failure) as error:
             yield Answer(id, error=error)
 
 
@@ -124,9 +127,12 @@ def of_all(queue: WorkQueue, timeout: float | None, wait: bool) -> Iterator[Answ
             queue.join(timeout)
         except WaitTimeout as error:
             late = error
+    unreadable: list[UnreadableValue] = []
     with text.unpickled("a result"):
-        for id, letter in queue.results.collect(timeout=0):
+        for id, letter in dict(queue.results.arrivals().new(unreadable=unreadable.append)).items():
             yield Answer(id, letter)
+    for reason in unreadable:
+        yield Answer(reason.key, error=reason)
     for dead in queue.dead():
         try:
             queue.results.get(dead.id, timeout=0)

@@ -8,11 +8,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.report import Finding
 from psync.engine.contract.values import Key
+from psync.engine.environment import SERIALIZER
+from psync.engine.factory import keys_of, signed
 from psync.engine.root import Root, check_path, is_address
+
+if TYPE_CHECKING:
+    from psync.engine.signed.keys import Keys
 
 __all__ = [
     "checked",
@@ -49,8 +55,13 @@ def shown(root: Root) -> str:
 
 
 def is_there(root: Root) -> bool:
-    """Whether there is such a directory. A server is assumed to be there; the first verb raises if it is not."""
-    return is_address(root) or os.path.isdir(os.path.expanduser(root))
+    """Whether there is such a directory. A server is assumed to be there, and so is a directory that this user can't
+    get at; the first verb raises if it is not."""
+    if is_address(root):
+        return True
+    from psync.engine.directory.fs.syscalls import may_be_folder
+
+    return may_be_folder(_absolute(root))
 
 
 def is_used(root: Root) -> bool:
@@ -71,19 +82,20 @@ def is_used(root: Root) -> bool:
 def looking_engine(root: Root, *, key: Key | None = None, trust_group: bool = False) -> Engine:
     """Open a read-only engine: every verb that would change something raises `StoreFailed`; damaged bytes stay where
     they are. Raises as `open_engine` does."""
-    from psync.engine.signed.engine import opened
-    from psync.engine.signed.keys import keys_for
-
-    engine: Engine
     if is_address(root):
         from psync.engine.redis.read_only import ReadOnlyEngine as LookingRedisEngine
 
-        engine = LookingRedisEngine(str(root))
-    else:
-        from psync.engine.directory.admin.read_only import ReadOnlyEngine
+        served = LookingRedisEngine(str(root))
+        return signed(served, keys_of(key, served.root))
+    from psync.engine.directory.admin.read_only import ReadOnlyEngine
 
-        engine = ReadOnlyEngine(root, trust_group=trust_group)
-    return opened(engine, keys_for(key, engine.root))
+    keys = keys_of(key, _absolute(root))
+    return signed(ReadOnlyEngine(root, trust_group=trust_group, unpickles=_unpickles(keys)), keys)
+
+
+def _unpickles(keys: Keys | None) -> bool:
+    """Whether bytes that nothing verifies may be unpickled."""
+    return keys is None and os.environ.get(SERIALIZER) != "json"
 
 
 def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:
@@ -94,7 +106,8 @@ def diagnosed(root: Root, *, trust_group: bool = False) -> Iterator[Finding]:
         return diagnosed_server(str(root))
     from psync.engine.directory.admin.doctor import diagnose as diagnosed_directory
 
-    return diagnosed_directory(_absolute(root), team=trust_group)
+    where = _absolute(root)
+    return diagnosed_directory(where, team=trust_group, unpickles=_unpickles(keys_of(None, where)))
 
 
 def paired(root: Root, patience: float) -> Iterator[Finding]:

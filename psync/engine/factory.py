@@ -8,12 +8,12 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from psync.engine.contract.engine import Engine
-from psync.engine.contract.values import Durability, Key, Serializer
+from psync.engine.contract.values import Durability, Format, Key, Serializer
 from psync.engine.directory import DirectoryEngine
 from psync.engine.directory.engine import Sharing, Wakeups
-from psync.engine.environment import ALLOW, KEY_FILE, SERIALIZER
+from psync.engine.environment import ALLOW, KEY_FILE, SERIALIZER, UMASK
 from psync.engine.root import Root, check_path, is_address
-from psync.engine.serialization import Allow, agree
+from psync.engine.serialization import Allow, agree, umask_of_environment
 from psync.engine.store_marker import check_unsigned
 from psync.engine.system import fork_hooks
 from psync.engine.system.reentry import Section
@@ -63,11 +63,13 @@ def open_engine(
     key: Key | None = None,
     trust_group: bool = False,
     sharing: Sharing = "auto",
+    umask: int | None = None,
     serializer: Serializer | None = None,
     allow: Allow | None = None,
 ) -> Engine:
     """Open an engine for the directory or the URL `root`; an engine is used as it is. With a `key`, or a file
-    PSYNC_KEY_FILE, all stored bytes are signed. `serializer` and `allow`: see `serialization.agree`; the marker of a
+    PSYNC_KEY_FILE, all stored bytes are signed. `umask`: who else may read what is made in a directory; None: what
+    PSYNC_UMASK says, else nobody. `serializer` and `allow`: see `serialization.agree`; the marker of a
     store on a server is read only if a serializer or allowed names are given.
 
     Raises `UnsafeStore` if others could write to the directory, or if the store is sealed with another key, or is and
@@ -75,15 +77,25 @@ def open_engine(
     can't be reached or relied on; ValueError for one that does not keep what `durability` promises, or a URL that can't
     be.
     """
-    engine = _opened(root, durability, wakeups, key, trust_group, sharing)
+    unpickles = (serializer or os.environ.get(SERIALIZER)) != "json"
+    engine = _opened(root, durability, wakeups, key, trust_group, sharing, umask, unpickles)
     asked = serializer is not None or allow is not None or bool({SERIALIZER, ALLOW} & os.environ.keys())
     if asked or isinstance(root, DirectoryEngine) or not (isinstance(root, Engine) or is_address(root)):
         agree(engine, serializer, allow)
+    if isinstance(engine, DirectoryEngine) and not engine.unpickles and engine.format != Format("json", None):
+        raise ValueError(f"{engine!r} was opened so that nothing is unpickled: give a key, or serializer='json'")
     return engine
 
 
 def _opened(
-    root: Root | Engine, durability: Durability, wakeups: Wakeups, key: Key | None, trust_group: bool, sharing: Sharing
+    root: Root | Engine,
+    durability: Durability,
+    wakeups: Wakeups,
+    key: Key | None,
+    trust_group: bool,
+    sharing: Sharing,
+    umask: int | None,
+    unpickles: bool,
 ) -> Engine:
     """`open_engine`, without the choice of a serializer."""
     if isinstance(root, Engine):
@@ -93,22 +105,30 @@ def _opened(
 
         served = RedisEngine(os.fspath(root), durability)
         served.look()
-        return _signed(served, _keys(key, served.root))
+        return signed(served, keys_of(key, served.root))
     check_path(root)
-    keys = _keys(key, os.path.abspath(os.path.expanduser(os.fspath(root))))  # a bad key leaves no directory behind
-    engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
-    return _signed(engine, keys)
+    keys = keys_of(key, os.path.abspath(os.path.expanduser(os.fspath(root))))  # a bad key leaves no directory behind
+    engine = DirectoryEngine(
+        root,
+        durability=durability,
+        wakeups=wakeups,
+        trust_group=trust_group,
+        sharing=sharing,
+        umask=umask_of_environment() if umask is None else umask,
+        unpickles=unpickles and keys is None,
+    )
+    return signed(engine, keys)
 
 
 def _around(engine: Engine, key: Key | None) -> Engine:
     """`open_engine` for an engine. Without a key, only an engine for a directory checks whether its store is signed."""
     if key is None and engine.signed:
         return engine
-    keys = _keys(key, getattr(engine, "root", None))
-    return _signed(engine, keys) if keys is not None or isinstance(engine, DirectoryEngine) else engine
+    keys = keys_of(key, getattr(engine, "root", None))
+    return signed(engine, keys) if keys is not None or isinstance(engine, DirectoryEngine) else engine
 
 
-def _keys(key: Key | None, root: str | None) -> Keys | None:
+def keys_of(key: Key | None, root: str | None) -> Keys | None:
     """Return the keys in `key`, else those in the file PSYNC_KEY_FILE; None, and nothing is loaded, without either."""
     if key is None and not os.environ.get(KEY_FILE):
         return None
@@ -117,7 +137,7 @@ def _keys(key: Key | None, root: str | None) -> Keys | None:
     return keys_for(key, root)
 
 
-def _signed(engine: Engine, keys: Keys | None) -> Engine:
+def signed(engine: Engine, keys: Keys | None) -> Engine:
     """Sign what `engine` stores with `keys`, if there are any. Raises `UnsafeStore`: see `open_engine`."""
     if keys is None:
         check_unsigned(engine)
@@ -154,7 +174,7 @@ def shared_engine(root: Root) -> Engine:
     """Return the engine, with its defaults, that all users of this path or URL in this process share."""
     path = os.fspath(root) if is_address(root) else os.path.abspath(os.path.expanduser(os.fspath(root)))
     with _registry.section, _registry.section.lock:
-        named = path, *map(os.environ.get, (KEY_FILE, SERIALIZER, ALLOW))
+        named = path, *map(os.environ.get, (KEY_FILE, SERIALIZER, ALLOW, UMASK))
         engine = _registry.engines.get(named)
         if engine is None or engine.is_gone():
             engine = open_engine(path)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Format, Serializer
 from psync.engine.encoding.framing import as_pickle
-from psync.engine.environment import ALLOW, SERIALIZER
+from psync.engine.environment import ALLOW, SERIALIZER, UMASK
 from psync.engine.store_marker import SERIALIZER_MARKER, is_empty, wrong
 
 Allow = Iterable["type | str"]
@@ -74,10 +74,22 @@ def _allowed_by_environment() -> frozenset[str] | None:
     return names_of(named.replace(",", " ").split()) if named else None
 
 
+def umask_of_environment() -> int:
+    """Return the umask of what is made in a directory: PSYNC_UMASK, else 0o077. Raises ValueError."""
+    named = os.environ.get(UMASK)
+    if not named:
+        return 0o077
+    try:
+        return int(named, 8)
+    except ValueError:
+        raise ValueError(f"{UMASK} must be an octal number as 022, not {named!r}") from None
+
+
 def check_environment() -> None:
     """Raises ValueError or TypeError for an environment variable with an impossible choice."""
     _from_environment()
     _allowed_by_environment()
+    umask_of_environment()
 
 
 def _begun_with(engine: Engine) -> Serializer:
@@ -94,4 +106,5 @@ def _begin(engine: Engine, wanted: Serializer, begun: Serializer) -> None:
             "if you trust it, copy what is in it to a new directory: psync dump OLD > FILE, then, with "
             f"{SERIALIZER}={wanted}, psync load NEW < FILE",
         )
-    engine.create(SERIALIZER_MARKER, as_pickle(_MAGIC + wanted.encode()))
+    if not engine.read_only:  # else there is nothing to read
+        engine.create(SERIALIZER_MARKER, as_pickle(_MAGIC + wanted.encode()))

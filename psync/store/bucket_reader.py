@@ -1,6 +1,10 @@
 """Bucket reader: keeps in memory what this process has read of the buckets of one category, and follows their appends.
 
 A bucket that has not changed costs one fstat; one that has grown costs the bytes that were appended since.
+
+All items in the bytes are loaded together, the overwritten ones, too, because that is by far the fastest. If it fails,
+the bytes are split into items, and each item that no later one replaces is loaded by itself. An item that fails then is
+kept as bytes. It is loaded again whenever a caller asks for it, so that the value is back as soon as its class is.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ from typing import Any, NamedTuple
 
 from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail
 from psync.engine.contract.engine import Engine
+from psync.engine.contract.values import Version
 from psync.engine.system import fork_hooks
 from psync.engine.system.reentry import Section
 from psync.errors import CorruptValue, kept_at
-from psync.store.codec_type import Codec
+from psync.store.codec_type import Codec, Items, Unread, UnreadKey, fails_again
+from psync.store.unreadable import load_each, raise_unreadable
 
 
 class ReadBucket(NamedTuple):
@@ -23,6 +29,35 @@ class ReadBucket(NamedTuple):
     position: Position
     items: dict[Any, Any]
     flags: int
+
+
+class Failing(NamedTuple):
+    """The part of a bucket that is better not loaded: items that can't be, and overwritten ones, which may not be."""
+
+    identity: Version
+    size: int
+    """How many bytes of opcodes were examined."""
+    ranges: list[tuple[int, int]]
+    unread: dict[Any, Unread]
+
+    @classmethod
+    def of(cls, items: Items, tail: Tail) -> Failing:
+        unread = {key: value for key, value in items.items() if type(value) is Unread}
+        last = {key: start for key, start, _ in items.ranges}
+        ranges = [(start, end) for key, start, end in items.ranges if last[key] != start or key in unread]
+        return cls(tail.position.identity, len(tail.ops), ranges, unread)
+
+    def is_in(self, tail: Tail) -> bool:
+        """Tell whether `tail` begins with the bytes that were examined."""
+        return tail.whole and tail.position.identity == self.identity and len(tail.ops) >= self.size
+
+    def rest_of(self, ops: bytes) -> bytes:
+        parts = []
+        at = 0
+        for start, end in self.ranges:
+            parts.append(ops[at:start])
+            at = end
+        return b"".join((*parts, ops[at:]))
 
 
 class Undecodable(Exception):
@@ -43,16 +78,21 @@ class BucketReader:
         self._codec = codec
         self._read: dict[str, ReadBucket] = {}
         self._files: dict[str, Bucket] = {}
+        self._failing: dict[str, Failing] = {}
         self._section = Section(f"what was read of {prefix!r}")
         fork_hooks.remember(self)
 
     def after_fork(self) -> None:
         self._section = Section(self._section.what)
 
-    def forget(self) -> None:
-        """Free the memory of all that was read."""
+    def forget(self, bucket: str | None = None) -> None:
+        """Free the memory of all that was read, or of what was read of one bucket."""
         with self._section, self._section.lock:
-            self._read.clear()
+            if bucket is None:
+                self._read.clear()
+                self._failing.clear()
+            else:
+                self._read.pop(bucket, None)
 
     def file(self, bucket: str) -> Bucket:
         """Return the engine's bucket: its file may stay open as long as this reader lives."""
@@ -82,7 +122,11 @@ class BucketReader:
         """Take in what the holder of `bucket` has just appended, so that it need not be read."""
         with self._section, self._section.lock:
             if self._read.get(bucket) is known:
-                known.items.update(self._codec.load_items(ops))
+                try:
+                    added = self._codec.load_items(ops)
+                except Exception:  # it can't be read back here; its key can, as it was found
+                    added = self.loaded(bucket, Tail(ops, position, whole=False))
+                known.items.update(added)
                 self._read[bucket] = ReadBucket(position, known.items, known.flags)
 
     def _follow(self, bucket: str, known: ReadBucket | None, tail: Tail | None) -> ReadBucket | None:
@@ -92,31 +136,75 @@ class BucketReader:
         if known is None or tail.whole or tail.foreign:
             known = ReadBucket(tail.position, self.loaded(bucket, tail), tail.flags)
         elif tail.ops:
-            known.items.update(self.loaded(bucket, tail))
-            known = ReadBucket(tail.position, known.items, tail.flags)
-        self._read[bucket] = known
+            more = self.loaded(bucket, tail)
+            items = Items(known.items) if type(more) is Items else known.items
+            items.update(more)
+            known = ReadBucket(tail.position, items, tail.flags)
+        if _has_unread_key(known.items):
+            self._read.pop(bucket, None)  # the key may be read the next time
+        else:
+            self._read[bucket] = known
         return known
 
     def loaded(self, bucket: str, tail: Tail) -> dict[Any, Any]:
-        """Load the items in `tail`. Raises `Undecodable` if it is foreign or untrusted, and holds no dict."""
-        if tail.foreign:
-            return self._foreign(bucket, tail.ops)
-        try:
-            return self._codec.load_items(tail.ops)
-        except self._codec.damage as error:
-            if self._codec.objects:
-                raise  # psync wrote it: the error is the class's own
-            raise Undecodable(bucket, f"it can't be read: {error!r}") from error
+        """Load the items in `tail`: together, or if that fails each by itself; what fails then is `Unread`, in `Items`.
 
-    def _foreign(self, bucket: str, data: bytes) -> dict[Any, Any]:
-        """Load the dict in a bucket that PickleShare wrote."""
+        Raises `Undecodable` if it is foreign or untrusted, and holds no dict; `UnreadableValue` if that can't be told.
+        """
+        known = self._failing.get(bucket)
+        if known is not None and (items := self._loaded_without(known, tail)) is not None:
+            return items
+        load = self._codec.loads if tail.foreign else self._codec.load_items
         try:
-            found = self._codec.loads(data)
-        except self._codec.damage as error:
-            raise Undecodable(bucket, f"it can't be read: {error!r}") from error
+            found = load(tail.ops)
+        except BaseException as error:
+            if not fails_again(load, tail.ops, error):
+                raise
+            items = self._split(bucket, tail, error)
+            load_each(items, self._codec)  # if all are, what fails is an item that was overwritten since
+            if tail.whole and not tail.foreign and not _has_unread_key(items):
+                self._failing[bucket] = Failing.of(items, tail)
+            items.ranges = ()
+            return items
         if not isinstance(found, dict):
             raise Undecodable(bucket, f"it holds no dict but a {type(found).__name__}")
         return found
+
+    def unread(self, tail: Tail) -> dict[Any, Any]:
+        """Return the items in `tail` with values that were not loaded, to be written elsewhere as they are. Raises
+        ValueError if they can't be told apart."""
+        return self._codec.split(tail.ops, tail.foreign)
+
+    def _split(self, bucket: str, tail: Tail, error: BaseException) -> Items:
+        """Return the items in `tail`, whose bytes as a whole raise `error`, unread.
+
+        Raises `Undecodable`, or `UnreadableValue` if it is no dict, and not damaged either.
+        """
+        codec = self._codec
+        try:
+            return codec.split(tail.ops, tail.foreign)
+        except ValueError:
+            if isinstance(error, codec.damage) and (tail.foreign or not codec.objects):
+                raise Undecodable(bucket, f"it can't be read: {error!r}") from error
+            name = self._prefix + bucket
+            whole = tail.ops if tail.foreign else b"".join((b"\x80\x05}", tail.ops, b"."))
+            raise_unreadable(f"the value of {name!r}", error, whole, codec, key=name)
+
+    def _loaded_without(self, failing: Failing, tail: Tail) -> Items | None:
+        """`loaded`, for a bucket that failed before, without a second walk; None if there is more to it by now."""
+        if not failing.is_in(tail):
+            return None
+        rest = failing.rest_of(tail.ops)
+        try:
+            items = Items(self._codec.load_items(rest))
+        except BaseException as error:
+            if not fails_again(self._codec.load_items, rest, error):
+                raise
+            return None
+        unread = {key: value for key, value in failing.unread.items() if key not in items}
+        load_each(unread, self._codec)
+        items.update(unread)
+        return items
 
     # -- damage --------------------------------------------------------------------------------------
 
@@ -139,3 +227,7 @@ class BucketReader:
             quarantine=refuge,
             reason=error.reason,
         )
+
+
+def _has_unread_key(items: dict[Any, Any]) -> bool:
+    return type(items) is Items and any(type(key) is UnreadKey for key in items)

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from psync.engine.contract.bucket import Bucket, HeldBucket, Tail
 from psync.engine.contract.engine import Engine
-from psync.errors import CorruptValue, StoreFailed
+from psync.errors import CorruptValue, StoreFailed, UnreadableValue
 from psync.store.bucket_reader import BucketReader, ReadBucket, Undecodable
 from psync.store.codec import codec_of
+from psync.store.codec_type import Items, Unread, UnreadKey, fails_again
 from psync.store.key_hash import gethashfile
 from psync.store.sentinels import MISSING
+from psync.store.unreadable import raise_unreadable
 
 COMPRESSED = "xx"
 GATHERED_FLAG = 1
@@ -39,9 +41,20 @@ _is_bucket = re.compile(r"[0-9a-f]{2}").fullmatch
 class Category:
     """The items of one category. All methods may run at the same time, in any number of processes and threads."""
 
-    def __init__(self, engine: Engine, name: str, place: Callable[[Any], str] = gethashfile) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        place: Callable[[Any], str] = gethashfile,
+        *,
+        shown: str | None = None,
+        item: str = "the item",
+    ) -> None:
+        """`shown` and `item`: what people call the category, if not by its name, and one of its items."""
         self.engine = engine
         self.name = name
+        self.shown = f"the category {name!r}" if shown is None else shown
+        self._item = item
         self._place = place
         """Returns the bucket of a key: two hex digits."""
         self.codec = codec_of(engine.format)
@@ -62,33 +75,75 @@ class Category:
 
     # -- reading -------------------------------------------------------------------------------------
 
-    def appended(self, name: str, tail: Tail) -> dict[Any, Any]:
-        """Load the items in a `tail` that was read from the bucket `name`. Raises `CorruptValue`."""
+    def appended(
+        self, name: str, tail: Tail, unreadable: Callable[[UnreadableValue], object]
+    ) -> Iterable[tuple[Any, Any]]:
+        """Load the items in a `tail` that was read from the bucket `name`; see `everything`. Raises `CorruptValue`."""
         with self._reader.reported():
-            return self._reader.loaded(name.removeprefix(self._prefix), tail)
+            items = self._reader.loaded(name.removeprefix(self._prefix), tail)
+        return self.readable(items, unreadable) if type(items) is Items else items.items()
 
     def get(self, key: Any, *, fast_only: bool) -> Any:
-        """Return the value of `key`, or MISSING. One fstat for a bucket that has not changed since the last read."""
+        """Return the value of `key`, or MISSING. One fstat for a bucket that has not changed since the last read.
+
+        Raises `UnreadableValue`.
+        """
+        seen = self._items(bucket := self._place(key))
+        if seen is None or key not in seen.items:
+            seen, bucket = self._find_elsewhere(key, fast_only)
+            if seen is None:
+                return MISSING
+        value = seen.items[key]
+        try:
+            return self.codec.copy(value)
+        except BaseException as error:
+            if type(value) is not Unread:
+                self.forget(bucket)  # the next call gets what its class is by then
+            return self._from_bytes(key, value, error, self._reader.file(bucket).tail)
+
+    def has(self, key: Any) -> bool:
+        """Tell whether there is an item of `key`, compressed or not, readable or not."""
         seen = self._items(self._place(key))
-        if seen is not None and key in seen.items:
-            return self.codec.copy(seen.items[key])
+        return (seen is not None and key in seen.items) or self._find_elsewhere(key, fast_only=False)[0] is not None
+
+    def _find_elsewhere(self, key: Any, fast_only: bool) -> tuple[ReadBucket | None, str]:
+        """Look for `key` where it is not expected, and in ``xx``; (None, "") if it is not there."""
         compressed = self._items(COMPRESSED)
         if not self._gathered:
-            found = self._find_scattered(key)
-            if found is not MISSING:
-                return self.codec.copy(found)
+            # in the wrong buckets, too: the last one wins, as it does in PickleShare's `hdict`
+            for bucket in reversed(self._foreign_buckets()):
+                seen = self._items(bucket)
+                if seen is not None and key in seen.items:
+                    return seen, bucket
         if compressed is not None and (not fast_only or compressed.flags & GATHERED_FLAG) and key in compressed.items:
-            return self.codec.copy(compressed.items[key])
-        return MISSING
+            return compressed, COMPRESSED
+        return None, ""
 
-    def _find_scattered(self, key: Any) -> Any:
-        """Look for `key` in the wrong buckets, too: the last one wins, as it does in PickleShare's `hdict`."""
-        found = MISSING
-        for bucket in self._foreign_buckets():
-            seen = self._items(bucket)
-            if seen is not None and key in seen.items:
-                found = seen.items[key]
-        return found
+    def _own(self, key: Any, value: Any, tail: Callable[[], Tail | None]) -> Any:
+        """Return a copy of `value`, an item in `tail`. Raises `UnreadableValue`."""
+        try:
+            return self.codec.copy(value)
+        except BaseException as error:
+            return self._from_bytes(key, value, error, tail)
+
+    def _from_bytes(self, key: Any, value: Any, error: BaseException, tail: Callable[[], Tail | None]) -> Any:
+        """Load a value that can't be copied: it is unread, or its class was defined anew since it was read."""
+        if type(value) is not Unread:
+            if not fails_again(self.codec.copy, value, error):
+                raise error
+            now = tail()
+            value = None if now is None else self._reader.unread(now).get(key)
+            if value is None:
+                raise error
+        return self._loaded(key, value)
+
+    def _loaded(self, key: Any, value: Unread) -> Any:
+        """Load an unread value. Raises `UnreadableValue`."""
+        try:
+            return self.codec.loads(value.payload)
+        except BaseException as error:
+            what = f"{self._item} {key!r} of {self.shown}"
+            raise_unreadable(what, error, value.payload, self.codec, key=key, category=self.name)
 
     def _foreign_buckets(self) -> list[str]:
         """List the buckets that PickleShare wrote; remembers if there are none."""
@@ -103,14 +158,51 @@ class Category:
     def _buckets(self) -> list[str]:
         return sorted(filter(_is_bucket, self.engine.entries(self.name)[0]))
 
-    def everything(self, damaged: Callable[[CorruptValue], None]) -> dict[Any, Any]:
-        """Return all items; `damaged` gets an error for each unreadable bucket. An `update` shows whole or not at
-        all."""
+    def everything(
+        self, damaged: Callable[[CorruptValue], None], unreadable: Callable[[UnreadableValue], object]
+    ) -> dict[Any, Any]:
+        """Return all items; `damaged` gets an error for each bucket that is, `unreadable` one for each item that can't
+        be unpickled here. An `update` shows whole or not at all."""
+        items = self._read_all(damaged, unreadable)
+        return dict(self.readable(items, unreadable)) if type(items) is Items else items
+
+    def keys(self, damaged: Callable[[CorruptValue], None]) -> list[Any]:
+        """Return the keys of all items whose key can be read; see `everything`."""
+        return [key for key in self._read_all(damaged, _refuse) if type(key) is not UnreadKey]
+
+    def readable(
+        self, items: dict[Any, Any], unreadable: Callable[[UnreadableValue], object]
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yield the items that are not `Unread`, or can be read by now; `unreadable` gets an error for each other."""
+        for key, value in items.items():
+            if type(key) is not UnreadKey and type(value) is not Unread:
+                yield key, value
+                continue
+            try:
+                known = self._loaded_key(key) if type(key) is UnreadKey else key
+                yield known, self._loaded(known, value) if type(value) is Unread else value
+            except UnreadableValue as error:
+                unreadable(error)
+
+    def _loaded_key(self, key: UnreadKey) -> Any:
+        """Load an unread key. Raises `UnreadableValue`."""
+        try:
+            known = self.codec.loads(key.payload)
+            hash(known)
+        except BaseException as error:
+            what = f"the key of an item of {self.shown}"
+            raise_unreadable(what, error, key.payload, self.codec, key=None, category=self.name)
+        return known
+
+    def _read_all(
+        self, damaged: Callable[[CorruptValue], None], unreadable: Callable[[UnreadableValue], object]
+    ) -> dict[Any, Any]:
+        """Return all items, in `Items` if one of them may be `Unread`."""
         tails = self._tails(damaged)
         if self._changed_since(tails):
             with self._quiet():
                 tails = self._tails(damaged)
-        return self._merge(tails, lambda error: damaged(self._reader.damaged(error)))
+        return self._merge(tails, lambda error: damaged(self._reader.damaged(error)), unreadable)
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -145,20 +237,47 @@ class Category:
                 return True
         return False
 
-    def _merge(self, tails: dict[str, Tail], damaged: Callable[[Undecodable], None]) -> dict[Any, Any]:
+    def _merge(
+        self,
+        tails: dict[str, Tail],
+        damaged: Callable[[Undecodable], None],
+        unreadable: Callable[[UnreadableValue], object],
+    ) -> dict[Any, Any]:
         """Merge ``xx``, then PickleShare's buckets, then psync's own: later ones win."""
         merged: dict[Any, Any] = {}
-        for bucket in sorted(tails, key=lambda bucket: (bucket != COMPRESSED, not tails[bucket].foreign, bucket)):
+        is_partly_unread = False
+        for bucket in _in_order(tails):
             try:
                 found = self._reader.loaded(bucket, tails[bucket])
             except Undecodable as error:
                 damaged(error)
                 continue
+            except UnreadableValue as reason:  # a value at the name of a bucket
+                unreadable(reason)
+                continue
+            is_partly_unread = is_partly_unread or type(found) is Items
             if merged:
                 merged.update(found)
             else:
                 merged = found
+        return Items(merged) if is_partly_unread else merged
+
+    def _merge_unread(self, tails: dict[str, Tail]) -> dict[Any, Any]:
+        """`_merge`, with all values `Unread`."""
+        merged = {}
+        for bucket in _in_order(tails):
+            merged.update(self._reader.unread(tails[bucket]))
         return merged
+
+    def _rewritten(self, items: dict[Any, Any], unread: Callable[[], dict[Any, Any]]) -> bytes:
+        """Return the opcodes of `items`; if one of them can't be pickled any more, of `unread()`, the same ones as they
+        were written."""
+        try:
+            return self.codec.items(items)
+        except BaseException as error:
+            if not fails_again(self.codec.items, items, error):
+                raise
+            return self.codec.items(unread())  # a class was defined anew since an object was read, for one
 
     # -- setting -------------------------------------------------------------------------------------
 
@@ -189,8 +308,9 @@ class Category:
         """Rewrite a bucket that holds more overwritten items than others; it is examined again at twice its size."""
         with self._reader.reported(), self._reader.file(bucket).held() as held:
             if held is not None:
-                size = len(held.tail().ops)
-                ops = self.codec.items(self._reader.held(bucket, held).items)
+                tail = held.tail()
+                size = len(tail.ops)
+                ops = self._rewritten(self._reader.held(bucket, held).items, lambda: self._reader.unread(tail))
                 if len(ops) * 2 < size:
                     held.replace(ops, durable=True)
                     size = len(ops)
@@ -268,41 +388,57 @@ class Category:
     # -- removing and compressing --------------------------------------------------------------------
 
     def pop(self, key: Any) -> Any:
-        """Remove `key` and return its last value, or MISSING."""
+        """Remove `key` and return its last value, or MISSING. Raises `UnreadableValue`, with nothing removed."""
+        removed = self._remove(key, read=True)
+        return removed[0] if removed else MISSING
+
+    def remove(self, key: Any) -> bool:
+        """Remove `key`, whether or not its value can be read; True if it was there."""
+        return bool(self._remove(key, read=False))
+
+    def _remove(self, key: Any, *, read: bool) -> list[Any]:
+        """Remove `key` and return its last value in a list, unread unless `read`; an empty list if it is not there."""
         if not self._gathered:
+            if read:
+                self.get(key, fast_only=False)  # raises before anything is moved
             self.gather()
         bucket = self._place(key)
         with (
             self._reader.reported(),
             self.engine.guard(self.name),
             self._reader.file(bucket).held() as held,
+            self._reader.file(COMPRESSED).held() as compressed,
         ):
-            value = self._pop_compressed(key)  # ``xx`` first: a kill here leaves the newer value, never the older one
-            if held is not None:
-                items = dict(self._reader.held(bucket, held).items)
-                if key in items:
-                    value = items.pop(key)
-                    held.replace(self.codec.items(items), durable=True)
-            return value if value is MISSING else self.codec.copy(value)
+            value: Any = MISSING
+            parts = []
+            for name, part in ((COMPRESSED, compressed), (bucket, held)):
+                if part is not None and key in (seen := self._reader.held(name, part)).items:
+                    value = seen.items[key]
+                    parts.append((part, seen))
+            if value is MISSING:
+                return []
+            if read:
+                value = self._own(key, value, parts[-1][0].tail)
+            for part, seen in parts:  # ``xx`` first: a kill in between leaves the newer value, never the older one
+                self._rewrite_without(key, part, seen)
+            return [value]
 
-    def _pop_compressed(self, key: Any) -> Any:
-        with self._reader.file(COMPRESSED).held() as held:
-            if held is None:
-                return MISSING
-            items = dict(self._reader.held(COMPRESSED, held).items)
-            value = items.pop(key, MISSING)
-            if value is not MISSING:
-                held.replace(self.codec.items(items), flags=held.tail().flags, durable=True)
-            return value
+    def _rewrite_without(self, key: Any, part: HeldBucket, seen: ReadBucket) -> None:
+        def without(items: dict[Any, Any]) -> dict[Any, Any]:
+            return {each: value for each, value in items.items() if each != key}
+
+        ops = self._rewritten(without(seen.items), lambda: without(self._reader.unread(part.tail())))
+        part.replace(ops, flags=seen.flags, durable=True)
 
     def compress(self, *, flags: int = 0) -> None:
         """Move all items to ``xx``. Raises `CorruptValue`, with nothing moved, if a bucket can't be read."""
         if not self._buckets():
             return
         with self._reader.reported(), self._frozen() as held:
-            merged = self._merge({bucket: each.tail() for bucket, each in held.items()}, _refuse)
+            tails = {bucket: each.tail() for bucket, each in held.items()}
+            ops = self._rewritten(self._merge(tails, _refuse, _refuse), lambda: self._merge_unread(tails))
             compressed = held.pop(COMPRESSED)
-            compressed.replace(self.codec.items(merged), flags=flags, durable=True)
+            compressed.replace(ops, flags=flags, durable=True)
             compressed.secure()  # on the disk before the buckets go: a power cut must not leave neither of the two
             for each in held.values():
                 each.drop()
@@ -321,5 +457,10 @@ class Category:
             yield held
 
 
-def _refuse(error: Undecodable) -> None:
+def _refuse(error: Exception) -> None:
     raise error
+
+
+def _in_order(tails: dict[str, Tail]) -> list[str]:
+    """Return the buckets in the order in which later items replace earlier ones."""
+    return sorted(tails, key=lambda bucket: (bucket != COMPRESSED, not tails[bucket].foreign, bucket))

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from psync.engine import is_address, open_engine
 from psync.engine.system import fork_hooks
 from psync.engine.system.reentry import finish_later, reentrant
-from psync.errors import ClassRefused, CorruptValue, ReentrantCall, kept_at
+from psync.errors import CorruptValue, ReentrantCall, UnreadableValue, kept_at
 from psync.store.cache import Cache
 from psync.store.codec import codec_of
-from psync.store.keys import check
+from psync.store.codec_type import PASSING
+from psync.store.keys import check, is_bucket_name
 from psync.store.sentinels import MISSING, NOT_YET
 
 if TYPE_CHECKING:
@@ -64,14 +65,21 @@ class PickleShareDB(MutableMapping[str, Any]):
     processes of this host use the directory, ``"network"`` if those of others do, too, or ``"auto"``, which goes by the
     type of file system.
 
-    `key` seals all that is stored, `trust_group` admits a team's folder: see SECURITY.md. `serializer`: ``"pickle"``,
-    or ``"json"`` for a new store with untrusted writers: nothing in it is ever unpickled, and a value that JSON would
-    not give back as it was is refused (`NotSerializable`). None: the serializer with which the store was begun.
+    `umask` says who else may read what is made in the directory: ``0o022`` all, ``0o027`` its group, ``0o077`` nobody;
+    None is what the environment's PSYNC_UMASK says, else ``0o077``. Nobody else may ever write. A user who may not
+    write can open the store, read, and wait (by looking every 50 ms); changes raise `StoreFailed`.
+
+    `key` seals all that is stored, `trust_group` admits a team's folder: see SECURITY.md. With a key, or
+    ``serializer="json"``, a directory that others can write to is opened with a RuntimeWarning. `serializer`:
+    ``"pickle"``, or ``"json"`` for a new store with untrusted writers: nothing in it is ever unpickled, and a value
+    that JSON would not give back as it was is refused (`NotSerializable`). None: that with which the store was begun.
     `allow`: the names that pickles may look up, as classes, ``"module.name"``, or ``"module"`` for all classes made
     there; any other is `ClassRefused`. Links and primitives made from this store use the same options.
 
     Raises `InvalidKey` for an impossible key, before any I/O; `StoreFull` and `StoreFailed` when the file system
-    refuses, with the old value untouched; `CorruptValue` for a damaged file, which is kept in quarantine.
+    refuses, with the old value untouched; `CorruptValue` for a damaged file, which is kept in quarantine;
+    `UnreadableValue` for a value whose class is gone, or refuses: it stays, can be set or deleted, and moves with the
+    store, and what lists many values passes over it with a RuntimeWarning.
 
     Not promised: that keys iterated over still exist; that PickleShare itself may write at the same time.
     """
@@ -86,6 +94,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         key: Key | None = None,
         trust_group: bool = False,
         sharing: Sharing = "auto",
+        umask: int | None = None,
         serializer: Serializer | None = None,
         allow: Allow | None = None,
     ) -> None:
@@ -96,11 +105,11 @@ class PickleShareDB(MutableMapping[str, Any]):
             key=key,
             trust_group=trust_group,
             sharing=sharing,
+            umask=umask,
             serializer=serializer,
             allow=allow,
         )
         self.codec = codec_of(self.engine.format)
-        self._untrusted = self.codec.untrusted
         self._levels = dict(categories or {})
         """The categories that have a durability of their own."""
         self._cache = Cache()
@@ -155,29 +164,41 @@ class PickleShareDB(MutableMapping[str, Any]):
             return MISSING
         if cell is not known:
             self._cache.remember(key, cell)
-        if self._untrusted or not cell.sealed:
-            return self._load_untrusted(key, cell)
-        return self.codec.loads(cell.payload)
-
-    def _load_untrusted(self, key: str, cell: Cell) -> Any:
-        """Load a pickle without a checksum, or of an untrusted writer: an error may mean damage, and no mistake of the
-        caller's."""
         try:
             return self.codec.loads(cell.payload)
-        except ClassRefused as error:
-            raise ClassRefused(f"the value of {key!r}: {error}", name=error.name, key=key) from None
-        except self.codec.damage as error:
-            if cell.sealed and self.codec.objects:
+        except BaseException as error:
+            return self._load_in_parts(key, cell, error)
+
+    def _load_in_parts(self, key: str, cell: Cell, error: BaseException) -> Any:
+        """Return the items of a bucket of which only overwritten ones can't be loaded; else raise what an `error` of
+        loading `cell` means.
+
+        `UnreadableValue`; or `CorruptValue`, for a pickle without a checksum, or of an untrusted writer, that is not
+        laid out like one.
+        """
+        if isinstance(error, PASSING):
+            raise error
+        from psync.store.unreadable import may_be_damage, part_of_bucket, raise_unreadable
+
+        codec, payload = self.codec, cell.payload
+        if (cell.sealed and codec.objects) or not may_be_damage(error, payload, codec):
+            rest, is_all = part_of_bucket(payload, codec) if is_bucket_name(key) else (None, False)
+            if is_all and codec.diagnose(payload) is not None:  # else it was not in the bytes
+                return rest
+            try:
+                raise_unreadable(f"the value of {key!r}", error, payload, codec, key=key)
+            except UnreadableValue as reason:
+                reason.rest = rest
                 raise
-            self._cache.forget(key)
-            refuge = self.engine.set_aside(key, f"it can't be read: {error!r}", cell.version)
-            raise CorruptValue(
-                f"the value of {key!r} is damaged: it can't be read ({error!r}); {kept_at(refuge)}. "
-                "Set the key again, or restore the file from a backup",
-                key=key,
-                quarantine=refuge,
-                reason=repr(error),
-            ) from error
+        self._cache.forget(key)
+        refuge = self.engine.set_aside(key, f"it can't be read: {error!r}", cell.version)
+        raise CorruptValue(
+            f"the value of {key!r} is damaged: it can't be read ({error!r}); {kept_at(refuge)}. "
+            "Set the key again, or restore the file from a backup",
+            key=key,
+            quarantine=refuge,
+            reason=repr(error),
+        ) from error
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set the value; a reader sees the one before or the one after.
@@ -229,13 +250,14 @@ class PickleShareDB(MutableMapping[str, Any]):
         return list(matching(self.engine.entries, globpat))
 
     def items(self) -> ItemsView[str, Any]:
-        """Pairs of key and value; a key that is deleted before its turn is passed over."""
+        """Pairs of key and value; a key that is deleted before its turn is passed over, and one whose value can't be
+        unpickled here (`UnreadableValue`) with a RuntimeWarning."""
         from psync.store.views import Items
 
         return Items(self, self._find)
 
     def values(self) -> ValuesView[Any]:
-        """The values; one that is deleted before its turn is passed over."""
+        """The values; see `items`."""
         from psync.store.views import Values
 
         return Values(self, self._find)
@@ -262,13 +284,25 @@ class PickleShareDB(MutableMapping[str, Any]):
         return value
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
-        """Remove `key` and return its last value. One of several callers gets it, others `default` or KeyError."""
+        """Remove `key` and return its last value. One of several callers gets it, others `default` or KeyError.
+
+        `UnreadableValue`, with nothing removed, if it can't be unpickled here.
+        """
         self._check_outside_modify(check(key), "pop()")
         found: list[Any] = []
+        unloadable = False
+
+        def load(cell: Cell) -> None:
+            nonlocal unloadable
+            unloadable = True
+            found.append(self.codec.loads(cell.payload))
+            unloadable = False
+
         try:
-            self.engine.pop(key, lambda cell: found.append(self.codec.loads(cell.payload)))
-        except self.codec.damage:
-            self[key]  # raises the error that explains it; nothing was removed
+            self.engine.pop(key, load)
+        except BaseException:
+            if unloadable:
+                self._find(key)  # raises the error that explains it; nothing was removed
             raise
         self._cache.forget(key)
         if found:
@@ -278,11 +312,19 @@ class PickleShareDB(MutableMapping[str, Any]):
         return default
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove any one item; concurrent callers each get another one. KeyError when the store is empty."""
+        """Remove any one item; concurrent callers each get another one. KeyError when the store is empty, and
+        `UnreadableValue` when nothing else is left."""
+        unreadable: UnreadableValue | None = None
         for key in self.engine.list():
-            value = self.pop(key, MISSING)
+            try:
+                value = self.pop(key, MISSING)
+            except UnreadableValue as error:
+                unreadable = error
+                continue
             if value is not MISSING:
                 return key, value
+        if unreadable is not None:
+            raise unreadable
         raise KeyError("popitem(): the store is empty")
 
     def clear(self) -> None:
@@ -327,9 +369,9 @@ class PickleShareDB(MutableMapping[str, Any]):
 
         try:
             self.engine.update(key, change)
-        except self.codec.damage:
+        except BaseException:
             if undecodable:
-                self[key]  # a plain pickle that can't be unpickled is `CorruptValue` there
+                self._find(key)  # raises the error that explains it
             raise
         return result
 
@@ -452,9 +494,16 @@ class PickleShareDB(MutableMapping[str, Any]):
         """All items of the category; empty if there is none.
 
         It has every item that was set before the call, and perhaps some that are set meanwhile; an `hupdate` whole or
-        not at all. A damaged bucket is left out, with a warning, and kept in quarantine.
+        not at all. A damaged bucket is left out, with a warning, and kept in quarantine; so is an item that can't be
+        unpickled here, which stays where it is.
         """
-        return self._category(hashroot).everything(self._warn)
+        from psync.store.unreadable import warn_unreadable
+
+        unreadable: list[UnreadableValue] = []
+        items = self._category(hashroot).everything(self._warn, unreadable.append)
+        for error in unreadable:
+            warn_unreadable(error, stacklevel=2)
+        return items
 
     def _warn(self, error: CorruptValue) -> None:
         import warnings
@@ -473,16 +522,17 @@ class PickleShareDB(MutableMapping[str, Any]):
         return self._category(hashroot).add(key, value)
 
     def hdel(self, hashroot: str, key: Any) -> None:
-        """Remove an item, compressed or not; KeyError without it. Rewrites the file it is in."""
+        """Remove an item, compressed or not, readable or not; KeyError without it. Rewrites the file it is in."""
         category = self._category(hashroot)
         try:
-            if category.pop(key) is MISSING:
+            if not category.remove(key):
                 raise KeyError(key)
         except ReentrantCall:
-            finish_later(functools.partial(category.pop, key))
+            finish_later(functools.partial(category.remove, key))
 
     def hpop(self, hashroot: str, key: Any, default: Any = MISSING) -> Any:
-        """Remove an item and return the last value it had. KeyError without it, or `default`."""
+        """Remove an item and return the last value it had. KeyError without it, or `default`. `UnreadableValue`, with
+        nothing removed, if the value can't be unpickled here."""
         value = self._category(hashroot).pop(key)
         if value is not MISSING:
             return value

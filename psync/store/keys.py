@@ -46,6 +46,11 @@ def _checked(key: str) -> str:
     return key
 
 
+def is_bucket_name(key: str) -> bool:
+    """Tell whether a bucket of a category would have this name; a value may have it, too."""
+    return re.fullmatch(r".+/(?:[0-9a-f]{2}|xx)", key, re.DOTALL) is not None
+
+
 def segment_fault(segment: str) -> str | None:
     """Say why `segment` can't be a name between two slashes; None if it can."""
     if segment in ("", ".", ".."):

@@ -16,9 +16,10 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from psync.store.codec_type import Codec
+from psync.store.codec_type import PASSING, Codec, Failure, Items, Unread, UnreadKey, fails_again
 
 _LENGTH = struct.Struct("<I")
+_HEAD = b"\x80\x05"
 _IMMUTABLE = frozenset({int, str, bytes, float, bool, type(None), complex})
 """Types whose instances can't be changed: callers may share them."""
 DAMAGE = (
@@ -145,7 +146,13 @@ def items(mapping: dict[Any, Any]) -> bytes:
     if _IMMUTABLE.issuperset(map(type, mapping)) and _IMMUTABLE.issuperset(map(type, mapping.values())):
         return _plain(mapping)
     plain = {key: value for key, value in mapping.items() if type(key) in _IMMUTABLE and type(value) in _IMMUTABLE}
-    return _plain(plain) + b"".join([item(key, value) for key, value in mapping.items() if key not in plain])
+    return _plain(plain) + b"".join([_carried(key, value) for key, value in mapping.items() if key not in plain])
+
+
+def _carried(key: Any, value: Any) -> bytes:
+    """`item`, where both may be unread."""
+    name = key.payload[2:-1] if type(key) is UnreadKey else _opcodes(key)
+    return name + (value.payload[2:-1] if type(value) is Unread else _opcodes(value)) + b"s"
 
 
 def _plain(mapping: dict[Any, Any]) -> bytes:
@@ -165,15 +172,6 @@ def load_items(ops: bytes) -> dict[Any, Any]:
     return made
 
 
-def _unchanged(record: Any) -> Any:
-    return record
-
-
-PICKLES = Codec(
-    dumps, loads, copy, item, items, load_items, pack, loads, pack, loads, _unchanged, _unchanged, damage=DAMAGE
-)
-
-
 class _Unpickler(pickle.Unpickler):
     """An unpickler that asks `find` to look names up."""
 
@@ -183,6 +181,83 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         return self._find(module, name, super().find_class)
+
+
+def _find_plainly(module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
+    return find_class(module, name)
+
+
+def _split(data: bytes, whole: bool, loads: Callable[[bytes], Any] = loads) -> Items:
+    """Return all items of a dict, `Unread`; see `Codec.split`."""
+    from psync.engine.encoding.pickle_split import split
+
+    made = Items()
+    ranges = []
+    for piece in split(data, whole=whole):
+        name = b"".join((_HEAD, piece.key, b"."))
+        unread = Unread(b"".join((_HEAD, piece.value, b".")))
+        key: Any
+        try:
+            key = loads(name)
+            made[key] = unread
+        except BaseException as error:  # its class is missing, for one, or its __hash__ raises
+            if not fails_again(lambda name: hash(loads(name)), name, error):
+                raise
+            key = UnreadKey(name)
+            made[key] = unread
+        ranges.append((key, piece.start, piece.end))
+    made.ranges = ranges
+    return made
+
+
+def _is_well_formed(payload: bytes) -> bool:
+    from psync.engine.encoding.pickle_split import is_well_formed
+
+    return is_well_formed(payload)
+
+
+def _diagnose(payload: bytes, find: Find = _find_plainly) -> Failure | None:
+    """Unpickle once more, and return what fails; see `Codec.diagnose`."""
+    looked_up: list[tuple[str, str, Any]] = []
+
+    def note(module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
+        looked_up.append((module, name, None))
+        found = find(module, name, find_class)
+        looked_up[-1] = module, name, found
+        return found
+
+    try:
+        _Unpickler(payload, note).load()
+    except PASSING:
+        raise
+    except BaseException as error:  # a module may end the program when it is imported
+        return Failure(error, *_at_fault(looked_up, error))
+    return None
+
+
+def _at_fault(looked_up: list[tuple[str, str, Any]], error: BaseException) -> tuple[str | None, str | None]:
+    """Return the module and the name of the class or function that can't be found, or whose code raised `error`."""
+    if looked_up and looked_up[-1][2] is None:
+        return looked_up[-1][:2]
+    trace = error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+        first = frame.f_locals.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
+        for module, name, found in looked_up:
+            if found in (first, type(first)) or getattr(found, "__code__", None) is frame.f_code:
+                return module, name
+    classes = [each for each in looked_up if isinstance(each[2], type)] or looked_up
+    return classes[-1][:2] if classes else (None, None)
+
+
+def _unchanged(record: Any) -> Any:
+    return record
+
+
+PICKLES = Codec(
+    dumps, loads, copy, item, items, load_items, pack, loads, pack, loads, _unchanged, _unchanged, damage=DAMAGE,
+    split=_split, is_well_formed=_is_well_formed, diagnose=_diagnose,
+)  # fmt: skip
 
 
 def restricted(find: Find) -> Codec:
@@ -198,4 +273,12 @@ def restricted(find: Find) -> Codec:
         made: dict[Any, Any] = loads(b"".join((b"\x80\x03}", ops, b".")))
         return made
 
-    return PICKLES._replace(loads=loads, load_items=load_items, unpack=loads, load_state=loads, untrusted=True)
+    return PICKLES._replace(
+        loads=loads,
+        load_items=load_items,
+        unpack=loads,
+        load_state=loads,
+        untrusted=True,
+        split=functools.partial(_split, loads=loads),
+        diagnose=functools.partial(_diagnose, find=find),
+    )

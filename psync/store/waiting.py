@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
-from psync.engine.contract.engine import Engine
+from psync.engine.contract.engine import Engine, Watch
 from psync.errors import WaitTimeout
 from psync.store.sentinels import NOT_YET
 
 T = TypeVar("T")
+
+
+class _NoWatch(Watch):
+    def pause(self, timeout: float | None) -> None:
+        """Nothing is waited for."""
+
+
+def watched(engine: Engine, names: Sequence[str], timeout: float | None) -> AbstractContextManager[Watch]:
+    """``engine.watch(names)``; but a wait of no time makes no watch, because a look should leave nothing behind."""
+    return engine.watch(names) if timeout is None or timeout > 0 else nullcontext(_NoWatch())
 
 
 def wait_for(engine: Engine, names: Sequence[str], look: Callable[[], T], timeout: float | None, awaited: str) -> T:
@@ -21,7 +32,7 @@ def wait_for(engine: Engine, names: Sequence[str], look: Callable[[], T], timeou
     if found is not NOT_YET:
         return found
     begun = engine.now()
-    with engine.watch(names) as watch:
+    with watched(engine, names, timeout) as watch:
         while (found := look()) is NOT_YET:
             waited = engine.now() - begun
             if timeout is not None and waited >= timeout:

@@ -5,15 +5,16 @@ the address, made under a lock while neither the bucket nor the compacted file h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psync.engine import Durability, Engine, rejoined
 from psync.engine.system.reentry import finish_later
-from psync.errors import ReentrantCall, WaitTimeout
+from psync.errors import ReentrantCall, UnreadableValue, WaitTimeout
 from psync.store.category import COMPRESSED, Category
 from psync.store.sentinels import MISSING, NOT_YET
-from psync.store.waiting import wait_for
+from psync.store.unreadable import warn_unreadable
+from psync.store.waiting import wait_for, watched
 from psync.sync.primitive import Place, engine_of, own_name
 
 
@@ -43,7 +44,7 @@ class Mailbox:
         self.name = name
         self._where = where
         self._engine = engine
-        self._box = Category(engine, where) if box is None else box
+        self._box = box or Category(engine, where, shown=f"the mailbox {name!r}", item="the message for")
 
     @property
     def _messages(self) -> Category:
@@ -70,7 +71,8 @@ class Mailbox:
             return True
 
     def get(self, address: Any, timeout: float | None = None) -> Any:
-        """Wait for the message and return it. `WaitTimeout` after `timeout` seconds (None: never; 0: look once).
+        """Wait for the message and return it. `WaitTimeout` after `timeout` seconds (None: never; 0: look once);
+        `UnreadableValue` for one that can't be unpickled here.
 
         2 system calls for a message in memory (stat stat).
         """
@@ -95,17 +97,22 @@ class Mailbox:
 
         Raises `WaitTimeout` when a message is still missing `timeout` seconds after the first look (None: never).
         Without `addresses` it yields every message, present and future; it ends when no new one came for `timeout`
-        seconds."""
+        seconds. It passes over a message that can't be unpickled here, with a RuntimeWarning."""
         if addresses is None:
             yield from self._collect_all(timeout)
             return
         missing = dict.fromkeys(addresses)
+        unreadable: list[UnreadableValue] = []
         arrivals = self.arrivals()
         buckets = arrivals.buckets_of(missing)
         begun = self._engine.now()
-        with self._engine.watch(self._watched(missing)) as watch:
+        with watched(self._engine, self._watched(missing), timeout) as watch:
             while missing:
-                found = [(address, value) for address, value in arrivals.new(buckets) if address in missing]
+                new = arrivals.new(buckets, unreadable.append)
+                found = [(address, value) for address, value in new if address in missing]
+                while unreadable:
+                    if missing.pop((error := unreadable.pop()).key, MISSING) is not MISSING:
+                        warn_unreadable(error, stacklevel=2)
                 found = found or self._settled(missing)
                 for address, value in found:
                     if missing.pop(address, MISSING) is not MISSING:
@@ -129,10 +136,16 @@ class Mailbox:
         buckets = [f"{self._where}/{number:02x}" for number in range(256)]
         arrivals = self.arrivals()
         seen = set()
+        unreadable: list[UnreadableValue] = []
         begun = self._engine.now()
-        with self._engine.watch(buckets) as watch:
+        with watched(self._engine, buckets, timeout) as watch:
             while True:
-                found = [(address, value) for address, value in arrivals.new() if address not in seen]
+                new = arrivals.new(unreadable=unreadable.append)
+                found = [(address, value) for address, value in new if address not in seen]
+                while unreadable:
+                    if (error := unreadable.pop()).key not in seen:
+                        seen.add(error.key)
+                        warn_unreadable(error, stacklevel=3)
                 for address, value in found:
                     seen.add(address)
                     yield address, value
@@ -149,20 +162,24 @@ class Mailbox:
         return Arrivals(self._messages)
 
     def __contains__(self, address: Any) -> bool:
-        return self._look(address) is not NOT_YET
+        return self._messages.has(address) or self._without_message(address) is not NOT_YET
 
     def __len__(self) -> int:
-        return len(self._everything())
+        return len(self.addresses())
 
     def addresses(self) -> list[Any]:
-        """List all addresses that have a message."""
-        return list(self._everything())
+        """List all addresses that have a message, one that can't be unpickled here, too."""
+        return self._messages.keys(_refuse)
 
-    def _everything(self) -> dict[Any, Any]:
-        return self._messages.everything(_refuse)
+    def discard(self, address: Any) -> bool:
+        """Remove the message without reading it; True for the one caller that removed it."""
+        return self._messages.remove(address)
 
     def take(self, address: Any) -> Any:
-        """Remove the message and return it. One of several concurrent callers gets it, the others get a KeyError."""
+        """Remove the message and return it. One of several concurrent callers gets it, the others get a KeyError.
+
+        `UnreadableValue`, with nothing removed, if it can't be unpickled here: see `discard`.
+        """
         value = self._messages.pop(address)
         if value is MISSING:
             raise KeyError(address)
@@ -190,9 +207,12 @@ class Arrivals:
         """Return the buckets that hold the messages of these addresses."""
         return {self._messages.bucket_name(address) for address in addresses}
 
-    def new(self, buckets: Iterable[str] | None = None) -> Iterator[tuple[Any, Any]]:
+    def new(
+        self, buckets: Iterable[str] | None = None, unreadable: Callable[[UnreadableValue], object] | None = None
+    ) -> Iterator[tuple[Any, Any]]:
         """Yield (address, message) for messages that came since the last call, to each of `buckets` (None: all).
 
+        `unreadable` is called with the error for each that can't be unpickled here, which is passed over.
         An fstat for each bucket, and a pread for each that grew. After `compact` it may repeat messages.
         """
         # the compressed file comes last, because a bucket that was compacted meanwhile is gone, and its messages are
@@ -203,7 +223,11 @@ class Arrivals:
                 self._positions.pop(name, None)
             elif tail.ops:
                 self._positions[name] = tail.position
-                yield from self._messages.appended(name, tail).items()
+                yield from self._messages.appended(name, tail, unreadable or _ignore)
+
+
+def _ignore(error: Exception) -> None:
+    """Pass over a message."""
 
 
 def _refuse(error: Exception) -> None:

@@ -51,6 +51,8 @@ class Waiter:
 
         `look_for_dead`, if given, is called now and then.
         """
+        if timeout is not None and timeout <= 0:
+            return look()
         engine = self._engine
         begun = engine.now()
         deadline = math.inf if timeout is None else begun + timeout

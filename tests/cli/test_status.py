@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,6 +154,32 @@ def test_what_a_killed_process_had_is_shown_as_the_deads(root: Path) -> None:
     assert queue["workers"] == 0
     assert queue["claims"][0]["who"].endswith("(dead)")
     assert [each["alive"] for each in shown["processes"] if each["pid"] == other.pid] == ["no"]
+
+
+HOLDS = """
+import os, signal, sys, psync
+for kind, name, value, count in (("Semaphore", "many", 10, 3), ("BoundedSemaphore", "bound", 4, 4)):
+    semaphore = getattr(psync, kind)(sys.argv[1], name, value)
+    for _ in range(count):
+        semaphore.acquire()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@files
+def test_what_dead_holders_held_of_a_semaphore_counts_as_free(root: Path) -> None:
+    with PickleShareDB(root) as db:
+        many, bound = Semaphore(db, "many", 10), BoundedSemaphore(db, "bound", 4)
+        many.acquire()
+        assert subprocess.run([sys.executable, "-c", HOLDS, str(root)], env=ENVIRON, check=False).returncode == -9
+        before = snapshot(root)
+        shown = json.loads(psync("status", root, "--json").out)["semaphores"]
+        plain = psync("status", root).out
+        assert snapshot(root) == before
+        assert {each["name"]: each["value"] for each in shown} == {"many": 9, "bound": 4}
+        assert [len(each["holders"]) for each in shown] == [1, 0]
+        assert re.search(r"^  many +9 +pid", plain, re.M) and re.search(r"^  bound +4 +-", plain, re.M)
+        assert (many.get_value(), bound.get_value()) == (9, 4)
 
 
 @files

@@ -357,3 +357,41 @@ def test_hget_leaves_a_damaged_bucket_where_it_is(db: PickleShareDB, bucket: str
     assert path.read_bytes() == content
     db.hset("cat", "key", 2)
     assert db.hget("cat", "key") == 2
+
+
+# -- values whose class is not there ---------------------------------------------------------------
+
+
+def test_a_value_whose_class_is_gone_is_a_key_error_and_hides_no_other(db: PickleShareDB, root: Path) -> None:
+    db.update({"a": 1, "c": 3})
+    (root / "gone").write_bytes(GONE_CLASS)
+    for act in (lambda: db["gone"], lambda: db.pop("gone")):
+        with pytest.raises(KeyError):
+            act()
+    assert db.get("gone", 7) == 7
+    with pytest.warns(RuntimeWarning, match=r"the value of 'gone'.*no_such_module\.Kind"):
+        assert sorted(db.items()) == [("a", 1), ("c", 3)]
+    with pytest.warns(RuntimeWarning, match=r"the value of 'gone'.*no_such_module\.Kind"):
+        assert sorted(db.values()) == [1, 3]
+    assert (root / "gone").read_bytes() == GONE_CLASS
+    db["gone"] = 2
+    assert sorted(db.values()) == [1, 2, 3]
+
+
+def test_an_item_whose_class_is_gone_hides_no_other(
+    db: PickleShareDB, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "cat").mkdir(mode=0o700)
+    pair = b"\x80\x02}(U\x04gonecno_such_module\nKind\nU\x01aK\x01u."
+    (root / "cat" / pickleshare.gethashfile("a")).write_bytes(pair)
+    assert db.hget("cat", "a") == 1
+    assert db.hget("cat", "gone", 7) == 7
+    with pytest.raises(KeyError):
+        db.hget("cat", "gone")
+    for act in (lambda: None, lambda: db.hcompress("cat"), lambda: db.hset("cat", "b", 2)):
+        act()
+        with pytest.warns(RuntimeWarning, match=r"the item 'gone' of the category 'cat'.*no_such_module\.Kind"):
+            assert {key: value for key, value in db.hdict("cat").items() if key != "b"} == {"a": 1}
+    db.hset("cat", "gone", 3)
+    assert db.hdict("cat") == {"a": 1, "b": 2, "gone": 3}
+    assert capsys.readouterr().out == ""

@@ -81,14 +81,19 @@ def test_what_is_not_on_the_list_is_refused_with_its_name_and_left_where_it_is(r
             lambda: db.pop("key"),
             lambda: db.modify("key", repr),
             lambda: db.hget("category", "item"),
-            lambda: db.hdict("category"),
             lambda: db.hpop("category", "item"),
-            lambda: db.hcompress("category"),
             lambda: Mailbox(db, "box").get("address", 0),
-            lambda: list(Mailbox(db, "box").collect(["address"], 0)),
         ):
             with pytest.raises(ClassRefused, match=r"decimal\.Decimal"):
                 act()
+        for listing in (
+            lambda: list(db.items()),
+            lambda: db.hdict("category"),
+            lambda: list(Mailbox(db, "box").collect(["address"], 0)),
+        ):
+            with pytest.warns(RuntimeWarning, match=r"decimal\.Decimal"):
+                listing()
+        db.hcompress("category")
         queue = WorkQueue(db, "jobs", max_attempts=1)
         assert list(queue) == []
         (dead,) = queue.dead()
@@ -98,6 +103,22 @@ def test_what_is_not_on_the_list_is_refused_with_its_name_and_left_where_it_is(r
         assert (db["key"], db.hdict("category")) == ([Decimal(1)], {"item": Decimal(2)})
         assert WorkQueue(db, "jobs").revive() == [id]
         assert WorkQueue(db, "jobs").get().value == Decimal(3)
+
+
+def test_an_item_that_is_refused_hides_no_other(root: Path) -> None:
+    with PickleShareDB(root) as db:
+        for number in range(300):
+            db.hset("category", number, Decimal(number) if number % 3 == 1 else number)
+    good = {number: number for number in range(299) if number % 3 != 1}
+    with watched() as found, PickleShareDB(root, allow=[Mine]) as db:
+        for act in (lambda: db.hpop("category", 299), lambda: db.hcompress("category"), db.uncache):
+            act()
+            with pytest.warns(RuntimeWarning, match=r"the item \d+ of the category 'category': .*decimal\.Decimal"):
+                assert db.hdict("category") == good
+            assert db.hget("category", 3, fast_only=False) == 3
+        assert found == []
+    with PickleShareDB(root, allow=[Decimal]) as db:
+        assert db.hget("category", 1, fast_only=False) == Decimal(1)
 
 
 def asking(module: str, name: str) -> bytes:

@@ -251,6 +251,9 @@ class Engine(ABC):
     spin: float
     """Seconds for which a waiter should spin, giving way in between, before a `pause`; 0: not at all."""
 
+    read_only: bool = False
+    """This user may only read here: a verb that would change something raises `StoreFailed`."""
+
     remote: bool = False
     """Whether each verb is a request to a server with many clients. Callers then poll less often, and take more at
     once."""

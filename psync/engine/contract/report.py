@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -88,3 +89,18 @@ def some_of(names: tuple[str, ...]) -> str:
         return ""
     more = f", and {len(names) - FEW} more" if len(names) > FEW else ""
     return f": {'; '.join(names[:FEW])}{more}"
+
+
+PROMISE, ELSEWHERE = "promise", "locks elsewhere"
+"""The finding that sums up the others, and the one that a single host can't tell whether its locks reach others."""
+UNVERIFIED = (
+    "no problem was found here; whether locks reach other hosts and mounts, `psync doctor --pair` on both tells"
+)
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Sum up the findings in a few words. The promise follows from the others, so it is no problem more."""
+    problems = sum(finding.state == WRONG and finding.what != PROMISE for finding in findings)
+    if problems:
+        return "1 problem" if problems == 1 else f"{problems} problems"
+    return UNVERIFIED if any(finding.what == ELSEWHERE for finding in findings) else "all is well"

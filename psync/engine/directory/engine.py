@@ -22,9 +22,9 @@ from psync.engine.directory.cells.verbs import CellVerbs
 from psync.engine.directory.fs import format_version
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities, probe_capabilities
-from psync.engine.directory.fs.errors import loading, translate_os_error
+from psync.engine.directory.fs.errors import advise, loading, translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
-from psync.engine.directory.fs.permissions import Permissions
+from psync.engine.directory.fs.permissions import PRIVATE_UMASK, Permissions
 from psync.engine.directory.fs.presence import begin_anew
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
 from psync.engine.directory.handles import HandleCache, MutexCache
@@ -35,7 +35,6 @@ from psync.engine.system import clock, fork_hooks
 
 if TYPE_CHECKING:
     from psync.engine.contract.report import Facts, Process, Shape
-    from psync.engine.directory.log.state import FileKinds
     from psync.engine.system.exit_hooks import CloseCallbacks
 
 fork_hooks.load_before_forks(
@@ -52,7 +51,8 @@ fork_hooks.load_before_forks(
 
 Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
-OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing, Format | None]
+Options = tuple[Wakeups, bool, Sharing, int, bool]
+OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing, int, bool, Format | None]
 MAX_OPEN_HANDLES = 2000
 """Buckets, logs, registers and mutexes that this process keeps open, at most, however many descriptors it may have.
 Each maps up to some ten files, and the kernel allows 65,530 maps."""
@@ -113,7 +113,8 @@ class DirectoryEngine(Engine):
     local file system), and polls with a growing pause elsewhere. `trust_group`: the members of the group of `root`, a
     folder with the setgid bit, are trusted, and get access to all new files (see `Permissions`). `sharing`: the
     processes that work in the directory; "host": only those of this host, "network": also those of other hosts, through
-    a network file system; "auto": judge by the type of file system.
+    a network file system; "auto": judge by the type of file system. `umask`: who else may read what is made (see
+    `access_for`). `unpickles`: False if nothing that others could have written is unpickled (`open_engine` knows).
 
     Raises `UnsafeStore` if a user who is not trusted could write to `root`, or put another directory in its place;
     `StoreFailed` if it can't be opened, `FormatMismatch` if psync works there with another format, `ValueError` for an
@@ -132,13 +133,15 @@ class DirectoryEngine(Engine):
         wakeups: Wakeups = "auto",
         trust_group: bool = False,
         sharing: Sharing = "auto",
+        umask: int = PRIVATE_UMASK,
+        unpickles: bool = True,
     ) -> None:
         check_level(durability)
         if wakeups not in ("auto", "inotify", "poll"):
             raise ValueError(f"wakeups must be 'auto', 'inotify' or 'poll', not {wakeups!r}")
         if sharing not in ("auto", "host", "network"):
             raise ValueError(f"sharing must be 'auto', 'host' or 'network', not {sharing!r}")
-        layout = layout_of(root, trust_group)
+        layout = layout_of(root, trust_group, umask, unpickles=unpickles)
         try:
             if not layout.trust.check_root():
                 begin_anew(layout.root)
@@ -155,7 +158,7 @@ class DirectoryEngine(Engine):
             raise translate_os_error(error, str(root), layout.root) from error
         inotify = wakeups == "inotify" or (wakeups == "auto" and not can.network)
         directory = OpenDirectory(layout, can, fs, announce=inotify or not can.network, inotify=inotify)
-        self._compose(directory, fs, durability, (wakeups, trust_group, sharing))
+        self._compose(directory, fs, durability, (wakeups, trust_group, sharing, umask, unpickles))
         with contextlib.suppress(OSError):  # somebody else's orphan files keep nobody from working
             if can.writable and (os.listdir(layout.tmp) or os.path.exists(layout.pending)):
                 self._sweep()
@@ -165,14 +168,15 @@ class DirectoryEngine(Engine):
         directory: OpenDirectory,
         fs: AtomicFiles,
         durability: Durability,
-        options: tuple[Wakeups, bool, Sharing],
-        log_files: FileKinds | None = None,
+        options: Options,
     ) -> None:
         """Build the parts that have a level of durability on those that the engines of the directory share."""
         self.layout, self.can = directory.layout, directory.can
         self.root = self.layout.root
         self.durability = durability
-        self.wakeups, self.trust_group, self.sharing = self._options = options
+        self.wakeups, self.trust_group, self.sharing, self.umask, self.unpickles = self._options = options
+        if fs.reading or self.can.refused:
+            self.read_only = True
         if self.can.network:
             self.spin, self.remote = 0.0, True
         self._directory = directory
@@ -187,7 +191,6 @@ class DirectoryEngine(Engine):
             owners=self._owners,
             wake=self._wake,
             descriptors=directory.descriptors,
-            log_files=log_files,
         )
         directory.engines[durability] = self
 
@@ -214,7 +217,7 @@ class DirectoryEngine(Engine):
     @property
     def opened_with(self) -> OpenedWith:
         """The root and the options: engines for which this is the same can stand for each other."""
-        return self.root, self.durability, self.wakeups, self.trust_group, self.sharing, self.format
+        return self.root, self.durability, *self._options, self.format
 
     # -- cells and the other shapes: verbs of the parts ------------------------------------------------
 
@@ -336,9 +339,14 @@ def check_level(durability: str) -> None:
         raise ValueError(f"durability must be 'process', 'file' or 'power', not {durability!r}")
 
 
-def layout_of(root: str | os.PathLike[str], trust_group: bool) -> Layout:
+def layout_of(
+    root: str | os.PathLike[str], trust_group: bool, umask: int = PRIVATE_UMASK, *, unpickles: bool
+) -> Layout:
     absolute = os.path.abspath(os.path.expanduser(os.fspath(root)))
-    return Layout(absolute, Permissions(absolute, team=trust_group, own=OWN_FOLDERS))
+    return Layout(
+        absolute,
+        Permissions(absolute, team=trust_group, own=OWN_FOLDERS, umask=umask, unpickles=unpickles, advise=advise),
+    )
 
 
 def files_of(layout: Layout, can: Capabilities, durability: Durability, *, reading: bool = False) -> AtomicFiles:
@@ -361,9 +369,24 @@ def cells_of(can: Capabilities, fs: AtomicFiles) -> Cells:
 
 
 def _reopen(
-    root: str, durability: Durability, wakeups: Wakeups, trust_group: bool, sharing: Sharing, format: Format | None
+    root: str,
+    durability: Durability,
+    wakeups: Wakeups,
+    trust_group: bool,
+    sharing: Sharing,
+    umask: int,
+    unpickles: bool,
+    format: Format | None,
 ) -> DirectoryEngine:
-    engine = DirectoryEngine(root, durability=durability, wakeups=wakeups, trust_group=trust_group, sharing=sharing)
+    engine = DirectoryEngine(
+        root,
+        durability=durability,
+        wakeups=wakeups,
+        trust_group=trust_group,
+        sharing=sharing,
+        umask=umask,
+        unpickles=unpickles,
+    )
     engine.format = format
     return engine
 

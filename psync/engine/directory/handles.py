@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from psync.engine.directory.buckets.transaction import MultiAppend
     from psync.engine.directory.locks.mutex import DirectoryMutex
     from psync.engine.directory.log.log import DirectoryLog
-    from psync.engine.directory.log.state import FileKinds
     from psync.engine.directory.notify.nfs_poll import ChangeToken
     from psync.engine.directory.registers.register import DirectoryRegister
 
@@ -48,7 +47,6 @@ class HandleCache:
         owners: OwnerRegistry,
         wake: Wakeup,
         descriptors: DescriptorCache,
-        log_files: FileKinds | None = None,
     ) -> None:
         self._layout = layout
         self._can = can
@@ -57,7 +55,6 @@ class HandleCache:
         self._owners = owners
         self._wake = wake
         self._descriptors = descriptors
-        self._log_files = log_files
         # A handle lasts as long as somebody refers to it: a user of its name, or the descriptor cache for a while.
         self._buckets: WeakValueDictionary[str, DirectoryBucket] = WeakValueDictionary()
         self._logs: WeakValueDictionary[str, DirectoryLog] = WeakValueDictionary()
@@ -113,7 +110,10 @@ class HandleCache:
                 from psync.engine.directory.log.log import DirectoryLog
                 from psync.engine.directory.log.state import WRITABLE
 
-            kinds = self._log_files or WRITABLE
+            kinds = WRITABLE
+            if self._fs.reading or self._can.refused:
+                with loading(name, self._layout.path(name)):
+                    from psync.engine.directory.log.reading import READING as kinds
             log = DirectoryLog(
                 name,
                 self._layout,

@@ -77,10 +77,11 @@ and leaves the holder's number. Never removed.
 
 ``wake/armed``: ``80 05 42``, 66560 (u32), one byte for each of 1024 slots, then 64 for each slot (its waiter slots),
 ``2e``. 1 means that a process waits. ``wake/<3 or more hex digits>``: a pickled None; a change of its time stamp wakes
-the waiters of the slot, or waiter slot, of that number.
+the waiters of the slot, or waiter slot, of that number. Without such a file, a change of the time stamp of ``armed``
+wakes those who wait for several names.
 
     Changed by single bytes, without a lock. Hints: a wrong byte costs a wake-up, and waiters also read by
-    themselves. Never removed.
+    themselves. A process removes those that it made when it closes the directory; a waiter there makes it again.
 
 ``pending/<16 hex digits>``: an append to several buckets that is decided: a text frame around a JSON object: bucket
 name -> [where it ended, its CRC there, the byte to write over its ``2e``].
@@ -158,6 +159,7 @@ from zlib import crc32
 
 from psync.engine.directory.fs.permissions import Permissions
 from psync.engine.directory.fs.presence import Presence
+from psync.engine.directory.fs.syscalls import may_be_folder
 
 FORMAT_VERSION = 1
 """The version of all that is described above. It goes up by one whenever a file gets other bytes, so that a psync which
@@ -318,8 +320,8 @@ def hole_in(filename: str) -> tuple[int, int] | None:
 
 
 def is_used(root: str | os.PathLike[str]) -> bool:
-    """True if psync ever worked in the directory `root`."""
-    return os.path.isdir(f"{os.path.abspath(os.path.expanduser(os.fspath(root)))}/{OWN}")
+    """True if psync ever worked in the directory `root`, or this user may not look."""
+    return may_be_folder(f"{os.path.abspath(os.path.expanduser(os.fspath(root)))}/{OWN}")
 
 
 def is_below(name: str) -> bool:

@@ -17,7 +17,7 @@ _MEMO = {0x71: 1, 0x72: 4}  # BINPUT, LONG_BINPUT
 
 
 @functools.cache
-def _table() -> list[tuple[str, int]]:
+def opcode_table() -> list[tuple[str, int]]:
     """For each opcode, by its byte: how the length of its argument is found, and with how many bytes."""
     import pickletools  # here, as only a plain pickle needs it
 
@@ -43,7 +43,7 @@ def check(data: bytes) -> None:
     size = len(data)
     if size < 3 or data[0] != 0x80 or not 2 <= data[1] <= 5:
         raise Unreadable("empty" if not size else "not a pickle")
-    table = _table()
+    table = opcode_table()
     at = 0
     while at < size:
         code = data[at]

@@ -25,6 +25,7 @@ class ReadOnlyEngine(RedisEngine):
     """The reading verbs. Every verb that would change something raises `StoreFailed`; damaged bytes stay where they
     are."""
 
+    read_only = True
     serving = _ReadOnlyServer
 
     def _refuse(self, *args: Any, **options: Any) -> NoReturn:

@@ -38,7 +38,7 @@ class SignedEngine(Engine):
         self.keys = keys
         self.store = store
         self.spin, self.grace, self.helpers = engine.spin, engine.grace, engine.helpers
-        self.remote = engine.remote
+        self.remote, self.read_only = engine.remote, engine.read_only
         self._signer = Signer(keys, store)
         self._spares: Callable[[], bool] = bool
         self._registers: dict[str, SignedRegister] = {}
@@ -242,8 +242,10 @@ def opened(engine: Engine, keys: Keys | None) -> Engine:
                 "open it without one, or, if you trust it, copy what is in it to a new one: psync dump, psync load",
             )
         store = os.urandom(_ID_BYTES)
-        engine.create(SIGNATURE_MARKER, as_pickle(_MAGIC + store + _entry(keys, store, keys.names[0])))
-        marker = _marker(engine) or b""
+        marker = as_pickle(_MAGIC + store + _entry(keys, store, keys.names[0]))
+        if not engine.read_only:  # else there is nothing to read, whatever its id is
+            engine.create(SIGNATURE_MARKER, marker)
+            marker = _marker(engine) or b""
     return SignedEngine(engine, keys, _store_id(engine, keys, marker))
 
 

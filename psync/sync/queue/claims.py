@@ -259,10 +259,12 @@ class Claims:
         begun = self._engine.now()
         holders = self._engine.entries(self._holders)[0]
         dead = {owner for owner in self._to_probe(holders) if self._engine.alive(owner) is Alive.NO}
+        if self._engine.read_only:
+            dead.clear()  # others give their tasks back
         self.workers = max(1, len(holders) - len(dead))
         self._main.counts()  # refreshes the note
         returned = 0
-        if dead or self._main.noted & NOTE_LEASED:
+        if dead or (self._main.noted & NOTE_LEASED and not self._engine.read_only):
             returned = self._give_back(dead, begun)
         for owner in dead:
             # after its tasks: a crash before this line leaves the holder listed, and the next recovery repeats the scan

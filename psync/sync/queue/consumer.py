@@ -208,9 +208,12 @@ class Consumer:
         try:
             try:
                 id, value, tried = self._index.unpack(record.payload)
-            except Exception as error:
-                self._refuse(priority, record, error)
-                return None
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:
+                if self._refuse(priority, record, error):
+                    return None
+                raise
             if id is None:
                 id = f"{priority.id_prefix}{record.position:x}"
             elif self._index.is_duplicate(id, TaskLocation(priority.number, record.position)):
@@ -222,8 +225,13 @@ class Consumer:
             self._claims.give_up_quietly(priority, record)  # the caller gets an error and no task
             raise
 
-    def _refuse(self, priority: Priority, record: Record, error: Exception) -> None:
-        """Give back a task that can't be unpickled here: another worker may have the module that it needs."""
-        self._prefetched.remove(record)
+    def _refuse(self, priority: Priority, record: Record, error: BaseException) -> bool:
+        """Give back a task that can't be unpickled here: another worker may have the module that it needs. False for an
+        `error` that is not the task's."""
         id, tried = self._index.id_in(record.payload, priority, record.position)
-        self._claims.set_back(priority, record, id, tried, f"can't be read here: {error!r}")
+        why = self._index.explained(id, record.payload, error)
+        if not isinstance(why, Exception):
+            return False
+        self._prefetched.remove(record)
+        self._claims.set_back(priority, record, id, tried, f"can't be read here: {type(why).__name__}: {why}")
+        return True

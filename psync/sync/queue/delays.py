@@ -75,10 +75,10 @@ class Delays:
                     key = priority.number, position, mark
                     seen[key] = since = self._seen.get(key, now)
                     left = _whole_delay(mark) - (now - since)
-                if left <= 0:
+                if left > 0:
+                    nearest = min(nearest, left)
+                elif not self._engine.read_only:
                     # several processes may try: the mark changes once, the others change nothing
                     priority.settle(position, mark, Mark(State.WAITING, mark.attempt))
-                else:
-                    nearest = min(nearest, left)
         self._seen = seen
         return nearest

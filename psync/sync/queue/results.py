@@ -6,11 +6,12 @@ DONE looks for the result once more.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from psync.engine.contract.log import State
-from psync.errors import CorruptValue, TaskFailed
+from psync.errors import CorruptValue, TaskFailed, UnreadableValue
 from psync.store.category import Category
 from psync.store.sentinels import MISSING, NOT_YET
 from psync.sync.mailbox import Mailbox
@@ -55,7 +56,11 @@ class Results(Mailbox):
 
     def _settled(self, missing: Iterable[Any]) -> list[tuple[Any, Any]]:
         states = {id: self._state(id) for id in missing}
-        found = [(id, self._result(id)) for id, state in states.items() if state is State.DONE]
+        found = []
+        for id, state in states.items():
+            if state is State.DONE:
+                with contextlib.suppress(UnreadableValue):  # it came a moment ago: it is told of when it is seen as new
+                    found.append((id, self._result(id)))
         dead = [id for id, state in states.items() if state is State.DEAD]
         if dead and not found and len(dead) == len(states):
             raise self._failure(dead[0])  # all others were yielded before

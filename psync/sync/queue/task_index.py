@@ -17,6 +17,8 @@ from psync.store.category import Category
 from psync.store.codec import codec_of
 from psync.store.pickles import first_of
 from psync.store.sentinels import MISSING
+from psync.store.unreadable import raise_unreadable
+from psync.sync.primitive import given_name
 from psync.sync.queue.priorities import Priorities, Priority
 from psync.sync.queue.task_id import TaskLocation, bucket_of_result, location_of
 
@@ -54,7 +56,8 @@ class TaskIndex:
         self._ids = Category(engine, where + "/ids")
         self._history = Category(engine, where + "/history")
         self._dead_letters = Category(engine, where + "/dead")
-        self.results = Category(engine, where + "/results", bucket_of_result)
+        self._shown = shown = f"the queue {given_name(where.rpartition('/')[2])!r}"
+        self.results = Category(engine, where + "/results", bucket_of_result, shown=shown, item="the result of task")
 
     # -- where a task is -------------------------------------------------------------------------------
 
@@ -78,7 +81,7 @@ class TaskIndex:
 
     def has_result(self, id: str) -> bool:
         """Whether a result was recorded, whatever the status of the task says."""
-        return self.results.get(id, fast_only=False) is not MISSING
+        return self.results.has(id)
 
     def _is_lost(self, location: TaskLocation) -> bool:
         """Whether a power cut, or damage, took the record of the task there."""
@@ -159,14 +162,14 @@ class TaskIndex:
 
     def dead_letters(self) -> Iterator[tuple[str, TaskLocation, bytes]]:
         """Id, location and payload of the dead that were not revived."""
-        for id, (priority, position, payload) in self._dead_letters.everything(_raise).items():
+        for id, (priority, position, payload) in self._dead_letters.everything(_raise, _raise).items():
             location = _location((priority, position))
             if self.location(id) == location:
                 yield id, location, self._codec.extract(payload)
 
     def dead(self) -> list[DeadTask]:
         """See `WorkQueue.dead`."""
-        return [DeadTask(id, self._value(payload), self.history(id)) for id, _, payload in self.dead_letters()]
+        return [DeadTask(id, self._value(id, payload), self.history(id)) for id, _, payload in self.dead_letters()]
 
     def revive(self, id: str, location: TaskLocation, payload: bytes) -> bool:
         """Make the task that died at `location` wait again; False if it is not dead there. Raises `Sealed`."""
@@ -221,12 +224,28 @@ class TaskIndex:
         except Exception:  # it is damaged, or was written by a process that is not trusted
             return None, payload, 0
 
-    def _value(self, payload: bytes) -> Any:
+    def _value(self, id: str, payload: bytes) -> Any:
         """The value that was put; where it can't be unpickled, the exception that says so."""
         try:
             return self.unpack(payload)[1]
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            why = self.explained(id, payload, error)
+            if not isinstance(why, Exception):
+                raise
+            return why
+
+    def explained(self, id: str, payload: bytes, error: BaseException) -> BaseException:
+        """The `UnreadableValue` for an `error` of `unpack`; the error itself if it is another one's."""
+        if not self._codec.objects:
             return error
+        first = self._readable_parts(payload)[1]
+        try:
+            what = f"the value of task {id!r} of {self._shown}"
+            raise_unreadable(what, error, first, self._codec, key=id, category=self._priorities.where)
+        except BaseException as explained:
+            return explained
 
 
 def _location(known: Sequence[int]) -> TaskLocation:

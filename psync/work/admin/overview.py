@@ -5,6 +5,7 @@ It changes nothing and makes no file, because it uses a read-only engine.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -99,9 +100,10 @@ class Observer:
             tuple(self._queues()),
             (*self._each("barrier", lambda name: Barrier(self._engine, name, 1).statistics()), *self._double()),
             tuple(self._held()),
+            # With how many permits one began is not stored: so all that the dead held count as free.
             (
-                *self._each("semaphore", lambda name: Semaphore(self._engine, name).statistics()),
-                *self._each("bounded", lambda name: BoundedSemaphore(self._engine, name).statistics()),
+                *self._each("semaphore", lambda name: Semaphore(self._engine, name, sys.maxsize).statistics()),
+                *self._each("bounded", lambda name: BoundedSemaphore(self._engine, name, sys.maxsize).statistics()),
             ),
             tuple(self._each("group", lambda name: Group(self._engine, name).statistics())),
             tuple(self._others()),

@@ -19,6 +19,7 @@ from psync import (
     StoreFailed,
     StoreFull,
     TaskFailed,
+    UnreadableValue,
     UnsafeStore,
     WaitTimeout,
 )
@@ -67,6 +68,9 @@ def also(error: Exception) -> None:
             assert_type(error.where, str)
         case ClassRefused():
             assert_type(error.name, str)
+        case UnreadableValue():
+            assert_type(error.class_name, str | None)
+            assert_type(error.category, str | None)
         case StaleClaim():
             assert_type(error.token, int)
         case TaskFailed():

@@ -6,29 +6,52 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from psync.engine.contract.report import NOTE, OK, WRONG, Finding, some_of
-from psync.engine.directory.admin.environment import examine
+from psync.engine.directory.admin.contents import examine_contents
+from psync.engine.directory.admin.environment import Mount, examine, mount_of
 from psync.engine.directory.admin.leftovers import leftovers_of
+from psync.engine.directory.admin.promise import with_promise
+from psync.engine.directory.fs.refusals import REFUSED, refusal_of
 from psync.engine.directory.layout import is_used
-from psync.errors import FormatMismatch, UnsafeStore
+from psync.errors import FormatMismatch, StoreFailed, UnsafeStore
 
 
-def diagnose(root: str, *, team: bool = False) -> Iterator[Finding]:
-    """Diagnose the directory at an absolute path; `team`: its group is trusted. Raises OSError if it can't be read."""
-    yield from examine(root, team=team)
+def diagnose(root: str, *, team: bool = False, unpickles: bool = True) -> Iterator[Finding]:
+    """Diagnose the directory at an absolute path; `team`: its group is trusted; `unpickles`: see `Permissions`."""
+    try:
+        mount = mount_of(root)
+    except PermissionError as error:
+        yield from with_promise(iter([_out_of_reach(root, error)]), network=False)
+        return
+    yield from with_promise(_findings(root, mount, team, unpickles), network=mount.network)
+
+
+def _out_of_reach(root: str, error: OSError) -> Finding:
+    refusal = refusal_of(root)
+    if refusal is None:
+        return Finding("reading", WRONG, f"{root}: {error.strerror}", "check owner and mode of it and its parents")
+    return Finding("reading", WRONG, str(refusal), refusal.remedy())
+
+
+def _findings(root: str, mount: Mount, team: bool, unpickles: bool) -> Iterator[Finding]:
+    yield from examine(root, mount, team=team, unpickles=unpickles)
+    yield from examine_contents(root)
     if not is_used(root):
         yield Finding("psync", NOTE, "nobody has used this directory yet")
         return
     try:
-        yield from _left_behind(root, team)
-    except UnsafeStore:
-        pass  # `examine` has reported it already
+        yield from _left_behind(root, team, unpickles)
+    except (UnsafeStore, PermissionError):
+        pass  # `examine` or `examine_contents` has reported it already
+    except StoreFailed as error:
+        if error.errno not in REFUSED:
+            yield Finding("reading", WRONG, str(error))
     except FormatMismatch as error:
         says = f"format {error.found}; this psync works with {error.supported}"
         yield Finding("format", WRONG, says, "upgrade psync")
 
 
-def _left_behind(root: str, team: bool) -> Iterator[Finding]:
-    left = leftovers_of(root, team=team)
+def _left_behind(root: str, team: bool, unpickles: bool) -> Iterator[Finding]:
+    left = leftovers_of(root, team=team, unpickles=unpickles)
     yield Finding("at work", OK, f"{len(left.living)} processes{some_of(left.living)}")
     if left.unknown:
         says = f"{len(left.unknown)} processes of which nothing is known{some_of(left.unknown)}"

@@ -9,10 +9,11 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from psync.engine.contract.report import NOTE, OK, WRONG, Finding
+from psync.engine.contract.report import ELSEWHERE, NOTE, OK, WRONG, Finding
 from psync.engine.directory.admin.trials import run_trials
 from psync.engine.directory.fs.capabilities import is_network
-from psync.engine.directory.fs.permissions import Permissions
+from psync.engine.directory.fs.errors import advise
+from psync.engine.directory.fs.permissions import PermissionProblem, Permissions
 from psync.engine.directory.layout import OWN_FOLDERS
 
 MIN_FREE_BYTES = 64 << 20
@@ -32,20 +33,26 @@ class Mount(NamedTuple):
         return is_network(self.kind)
 
 
-def examine(root: str, *, team: bool = False) -> Iterator[Finding]:
+def examine(root: str, mount: Mount, *, team: bool = False, unpickles: bool = True) -> Iterator[Finding]:
     """All findings on the directory `root`; its group is trusted if it is a `team`'s.
 
     Raises OSError if it can't be read.
     """
-    mount = mount_of(root)
     yield _file_system(root, mount)
-    yield from network_options(mount)
+    options = [*network_options(mount)]
+    yield from options
+    if mount.network and not any(finding.says == LOCKS_STAY for finding in options):
+        yield Finding(
+            ELSEWHERE,
+            NOTE,
+            f"{mount.kind}: other hosts or mounts may use it, and one alone can't tell whether locks reach the others",
+            "run `psync doctor --pair` on two of them at the same time",
+        )
     yield _space(root, mount)
-    yield from _people(root, team)
+    yield from _people(root, team, unpickles)
     yield from run_trials(root)
     yield _inotify_limits()
     yield _descriptors()
-    yield promise(mount)
 
 
 # -- the parts -----------------------------------------------------------------------------------------
@@ -76,10 +83,14 @@ def _file_system(root: str, mount: Mount) -> Finding:
     return Finding("file system", OK, says)
 
 
+LOCKS_STAY = "locks keep nobody out on other hosts"
 _OPTIONS = {
-    "nolock": (WRONG, "locks keep nobody out on other hosts", "mount it without that"),
-    "local_lock=all": (WRONG, "locks keep nobody out on other hosts", "mount it without that, or with local_lock=none"),
-    "local_lock=flock": (WRONG, "locks keep nobody out on other hosts", "mount it with local_lock=none"),
+    "nolock": (WRONG, LOCKS_STAY, "mount it without that"),
+    "local_lock=all": (WRONG, LOCKS_STAY, "mount it without that, or with local_lock=none"),
+    "local_lock=flock": (WRONG, LOCKS_STAY, "mount it with local_lock=none"),
+    "nobrl": (WRONG, LOCKS_STAY, "mount it without that"),
+    "localflock": (WRONG, LOCKS_STAY, "mount it with flock"),
+    "localflocks": (WRONG, LOCKS_STAY, "mount it without that"),
     "soft": (WRONG, "a slow server counts as an error", "mount it with `hard`"),
     "softerr": (WRONG, "a slow server counts as an error", "mount it with `hard`"),
     "vers=4.0": (NOTE, "who waits for a lock is told of it after a second or more", "mount it with vers=4.2"),
@@ -87,7 +98,7 @@ _OPTIONS = {
     "noac": (NOTE, "not needed here, and dear: each look asks the server anyway", "mount it without that"),
     "lookupcache=none": (NOTE, "not needed here, and dear", "mount it without that"),
 }
-"""Mount options of NFS: the effect of each on psync, and the remedy."""
+"""Mount options of NFS, of CIFS (nobrl), and of cluster file systems (localflock): effect on psync, and remedy."""
 
 
 def network_options(mount: Mount) -> Iterator[Finding]:
@@ -106,19 +117,26 @@ def _space(root: str, mount: Mount) -> Finding:
     return Finding("space", WRONG if full else OK, says, "free some, on this file system" if full else "")
 
 
-def _people(root: str, team: bool) -> Iterator[Finding]:
+def _people(root: str, team: bool, unpickles: bool) -> Iterator[Finding]:
     """Check who may change the directory, or replace it."""
     here = os.path.realpath(root)
     if here != root:
         yield Finding("links", NOTE, f"{root} is {here}")
     status = os.stat(here)
-    problems = list(Permissions(root, team=team, own=OWN_FOLDERS).problems())
+    problems: list[PermissionProblem] = []
+    try:
+        problems.extend(Permissions(root, team=team, own=OWN_FOLDERS, advise=advise).problems())
+    except PermissionError:
+        return  # the parts that can be looked at are reported with what can't be read
     for problem in problems:
         what = "directory" if problem.path == here or problem.path.startswith(f"{here}/") else "parents"
-        yield Finding(
-            what, WRONG, f"{problem.path} {problem.reason}; values that you read there run as you", problem.remedy
-        )
-    if not any(problem.path == here for problem in problems):
+        if problem.bearable and not unpickles:
+            says = f"{problem.path} {problem.reason}; nothing that is read there can run, but others can remove it"
+            yield Finding(what, NOTE, says)
+            continue
+        says = f"{problem.path} {problem.reason}; values that you read there run as you"
+        yield Finding(what, WRONG, says, problem.remedy)
+    if not any(f"{problem.path}/".startswith(f"{here}/") for problem in problems):
         mode = stat.S_IMODE(status.st_mode)
         yield Finding("directory", OK, f"{here} belongs to user {status.st_uid}, mode {mode:04o}")
     if all(f"{problem.path}/".startswith(f"{here}/") for problem in problems):
@@ -141,14 +159,3 @@ def _descriptors() -> Finding:
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     few = 0 <= soft < MIN_DESCRIPTORS
     return Finding("descriptors", WRONG if few else OK, f"{soft} for each process", "raise `ulimit -n`" if few else "")
-
-
-def promise(mount: Mount) -> Finding:
-    if mount.network:
-        return Finding(
-            "promise",
-            NOTE,
-            "a network file system: on NFS with locks, all that the README promises among hosts, where who waits looks "
-            "again and again instead of being woken; `--pair` on two hosts tries it out",
-        )
-    return Finding("promise", OK, "all that the README promises: atomic, safe from kill -9, woken by the kernel")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import warnings
 from typing import NamedTuple
 
 from psync.engine.contract.values import Alive
@@ -43,8 +44,10 @@ class Leftovers(NamedTuple):
     quarantined: tuple[Quarantined, ...]
 
 
-def leftovers_of(root: str, *, team: bool = False) -> Leftovers:
-    engine = ReadOnlyEngine(root, trust_group=team)
+def leftovers_of(root: str, *, team: bool = False, unpickles: bool = True) -> Leftovers:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # who else could write there is a finding of its own
+        engine = ReadOnlyEngine(root, trust_group=team, unpickles=unpickles)
     by_state: dict[Alive, list[str]] = {Alive.YES: [], Alive.NO: [], Alive.UNKNOWN: []}
     for process in engine.processes():
         by_state[process.alive].append(str(process.identity or f"{process.owner:016x}"))

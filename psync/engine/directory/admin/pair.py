@@ -1,24 +1,33 @@
 """Two-host check: do locks exclude, how soon does a host see the other's change, how far apart are the clocks?
 
 The first process creates ``.psync/pair/first`` and leads; the second finds it, and answers. A message is a cell of
-their own, written once, which the other waits for. The locks under trial are the file system's.
+their own, written once, which the other waits for. The locks under trial are the file system's, so nothing here relies
+on a lock to tell whether the other one lives.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import statistics
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from zlib import crc32
 
-from psync.engine.contract.report import NOTE, OK, WRONG, Finding
+from psync.engine.contract.report import NOTE, OK, WRONG, Finding, Identity
 from psync.engine.contract.values import Alive
 from psync.engine.directory.engine import DirectoryEngine
-from psync.engine.directory.fs.syscalls import CHANGE, let_go, open_made
+from psync.engine.directory.fs.syscalls import CHANGE, let_go, open_made, remove_empty
 from psync.engine.encoding.framing import as_pickle
 from psync.engine.system import clock
+from psync.engine.system.process_identity import examine, myself
 
 FOLDER = ".psync/pair"
+FIRST = f"{FOLDER}/first"
+LOOK_S = 0.05
+"""Seconds between two looks for a partner."""
+DEFAULT_PATIENCE_S = 60.0
 ROUNDS = 10
 MAX_DELAY_S = 1.0
 """Seconds within which each host should see the other's change."""
@@ -27,59 +36,148 @@ MAX_DELAY_S = 1.0
 def pair_hosts(root: str, patience: float) -> Iterator[Finding]:
     """Run the check with another host; `patience`: seconds to wait for it. Both hosts get the same findings.
 
-    Raises TimeoutError if no other host comes, or answers.
+    Raises TimeoutError if no other host comes, or answers. It leaves no message behind, however it ends.
     """
     engine = DirectoryEngine(root, sharing="network")
     try:
-        where, leads = _find_partner(engine, patience)
-        pair = _Pair(engine, where, leads, patience)
-        pair.send("here")
-        pair.receive("here")
-        yield from (pair.lead() if leads else pair.follow())
+        pair = _Pairing(engine, patience).find()
+        try:
+            yield from (pair.lead() if pair.leads else pair.follow())
+        except BaseException:
+            pair.clear()
+            raise
+        if pair.leads:
+            pair.clear()  # the other one has read all, and gone
     finally:
         engine.close()
 
 
-def _find_partner(engine: DirectoryEngine, patience: float) -> tuple[str, bool]:
-    """The folder of this pair's cells, and whether this process leads."""
-    first, mine = f"{FOLDER}/first", f"{engine.owner()}"
-    deadline = clock.monotonic() + patience
-    while clock.monotonic() < deadline:
-        if engine.create(first, _packed(mine)):
-            return f"{FOLDER}/{mine}", True
-        cell = engine.read(first)
-        if cell is None:
-            continue
-        leader = _unpacked(cell.payload)
-        if engine.alive(int(leader)) is Alive.NO:
-            engine.delete(first)  # it was killed
-        elif engine.create(f"{FOLDER}/{leader}/second", _packed(mine)):
-            return f"{FOLDER}/{leader}", False
-        else:
-            clock.sleep(0.05)  # two other hosts are a pair already
-    raise TimeoutError(f"no other host was there within {patience:g} seconds")
+class Invitation(NamedTuple):
+    """The content of ``first``: a process that waits for another one."""
+
+    number: int
+    """The folder of the pair's messages is named after it."""
+    seconds: float
+    """How long the process waits, at most."""
+    who: Identity
+
+    def packed(self) -> bytes:
+        return _packed(json.dumps(self))
+
+
+def _invitation(payload: bytes) -> Invitation:
+    try:
+        number, seconds, who = json.loads(_unpacked(payload))
+        return Invitation(int(number), float(seconds), Identity(*who))
+    except (ValueError, TypeError):  # of another version: it stands for as long as one does by default
+        return Invitation(crc32(payload), DEFAULT_PATIENCE_S, Identity("", 0, 0, 0, "", 0.0))
+
+
+class _Pairing:
+    """Looks for a partner. Locks may not reach the partner, so a free lock proves no death here: an invitation stands
+    until its time is over on the watcher's clock, or its process is gone from this host's table."""
+
+    def __init__(self, engine: DirectoryEngine, patience: float) -> None:
+        self._engine = engine
+        self._patience = patience
+        number = int.from_bytes(os.urandom(8), "little") >> 1
+        self._mine = Invitation(number, patience, myself(clock.wall_ns() / 1e9))
+        self._since: dict[int, float] = {}
+        """When each invitation was first seen."""
+
+    def find(self) -> _Pair:
+        """Wait for a partner. Raises TimeoutError."""
+        deadline = clock.monotonic() + self._patience
+        while clock.monotonic() < deadline:
+            # decides who leads: one of those who create it wins
+            if self._engine.create(FIRST, self._mine.packed()):
+                return self._led(deadline)
+            cell = self._engine.read(FIRST)
+            if cell is None:
+                continue
+            other = _invitation(cell.payload)
+            if self._is_over(other):
+                self._engine.delete(FIRST)
+            elif self._engine.create(f"{FOLDER}/{other.number}/second", _packed("")):
+                pair = self._joined(other, deadline)
+                if pair is not None:
+                    return pair
+            clock.sleep(LOOK_S)  # two other hosts are a pair already, or the inviting one has just gone
+        raise self._alone()
+
+    def _is_over(self, other: Invitation) -> bool:
+        since = self._since.setdefault(other.number, clock.monotonic())
+        return clock.monotonic() > since + other.seconds or examine(other.who) is Alive.NO
+
+    def _led(self, deadline: float) -> _Pair:
+        """Wait until somebody takes the invitation of this process."""
+        pair = _Pair(self._engine, self._mine.number, leads=True, patience=self._patience)
+        try:
+            while clock.monotonic() < deadline:
+                if self._engine.read(f"{pair.where}/second") is not None:
+                    pair.send("here")
+                    pair.receive("here")
+                    return pair
+                clock.sleep(LOOK_S)
+            raise self._alone()
+        except BaseException:
+            pair.clear()
+            raise
+
+    def _joined(self, other: Invitation, deadline: float) -> _Pair | None:
+        """Take an invitation; None if its process has gone meanwhile. Raises TimeoutError."""
+        pair = _Pair(self._engine, other.number, leads=False, patience=self._patience)
+        try:
+            while self._engine.read(f"{pair.where}/here-1") is None:
+                first = self._engine.read(FIRST)
+                if first is None or _invitation(first.payload) != other or self._is_over(other):
+                    pair.clear()
+                    return None
+                if clock.monotonic() > deadline:
+                    raise self._alone()
+                clock.sleep(LOOK_S)
+            pair.send("here")
+            return pair
+        except BaseException:
+            pair.clear()
+            raise
+
+    def _alone(self) -> TimeoutError:
+        return TimeoutError(f"no other host was there within {self._patience:g} seconds")
 
 
 class _Pair:
-    def __init__(self, engine: DirectoryEngine, where: str, leads: bool, patience: float) -> None:
+    def __init__(self, engine: DirectoryEngine, number: int, *, leads: bool, patience: float) -> None:
         self._engine = engine
-        self._where = where
+        self._number = number
+        self.where = f"{FOLDER}/{number}"
+        self.leads = leads
         self._mine, self._other = ("1", "2") if leads else ("2", "1")
         self._patience = patience
-        self._path = engine.layout.path(f"{where}/lock")
+        self._path = engine.layout.path(f"{self.where}/lock")
 
     def send(self, what: str, text: str = "") -> None:
-        self._engine.write(f"{self._where}/{what}-{self._mine}", _packed(text))
+        self._engine.write(f"{self.where}/{what}-{self._mine}", _packed(text))
 
     def receive(self, what: str) -> str:
-        name = f"{self._where}/{what}-{self._other}"
+        name = f"{self.where}/{what}-{self._other}"
         deadline = clock.monotonic() + self._patience
         with self._engine.watch([name]) as watch:
             while (cell := self._engine.read(name)) is None:
                 if clock.monotonic() > deadline:
-                    raise TimeoutError(f"no other host was there within {self._patience:g} seconds")
+                    raise TimeoutError(f"the other host has not answered for {self._patience:g} seconds")
                 watch.pause(deadline - clock.monotonic())
         return _unpacked(cell.payload)
+
+    def clear(self) -> None:
+        """Remove this pair's messages, and the invitation if it is this pair's. The other side does the same: the last
+        one removes what either wrote."""
+        first = self._engine.read(FIRST)
+        if self.leads and first is not None and _invitation(first.payload).number == self._number:
+            self._engine.delete(FIRST)
+        for name in self._engine.list(self.where):
+            self._engine.delete(name)
+        remove_empty(self._engine.layout.path(FOLDER))
 
     def lead(self) -> Iterator[Finding]:
         for how in ("flock", "fcntl"):
@@ -96,8 +194,6 @@ class _Pair:
         self.send("report", "\n".join("\t".join(finding) for finding in found))
         yield from found
         self.receive("bye")
-        for name in [f"{FOLDER}/first", *self._engine.list(self._where)]:
-            self._engine.delete(name)
 
     def follow(self) -> Iterator[Finding]:
         for how in ("flock", "fcntl"):
@@ -135,11 +231,17 @@ class _Pair:
 _LOCKS: dict[str, Callable[[int, int], object]] = {"flock": fcntl.flock, "fcntl": fcntl.lockf}
 
 
+_FINDINGS = {"flock": "locks", "fcntl": "fcntl locks"}
+_LOCK_REMEDY = (
+    "mount it so that locks reach the other: NFS without nolock and local_lock, on both hosts; sshfs and most other "
+    "FUSE file systems can't: use NFS, one mount for all, or a server (redis://HOST/0)"
+)
+
+
 def _excluded(how: str, right: bool) -> Finding:
-    what = f"{how} between the two"
     if right:
-        return Finding(what, OK, "what one holds keeps the other out")
-    return Finding(what, WRONG, "both hold one lock", "mount it without nolock and local_lock, on both hosts")
+        return Finding(_FINDINGS[how], OK, "what one side holds keeps the other out")
+    return Finding(_FINDINGS[how], WRONG, "both sides had it at the same time", _LOCK_REMEDY)
 
 
 def _visibility(seconds: list[float]) -> Finding:

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 
 from psync.engine.contract.report import NOTE, OK, WRONG, Finding
 from psync.engine.directory.fs.permissions import PRIVATE
+from psync.engine.directory.fs.refusals import REFUSED, refusal_of
 from psync.engine.directory.fs.syscalls import link, link_unnamed
-from psync.engine.directory.layout import OWN
+from psync.engine.directory.layout import OWN, OWN_FOLDERS
 from psync.engine.directory.notify.inotify import Inotify
 from psync.engine.system import clock
 
@@ -32,10 +33,19 @@ def run_trials(root: str) -> Iterator[Finding]:
     own = f"{root}/{OWN}/tmp"
     folder = f"{own if os.path.isdir(own) else root}/psync-doctor-{os.urandom(6).hex()}"
     try:
+        for needed in (root, *own_folders(root)):
+            if not os.access(needed, os.W_OK | os.X_OK, effective_ids=True):
+                code = errno.EROFS if os.statvfs(needed).f_flag & os.ST_RDONLY else errno.EACCES
+                raise OSError(code, os.strerror(code), needed)
         os.mkdir(folder, PRIVATE.folder)
     except OSError as error:
-        remedy = "mount it for writing" if error.errno == errno.EROFS else "check owner, mode and free space"
-        yield Finding("writing", WRONG, f"no folder can be made: {error.strerror}", remedy)
+        refusal = refusal_of(str(error.filename or root)) if error.errno in REFUSED else None
+        if error.errno == errno.EROFS:
+            remedy = "mount it for writing"
+        else:
+            remedy = "check owner, mode and free space" if refusal is None else refusal.remedy()
+        says = f"nothing can be changed: {error.strerror}"
+        yield Finding("writing", WRONG, says if refusal is None else f"{says}: {refusal}", remedy)
         return
     trials: list[tuple[str, Callable[[str], Finding]]] = [
         ("rename", _rename),
@@ -55,6 +65,14 @@ def run_trials(root: str) -> Iterator[Finding]:
                 yield Finding(what, WRONG, f"fails: {error.strerror}", "psync needs this: choose another directory")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_folders(root: str) -> Iterator[str]:
+    """Psync's own folders in `root`, as far as they are there and this user can see them."""
+    own = f"{root}/{OWN}"
+    for folder in (own, *(f"{own}/{name}" for name in OWN_FOLDERS)):
+        if os.path.isdir(folder):
+            yield folder
 
 
 def _file(path: str, data: bytes = b"x") -> int:
@@ -148,21 +166,31 @@ def _time_stamps(folder: str) -> Finding:
     return Finding("time stamps", OK, f"move in steps of {statistics.median(steps) / 1e6:.3g} ms")
 
 
+def _listening(path: str) -> Inotify:
+    """An instance that watches a file. Raises OSError."""
+    instance = Inotify()
+    try:
+        instance.watch(path, None)
+    except BaseException:
+        instance.close()
+        raise
+    return instance
+
+
 def _wake_ups(folder: str) -> Finding:
     """Measure the time from one process's change to the end of another's pause."""
     fd = _file(f"{folder}/flag", bytes(8))
     try:
-        instance = Inotify()
+        instance = _listening(f"{folder}/flag")
     except OSError as error:
         os.close(fd)
         return Finding(
             "wake-ups",
             WRONG,
-            f"there is no inotify ({error.strerror}): waiters poll every 50 ms instead",
-            "raise fs.inotify.max_user_instances, or end what uses them",
+            f"there is no inotify ({error.strerror}): a waiter looks every 50 ms instead",
+            "raise fs.inotify.max_user_instances and max_user_watches, or end what uses them",
         )
     try:
-        instance.watch(f"{folder}/flag", folder)
         taken: list[float] = []
 
         def touch() -> bool:
@@ -176,8 +204,9 @@ def _wake_ups(folder: str) -> Finding:
             until = clock.monotonic() + 2.0
             seen = 0.0
             while len(taken) < WAKE_COUNT and clock.monotonic() < until:
-                if instance.wait(0.1):
-                    instance.drain()
+                if not instance.wait(0.1):
+                    continue  # nothing was heard: what is seen now is no wake-up
+                instance.drain()
                 stamp = struct.unpack("d", os.pread(fd, 8, 0))[0]
                 if stamp != seen:
                     seen = stamp
@@ -188,7 +217,7 @@ def _wake_ups(folder: str) -> Finding:
         instance.close()
         os.close(fd)
     if not taken:
-        return Finding("wake-ups", NOTE, "the kernel reports no changes: waiters poll every 50 ms")
+        return Finding("wake-ups", NOTE, "the kernel reports no changes: a waiter looks every 50 ms")
     return Finding("wake-ups", OK, f"come after {1e6 * statistics.median(taken):.0f} µs")
 
 

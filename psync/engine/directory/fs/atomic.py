@@ -51,8 +51,14 @@ class AtomicFiles:
         self.sync_file = sync_file
         self.sync_name = sync_name
         self.reading = reading
+        self.refused = can.refused or errno.EROFS
+        """The error of a change where files are only read."""
         self._lasting: set[str] = set()
         """Folders whose own names are known to be on the disk."""
+
+    def refusal(self, path: str) -> OSError:
+        """The error of a change where files are only read."""
+        return OSError(self.refused, os.strerror(self.refused), path)
 
     # -- by name -----------------------------------------------------------------------------------------
 
@@ -63,7 +69,7 @@ class AtomicFiles:
         """
         trust = self.trust
         if self.reading:
-            raise read_only(path)
+            raise self.refusal(path)
         if not trust.private:
             trust.check_folder(path[: path.rindex("/")])
         if self._unnamed:
@@ -120,7 +126,7 @@ class AtomicFiles:
     def temporary(self, data: bytes | Parts, *, sync: bool) -> Temporary:
         """A new file under a temporary name."""
         if self.reading:
-            raise read_only(self._tmp)
+            raise self.refusal(self._tmp)
         from psync.engine.directory.fs.temporary import Temporary  # loaded by the first new file
 
         return Temporary(self._tmp, data, sync=sync, access=self.trust.access)
@@ -145,7 +151,7 @@ class AtomicFiles:
         """Open the file at `path`, one that is never removed or replaced while anybody may want it. (A caller that
         meets a lack of descriptors calls `make_room`.)"""
         if self.reading and flags & os.O_RDWR:
-            raise read_only(path)
+            raise self.refusal(path)
         return os.open(path, flags)
 
     def scan(self, folder: str) -> AbstractContextManager[Iterable[os.DirEntry[str]]]:
@@ -216,8 +222,3 @@ class AtomicFiles:
         """Write the name and the reason beside a file in quarantine."""
         text = f"{name}\n{' '.join(reason.split())}\n"
         self.make(f"{refuge}.why", text.encode("utf-8", "backslashreplace"))
-
-
-def read_only(path: str) -> OSError:
-    """The error of a change where files are only read."""
-    return OSError(errno.EROFS, os.strerror(errno.EROFS), path)

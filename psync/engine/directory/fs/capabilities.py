@@ -13,7 +13,11 @@ from psync.engine.directory.layout import Layout
 NFS_TYPES = {"nfs", "nfs4"}
 """How the kernel names versions 3 and 4."""
 CLUSTER_TYPES = {"lustre", "gpfs", "beegfs", "ceph", "glusterfs", "ocfs2", "gfs2"}
-NETWORK_TYPES = NFS_TYPES | CLUSTER_TYPES | {"cifs", "smb3", "smbfs", "9p", "afs"}
+NETWORK_TYPES = (
+    NFS_TYPES
+    | CLUSTER_TYPES
+    | {*("cifs", "smb3", "smbfs", "9p", "afs", "virtiofs", "vboxsf", "prl_fs", "vmhgfs", "orangefs")}
+)
 """Types that several hosts may have mounted at once (`fuse.*` counts as one of them)."""
 IN_PLACE_TYPES = {"tmpfs", "ext2", "ext3", "ext4"}
 """Types that overwrite allocated blocks in place, so that a store into mapped memory always finds room. (xfs and btrfs
@@ -34,6 +38,8 @@ class Capabilities(NamedTuple):
     fine_times: bool
     """Two changes in a row always have two time stamps, once somebody looked in between (Linux 6.13 and later)."""
     writable: bool
+    refused: int = 0
+    """The error (errno) with which this user may change nothing here; 0 if he may, or there is just no room."""
     direct: int = 0
     """The flag to open files with, of which other hosts must not see anything old: O_DIRECT on NFS, else 0.
 
@@ -78,7 +84,10 @@ def probe_capabilities(layout: Layout, *, network: bool | None = None) -> Capabi
         if error.errno not in _NOT_WRITABLE:
             raise
         # good enough to read from; an unknown capability counts as missing
-        return Capabilities(kind, network, unnamed=not network, fine_times=False, writable=False, direct=direct)
+        refused = error.errno if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else 0
+        return Capabilities(
+            kind, network, unnamed=not network, fine_times=False, writable=False, refused=refused, direct=direct
+        )
 
 
 def file_system_type(path: str) -> str:

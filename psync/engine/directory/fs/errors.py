@@ -7,8 +7,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from typing import TypeGuard
 
-from psync.engine.directory.fs.permissions import not_a_file
+from psync.engine.directory.fs.permissions import PermissionProblem, Permissions, not_a_file
 from psync.engine.directory.fs.presence import GONE_ERRORS, explain
 from psync.errors import InvalidKey, PsyncError, StoreFailed, StoreFull
 
@@ -18,7 +19,7 @@ _REMEDIES = {
     errno.EDQUOT: "free some of the user's disk quota",
     errno.EMFILE: "close files or raise `ulimit -n`",
     errno.ENFILE: "the whole system is out of descriptors: end processes or raise fs.file-max",
-    errno.EACCES: "check owner and mode of the file and its folders",
+    errno.EACCES: "check owner, mode and attributes of the file and its folders",
     errno.EPERM: "check owner, mode and attributes of the file and its folders",
     errno.EROFS: "the file system is mounted read-only: remount it or choose another directory",
     errno.EIO: "the disk or its server reported an error: see the kernel's log, then try again",
@@ -45,8 +46,33 @@ def translate_os_error(error: OSError, name: str, path: str) -> PsyncError:
         return gone
     kind = StoreFull if code in _FULL_ERRORS else StoreFailed
     remedy = _REMEDIES.get(code, "see the cause and try again")
+    if code in (errno.EACCES, errno.EPERM):
+        remedy = _who_refuses(error.filename if _is_absolute(error.filename) else path) or remedy
     text = f"{name!r} was left as it was: {error.strerror} [{errno.errorcode.get(code, code)}] at {path}; {remedy}"
     return kind(text, key=name, errno=code, strerror=error.strerror, filename=path)
+
+
+def _is_absolute(path: object) -> TypeGuard[str]:
+    return isinstance(path, str) and path.startswith("/")
+
+
+def _who_refuses(path: str) -> str:
+    """The file or folder that keeps this user from `path`, and a remedy; "" if that can't be told."""
+    try:
+        from psync.engine.directory.fs.refusals import refusal_of
+    except (OSError, ImportError):  # no descriptor is free, or the user that this process became can't read psync
+        return ""
+    refusal = refusal_of(path)
+    return "" if refusal is None else f"{refusal}. Remedy: {refusal.remedy()}"
+
+
+def advise(permissions: Permissions, problem: PermissionProblem) -> str:
+    """The remedies of a problem, in words."""
+    try:
+        from psync.engine.directory.fs.remedies import remedies_of
+    except (OSError, ImportError):
+        return "use a directory of your own"
+    return remedies_of(permissions, problem)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import contextlib
 import os
 
 from psync.engine.delegate import Delegate
-from psync.engine.directory.fs.atomic import AtomicFiles, read_only
+from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
 from psync.engine.directory.fs.fd_cache import with_room
 from psync.engine.directory.fs.nfs_lookup import Lookups, check_lock, invalidate_replaced, status_now
@@ -61,17 +61,17 @@ class NfsFiles(AtomicFiles):
 
     def temporary(self, data: bytes | Parts, *, sync: bool) -> Temporary:
         if self.reading:
-            raise read_only(self._tmp)
+            raise self.refusal(self._tmp)
         return NfsTemporary(self._tmp, data, self.lookups, sync=sync, access=self.trust.access)
 
     def attach(self, path: str, flags: int) -> tuple[int, os.stat_result] | None:
         if self.reading and flags & os.O_RDWR:
-            raise read_only(path)
+            raise self.refusal(path)
         return with_room(lambda: self.replacements.attach(path, flags | self.direct))
 
     def open(self, path: str, flags: int) -> int:
         if self.reading and flags & os.O_RDWR:
-            raise read_only(path)
+            raise self.refusal(path)
         return self.lookups.open(path, flags | self.direct, sure=False)
 
     def size(self, fd: int) -> int:

@@ -5,6 +5,10 @@ A directory is safe when each folder on the way to it, and each link, belongs to
 write there. In a sticky folder (``/tmp``) others may write, because they can't rename what is not theirs. A group with
 nobody in it but the owner counts as the owner: many systems make one for each user, and folders with mode 0775.
 
+Where nothing unverified is unpickled (a key, or JSON; ``unpickles=False``), what others could plant there can run no
+code. Then a directory that is not safe is *exposed*: it is opened with a warning, and only links of others are refused,
+because they could lead what is written to elsewhere.
+
 Only trusted users can change what was checked, so a check holds. The way is checked once, when a directory is opened;
 if nobody else can enter the directory, the files in it need no check. Else each file's owner and mode are checked when
 it is read (the kernel reports them anyway), and each folder the first time something is changed in it.
@@ -15,7 +19,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from psync.errors import UnsafeStore
@@ -36,17 +40,63 @@ class Access(NamedTuple):
     folder: int = 0o700
 
 
+PRIVATE_UMASK = 0o077
 PRIVATE = Access()
 TEAM = Access(0o660, 0o2770)
 
 
-class PermissionProblem:
-    """Why a file or folder can't be trusted, and what to do about it."""
+def access_for(umask: int, *, team: bool) -> Access:
+    """The modes of what is made: its owner may write, or its `team`, and `umask` says who else may not read.
 
-    def __init__(self, path: str, reason: str, remedy: str) -> None:
+    Raises ValueError for one that would let others write, or keep the owner out.
+    """
+    if not isinstance(umask, int) or umask & ~0o077 or umask & OTHERS_WRITE != OTHERS_WRITE:
+        shown = f"0o{umask:03o}" if isinstance(umask, int) else repr(umask)
+        raise ValueError(
+            f"umask must be from 0o022 (all may read) to 0o077 (nobody else may), not {shown}: it says who else may "
+            "read, and never lets others write (for a team that writes there is trust_group=True)"
+        )
+    if umask == PRIVATE_UMASK:
+        return TEAM if team else PRIVATE
+    access = Access(0o666 & ~umask, 0o777 & ~umask)
+    return Access(access.file | TEAM.file, access.folder | TEAM.folder) if team else access
+
+
+Assumed = dict[str, tuple[int, int]]
+"""Modes and owners of folders by path, as they would be after a remedy."""
+
+
+class PermissionProblem:
+    """Why a file or folder can't be trusted, and what to do about it.
+
+    `bearable`: the directory may be used where nothing unverified is unpickled. `writable`: the bits of the mode that
+    let others write. `within`: it lies in the directory. `advised` tells the remedy when it is asked for.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        reason: str,
+        remedy: str = "use a directory of your own",
+        *,
+        bearable: bool = False,
+        status: os.stat_result | None = None,
+        writable: int = 0,
+        within: bool = False,
+        advised: "Callable[[PermissionProblem], str] | None" = None,
+    ) -> None:
         self.path = path
         self.reason = reason
-        self.remedy = remedy
+        self.bearable = bearable
+        self.status = status
+        self.writable = writable
+        self.within = within
+        self._remedy = remedy
+        self._advised = advised
+
+    @property
+    def remedy(self) -> str:
+        return self._remedy if self._advised is None else self._advised(self)
 
     def error(self) -> UnsafeStore:
         return UnsafeStore(
@@ -56,20 +106,46 @@ class PermissionProblem:
         )
 
 
-class Permissions:
-    """The users that one directory trusts, once it was checked (see `check_root`)."""
+Advise = Callable[["Permissions", PermissionProblem], str]
 
-    def __init__(self, root: str, *, team: bool = False, own: tuple[str, ...] = ()) -> None:
+
+class Permissions:
+    """The users that one directory trusts, once it was checked (see `check_root`).
+
+    `advise` tells the remedy of a problem. `me`, `assumed` and `assumed_group` ask what if: another user opened it, and
+    folders had these modes and owners, and the root that group.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        team: bool = False,
+        own: tuple[str, ...] = (),
+        umask: int = PRIVATE_UMASK,
+        unpickles: bool = True,
+        me: int | None = None,
+        assumed: Assumed | None = None,
+        assumed_group: int | None = None,
+        advise: Advise | None = None,
+    ) -> None:
         self.root = root
         self.own = own
         """Psync's own folders, below ``.psync``."""
         self.team = team
-        self.me = os.geteuid()
-        self.access = TEAM if team else PRIVATE
+        self.me = os.geteuid() if me is None else me
+        self.access = access_for(umask, team=team)
         self.private = False
         """Nobody else can enter the directory: only trusted users put files there."""
+        self.unpickles = unpickles
+        """Whether bytes that nothing else verifies may be unpickled."""
+        self.exposed = False
+        """Others could put files into the directory, or replace it, and it is used all the same."""
         self._users = {0, self.me}
         self._group: int | None = None
+        self._assumed = assumed or {}
+        self._assumed_group = assumed_group
+        self._advise = advise
         self._folders = {root}
         """The folders that were checked."""
         self.unnamed = True
@@ -79,9 +155,12 @@ class Permissions:
 
     def check_root(self) -> bool:
         """Raise `UnsafeStore` unless the directory is safe; False if there is none yet, and the way to it is safe."""
-        problem = next(self.problems(), None)
-        if problem is not None:
-            raise problem.error()
+        for problem in self.problems():
+            if self.unpickles or not problem.bearable:
+                raise problem.error()
+            if not self.exposed:
+                self.exposed = True
+                _warn(problem)
         try:
             status = os.stat(self.root)
         except _NOT_FOUND:
@@ -101,7 +180,10 @@ class Permissions:
                 status = os.lstat(folder)
             except _NOT_FOUND:
                 continue
-            problem = self.folder(folder, status) if stat.S_ISDIR(status.st_mode) else _not_a_folder(folder)
+            if stat.S_ISDIR(status.st_mode):
+                problem = self.folder(folder, status, within=True)
+            else:
+                problem = _not_a_folder(folder)
             if problem is not None:
                 yield problem
 
@@ -117,46 +199,65 @@ class Permissions:
             status = os.stat(here)
         except _NOT_FOUND:
             return
-        if not status.st_mode & stat.S_ISGID:
-            remedy = f"chgrp TEAM '{here}' && chmod 2770 '{here}', or open it without trust_group=True"
-            yield PermissionProblem(
-                here, "is no team's folder: it has no setgid bit, so files in it don't get its group", remedy
-            )
-        else:
-            self._group = status.st_gid
+        mode, _ = self._assumed.get(here, (status.st_mode, 0))
+        if mode & stat.S_ISGID:
+            self._group = status.st_gid if self._assumed_group is None else self._assumed_group
+            return
+        reason = "is no team's folder: it has no setgid bit, so files in it don't get its group"
+        yield PermissionProblem(here, reason, advised=self._advice())
 
-    def folder(self, path: str, status: os.stat_result, parent: bool = False) -> PermissionProblem | None:
-        """The problem of a folder, if any; `parent`: it is only on the way to the directory."""
-        mode, sticky = status.st_mode, parent and status.st_mode & stat.S_ISVTX
-        if not self._is_trusted(status) and not (parent and _is_unmapped_root(status.st_uid)):
-            remedy = "use a directory of your own" + ("" if self.team else "; or, a team's folder, trust_group=True")
-            return PermissionProblem(path, f"belongs to {_user(status.st_uid)}, who could put anything there", remedy)
-        if mode & stat.S_IWOTH and not sticky:
-            return PermissionProblem(
-                path, f"can be written to by everybody (mode {stat.S_IMODE(mode):04o})", f"chmod o-w '{path}'"
-            )
-        if mode & stat.S_IWGRP and not sticky and not self._is_own_group(status):
-            remedy = f"chmod g-w '{path}'"
-            remedy += "" if self.team else "; or, if all of them may act as you, trust_group=True"
-            reason = f"can be written to by {_group(status.st_gid)} (mode {stat.S_IMODE(mode):04o})"
-            return PermissionProblem(path, reason, remedy)
-        return None
-
-    def _link(self, path: str, status: os.stat_result) -> PermissionProblem | None:
-        if self._is_trusted(status) or _is_unmapped_root(status.st_uid):
+    def folder(
+        self, path: str, status: os.stat_result, *, parent: bool = False, within: bool = False
+    ) -> PermissionProblem | None:
+        """The problem of a folder, if any; `parent`: it is only on the way to the directory; `within`: it is in it."""
+        mode, uid = self._assumed.get(path, (status.st_mode, status.st_uid))
+        sticky = parent and mode & stat.S_ISVTX
+        is_root = not parent and not within
+        gid = self._assumed_group if is_root and self._assumed_group is not None else status.st_gid
+        trusted = self._is_trusted(uid, gid)
+        if not trusted and not (parent and _is_unmapped_root(uid)):
+            reason = f"belongs to {user_name(uid)}, who could put anything there"
+            return self._problem(path, status, reason, 0, within)
+        writable = 0
+        if not sticky:
+            writable = mode & stat.S_IWOTH
+            if mode & stat.S_IWGRP and not self._is_own_group(uid, gid):
+                writable |= stat.S_IWGRP
+        if not writable:
             return None
-        return PermissionProblem(
-            path, f"is a link of {_user(status.st_uid)}, who could let it lead elsewhere", "use another path"
+        who = "everybody" if writable & stat.S_IWOTH else group_name(gid)
+        return self._problem(
+            path, status, f"can be written to by {who} (mode {stat.S_IMODE(mode):04o})", writable, within
         )
 
-    def _is_trusted(self, status: os.stat_result) -> bool:
-        return status.st_uid in self._users or (self._group is not None and status.st_gid == self._group)
+    def _advice(self) -> Callable[[PermissionProblem], str] | None:
+        return None if self._advise is None else functools.partial(self._advise, self)
 
-    def _is_own_group(self, status: os.stat_result) -> bool:
+    def _problem(
+        self, path: str, status: os.stat_result, reason: str, writable: int, within: bool
+    ) -> PermissionProblem:
+        return PermissionProblem(
+            path,
+            reason,
+            bearable=True,
+            status=status,
+            writable=writable,
+            within=within,
+            advised=self._advice(),
+        )
+
+    def _link(self, path: str, status: os.stat_result) -> PermissionProblem | None:
+        if self._is_trusted(status.st_uid, status.st_gid) or _is_unmapped_root(status.st_uid):
+            return None
+        reason = f"is a link of {user_name(status.st_uid)}, who could let it lead elsewhere"
+        return PermissionProblem(path, reason, advised=self._advice())
+
+    def _is_trusted(self, uid: int, gid: int) -> bool:
+        return uid in self._users or (self._group is not None and gid == self._group)
+
+    def _is_own_group(self, uid: int, gid: int) -> bool:
         """Whether all who are in the group of a file are trusted."""
-        if status.st_gid == self._group or (not status.st_gid and not status.st_uid):
-            return True
-        return is_private_group(status.st_gid, self.me)
+        return gid == self._group or not (gid or uid) or is_private_group(gid, self.me)
 
     # -- what lies in it ---------------------------------------------------------------------------------
 
@@ -168,21 +269,23 @@ class Permissions:
         check_kind(path, status)
         problem = self._file(path, status)
         if problem is not None and not (
-            self.private and os.path.realpath(path).startswith(os.path.realpath(self.root))
+            self.exposed or (self.private and os.path.realpath(path).startswith(os.path.realpath(self.root)))
         ):
             raise problem.error()
 
     def _file(self, path: str, status: os.stat_result) -> PermissionProblem | None:
         """The problem of a file, if others can reach it."""
-        if not self._is_trusted(status):
-            reason = f"belongs to {_user(status.st_uid)}, who could have put anything there"
-            return PermissionProblem(path, reason, "remove it, or, if you know what is in it, chown it")
-        mode = status.st_mode
-        if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not self._is_own_group(status)):
-            who = "everybody" if mode & stat.S_IWOTH else _group(status.st_gid)
-            reason = f"can be written to by {who} (mode {stat.S_IMODE(mode):04o})"
-            return PermissionProblem(path, reason, f"chmod go-w '{path}', if you know what is in it")
-        return None
+        if not self._is_trusted(status.st_uid, status.st_gid):
+            reason = f"belongs to {user_name(status.st_uid)}, who could have put anything there"
+            return self._problem(path, status, reason, 0, True)
+        writable = status.st_mode & stat.S_IWOTH
+        if status.st_mode & stat.S_IWGRP and not self._is_own_group(status.st_uid, status.st_gid):
+            writable |= stat.S_IWGRP
+        if not writable:
+            return None
+        who = "everybody" if writable & stat.S_IWOTH else group_name(status.st_gid)
+        reason = f"can be written to by {who} (mode {stat.S_IMODE(status.st_mode):04o})"
+        return self._problem(path, status, reason, writable, True)
 
     def check_open(self, path: str, status: os.stat_result) -> None:
         """`check_file` for a file that stays open and is written in place: it must have no other link, either."""
@@ -216,10 +319,21 @@ class Permissions:
             if stat.S_ISLNK(status.st_mode):
                 problem = next(self._on_the_way(path, os.path.realpath(path)), None)
             else:
-                problem = self.folder(path, status)
+                problem = None if self.exposed else self.folder(path, status, within=True)
             if problem is not None:
                 raise problem.error()
         self._folders.add(folder)
+
+
+def _warn(problem: PermissionProblem) -> None:
+    import warnings
+
+    warnings.warn(
+        f"{problem.path} {problem.reason}. What others put there can run no code, because the store is sealed or JSON; "
+        "but they can remove, replace and block all that is in it",
+        RuntimeWarning,
+        stacklevel=7,
+    )
 
 
 def steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -284,13 +398,13 @@ def _not_a_folder(path: str) -> PermissionProblem:
 @functools.cache
 def is_private_group(gid: int, uid: int) -> bool:
     """True if a user's primary group has nobody else in it."""
-    import grp
-    import pwd
-
     try:
+        import grp
+        import pwd
+
         user = pwd.getpwuid(uid)
         members = grp.getgrgid(gid).gr_mem
-    except KeyError:
+    except (KeyError, ImportError):  # a process that gave up its rights may not get at the library
         return False
     if user.pw_gid != gid or set(members) - {user.pw_name}:
         return False
@@ -302,27 +416,27 @@ def _is_unmapped_root(uid: int) -> bool:
     """Whether `uid` is how a user namespace (a container without root) shows those users of the host who are not in it:
     the host's root, for folders on the way, as a rule."""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
-            everybody = file.read().split() == ["0", "0", "4294967295"]
-        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+        with open("/proc/self/uid_map", "rb") as file:
+            everybody = file.read().split() == [b"0", b"0", b"4294967295"]
+        with open("/proc/sys/kernel/overflowuid", "rb") as file:
             return not everybody and uid == int(file.read())
     except (OSError, ValueError):
         return False
 
 
-def _user(uid: int) -> str:
-    import pwd
-
+def user_name(uid: int) -> str:
     try:
+        import pwd
+
         return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
+    except (KeyError, ImportError):
         return f"user {uid}"
 
 
-def _group(gid: int) -> str:
-    import grp
-
+def group_name(gid: int) -> str:
     try:
+        import grp
+
         return f"group {grp.getgrgid(gid).gr_name}"
-    except KeyError:
+    except (KeyError, ImportError):
         return f"group {gid}"

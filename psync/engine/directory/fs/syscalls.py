@@ -36,6 +36,16 @@ def is_regular(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode)
 
 
+def may_be_folder(path: str) -> bool:
+    """Whether a folder is at `path`, as far as this user is let know."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
 def make_folder(path: str, access: Access = PRIVATE) -> None:
     """Create the folder and its parents unless they exist. `access` holds whatever the umask is.
 
@@ -52,7 +62,8 @@ def make_folder(path: str, access: Access = PRIVATE) -> None:
         make_folder(path, access)
     else:
         if access is not PRIVATE:
-            os.chmod(path, access.folder)
+            inherited = os.stat(path).st_mode & stat.S_ISGID  # from the folder above
+            os.chmod(path, access.folder | inherited)
 
 
 def with_folder(path: str, make: Callable[[], T], access: Access = PRIVATE) -> T:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from psync.engine.contract.log import FINAL, Mark, Record, State
 from psync.engine.directory.log.fields import Front
-from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors
+from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors, wrap_looks
 from psync.engine.directory.log.requeue import RequeueIndex
 from psync.engine.directory.log.segment_files import SEGMENT_BYTES
 from psync.engine.directory.log.state import LogState
@@ -131,9 +131,11 @@ class Claimer:
         front.passed, front.skipped, front.delayed_passed = counts
         return True
 
-    @wrap_errors
+    @wrap_looks
     def claims(self) -> list[Record]:
         """Every claimed record. Moves the cursors over records that a killed claimer claimed and could not count."""
+        if not self._state.is_there():
+            return []
         front = self._front.enter()
         changed = True
         try:

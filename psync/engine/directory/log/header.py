@@ -72,6 +72,8 @@ class LockedHeader(Generic[FieldsT]):
         """The number of the change that was the last when the header was entered last."""
         self._known: int | None = None
         """The number of the change that `values` show; None if they must be read again."""
+        self._absent = self.values
+        """The fields while there is no file."""
         self._peeked: tuple[int | None, FieldsT] = None, self.values
         """The number of the change that the last `peek` saw, and its fields. One tuple: threads share it."""
 
@@ -218,7 +220,8 @@ class LockedHeader(Generic[FieldsT]):
         self._known = None
 
     def peek(self) -> FieldsT:
-        """The fields at some moment during the call, without the lock; not to be changed.
+        """The fields at some moment during the call, without the lock; not to be changed. All are 0 while there is no
+        file, and none is made.
 
         No system call; a pread where the file is not mapped.
         """
@@ -227,13 +230,15 @@ class LockedHeader(Generic[FieldsT]):
         for _ in range(_PEEKS):
             try:
                 known, values = self._peeked
-                found = (self._buffer or self._attach()).since(known)
+                found = (self._buffer or self._attach(making=False)).since(known)
                 if found is None:
                     return values
                 self._peeked = seen = found[0], self._loaded(found[1])
                 return seen[1]
             except Unreadable:
                 continue  # a writer was in the middle of a change
+            except FileNotFoundError:
+                return self._absent
             except ValueError:
                 continue  # another thread closed the file meanwhile, to make room for others
         values = self.enter()
@@ -242,7 +247,17 @@ class LockedHeader(Generic[FieldsT]):
         finally:
             self.leave()
 
-    def _open(self) -> int:
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is known to be there, because it is open."""
+        return self._fd >= 0 or self._buffer is not None
+
+    def make(self) -> None:
+        """Make the file unless it is there."""
+        if not self.is_open:
+            os.close(self._open())
+
+    def _open(self, *, making: bool = True) -> int:
         self._presence.check()
         while True:
             try:
@@ -250,6 +265,8 @@ class LockedHeader(Generic[FieldsT]):
             except FileNotFoundError:
                 if self._inode is not None:
                     raise self._presence.file_gone(self.path) from None
+                if not making:
+                    raise
                 self._fs.make(self.path, self._kind.zeros(self._fields.COUNT))
                 continue
             self._trust.checked(fd, self.path)
@@ -261,9 +278,10 @@ class LockedHeader(Generic[FieldsT]):
             self._opened()
             return fd
 
-    def _attach(self, opened: int | None = None) -> DoubleBuffer:
-        """The double buffer of the file, which is `opened` already or is opened here. Raises `Unreadable`."""
-        fd = self._open() if opened is None else opened
+    def _attach(self, opened: int | None = None, *, making: bool = True) -> DoubleBuffer:
+        """The double buffer of the file, which is `opened` already or is opened here. Raises `Unreadable`; without
+        `making` FileNotFoundError."""
+        fd = self._open(making=making) if opened is None else opened
         try:
             with self._opening:
                 if self._buffer is None:

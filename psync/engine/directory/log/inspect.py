@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from psync.engine.contract.log import FINAL, Counts, Mark, Record, State
 from psync.engine.directory.log.fields import Front, Tail
-from psync.engine.directory.log.repair import CorruptionRepair, wrap_errors
+from psync.engine.directory.log.repair import CorruptionRepair, wrap_looks
 from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system.clock import monotonic
@@ -36,8 +36,10 @@ class Inspector:
         self._segments = state.claiming
         self._presence = state.fs.presence
 
-    @wrap_errors
+    @wrap_looks
     def read(self, position: int) -> Record | None:
+        if not self._state.is_there():
+            return None
         self._front.enter()
         try:
             end, base = self._state.read_reach()
@@ -49,7 +51,7 @@ class Inspector:
         finally:
             self._front.leave()
 
-    @wrap_errors
+    @wrap_looks
     def lost(self, position: int) -> bool:
         return self._state.lost.has(position)
 
@@ -59,9 +61,11 @@ class Inspector:
             found, begin = self._some_unfinished(begin)
             yield from found
 
-    @wrap_errors
+    @wrap_looks
     def _some_unfinished(self, begin: int) -> tuple[list[Record], int | None]:
         """The first unfinished records from `begin` on, and the position at which to go on."""
+        if not self._state.is_there():
+            return [], None
         front = self._front.enter()
         try:
             end, base = self._state.read_reach()
@@ -76,7 +80,7 @@ class Inspector:
         finally:
             self._front.leave()
 
-    @wrap_errors
+    @wrap_looks
     def delayed(self) -> list[tuple[int, Mark]]:
         if not self._front.peek().delayed_count:
             return []
@@ -99,8 +103,10 @@ class Inspector:
         finally:
             self._front.leave()
 
-    @wrap_errors
+    @wrap_looks
     def finished(self) -> bool:
+        if not self._state.is_there():
+            return True
         front = self._front.enter()
         try:
             end, base = self._state.read_reach()
@@ -112,7 +118,7 @@ class Inspector:
         finally:
             self._front.leave()
 
-    @wrap_errors
+    @wrap_looks
     def counts(self) -> Counts:
         """No system call if the headers are mapped and no claimer is at work.
 

@@ -39,6 +39,9 @@ from psync.engine.directory.log.requeue import RequeueIndex
 from psync.engine.directory.log.settle import Settler, can_settle_together
 from psync.engine.directory.log.state import WRITABLE, FileKinds, LogState
 
+CHANGES = "append", "begin", "take", "note", "settle", "_settle_claims", "seal"
+"""The verbs that change something."""
+
 
 class DirectoryLog(Log):
     """One log of a directory. Threads may share it; a forked child opens the files anew.
@@ -115,6 +118,9 @@ class DirectoryLog(Log):
         self.held = recovery.locked
         self.change_tokens = NfsChangeTokens(state).tokens
         self.after_fork = state.after_fork
+        if not kinds.writable:
+            for verb in CHANGES:
+                setattr(self, verb, state.refuse)
 
     def settle_all(self, changes: Sequence[Change]) -> list[int | None]:
         return self._settle_claims(changes) if can_settle_together(changes) else super().settle_all(changes)

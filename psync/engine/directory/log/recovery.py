@@ -55,6 +55,8 @@ class CrashRecovery:
                     state.tail.save()
             finally:
                 state.tail.leave()
+        else:
+            state.tail.make()  # or each look of a waiting claimer would ask the server for a file that is not there
         state.checked = True
 
     def _recover(self, tail: Tail, bases: list[int]) -> None:

@@ -69,9 +69,10 @@ class CorruptionRepair:
         finally:
             del error  # its traceback leads to this frame
 
-    def check(self) -> None:
-        """See `CrashRecovery.check`."""
-        self._recovery.check()
+    def check(self, *, making: bool = True) -> None:
+        """See `CrashRecovery.check`. Without `making`, a log that is not there is not checked, and not made."""
+        if making or self._state.is_there():
+            self._recovery.check()
 
     def _repair(self) -> list[str]:
         """Put the log in order; returns what was damaged, in words."""
@@ -144,12 +145,20 @@ def wrap_errors(verb: _Verb) -> _Verb:
 
     The hot verbs have these lines written out, to save the call.
     """
+    return _wrapped(verb, making=True)
 
+
+def wrap_looks(verb: _Verb) -> _Verb:
+    """`wrap_errors` for a verb that reads: it makes no log."""
+    return _wrapped(verb, making=False)
+
+
+def _wrapped(verb: _Verb, *, making: bool) -> _Verb:
     @functools.wraps(verb)
     def wrapped(self: Part, *args: Any) -> Any:
         try:
             if not self._state.checked:
-                self._repair.check()
+                self._repair.check(making=making)
             return verb(self, *args)
         except BaseException as error:
             self._repair.handle(error)

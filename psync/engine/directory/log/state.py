@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from psync.engine.contract.log import Log, Mark
 from psync.engine.directory.fs.atomic import AtomicFiles
@@ -111,6 +111,15 @@ class LogState:
         self.reach = 0, 0
         """End of the log and base of its last segment, as last read. One tuple: threads share it."""
 
+    def is_there(self) -> bool:
+        """Whether anybody has begun the log. A listing, unless it is open."""
+        if self.tail.is_open or self.front.is_open:
+            return True
+        try:
+            return bool(self.fs.listing(os.path.dirname(self.tail.path)))
+        except FileNotFoundError:
+            return False
+
     # -- cursors -----------------------------------------------------------------------------------------
 
     def read_reach(self) -> tuple[int, int]:
@@ -152,6 +161,11 @@ class LogState:
             path=path,
             reason=str(error),
         )
+
+    def refuse(self, *args: Any, **options: Any) -> NoReturn:
+        """Raise the error of a change where this user may only read."""
+        code = self.fs.refused
+        raise self.translate(OSError(code, os.strerror(code), self.tail.path))
 
     def spoil(self) -> None:
         """Read all headers again next time: something failed, and their fields may be ahead of the files."""

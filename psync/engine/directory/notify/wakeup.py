@@ -1,9 +1,13 @@
 """Wake waiters through flags in shared memory: a writer makes a system call only if somebody waits.
 
-On disk: ``wake/armed``, one byte a hash slot (a name's slot is a checksum of it), mapped into every process, and one
-side file a slot. A waiter watches the side file, raises the flag, and reads the awaited state once more before it
+On disk: ``wake/armed``, one byte a hash slot (a name's slot is a checksum of it), mapped into every process, and side
+files, one a slot. A waiter watches the side file, raises the flag, and reads the awaited state once more before it
 pauses. A writer that finds the flag raised lowers it and touches the side file; the waiters that are still unsatisfied
 raise it again. So a flag that a killed waiter left costs one touch, and waiters on other names cost nothing.
+
+A waiter makes the side file of its slot, and removes it when it closes the directory. One that waits for several names
+makes none: it watches the side files that are there, and ``armed`` itself, which a writer touches if a slot has no side
+file, and a waiter that has made one.
 
 The fact that decides: a waiter raises the flag before it reads, and a writer makes its change before it reads the flag.
 So either the waiter sees the change, or the writer sees the flag.
@@ -36,7 +40,7 @@ from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.fd_cache import DescriptorCache, share_of_descriptors, with_room
 from psync.engine.directory.fs.presence import Presence
-from psync.engine.directory.fs.syscalls import CHANGE
+from psync.engine.directory.fs.syscalls import CHANGE, remove_quietly
 from psync.engine.directory.layout import SLOTS, WAITER_SLOTS, Layout, slot_of
 from psync.engine.system import clock, fork_hooks
 from psync.errors import DirectoryGone
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 2.0
 """Seconds after which a waiter that nobody wakes reads again: for changes that psync did not make."""
-REMOVAL_S = 0.02
+REMOVAL_S = 0.005
 """Seconds that a waiter leaves to whoever removes side files, before it makes them again."""
 FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_GROWTH = 0.0005, 0.05, 1.5
 """A polling watch's first and longest pause in seconds, and the factor by which each is longer than the last."""
@@ -80,6 +84,8 @@ class Wakeup:
         """The flags, while the next use is to show that there is one: see `was_used`."""
         self._waiters: set[InotifyWatch] = set()
         """The watches of this process that wait to claim."""
+        self._made: set[int] = set()
+        """The slots whose side files this process made."""
         self._flags()
 
     def _flags(self) -> mmap.mmap | None:
@@ -118,8 +124,15 @@ class Wakeup:
             flags[FIRST_FLAG + slot] = 0
             try:
                 os.utime(self._layout.slot(slot))
+            except FileNotFoundError:
+                self._touch_flags()
             except OSError:
                 pass  # the change is made, and a waiter reads by itself after GRACE_S
+
+    def _touch_flags(self) -> None:
+        """Wake those who wait for several names."""
+        with contextlib.suppress(OSError):
+            os.utime(self._layout.armed)
 
     def notify_claimers(self, slot: int, most: int) -> None:
         """Wake the waiters for a log, by its hash slot, and at most `most` waiters to claim from it. utime for each
@@ -154,24 +167,38 @@ class Wakeup:
         if flags is None or not self._inotify:
             names = names if taking is None else [*names, taking]
             return PollWatch(self.presence) if self._nfs_watch is None else self._nfs_watch(names, tokens_of)
-        slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
-        waiter_slot = None
         if taking is not None:
+            # a waiter slot has a flag and a side file, as a hash slot has
             waiter_slot = SLOTS + slot_of(taking) * WAITER_SLOTS + os.getpid() % WAITER_SLOTS
-            slots.append(waiter_slot)  # a waiter slot has a flag and a side file, as a hash slot has
-        return InotifyWatch(self, flags, slots, waiter_slot)
+            return InotifyWatch(self, flags, [*map(slot_of, names), waiter_slot], waiter_slot)
+        slots = [slot_of(names[0])] if len(names) == 1 else sorted(set(map(slot_of, names)))
+        return InotifyWatch(self, flags, slots, None)
 
-    def listen(self, instance: Inotify, slots: list[int]) -> None:
-        """Let `instance` watch the side files of `slots`, and the directory. No system call if it does already."""
+    def listen(self, instance: Inotify, slots: list[int], *, several: bool) -> None:
+        """Let `instance` watch the side files of `slots`, and the directory. No system call if it does already.
+
+        For `several` names: those that are there, and the file of flags. listdir.
+        """
         where = self.presence.inode
         instance.watch(self._layout.root, where, directory=True)
+        if several:
+            instance.watch(self._layout.armed, where)  # before the listing, which may miss what is made meanwhile
+            there = set(os.listdir(self._layout.wake))
+            slots = [slot for slot in slots if f"{slot:03x}" in there]
         for slot in slots:
-            path = self._layout.slot(slot)
-            try:
-                instance.watch(path, where)
-            except FileNotFoundError:
-                self._fs.make(path, _NOTHING)
-                instance.watch(path, where)
+            while not self._listens(instance, slot) and not several:
+                # a process that closes the directory may remove it before it is watched
+                if self._fs.make(self._layout.slot(slot), _NOTHING):
+                    self._made.add(slot)
+                    self._touch_flags()  # who waits for several names has to watch this file, too
+
+    def _listens(self, instance: Inotify, slot: int) -> bool:
+        """Let `instance` watch the side file of `slot`; False if there is none."""
+        try:
+            instance.watch(self._layout.slot(slot), self.presence.inode)
+        except FileNotFoundError:
+            return False
+        return True
 
     def descriptors(self) -> int:
         return int((self.mapped or self._resting) is not None)  # a map has one of its own
@@ -191,6 +218,8 @@ class Wakeup:
         flags = self.mapped or self._resting
         self.mapped = self._resting = None
         if flags is not None:
+            while self._made:  # a waiter of another process hears of the removal, and makes it again
+                remove_quietly(self._layout.slot(self._made.pop()))
             flags.close()
 
 
@@ -209,18 +238,19 @@ class InotifyWatch(Watch):
         self._all = flags
         self._slots = slots
         self.waiter_slot = waiter_slot
+        self._several = waiter_slot is None and len(slots) > 1
         self._registered = False
         self._touched = False
         self._instance: Inotify | None = None
 
     def __enter__(self) -> Watch:
-        instance = self._instance = _pool.borrow()
+        instance = self._instance = _pool.fresh() if self._several else _pool.borrow()
         if instance is None:
             return PollWatch(self._wake.presence)
         try:
             if instance.heard:
                 instance.drain()
-            self._wake.listen(instance, self._slots)
+            self._wake.listen(instance, self._slots, several=self._several)
         except DirectoryGone:
             _pool.give_back(instance)
             raise
@@ -235,7 +265,9 @@ class InotifyWatch(Watch):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._instance is not None:
+        if self._instance is not None and self._several:
+            self._instance.close()  # a later waiter for one name should not hear of the flags' file
+        elif self._instance is not None:
             _pool.give_back(self._instance)
         if self._registered and self.waiter_slot is not None:
             self._wake.deregister(self, self.waiter_slot, woken=self._touched)
@@ -254,6 +286,8 @@ class InotifyWatch(Watch):
             kept = instance.drain()
             if instance.moved or not kept:
                 self._after_removal(instance)
+            elif self._several:
+                self._listen_again(instance)
             self._raise_flags()
         else:
             self._touched = instance.wait(GRACE_S if timeout is None else min(timeout, GRACE_S))
@@ -270,7 +304,15 @@ class InotifyWatch(Watch):
         self._wake.presence.look()
         clock.sleep(REMOVAL_S)
         self._wake.presence.look()
-        self._wake.listen(instance, self._slots)
+        self._listen_again(instance)
+
+    def _listen_again(self, instance: Inotify) -> None:
+        try:
+            self._wake.listen(instance, self._slots, several=self._several)
+        except DirectoryGone:
+            raise
+        except OSError:
+            pass  # it reads by itself after GRACE_S
 
 
 class PollWatch(Watch):
@@ -314,7 +356,10 @@ class InotifyPool:
         try:
             return self._instances.pop()
         except IndexError:
-            pass
+            return self.fresh()
+
+    def fresh(self) -> Inotify | None:
+        """A new instance, as `borrow` gives it."""
         try:
             from psync.engine.directory.notify.inotify import Inotify
 
