@@ -79,8 +79,16 @@ class StoreFull(PsyncError, OSError):
 class StoreFailed(PsyncError, OSError):
     """The file system refused an operation (EIO, EACCES, EROFS ...). Stored values are untouched."""
 
-    fields = ("key", "errno", "strerror", "filename")
+    fields: tuple[str, ...] = ("key", "errno", "strerror", "filename")
     key: Any
+
+
+class DirectoryGone(StoreFailed, FileNotFoundError):
+    """The `directory` was removed, moved away or replaced while it was open, or a file of psync's (`filename`) was
+    taken from it. What this process changes there would be seen by nobody."""
+
+    fields = (*StoreFailed.fields, "directory")
+    directory: str
 
 
 class UnsafeStore(PsyncError, PermissionError):

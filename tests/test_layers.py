@@ -47,6 +47,7 @@ DOORS = {
     "fcntl": [
         "engine/directory/engine.py",
         *[f"engine/directory/{room}/" for room in "admin buckets cells fs liveness locks log registers".split()],
+        "engine/system/reentry.py",
     ],
     "mmap": [f"engine/directory/{room}/" for room in ("admin", "locks", "log", "notify", "registers")],
     "ctypes": ["engine/directory/fs/", "engine/directory/notify/", "work/shell/"],

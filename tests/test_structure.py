@@ -16,7 +16,7 @@ from tests.test_layers import PACKAGE, absolute, files_of, plant
 PRIVATE_ALLOWED = {
     *("_replace", "_asdict", "_fields", "_make", "_exit"),
     *("_release_save", "_acquire_restore", "_is_owned"),
-    *("_sock", "_backend_kwargs"),
+    *("_sock", "_backend_kwargs", "_getframe"),
 }
 """Names that only look private, or have no public form: of named tuples, `os._exit`; the protocol of `threading`
 between a condition and its lock, which may be another module's; the socket of a connection of redis-py (see

@@ -176,9 +176,9 @@ def shared_engine(root: Root) -> Engine:
     with _registry.section, _registry.section.lock:
         named = path, *map(os.environ.get, (KEY_FILE, SERIALIZER, ALLOW, UMASK))
         engine = _registry.engines.get(named)
-        if engine is None:
+        if engine is None or engine.is_gone():
             engine = open_engine(path)
-            engine = _registry.engines.setdefault(_identity(engine) or named, engine)
+            engine = _shared(_identity(engine) or named, engine)
             _registry.engines[named] = engine
         return engine
 
@@ -189,7 +189,16 @@ def rejoined(engine: Engine) -> Engine:
     if what is None:
         return engine
     with _registry.section, _registry.section.lock:
-        return _registry.engines.setdefault(what, engine)
+        return _shared(what, engine)
+
+
+def _shared(what: Hashable, engine: Engine) -> Engine:
+    """While locked: the engine that is shared already, unless its place is gone; else `engine`, from now on."""
+    known = _registry.engines.get(what)
+    if known is not None and not known.is_gone():
+        return known
+    _registry.engines[what] = engine
+    return engine
 
 
 def _identity(engine: Engine) -> Hashable | None:

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from psync.engine.contract.bucket import HeldBucket, Position, Tail, value_in_the_way
+from psync.engine.contract.bucket import Bucket, HeldBucket, Position, Tail, value_in_the_way
 from psync.engine.contract.engine import Engine
 from psync.engine.contract.values import Version
 from psync.engine.system import fork_hooks
@@ -77,6 +77,7 @@ class BucketReader:
         self._prefix = prefix
         self._codec = codec
         self._read: dict[str, ReadBucket] = {}
+        self._files: dict[str, Bucket] = {}
         self._failing: dict[str, Failing] = {}
         self._section = Section(f"what was read of {prefix!r}")
         fork_hooks.remember(self)
@@ -93,9 +94,13 @@ class BucketReader:
             else:
                 self._read.pop(bucket, None)
 
+    def file(self, bucket: str) -> Bucket:
+        """Return the engine's bucket: its file may stay open as long as this reader lives."""
+        return self._files.get(bucket) or self._files.setdefault(bucket, self._engine.bucket(self._prefix + bucket))
+
     def items(self, bucket: str) -> ReadBucket | None:
         """Read `bucket`; None if there is none. The caller must not change the items, and gives away only copies."""
-        file = self._engine.bucket(self._prefix + bucket)
+        file = self._files.get(bucket) or self.file(bucket)
         while True:
             known = self._read.get(bucket)
             tail = file.tail(None if known is None else known.position)

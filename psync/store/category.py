@@ -100,7 +100,7 @@ class Category:
         except BaseException as error:
             if type(value) is not Unread:
                 self.forget(bucket)  # the next call gets what its class is by then
-            return self._from_bytes(key, value, error, self.engine.bucket(self._prefix + bucket).tail)
+            return self._from_bytes(key, value, error, self._reader.file(bucket).tail)
 
     def has(self, key: Any) -> bool:
         """Tell whether there is an item of `key`, compressed or not, readable or not."""
@@ -151,7 +151,7 @@ class Category:
         ``xx``, is a value. A file that holds neither a bucket nor a value is passed over."""
         found, self._strange = [], {}
         for bucket in filter(is_bucket_segment, self.engine.entries(self.name)[0]):
-            file = self.engine.bucket(self._prefix + bucket)
+            file = self._reader.file(bucket)
             try:
                 tail = file.tail() if file.is_foreign() else None
                 if tail is None or not tail.foreign:
@@ -231,7 +231,7 @@ class Category:
         tails, strange = {}, set()
         for bucket in (COMPRESSED, *self._buckets()):
             try:
-                tail = self.engine.bucket(self._prefix + bucket).tail()
+                tail = self._reader.file(bucket).tail()
             except CorruptValue as error:
                 if error.foreign:
                     strange.add(bucket)
@@ -251,7 +251,7 @@ class Category:
             then = tails.get(bucket)
             if then is not None and then.foreign:
                 continue
-            now = self.engine.bucket(self._prefix + bucket).tail(None if then is None else then.position)
+            now = self._reader.file(bucket).tail(None if then is None else then.position)
             if (now is None) != (then is None) or (now is not None and (now.whole or now.ops)):
                 return True
         return False
@@ -337,10 +337,10 @@ class Category:
     def growing(self, key: Any) -> Bucket:
         """Return the bucket to append the item of `key` to. The caller passes the new size to `grown`; 0 means that the
         bucket is foreign: then it calls `gather` and tries again."""
-        name = self.bucket_name(key)
-        if not (self._gathered or self._is_growing(name)):
+        bucket = self._place(key)
+        if not (self._gathered or self._is_growing(bucket)):
             self.gather()
-        return self.engine.bucket(name)
+        return self._reader.file(bucket)
 
     def grown(self, key: Any, size: int) -> None:
         """Rewrite the bucket of `key`, which has `size` bytes now, if most of it may be overwritten items."""
@@ -349,7 +349,7 @@ class Category:
 
     def _squeeze(self, bucket: str) -> None:
         """Rewrite a bucket that holds more overwritten items than others; it is examined again at twice its size."""
-        with self._reader.reported(), self.engine.bucket(self._prefix + bucket).held() as held:
+        with self._reader.reported(), self._reader.file(bucket).held() as held:
             if held is not None:
                 tail = held.tail()
                 size = len(tail.ops)
@@ -359,9 +359,9 @@ class Category:
                     size = len(ops)
                 self._squeeze_at[bucket] = max(MIN_SQUEEZED_BYTES, 2 * size)
 
-    def _is_growing(self, name: str) -> bool:
+    def _is_growing(self, bucket: str) -> bool:
         """Tell whether psync's own bucket stands there: PickleShare's were gathered before it was made."""
-        tail = self.engine.bucket(name).tail()
+        tail = self._reader.file(bucket).tail()
         self._gathered = tail is not None and not tail.foreign
         return self._gathered
 
@@ -382,7 +382,7 @@ class Category:
         bucket = self._place(key)
         if not self._gathered:
             self.gather()
-        file = self.engine.bucket(self._prefix + bucket)
+        file = self._reader.file(bucket)
         while True:
             try:
                 with file.held() as held:
@@ -461,8 +461,8 @@ class Category:
         with (
             self._reader.reported(),
             self.engine.guard(self.name),
-            self.engine.bucket(self._prefix + bucket).held() as held,
-            self.engine.bucket(self._prefix + COMPRESSED).held() as compressed,
+            self._reader.file(bucket).held() as held,
+            self._reader.file(COMPRESSED).held() as compressed,
         ):
             value: Any = MISSING
             parts = []
@@ -505,13 +505,13 @@ class Category:
     def _frozen(self) -> Iterator[dict[str, HeldBucket]]:
         """Hold all buckets, and ``xx``, which is made if need be: nothing in them changes meanwhile."""
         with self.engine.guard(self.name), contextlib.ExitStack() as stack:
-            compressed = self.engine.bucket(self._prefix + COMPRESSED)
+            compressed = self._reader.file(COMPRESSED)
             if (error := self._strange.get(COMPRESSED)) is not None:
                 self._make_room(error, self._prefix + COMPRESSED)
             compressed.append(b"")
             held = {}
             for bucket in (*(bucket for bucket in self._buckets() if bucket not in self._strange), COMPRESSED):
-                each = stack.enter_context(self.engine.bucket(self._prefix + bucket).held())
+                each = stack.enter_context(self._reader.file(bucket).held())
                 if each is not None:
                     held[bucket] = each
             yield held

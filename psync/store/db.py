@@ -204,8 +204,8 @@ class PickleShareDB(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         """Set the value; a reader sees the one before or the one after.
 
-        6 system calls over a value (open flock stat pwrite flock close), floor 5; 5 system calls for a new one (open
-        open pwrite link close), floor 5. More than a page goes to a new file in either case.
+        7 system calls over a value (stat open flock stat pwrite flock close), floor 5; 6 system calls for a new one
+        (stat open open pwrite link close), floor 5. More than a page goes to a new file in either case.
 
         Raises `InvalidKey` where a category keeps a bucket (``category/5d``, ``category/xx``), unless the value is a
         dict: that takes the place of the bucket's items, as in PickleShare.
@@ -225,7 +225,7 @@ class PickleShareDB(MutableMapping[str, Any]):
     def __delitem__(self, key: str) -> None:
         """Delete a key; KeyError if it is not there, as for all but one of several concurrent callers.
 
-        6 system calls (open flock stat unlink flock close).
+        7 system calls (stat open flock stat unlink flock close).
         """
         try:
             if not self.engine.delete(check(key)):
@@ -282,7 +282,7 @@ class PickleShareDB(MutableMapping[str, Any]):
     def add(self, key: str, value: Any) -> bool:
         """Set `key` only if it is not there. One of any number of concurrent callers gets True.
 
-        5 system calls (stat open pwrite link close).
+        6 system calls (stat stat open pwrite link close).
         """
         self._check_outside_modify(check(key), "add()")
         spare_bucket = key[-3:-2] == "/" and not isinstance(value, dict)
@@ -378,7 +378,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         `function` should be short; it must not change the same key (RuntimeError), and may be called
         again if the key comes or goes meanwhile.
 
-        7 system calls (open flock stat pread pwrite flock close), floor 6.
+        8 system calls (stat open flock stat pread pwrite flock close), floor 6.
         """
         self._check_outside_modify(check(key), "modify()")
         result: Any = None
@@ -439,7 +439,8 @@ class PickleShareDB(MutableMapping[str, Any]):
         """The value of `key`, as soon as it has one. Raises `WaitTimeout` after `maxwaittime` seconds (None: never).
 
         The writer wakes waiters on its own host; a waiter finds what other programs or hosts write by reading now and
-        then. 10 system calls for a waiter that is woken (open open poll open stat flock stat pread flock close).
+        then. 12 system calls for a waiter that is woken (open stat open stat poll open stat flock stat pread flock
+        close).
         """
         check(key)
         look = lambda: self._look(key)  # noqa: E731
@@ -502,7 +503,7 @@ class PickleShareDB(MutableMapping[str, Any]):
     def hset(self, hashroot: str, key: Any, value: Any) -> None:
         """Set one item of the category `hashroot`; `key`: anything hashable. Costs the same however many there are.
 
-        4 system calls (flock stat pwrite flock), floor 4.
+        5 system calls (stat flock stat pwrite flock), floor 4.
         """
         category = self._category(hashroot)
         ops = category.codec.item(key, value)
@@ -515,7 +516,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         """One item of the category. KeyError without it, or `default`.
 
         With ``fast_only=False`` it also finds the items that `hcompress` moved, and may have to load all of them. The
-        first call reads the item's bucket; later calls make 1 system call for an item in memory (stat).
+        first call reads the item's bucket; later calls make 2 system calls for an item in memory (stat stat).
         """
         value = self._category(hashroot).get(key, fast_only=fast_only)
         if value is not MISSING:

@@ -50,7 +50,7 @@ class Counter(Primitive):
     def add(self, amount: int = 1) -> int:
         """Add `amount` (which may be negative), and return the sum. Concurrent additions all count.
 
-        3 system calls (flock pwrite flock), floor 3.
+        4 system calls (stat flock pwrite flock), floor 3.
         """
         if not isinstance(amount, int):
             raise TypeError(f"a counter counts in ints, not {amount!r}")

@@ -61,6 +61,7 @@ class Election(Primitive):
     @property
     def token(self) -> int:
         """While this process leads: a number larger than that of every lead before. Else 0."""
+        self._mutex.check()
         return self._mutex.token
 
     def __enter__(self) -> Election:

@@ -47,14 +47,15 @@ class Lock(Primitive):
     def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
         """Wait for the lock: True once this process holds it; False after `timeout` seconds (-1, None: never).
 
-        1 system call (flock), floor 1, when it is free. ValueError for a timeout that means nothing.
+        2 system calls (flock stat), floor 1, when it is free. ValueError for a timeout that means nothing.
         """
         if blocking and timeout == -1:
             return self._mutex.acquire()
         return self._mutex.acquire(patience(blocking, timeout))
 
     def release(self) -> None:
-        """Release the lock. RuntimeError if this process does not hold it. 1 system call (flock), floor 1."""
+        """Release the lock. RuntimeError if this process does not hold it; `StoreFailed` if it was lost with its
+        directory. 2 system calls (flock stat), floor 1."""
         self._mutex.release()
 
     def __enter__(self) -> bool:
@@ -85,7 +86,11 @@ class Lock(Primitive):
 
     @property
     def token(self) -> int:
-        """While this process holds the lock: a number larger than that of every holding before. Else 0."""
+        """While this process holds the lock: a number larger than that of every holding before. Else 0.
+
+        Raises `StoreFailed` if the lock was lost: its directory is gone.
+        """
+        self._mutex.check()
         return self._mutex.token
 
     def locked(self) -> bool:

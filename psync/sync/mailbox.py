@@ -61,7 +61,7 @@ class Mailbox:
     def post(self, address: Any, value: Any) -> bool:
         """Post a message; True if it is the first for this address. A message never changes: the first one wins.
 
-        4 system calls (flock stat pwrite flock). A call that interrupts a change of the same bucket (see
+        5 system calls (stat flock stat pwrite flock). A call that interrupts a change of the same bucket (see
         `psync.ReentrantCall`) posts right after that, unless another message came first; it returns True.
         """
         ops = self._messages.codec.item(address, value)
@@ -75,7 +75,7 @@ class Mailbox:
         """Wait for the message and return it. `WaitTimeout` after `timeout` seconds (None: never; 0: look once);
         `UnreadableValue` for one that can't be unpickled here.
 
-        1 system call for a message in memory (stat).
+        2 system calls for a message in memory (stat stat).
         """
         awaited = f"no message for {address!r} came to {self.name!r}"
         return wait_for(self._engine, self._watched([address]), lambda: self._look(address), timeout, awaited)

@@ -75,7 +75,7 @@ class Semaphore(Primitive):
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Wait for a permit: True once this process has one more; False after `timeout` seconds (None: never).
 
-        3 system calls (flock pwrite flock), floor 3, when one is free.
+        4 system calls (stat flock pwrite flock), floor 3, when one is free.
         """
         seconds = patience(blocking, timeout)
         if self._take():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from typing import Any, TypeVar
 
-from psync.errors import TaskFailed
+from psync.errors import DirectoryGone, TaskFailed
 from psync.store.sentinels import MISSING
 from psync.sync.queue.work_queue import WorkQueue, internals_of
 from psync.sync.wait import until_next_look
@@ -174,7 +174,11 @@ class Futures:
     def _run(self) -> None:
         try:
             while self._await_work():
-                self._look_until_idle()
+                try:
+                    self._look_until_idle()
+                except DirectoryGone as gone:  # no outcome can come any more
+                    for lost in self.pending():
+                        self._fail(lost, gone)
         finally:
             self._ended()
 

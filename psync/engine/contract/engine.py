@@ -75,6 +75,10 @@ class Mutex(ABC):
     def release(self) -> None:
         """Let the next one in. Raises RuntimeError if this process does not hold it."""
 
+    def check(self) -> None:
+        """Raise `StoreFailed` if this process held the mutex, and has lost it: its directory is gone, say."""
+        return None
+
     @abstractmethod
     def holder(self) -> int:
         """Return the owner that holds the mutex, 0 if it is free. This changes nothing and waits for nobody."""
@@ -114,6 +118,10 @@ class Engine(ABC):
         return self
 
     # -- cells ---------------------------------------------------------------------------------
+
+    def is_gone(self) -> bool:
+        """Tell whether its place is gone for good: then all verbs that change something raise `StoreFailed`."""
+        return False
 
     @abstractmethod
     def read(self, name: str, known: Cell | None = None) -> Cell | None:

@@ -25,6 +25,7 @@ from psync.engine.directory.fs.capabilities import Capabilities, probe_capabilit
 from psync.engine.directory.fs.errors import advise, loading, translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.permissions import PRIVATE_UMASK, Permissions
+from psync.engine.directory.fs.presence import begin_anew
 from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
 from psync.engine.directory.handles import HandleCache, MutexCache
 from psync.engine.directory.layout import OWN_FOLDERS, WAITER_SLOTS, Layout, is_leftover, is_used, slot_of
@@ -52,8 +53,9 @@ Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
 Options = tuple[Wakeups, bool, Sharing, int, bool]
 OpenedWith = tuple[str, Durability, Wakeups, bool, Sharing, int, bool, Format | None]
-MAX_OPEN_HANDLES = 280
-"""Buckets, logs, registers and mutexes whose descriptors are kept open, at most. A category has 256 buckets."""
+MAX_OPEN_HANDLES = 2000
+"""Buckets, logs, registers and mutexes that this process keeps open, at most, however many descriptors it may have.
+Each maps up to some ten files, and the kernel allows 65,530 maps."""
 SPIN_S = 0.0003
 """About the time that two processes need to wake each other."""
 
@@ -69,8 +71,8 @@ class OpenDirectory:
         # A reference to itself: a process that drops its last handle stays an owner until the next collection, so that
         # what it has just seen (a broken barrier, say) is not taken for that of a process that ended.
         self.owners = OwnerRegistry(layout, fs, self._close_at_exit)
-        self.wake = Wakeup(layout, fs, announce=announce, inotify=inotify)
         self.descriptors = DescriptorCache(MAX_OPEN_HANDLES)
+        self.wake = Wakeup(layout, fs, self.descriptors, announce=announce, inotify=inotify)
         self.mutexes = MutexCache(layout, fs, self.owners, self.wake, self.descriptors)
         self._callbacks: CloseCallbacks | None = None
         self.engines: weakref.WeakValueDictionary[Durability, DirectoryEngine] = weakref.WeakValueDictionary()
@@ -89,9 +91,9 @@ class OpenDirectory:
     def close(self) -> None:
         if self._callbacks is not None:
             self._callbacks.run()
+        self.wake.close()
         self.descriptors.close()
         self.owners.close()
-        self.wake.close()
 
     def _close_at_exit(self) -> None:
         from psync.engine.system import exit_hooks
@@ -142,11 +144,13 @@ class DirectoryEngine(Engine):
         layout = layout_of(root, trust_group, umask, unpickles=unpickles)
         try:
             if not layout.trust.check_root():
+                begin_anew(layout.root)
                 make_folder(layout.root, layout.trust.access)
                 layout.trust.check_root()
             stated = format_version.check(layout)
             can = probe_capabilities(layout, network=None if sharing == "auto" else sharing == "network")
             layout.trust.unnamed = can.unnamed
+            layout.presence.begin(network=can.network)
             fs = files_of(layout, can, durability)
             if not stated and can.writable:
                 format_version.begin(layout, fs)
@@ -201,6 +205,9 @@ class DirectoryEngine(Engine):
             engine._compose(self._directory, files_of(self.layout, self.can, durability), durability, self._options)
         return engine
 
+    def is_gone(self) -> bool:
+        return self.layout.presence.is_gone()
+
     def __repr__(self) -> str:
         return f"DirectoryEngine({self.root!r})"
 
@@ -236,6 +243,7 @@ class DirectoryEngine(Engine):
         with loading(name, self.layout.guards):
             from psync.engine.directory.locks.guard import LOCAL_POLL_S, NFS_POLL_S, guard
 
+        self.layout.presence.look()
         return guard(self.layout, name, NFS_POLL_S if self.can.network else LOCAL_POLL_S)
 
     # -- waiting, time, owners -----------------------------------------------------------------------

@@ -9,9 +9,11 @@ engines of one directory share a `MutexCache`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
@@ -54,9 +56,10 @@ class HandleCache:
         self._owners = owners
         self._wake = wake
         self._descriptors = descriptors
-        self._buckets: dict[str, DirectoryBucket] = {}
-        self._logs: dict[str, DirectoryLog] = {}
-        self._registers: dict[str, DirectoryRegister] = {}
+        # A handle lasts as long as somebody refers to it: a user of its name, or the descriptor cache for a while.
+        self._buckets: WeakValueDictionary[str, DirectoryBucket] = WeakValueDictionary()
+        self._logs: WeakValueDictionary[str, DirectoryLog] = WeakValueDictionary()
+        self._registers: WeakValueDictionary[str, DirectoryRegister] = WeakValueDictionary()
         self._transactions: MultiAppend | None = None
         fork_hooks.remember(self)
 
@@ -125,8 +128,6 @@ class HandleCache:
                 kinds=kinds,
             )
             log = self._logs.setdefault(name, log)  # another thread, or a signal's handler, may have made one
-            if not kinds.writable:
-                self._descriptors.opened(log)  # so that `close` closes its files
         return log
 
     def register(self, name: str) -> DirectoryRegister:
@@ -136,7 +137,7 @@ class HandleCache:
                 name,
                 self._layout.path(name),
                 self._fs,
-                changed=functools.partial(self._wake.notify_slot, slot_of(name)),
+                wake=self._wake,
                 descriptors=self._descriptors,
                 repairs=self._can.writable,
                 with_slots=self._can.ordered,
@@ -213,12 +214,15 @@ class MutexCache:
         self._owners = owners
         self._wake = wake
         self._descriptors = descriptors
-        self._mutexes: dict[str, DirectoryMutex] = {}
+        self._mutexes: WeakValueDictionary[str, DirectoryMutex] = WeakValueDictionary()
+        self._held: dict[str, DirectoryMutex] | None = {}
+        """Those to which nobody refers any more though they are held, as only the end of this process, or of this
+        object, releases them. None once that has come."""
         fork_hooks.remember(self)
 
     def mutex(self, name: str) -> DirectoryMutex:
         watched = f"{OWN}/locks/{name}"
-        mutex = self._mutexes.get(name)
+        mutex = self._mutexes.get(name) or (self._held or {}).get(name)
         if mutex is None:
             with loading(name, self._layout.locks):
                 from psync.engine.directory.locks.mutex import DirectoryMutex
@@ -226,20 +230,29 @@ class MutexCache:
             mutex = DirectoryMutex(
                 self._layout.lock(name),
                 fs=self._fs,
-                me=self._owners.owner,
-                alive=self._owners.alive,
-                watch=lambda: self._wake.watch([watched], None, _no_tokens),
-                changed=functools.partial(self._wake.notify_slot, slot_of(watched)),
+                owners=self._owners,
+                wake=self._wake,
+                watched=watched,
                 descriptors=self._descriptors,
+                abandoned=functools.partial(self._keep, name),
             )
             mutex = self._mutexes.setdefault(name, mutex)
         return mutex
 
+    def _keep(self, name: str, mutex: DirectoryMutex) -> bool:
+        """Keep a mutex that is held though nobody refers to it; for good, as Python finalizes no object twice."""
+        if self._held is None:
+            return False
+        self._held[name] = mutex
+        return True
+
+    def __del__(self) -> None:
+        held, self._held = self._held, None
+        with contextlib.suppress(Exception):  # the interpreter is going down
+            for mutex in (held or {}).values():
+                mutex.close()
+
     def after_fork(self) -> None:
-        for mutex in self._mutexes.values():
+        for mutex in {*self._mutexes.values(), *(self._held or {}).values()}:
             mutex.after_fork()
-
-
-def _no_tokens(name: str) -> Iterator[ChangeToken]:
-    """A mutex shows its state only to a locker."""
-    return iter(())
+        self._held = {}

@@ -158,6 +158,7 @@ from collections.abc import Callable
 from zlib import crc32
 
 from psync.engine.directory.fs.permissions import Permissions
+from psync.engine.directory.fs.presence import Presence
 from psync.engine.directory.fs.syscalls import may_be_folder
 
 FORMAT_VERSION = 1
@@ -260,6 +261,7 @@ class Layout:
 
     def __init__(self, root: str, trust: Permissions | None = None) -> None:
         self.root = root
+        self.presence = Presence(root)
         self.trust = trust or Permissions(root, own=OWN_FOLDERS)
         self.prefix = root if root.endswith("/") else root + "/"
         self.own = self.prefix + OWN

@@ -22,6 +22,8 @@ from psync.errors import StoreFailed, StoreFull
 
 KEYS_PER_SCAN = 1000
 """The COUNT of a SCAN."""
+MAX_IDLE_CONNECTIONS = 64
+"""Connections that are kept for the next requests: one for each thread that asks at the same time."""
 NOTE_RENEWAL_S = 400.0
 """The interval at which a slot's notes get their full time to live (900 seconds) again."""
 FIRST_RETRY_S, MAX_RETRY_S = 0.02, 1.0
@@ -89,6 +91,9 @@ class Server:
 
     def _give_back(self, line: Line, closings: int) -> None:
         """Keep the connection for the next request, unless another thread has closed this client meanwhile."""
+        if len(self._lines) >= MAX_IDLE_CONNECTIONS:
+            line.connection.disconnect()
+            return
         self._lines.append(line)
         if closings != self._closings:
             self._hang_up()

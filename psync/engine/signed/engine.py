@@ -63,6 +63,9 @@ class SignedEngine(Engine):
     durability: Durability = forwarded("inner.durability")
     own_folders: Collection[str] = forwarded("inner.own_folders")
 
+    def is_gone(self) -> bool:
+        return self.inner.is_gone()
+
     @property
     def format(self) -> Format | None:
         return self.inner.format

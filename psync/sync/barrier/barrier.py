@@ -91,8 +91,8 @@ class Barrier(Primitive):
         others, an action that raises, `abort`, `reset`, or a party that ended (it is named). All who wait raise then.
         ValueError if the parties that are at work here want another number of parties.
 
-        Costs 5 system calls for a waiter that is woken (flock pwrite flock read poll) on the slow path, and fewer on
-        the fast path:
+        Costs 8 system calls for a waiter that is woken (stat flock pwrite flock read stat poll stat) on the slow path,
+        and fewer on the fast path:
 
         ====================  ===================================  =============================================
         cost                  slow path                            fast path

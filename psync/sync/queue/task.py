@@ -79,7 +79,7 @@ class Task:
     def touch(self) -> None:
         """Show that it is being worked on: a lease begins anew.
 
-        No system call where marks are mapped, else a pwrite; with a lease: flock, flock.
+        A stat where marks are mapped, else a pwrite, too; with a lease: flock, flock.
         """
         self._withdraw()
         claims = self._prefetched.claims
@@ -97,8 +97,8 @@ class Task:
     def done(self, result: Any = NO_RESULT) -> None:
         """Finish the task; `result`, if given, is in the queue's `results` from now on, exactly once.
 
-        Makes no system call for the claim itself where marks are mapped, else a pwrite; with a lease: flock, flock. A
-        result costs one `hset` more.
+        Makes 1 system call for the claim itself (stat) where marks are mapped, else a pwrite, too; with a lease: flock,
+        flock. A result costs one `hset` more.
 
         In a loop over the queue on a remote engine (a network file system, Redis), the end of a first attempt is
         recorded together with others: at most about 0.05 seconds later, and at once when this process asks for it. So

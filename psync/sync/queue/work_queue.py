@@ -125,7 +125,7 @@ class WorkQueue(Primitive):
         has passed. Raises `QueueClosed`; `queue.Full` if the queue has a `maxsize` and there is no room, at once
         or (`block`) within `timeout` seconds.
 
-        3 system calls (flock pwrite flock), floor 3. Killed, the task is there whole or not at all.
+        4 system calls (stat flock pwrite flock), floor 3. Killed, the task is there whole or not at all.
         """
         if id is None and not priority and not delay and not self.maxsize:
             try:
@@ -179,7 +179,8 @@ class WorkQueue(Primitive):
         """The next task, claimed by this process. Raises `queue.Empty` if none comes within `timeout` seconds, and
         `QueueClosed` if none will ever come.
 
-        With a task waiting 2 system calls and `done` (flock flock), floor 3; now and then a pread of what lies ahead.
+        With a task waiting 4 system calls and `done` (stat flock flock stat), floor 3; now and then a pread of what
+        lies ahead.
         """
         consumer = self._consumer
         task: Task = consumer.take() or consumer.wait(consumer.take, block, timeout)

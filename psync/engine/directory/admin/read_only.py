@@ -28,10 +28,11 @@ class ReadOnlyEngine(DirectoryEngine):
             layout.trust.check_root()
             format_version.check(layout)
             kind = file_system_type(layout.root)
+            direct = os.O_DIRECT if kind in NFS_TYPES else 0
+            can = Capabilities(kind, is_network(kind), unnamed=False, fine_times=False, writable=False, direct=direct)
+            layout.presence.begin(network=can.network)
         except OSError as error:
             raise translate_os_error(error, str(root), layout.root) from error
-        direct = os.O_DIRECT if kind in NFS_TYPES else 0
-        can = Capabilities(kind, is_network(kind), unnamed=False, fine_times=False, writable=False, direct=direct)
         layout.trust.unnamed = can.unnamed
         fs = files_of(layout, can, "process", reading=True)
         self._compose(

@@ -170,7 +170,7 @@ def _listening(path: str) -> Inotify:
     """An instance that watches a file. Raises OSError."""
     instance = Inotify()
     try:
-        instance.watch(path)
+        instance.watch(path, None)
     except BaseException:
         instance.close()
         raise

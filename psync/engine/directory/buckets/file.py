@@ -5,6 +5,7 @@ A file is dead once it has no name left (`st_nlink` 0): a process that has it op
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -17,6 +18,7 @@ from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.syscalls import CHANGE, READ, hand_over, is_no_pickle, let_go, read_all
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import BUCKET_HEAD, End, Unreadable, committed, flags_of, follow, is_bucket, start
+from psync.engine.system.clock import monotonic
 from psync.engine.system.reentry import FileSection
 from psync.errors import CorruptValue
 
@@ -76,11 +78,20 @@ class BucketFile(Bucket):
         self._path = layout.path(name)
         self._damaged = damaged
         self._fs = fs
+        self._presence = fs.presence
         self._changed = changed
         self._commit_byte_for = commit_byte_for
         self._descriptors = descriptors
         self._open: OpenBucket | None = None
         self._section = FileSection(self._path)  # flock does not tell threads apart that share a descriptor
+        self._used = False
+
+    def descriptors(self) -> int:
+        return int(self._open is not None)
+
+    def was_used(self) -> bool:
+        used, self._used = self._used, False
+        return used
 
     def close_if_idle(self) -> bool:
         if not self._section.try_enter():
@@ -92,9 +103,13 @@ class BucketFile(Bucket):
         return True
 
     def _close(self) -> None:
-        if self._open is not None:
-            os.close(self._open.fd)
-            self._open = None
+        file, self._open = self._open, None  # before it is closed, so that nobody closes another file of this number
+        if file is not None:
+            os.close(file.fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # half made, or the interpreter is going down
+            self._close()
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
@@ -105,8 +120,11 @@ class BucketFile(Bucket):
 
     def _attach(self) -> tuple[OpenBucket, os.stat_result] | None:
         """The file at the path now, kept open; None if there is none."""
+        if monotonic() > self._presence.due:
+            self._presence.look()
         file = self._open
         if file is not None:
+            self._used = True
             status = self._fs.is_live(self._path, file.fd)
             # an empty file was emptied, because it is being replaced (see `nfs_replace`)
             if status is not None and status.st_size and (file.refusal is None or not self._may_change()):
@@ -149,6 +167,8 @@ class BucketFile(Bucket):
         """
         if self._fs.reading:
             return self._attach()
+        if monotonic() > self._presence.due:
+            self._presence.look()
         while True:
             file = self._open
             if file is None or file.refusal is not None:
@@ -157,6 +177,7 @@ class BucketFile(Bucket):
                     return None
                 file = attached[0]
             fd = file.fd
+            self._used = True
             try:
                 try:  # within another try: a signal's handler may raise once it is locked
                     flock(fd, LOCK_EX | LOCK_NB)

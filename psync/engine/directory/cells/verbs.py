@@ -14,11 +14,13 @@ from psync.engine.contract.values import FOREIGN_REASON, Cell, Update, Version
 from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import BucketMet, not_a_value, translate_os_error
+from psync.engine.directory.fs.fd_cache import make_room
 from psync.engine.directory.fs.syscalls import remove_empty
 from psync.engine.directory.layout import OWN, Layout, held_by
 from psync.engine.directory.notify.wakeup import Wakeup
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import clock
+from psync.engine.system.clock import monotonic
 from psync.engine.system.reentry import catch_up, postponed
 from psync.errors import CorruptValue, InvalidKey, StoreFailed
 
@@ -34,6 +36,7 @@ class CellVerbs:
     def __init__(self, layout: Layout, fs: AtomicFiles, cells: Cells, wake: Wakeup) -> None:
         self._layout = layout
         self._fs = fs
+        self._presence = fs.presence
         self._cells = cells
         self._wake = wake
         self._spares: Callable[[], bool] = bool
@@ -44,8 +47,13 @@ class CellVerbs:
     def read(self, name: str, known: Cell | None = None) -> Cell | None:
         path = self._layout.prefix + name
         try:
-            return self._cells.read(path, known)
+            cell = self._cells.read(path, known)
+            if cell is None and monotonic() > self._presence.due:
+                self._presence.look()
+            return cell
         except OSError as error:
+            if make_room(error):
+                return self.read(name, known)
             raise translate_os_error(error, name, path) from error
         except Unreadable as error:
             raise self.damaged(name, error) from error
@@ -56,9 +64,11 @@ class CellVerbs:
     def write(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> None:
         path = self._layout.prefix + name
         try:
+            if monotonic() > self._presence.due:
+                self._presence.look()
             self._cells.write(path, payload, spare_bucket)
         except OSError as error:
-            if not remove_empty(path):
+            if not make_room(error) and not remove_empty(path):
                 raise translate_os_error(error, name, path) from error
             self.write(name, payload, spare_bucket=spare_bucket)
         except Unreadable as error:
@@ -75,6 +85,8 @@ class CellVerbs:
     def create(self, name: str, payload: bytes, *, spare_bucket: bool = False) -> bool:
         path = self._layout.prefix + name
         try:
+            if monotonic() > self._presence.due:
+                self._presence.look()
             made = self._cells.create(path, payload, spare_bucket)
         except OSError as error:
             if not remove_empty(path):
@@ -129,6 +141,8 @@ class CellVerbs:
         """Call `verb` with the path, translate its errors, and wake those who wait for the name."""
         path = self._layout.prefix + name
         try:
+            if monotonic() > self._presence.due:
+                self._presence.look()
             result = verb(path)
         except OSError as error:
             if not isinstance(error, IsADirectoryError) or not remove_empty(path):
@@ -164,6 +178,7 @@ class CellVerbs:
                     elif entry.is_dir(follow_symlinks=False) and (folder or entry.name != OWN):
                         folders.append(entry.name)
         except (FileNotFoundError, NotADirectoryError):
+            self._presence.look()
             return [], []
         except OSError as error:
             raise translate_os_error(error, folder, path) from error

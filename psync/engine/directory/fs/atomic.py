@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from psync.engine.directory.fs.capabilities import Capabilities
+from psync.engine.directory.fs.fd_cache import make_room, with_room
 from psync.engine.directory.fs.syscalls import close, link_unnamed, read_all, sync_folder
 from psync.engine.directory.layout import Layout
 from psync.engine.encoding.framing import Parts
@@ -44,6 +45,7 @@ class AtomicFiles:
         self._layout = layout
         self._unnamed = can.unnamed
         self.trust = layout.trust
+        self.presence = layout.presence
         self.direct = can.direct
         self.in_place = can.in_place
         self.sync_file = sync_file
@@ -136,24 +138,29 @@ class AtomicFiles:
                 fd = self.open(path, flags)
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                if make_room(error):
+                    continue
+                raise
             status = os.fstat(fd)
             if status.st_nlink:
                 return fd, status
             close(fd)  # it was removed or replaced between the two calls: the name leads elsewhere now
 
     def open(self, path: str, flags: int) -> int:
-        """Open the file at `path`, one that is never removed or replaced while anybody may want it."""
+        """Open the file at `path`, one that is never removed or replaced while anybody may want it. (A caller that
+        meets a lack of descriptors calls `make_room`.)"""
         if self.reading and flags & os.O_RDWR:
             raise self.refusal(path)
         return os.open(path, flags)
 
     def scan(self, folder: str) -> AbstractContextManager[Iterable[os.DirEntry[str]]]:
         """`os.scandir` of what is there now."""
-        return os.scandir(folder)
+        return with_room(lambda: os.scandir(folder))
 
     def listing(self, folder: str) -> list[str]:
         """`os.listdir` of what is there now, without the ``.nfsXXXX`` files of NFS clients."""
-        return os.listdir(folder)
+        return with_room(lambda: os.listdir(folder))
 
     def finish_replacement(self, path: str) -> bool:
         """Finish a replacement at `path` whose writer was killed, and wait for one whose writer lives. True if there

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from psync.engine.directory.fs.permissions import PermissionProblem, Permissions, not_a_file
+from psync.engine.directory.fs.presence import GONE_ERRORS, explain
 from psync.errors import InvalidKey, PsyncError, StoreFailed, StoreFull
 
 _FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.EMLINK, errno.ENOMEM}
@@ -41,12 +42,16 @@ def translate_os_error(error: OSError, name: str, path: str) -> PsyncError:
     code = error.errno or 0
     if code in (errno.ELOOP, errno.ENXIO) and (found := _not_a_regular_file(path)) is not None:
         return found
+    if code == errno.ENOTDIR and (gone := explain(path)) is not None:
+        return gone
     if code in (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO):
         return not_a_value(name, path)
     if code in (errno.ENAMETOOLONG, errno.EILSEQ):
         return InvalidKey(
             f"{name!r} is no possible file name here ({error.strerror}): use a shorter, plainer key", key=name
         )
+    if code in GONE_ERRORS and (gone := explain(path)) is not None:
+        return gone
     kind = StoreFull if code in _FULL_ERRORS else StoreFailed
     remedy = _REMEDIES.get(code, "see the cause and try again")
     if code in (errno.EACCES, errno.EPERM):

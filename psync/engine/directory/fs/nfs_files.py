@@ -12,6 +12,7 @@ import os
 from psync.engine.delegate import Delegate
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.capabilities import Capabilities
+from psync.engine.directory.fs.fd_cache import with_room
 from psync.engine.directory.fs.nfs_lookup import Lookups, check_lock, invalidate_replaced, status_now
 from psync.engine.directory.fs.nfs_replace import Replacements
 from psync.engine.directory.fs.nfs_temporary import NfsTemporary
@@ -66,7 +67,7 @@ class NfsFiles(AtomicFiles):
     def attach(self, path: str, flags: int) -> tuple[int, os.stat_result] | None:
         if self.reading and flags & os.O_RDWR:
             raise self.refusal(path)
-        return self.replacements.attach(path, flags | self.direct)
+        return with_room(lambda: self.replacements.attach(path, flags | self.direct))
 
     def open(self, path: str, flags: int) -> int:
         if self.reading and flags & os.O_RDWR:

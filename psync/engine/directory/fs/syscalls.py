@@ -11,7 +11,9 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import TypeVar
 
+from psync.engine.directory.fs.fd_cache import make_room, with_room
 from psync.engine.directory.fs.permissions import PRIVATE, Access
+from psync.engine.directory.fs.presence import must_exist
 from psync.engine.encoding.framing import Parts
 from psync.engine.system import fork_hooks, reentry
 
@@ -45,7 +47,11 @@ def may_be_folder(path: str) -> bool:
 
 
 def make_folder(path: str, access: Access = PRIVATE) -> None:
-    """Create the folder and its parents unless they exist. `access` holds whatever the umask is."""
+    """Create the folder and its parents unless they exist. `access` holds whatever the umask is.
+
+    Raises `DirectoryGone` for a directory that is open already.
+    """
+    must_exist(path)
     try:
         os.mkdir(path, access.folder)
     except FileExistsError:
@@ -61,12 +67,15 @@ def make_folder(path: str, access: Access = PRIVATE) -> None:
 
 
 def with_folder(path: str, make: Callable[[], T], access: Access = PRIVATE) -> T:
-    """``make()``, with the folder of `path` created if that is what is missing."""
+    """``make()``, with the folder of `path` created, or idle files closed, if that is what is missing."""
     while True:
         try:
             return make()
         except FileNotFoundError:
             make_folder(os.path.dirname(path), access)
+        except OSError as error:
+            if not make_room(error):
+                raise
 
 
 def open_made(path: str, access: Access, flags: int = CHANGE) -> int:
@@ -138,6 +147,10 @@ def open_locked(path: str, flags: int = CHANGE) -> tuple[int, os.stat_result] | 
             fd = os.open(path, flags)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if make_room(error):
+                continue
+            raise
         try:
             lock(fd, fcntl.LOCK_SH if flags == READ else fcntl.LOCK_EX)
             status = os.fstat(fd)
@@ -217,7 +230,7 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
 
 def read_small(path: str, limit: int) -> bytes:
     """The first `limit` bytes of a regular file. Raises OSError, also for what is none: a FIFO does not hang us."""
-    fd = os.open(path, READ)
+    fd = with_room(lambda: os.open(path, READ))
     try:
         if not is_regular(os.fstat(fd)):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -258,7 +271,7 @@ def fill(fd: int, data: bytes | Parts, *, sync: bool) -> None:
 
 
 def sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = with_room(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         os.fsync(fd)
     finally:
@@ -304,7 +317,7 @@ def link_unnamed(path: str, data: bytes | Parts, *, sync: bool, access: Access =
     folder = path[: path.rindex("/")] or "/"
     try:
         fd = os.open(folder, UNNAMED, access.file)
-    except FileNotFoundError:
+    except OSError:
         fd = with_folder(path, lambda: os.open(folder, UNNAMED, access.file), access)
     try:
         if access is not PRIVATE:

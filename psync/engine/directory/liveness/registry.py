@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from psync.engine.contract.values import Alive
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import loading, translate_os_error
+from psync.engine.directory.fs.fd_cache import with_room
 from psync.engine.directory.fs.syscalls import READ, hand_over, let_go, make_folder
 from psync.engine.directory.layout import Layout, number_in
 from psync.engine.encoding.framing import Unreadable, frame_text, unframe_text
@@ -71,7 +72,20 @@ class OwnerRegistry:
                 new.discard()
                 raise
             self._fd, self.number = hand_over(new.fd), number  # the descriptor stays open, and with it the lock
+            self._fs.presence.watch_owner(self._is_lost)
             return number
+
+    def _is_lost(self) -> bool:
+        """Whether something else has removed this process's file: then it is another owner from now on. fstat."""
+        fd = self._fd
+        try:
+            if fd < 0 or os.fstat(fd).st_nlink:
+                return False
+        except OSError:  # another thread has closed it, or the server does not know it any more
+            return False
+        self._fd, self.number = -1, 0
+        let_go(fd)
+        return True
 
     def alive(self, owner: int) -> Alive:
         """open, flock, close."""
@@ -84,7 +98,7 @@ class OwnerRegistry:
         if owner == self.number and owner:
             return Alive.YES
         try:
-            fd = self._fs.open(self._layout.owner(owner), READ)
+            fd = with_room(lambda: self._fs.open(self._layout.owner(owner), READ))
         except FileNotFoundError:
             return Alive.NO
         try:

@@ -12,27 +12,39 @@ the kernel was no slower there than polling: two NFS clients got the lock 310 ti
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import struct
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
+from typing import TYPE_CHECKING
 
-from psync.engine.contract.engine import Mutex, Watch
+from psync.engine.contract.engine import Mutex
 from psync.engine.contract.values import Alive
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
-from psync.engine.directory.fs.fd_cache import DescriptorCache
+from psync.engine.directory.fs.fd_cache import DescriptorCache, make_room, with_room
+from psync.engine.directory.fs.presence import Inode, inode_of
 from psync.engine.directory.fs.syscalls import CHANGE, READ, let_go
+from psync.engine.directory.layout import slot_of
+from psync.engine.directory.liveness.registry import OwnerRegistry
+from psync.engine.directory.notify.wakeup import FIRST_FLAG, Wakeup
 from psync.engine.system import clock, fork_hooks, reentry
+from psync.engine.system.clock import monotonic
+from psync.errors import DirectoryGone
+
+if TYPE_CHECKING:
+    from psync.engine.directory.notify.nfs_poll import ChangeToken
 
 DEAD_HOLDER_POLL_S = 0.1
 """Seconds between two tries of a waiter with a timeout: the kernel frees a dead holder's lock and tells nobody."""
 SPINS = 8
 """Tries before a waiter sleeps, yielding in between: most holders release sooner than a sleep and a wake-up take."""
+THREAD_LOOK_S = 1.0
+"""Seconds between two looks at the directory of a thread that waits for another one of its process."""
 NO_WAIT = LOCK_EX | LOCK_NB
 MAX_PROBE_S = 0.05
 """Seconds, at most, for which a probe of the lock (see `holder`) may keep others out."""
@@ -74,14 +86,14 @@ class Numbers:
         self._fd = fd
         self._next, self._token = -1, 0
         """The next token as a word and as a number, unless another process gets the mutex meanwhile."""
-        self._words: memoryview | None = None
+        self.words: memoryview | None = None
         """The two numbers in memory: each is stored by one instruction, which no kill can tear."""
         if mapped:
-            self._words = memoryview(mmap.mmap(fd, len(_BLANK)))[_TOKEN : _TOKEN + _NUMBERS.size].cast("Q")
+            self.words = memoryview(mmap.mmap(fd, len(_BLANK)))[_TOKEN : _TOKEN + _NUMBERS.size].cast("Q")
 
     def take(self, holder: int) -> int:
         """While locked: take the next token, and write `holder` beside it."""
-        words = self._words
+        words = self.words
         word: int = words[0] if words is not None else _NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _TOKEN))[0]
         if word != self._next:  # another process had the mutex meanwhile
             self._token = verified(word)
@@ -97,19 +109,26 @@ class Numbers:
         return token
 
     def holder(self) -> int:
-        if self._words is not None:
-            return self._words[1]
+        if self.words is not None:
+            return self.words[1]
         return int(_NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _HOLDER))[0])
 
     def give_back(self) -> None:
-        if self._words is not None:
-            self._words[1] = 0
+        if self.words is not None:
+            self.words[1] = 0
         else:
             os.pwrite(self._fd, bytes(_NUMBER.size), _HOLDER)
 
+    def last(self) -> int:
+        """The token that this process will take next, unless another one gets the mutex meanwhile."""
+        return self._token
+
+    def descriptors(self) -> int:
+        return int(self.words is not None)
+
     def close(self) -> None:
-        if self._words is not None:
-            self._words.release()  # and with it, for nothing else refers to it, the map
+        if self.words is not None:
+            self.words.release()  # and with it, for nothing else refers to it, the map
 
 
 class DirectoryMutex(Mutex):
@@ -120,21 +139,32 @@ class DirectoryMutex(Mutex):
         path: str,
         *,
         fs: AtomicFiles,
-        me: Callable[[], int],
-        alive: Callable[[int], Alive],
-        watch: Callable[[], AbstractContextManager[Watch]],
-        changed: Callable[[], None],
+        owners: OwnerRegistry,
+        wake: Wakeup,
+        watched: str,
         descriptors: DescriptorCache,
+        abandoned: Callable[[DirectoryMutex], bool],
     ) -> None:
+        """`watched`: the name that waiters watch.
+
+        `abandoned` is told when nobody refers to it though it is held: whether it keeps it so."""
         self._path = path
         self._fs = fs
+        self._presence = fs.presence
+        self._inode: Inode | None = None
+        """Which file it opened last."""
         self._mapped = fs.local
         self._spins = SPINS if self._mapped else 0  # each try asks the server there, and the kernel's queue is as fast
-        self._me = me
-        self._alive = alive
-        self._watch = watch
-        self._changed = changed
+        self._owners = owners
+        self._alive = owners.alive
+        self._wake = wake
+        self._watched = watched
+        self._slot = slot_of(watched)
+        self._flag = FIRST_FLAG + self._slot
         self._descriptors = descriptors
+        self._abandoned = abandoned
+        self._token_seen = 0
+        """The token when `was_used` was called last."""
         self.token = 0
         self._threads = threading.Lock()
         self._fd = -1
@@ -148,7 +178,7 @@ class DirectoryMutex(Mutex):
         deadline = None if timeout is None else clock.monotonic() + timeout
         if not self._threads.acquire(blocking=False):
             self._refuse_own_wait()
-            if not self._threads.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+            if not self._wait_for_thread(timeout):
                 return False
         had = True
         try:
@@ -158,7 +188,9 @@ class DirectoryMutex(Mutex):
             except BlockingIOError:
                 had = self._wait(numbers, deadline)
             if had:
-                self.token = numbers.take(self._me())
+                if monotonic() > self._presence.due:
+                    self._presence.look_at(self._path, self._inode)
+                self.token = numbers.take(self._owners.number or self._owners.owner())
         except BaseException as error:
             # A signal's handler may have raised after the lock was granted and the holder written: undo both.
             self.token = 0
@@ -166,6 +198,8 @@ class DirectoryMutex(Mutex):
                 if self._numbers is not None and self._try():
                     self._numbers.give_back()
                 flock(self._fd, LOCK_UN)
+                if isinstance(error, DirectoryGone):
+                    self._begin_anew()
             self._threads.release()
             if isinstance(error, OSError):
                 raise translate_os_error(error, os.path.basename(self._path), self._path) from error
@@ -174,6 +208,15 @@ class DirectoryMutex(Mutex):
             self._threads.release()
         return had
 
+    def _wait_for_thread(self, timeout: float | None) -> bool:
+        """Wait until no other thread of this process holds it, or waits for it."""
+        deadline = math.inf if timeout is None else clock.monotonic() + timeout
+        while not self._threads.acquire(timeout=max(0.0, min(deadline - clock.monotonic(), THREAD_LOOK_S))):
+            if clock.monotonic() >= deadline:
+                return False
+            self._presence.look()
+        return True
+
     def _refuse_own_wait(self) -> None:
         """Raise `ReentrantCall` if this thread is acquiring or releasing this very mutex: it would wait for itself."""
         calls = [frame for frame in reentry.marked_frames() if getattr(frame.get("self"), "_path", None) == self._path]
@@ -181,24 +224,37 @@ class DirectoryMutex(Mutex):
             raise reentry.reentrant(self._path)
 
     def _open(self) -> Numbers:
+        self._presence.check()
+        known, self._inode = self._inode, None
         with fork_hooks.put_off:
             while True:
                 try:
                     fd = self._fs.open(self._path, CHANGE)
                 except FileNotFoundError:
+                    if known is not None:
+                        raise self._presence.file_gone(self._path) from None
                     self._fs.make(self._path, _BLANK)
                     continue
+                except OSError as error:
+                    if make_room(error):
+                        continue
+                    raise
                 self._fs.trust.checked(fd, self._path)
                 try:
+                    inode = inode_of(os.fstat(fd))
+                    if known not in (None, inode):
+                        raise self._presence.file_gone(self._path)
                     raw = os.pread(fd, len(_BLANK) + 1, 0)
                     if len(raw) != len(_BLANK) or raw[:_TOKEN] != _HEAD:  # a power cut, a full disk, or damage
                         os.pwrite(fd, _HEAD + _NUMBERS.pack(_milliseconds() * TOKEN_STEP, 0) + b".", 0)
                         os.ftruncate(fd, len(_BLANK))
                     self._numbers = Numbers(fd, mapped=self._mapped)
-                except BaseException:
+                except BaseException as error:
                     os.close(fd)
+                    if isinstance(error, OSError) and make_room(error):
+                        continue
                     raise
-                self._fd = fd
+                self._fd, self._inode = fd, inode
                 self._descriptors.opened(self)
                 return self._numbers
 
@@ -211,7 +267,7 @@ class DirectoryMutex(Mutex):
             self._refuse_own_wait()  # by another handle
             flock(self._fd, LOCK_EX)
             return True
-        with self._watch() as watch:
+        with self._wake.watch([self._watched], None, _no_tokens) as watch:
             while not self._try():
                 left = deadline - clock.monotonic()
                 if left <= 0:
@@ -221,6 +277,8 @@ class DirectoryMutex(Mutex):
                     # no living holder: a probe has the lock, or a releasing process has written 0 and unlocks next
                     left = 0.001
                 watch.pause(min(left, DEAD_HOLDER_POLL_S))
+                if monotonic() > self._presence.due:
+                    self._presence.look_at(self._path, self._inode)
         return True
 
     def _try(self) -> bool:
@@ -238,7 +296,10 @@ class DirectoryMutex(Mutex):
             # without a call in between, so no handler can come in between, and release the mutex, too
             token, self.token = self.token, 0
             if token and numbers is not None:
-                numbers.give_back()
+                if (words := numbers.words) is not None:  # `give_back` written out: this is the hot path
+                    words[1] = 0
+                else:
+                    numbers.give_back()
         except OSError as error:  # the holder is written for probes only; the mutex is free all the same
             failure = translate_os_error(error, os.path.basename(self._path), self._path)
         except BaseException as error:  # a signal's handler raised, before that was written or after it
@@ -257,9 +318,33 @@ class DirectoryMutex(Mutex):
             raise
         finally:
             self._threads.release()
-        self._changed()
+        flags = self._wake.mapped
+        if flags is None or flags[self._flag]:  # `notify_slot` written out
+            self._wake.notify_slot(self._slot)
+        if monotonic() > self._presence.due and failure is None:
+            self._look()
         if failure is not None:
             raise failure
+
+    def check(self) -> None:
+        """lstat if it is held."""
+        if self.token:
+            self._presence.look_at(self._path, self._inode)
+
+    def _look(self) -> None:
+        """Raise `DirectoryGone` unless the file is where it was opened. The next holder begins anew."""
+        try:
+            self._presence.look_at(self._path, self._inode)
+        except DirectoryGone:
+            if self._threads.acquire(blocking=False):
+                self._begin_anew()
+                self._threads.release()
+            raise
+
+    def _begin_anew(self) -> None:
+        """While no thread is in it."""
+        self._close()
+        self._inode = None
 
     def holder(self) -> int:
         """open, pread, close; if there is a holder, also the probe whether it lives."""
@@ -270,8 +355,9 @@ class DirectoryMutex(Mutex):
 
     def _holder(self) -> int:
         try:
-            fd = self._fs.open(self._path, READ)
+            fd = with_room(lambda: self._fs.open(self._path, READ))
         except FileNotFoundError:
+            self._presence.look()
             return 0
         try:
             raw = os.pread(fd, _NUMBER.size, _HOLDER)
@@ -292,12 +378,25 @@ class DirectoryMutex(Mutex):
         finally:
             let_go(fd)
 
+    def descriptors(self) -> int:
+        return int(self._fd >= 0) + (self._numbers.descriptors() if self._numbers is not None else 0)
+
+    def was_used(self) -> bool:
+        numbers, before = self._numbers, self._token_seen
+        if numbers is not None:
+            self._token_seen = numbers.last()
+        return self._token_seen != before
+
     def close_if_idle(self) -> bool:
         if not self._threads.acquire(blocking=False):
             return False
         self._close()
         self._threads.release()
         return True
+
+    def close(self) -> None:
+        """Close its descriptors, which releases it if it is held. No thread may be using it."""
+        self._close()
 
     def _close(self) -> None:
         if self._numbers is not None:
@@ -309,10 +408,16 @@ class DirectoryMutex(Mutex):
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # half made, or the interpreter is going down
-            self._close()  # held or not: no object is left that could release it
+            if not self.token or not self._abandoned(self):
+                self._close()
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
         self._threads = threading.Lock()
         self.token = 0
         self._close()
+
+
+def _no_tokens(name: str) -> Iterator[ChangeToken]:
+    """A mutex shows its state only to a locker."""
+    return iter(())

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from fcntl import LOCK_EX, LOCK_NB
 
 from psync.engine.directory.log.fields import Sync, Tail
@@ -150,11 +151,20 @@ class Commit:
     def spoil(self) -> None:
         self._header.spoil()
 
-    def close_if_idle(self) -> bool:
-        if not self._header.close_if_idle():
-            return False
+    def descriptors(self) -> int:
+        return self._header.descriptors() + self._segments.descriptors()
+
+    def idle(self) -> AbstractContextManager[bool]:
+        """See `LockedHeader.idle`."""
+        return self._header.idle()
+
+    def forget(self) -> None:
+        self._header.forget()
+
+    def close(self) -> None:
+        """While `idle`."""
+        self._header.close()
         self._segments.close()
-        return True
 
     def after_fork(self) -> None:
         self._header.after_fork()

@@ -15,14 +15,21 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from typing import Generic
 
 from psync.engine.directory.fs.atomic import AtomicFiles
+from psync.engine.directory.fs.fd_cache import with_room
+from psync.engine.directory.fs.presence import Inode, inode_of
 from psync.engine.directory.fs.syscalls import CHANGE
 from psync.engine.directory.log.double_buffer import DoubleBuffer, MappedDoubleBuffer, ReadMappedDoubleBuffer
 from psync.engine.directory.log.fields import FieldsT
 from psync.engine.encoding.framing import Unreadable
+from psync.engine.system.clock import monotonic
 from psync.engine.system.reentry import FileSection, catch_up, postponed, reentrant
 
 _PEEKS = 100
 """Reads without the lock that may meet a half-made change before the reader takes the lock."""
+
+
+def _nothing() -> None:
+    """Without files beside the header."""
 
 
 class LockedHeader(Generic[FieldsT]):
@@ -41,6 +48,9 @@ class LockedHeader(Generic[FieldsT]):
         self._fields = fields
         self._blank = blank
         self._trust = fs.trust
+        self._presence = fs.presence
+        self._inode: Inode | None = None
+        """Which file it opened last."""
         self.values = self._loaded([0] * fields.COUNT)
         """The fields, while the header is entered; change them and `save`."""
         self.depth = 0
@@ -51,6 +61,8 @@ class LockedHeader(Generic[FieldsT]):
         self._opened = opened
         mapped = MappedDoubleBuffer if fs.in_place else ReadMappedDoubleBuffer
         self._kind = mapped if fs.local else DoubleBuffer
+        self.look_further: Callable[[], object] = _nothing
+        """Called with the thread's lock when the file was looked at: raises `DirectoryGone` for others beside it."""
         self._section = FileSection(path)
         self._fd = -1
         # `peek` opens a descriptor of its own, so that a reader never waits for a thread that waits for the file's lock
@@ -86,6 +98,8 @@ class LockedHeader(Generic[FieldsT]):
             fd = self._fd
             if fd < 0:
                 fd = self._fd = self._open()
+            elif monotonic() > self._presence.due:
+                self.look()
             try:
                 flock(fd, how | LOCK_NB)
             except BlockingIOError:
@@ -103,6 +117,12 @@ class LockedHeader(Generic[FieldsT]):
             raise
         self.depth = 1
         return self.values
+
+    def look(self) -> None:
+        """Raise `DirectoryGone` unless the file is where it was opened."""
+        self._presence.look_at(self.path, self._inode)
+        if self._presence.thorough:
+            self.look_further()
 
     def enter_again(self) -> FieldsT:
         """`enter`, also from within the same verb."""
@@ -238,15 +258,23 @@ class LockedHeader(Generic[FieldsT]):
             os.close(self._open())
 
     def _open(self, *, making: bool = True) -> int:
+        self._presence.check()
         while True:
             try:
                 fd = self._fs.open(self.path, CHANGE)
             except FileNotFoundError:
+                if self._inode is not None:
+                    raise self._presence.file_gone(self.path) from None
                 if not making:
                     raise
                 self._fs.make(self.path, self._kind.zeros(self._fields.COUNT))
                 continue
             self._trust.checked(fd, self.path)
+            inode = inode_of(os.fstat(fd))
+            if self._inode not in (None, inode):
+                os.close(fd)
+                raise self._presence.file_gone(self.path)
+            self._inode = inode
             self._opened()
             return fd
 
@@ -257,29 +285,49 @@ class LockedHeader(Generic[FieldsT]):
         try:
             with self._opening:
                 if self._buffer is None:
-                    self._buffer = self._kind(fd, self._fields.COUNT, blank=self._blank)
+                    self._buffer = with_room(lambda: self._kind(fd, self._fields.COUNT, blank=self._blank))
                 return self._buffer
         finally:
             if opened is None:
                 os.close(fd)
 
-    def close_if_idle(self) -> bool:
+    def descriptors(self) -> int:
+        return (self._fd >= 0) + (self._buffer is not None)
+
+    def seen(self) -> tuple[int | None, int | None]:
+        """Numbers that differ once this process has changed the header, or has read it after a change."""
+        return self._known, self._peeked[0]
+
+    @contextlib.contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Keep all threads out; False if one is in already, or opens the file: perhaps this one, interrupted. Never
+        waits."""
         if not self._section.try_enter():
-            return False
+            yield False
+            return
         try:
-            self._close()
+            mine: bool = self._opening._is_owned()  # type: ignore[attr-defined]
+            if free := not mine and self._opening.acquire(blocking=False):
+                self._opening.release()
+            yield free
         finally:
             self._section.leave()
-        return True
+
+    def forget(self) -> None:
+        """Take whatever file is at the path when it is opened next."""
+        self._inode = None
+
+    def close(self) -> None:
+        """While `idle`. A thread that peeks meanwhile finds it closed, and opens it anew."""
+        self._close()
 
     def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
-        with self._opening:
-            if self._buffer is not None:
-                self._buffer.close()
-            self._buffer = None
+        fd, self._fd = self._fd, -1  # before it is closed, so that nobody closes another file of this number
+        if fd >= 0:
+            os.close(fd)
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            buffer.close()
 
     def after_fork(self) -> None:
         """Close the descriptor in a child: it shares its lock with the parent (closing unlocks nothing)."""

@@ -13,6 +13,7 @@ from psync.engine.directory.log.fields import Front, Tail
 from psync.engine.directory.log.repair import CorruptionRepair, wrap_looks
 from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable
+from psync.engine.system.clock import monotonic
 
 _DELAYED = State.DELAYED
 MAX_RECORDS_IN_MEMORY = 500
@@ -33,6 +34,7 @@ class Inspector:
         self._tail = state.tail
         self._front = state.front
         self._segments = state.claiming
+        self._presence = state.fs.presence
 
     @wrap_looks
     def read(self, position: int) -> Record | None:
@@ -122,6 +124,8 @@ class Inspector:
 
         On a network file system READ, READ, READ; then, if a claimer was at work each time, LOCK, READ, READ, LOCKU.
         """
+        if monotonic() > self._presence.due:
+            self._front.look()
         for _ in range(UNLOCKED_TRIES):
             front = self._front.peek()
             tail = self._tail.peek()

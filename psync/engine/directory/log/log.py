@@ -58,7 +58,6 @@ class DirectoryLog(Log):
         "begin",
         "change_tokens",
         "claims",
-        "close_if_idle",
         "counts",
         "delayed",
         "finished",
@@ -118,7 +117,7 @@ class DirectoryLog(Log):
         self.delayed, self.unfinished, self.finished = inspector.delayed, inspector.unfinished, inspector.finished
         self.held = recovery.locked
         self.change_tokens = NfsChangeTokens(state).tokens
-        self.close_if_idle, self.after_fork = state.close_if_idle, state.after_fork
+        self.after_fork = state.after_fork
         if not kinds.writable:
             for verb in CHANGES:
                 setattr(self, verb, state.refuse)

@@ -59,6 +59,9 @@ class PositionFile:
             raise Unreadable(f"an entry of {self._path} does not fit its checksum")
         return position
 
+    def descriptors(self) -> int:
+        return int(self._fd >= 0)
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

@@ -24,7 +24,7 @@ from psync.engine.directory.log.recovery import CrashRecovery
 from psync.engine.directory.log.state import LogState
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import boot_time
-from psync.errors import PsyncError, ReentrantCall
+from psync.errors import DirectoryGone, PsyncError, ReentrantCall
 
 MAX_FALSE_ALARMS = 3
 """Repairs in a row that may find no damage: a status was being written. After more, the error is raised."""
@@ -51,6 +51,8 @@ class CorruptionRepair:
         state = self._state
         state.spoil()
         try:
+            if isinstance(error, DirectoryGone):
+                state.forget()
             if isinstance(error, PsyncError) or not isinstance(error, OSError | Unreadable):
                 raise error
             if isinstance(error, OSError) or not state.writable:

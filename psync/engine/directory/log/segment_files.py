@@ -215,6 +215,19 @@ class SegmentFiles:
         if (statuses := self._statuses.pop(base, None)) is not None:
             statuses.close()
 
+    def descriptors(self) -> int:
+        return len(self._files) + sum([file.descriptors() for file in [*self._statuses.values()]])
+
+    def look(self, base: int | None = None) -> None:
+        """Raise `DirectoryGone` if something else has removed the segment that begins at `base`, which is the last one,
+        or that which was found last, which has a record that is not final (psync removes none of these). fstat."""
+        last, _, _, _ = self._last
+        fd = self._files.get(last if base is None else base, -1)
+        if fd >= 0 and not os.fstat(fd).st_nlink:
+            base = last if base is None else base
+            self.close()
+            raise self._fs.presence.file_gone(self._layout.segment(self._log, base))
+
     def discard_read_ahead(self) -> None:
         """Forget the bytes that were read ahead: they are not what the file holds any more."""
         self._ahead = _NOTHING_AHEAD

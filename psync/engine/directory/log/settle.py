@@ -19,6 +19,7 @@ from psync.engine.directory.log.requeue import RequeueIndex
 from psync.engine.directory.log.segment_files import SEGMENT_BYTES
 from psync.engine.directory.log.segments import Segments
 from psync.engine.directory.log.state import LogState
+from psync.engine.system.clock import monotonic
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
 _CLAIMED_OR_FINAL = _CLAIMED, _DONE, _DEAD
@@ -70,6 +71,7 @@ class Settler:
         self._claims = state.claims
         self._wake_claimers = state.wake_claimers
         self._wake_final = state.wake_final
+        self._presence = state.fs.presence
 
     def settle(self, position: int, held: Mark, new: Mark, before: Callable[[], object] | None = None) -> bool:
         was, _, owner, _, lease = held
@@ -77,6 +79,11 @@ class Settler:
         final = state is _DONE or state is _DEAD
         log = self._state
         try:
+            if monotonic() > self._presence.due:
+                self._presence.look()
+                if self._presence.thorough:
+                    with log.settle_section, log.settle_section.lock:
+                        self._settling.look()
             if not log.checked:
                 self._repair.check()
             if was is _CLAIMED and not lease and (final or new_owner == owner) and owner == self._owners.number:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -24,6 +25,9 @@ from psync.engine.directory.log.segments import Segments
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system.reentry import Section
 from psync.errors import CorruptValue, PsyncError
+
+USUAL_DESCRIPTORS = 12
+"""An open log is counted as at least so many: it opens most of them after it was counted."""
 
 
 class FileKinds(NamedTuple):
@@ -68,13 +72,14 @@ class LogState:
         self.local = fs.local
         """False on a network file system."""
         self.writable = kinds.writable
-        opened = functools.partial(kept.opened, self)
+        opened = functools.partial(kept.opened, self, keep=False)  # it lasts until the next collection anyway
         self.tail: LockedHeader[Tail] = kinds.header(layout.log(name, "tail"), Tail, fs, opened, blank=False)
         self.front: LockedHeader[Front] = kinds.header(layout.log(name, "front"), Front, fs, opened, blank=False)
         segments = kinds.local_segments if self.local else kinds.nfs_segments
         # threads append, claim and settle at the same time, so each has descriptors of its own
         self.appending = segments(layout, name, fs)
         """Used under the lock on ``tail``."""
+        self.tail.look_further = self._look_at_last_segment
         self.claiming = segments(layout, name, fs)
         """Used under the lock on ``front``."""
         self.settling = segments(layout, name, fs)
@@ -89,6 +94,8 @@ class LogState:
         self.requeued = kinds.positions(layout.log(name, "returned"), fs)
         self.delayed = kinds.positions(layout.log(name, "delayed"), fs)
         self.lost = LostRanges(layout, name, fs)
+        if not kinds.writable:
+            opened()  # its segments are opened without a word
         self.checked = not kinds.writable
         """Whether `recovery` has looked for a power cut."""
         self.claims: dict[int, Mark] = {}
@@ -99,6 +106,8 @@ class LogState:
         """
         self.passed = 0
         """All records before this position have a status. 0 if unknown: it is kept only on a network file system."""
+        self._seen: object = None
+        """What `was_used` saw last."""
         self.reach = 0, 0
         """End of the log and base of its last segment, as last read. One tuple: threads share it."""
 
@@ -124,6 +133,9 @@ class LogState:
         """The same, but read only if `position` lies behind the end that is known."""
         reach = self.reach
         return reach if position < reach[0] else self.read_reach()
+
+    def _look_at_last_segment(self) -> None:
+        self.appending.look(self.tail.values.base)
 
     def raise_low(self, front: Front, base: int, limit: int) -> bool:
         """Move the low-water mark over final records, up to `limit`, and remove the segments before it.
@@ -164,23 +176,47 @@ class LogState:
 
     # -- descriptors -------------------------------------------------------------------------------------
 
+    def descriptors(self) -> int:
+        number = sum([each.descriptors() for each in (*self._headers(), *self._files())])
+        return max(number, USUAL_DESCRIPTORS if self.writable else 1) if number or not self.writable else 0
+
+    def was_used(self) -> bool:
+        before, self._seen = self._seen, (self.tail.seen(), self.front.seen(), len(self.claims))
+        return self._seen != before
+
     def close_if_idle(self) -> bool:
-        if not self.tail.close_if_idle():
-            return False
-        if self.commit is not None and not self.commit.close_if_idle():
-            return False
-        if not self.front.close_if_idle() or not self.settle_section.try_enter():
-            return False
-        try:
+        with contextlib.ExitStack() as held:
+            if not all(held.enter_context(header.idle()) for header in self._headers()):
+                return False
+            if not self.settle_section.try_enter():
+                return False
+            held.callback(self.settle_section.leave)
+            for header in self._headers():
+                header.close()
             self._close()
-        finally:
-            self.settle_section.leave()
         return True
+
+    def forget(self) -> None:
+        """Begin anew with the files that are there, as they are not those that were opened."""
+        if self.close_if_idle():
+            self.checked = not self.writable
+            for header in self._headers():
+                header.forget()
+
+    def _headers(self) -> tuple[LockedHeader[Any] | Commit, ...]:
+        return (self.tail, self.front) if self.commit is None else (self.commit, self.tail, self.front)
+
+    def _files(self) -> tuple[PositionFile | Segments, ...]:
+        return self.requeued, self.delayed, self.appending, self.claiming, self.settling
 
     def _close(self) -> None:
         self.claims.clear()
-        for files in (self.requeued, self.delayed, self.appending, self.claiming, self.settling):
+        for files in self._files():
             files.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # half made, or the interpreter is going down
+            self.after_fork()  # which closes all; no thread is left that could be in here
 
     def after_fork(self) -> None:
         """Close all files in a child: they share their locks with the parent."""

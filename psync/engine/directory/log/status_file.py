@@ -23,6 +23,7 @@ import struct
 from binascii import crc_hqx
 
 from psync.engine.contract.log import Mark, State
+from psync.engine.directory.fs.fd_cache import with_room
 from psync.engine.directory.fs.syscalls import write_all
 from psync.engine.encoding.framing import Unreadable
 
@@ -142,6 +143,9 @@ class StatusFile:
         """Write the statuses to the disk. fdatasync."""
         os.fdatasync(self._fd)
 
+    def descriptors(self) -> int:
+        return 1
+
     def close(self) -> None:
         os.close(self._fd)
 
@@ -159,7 +163,8 @@ class MappedStatusFile(StatusFile):
         os.posix_fallocate(self._fd, begin, WINDOW_BYTES)
         if len(self._windows) >= MAX_WINDOWS:
             del self._windows[next(iter(self._windows))]
-        words = self._windows[number] = memoryview(mmap.mmap(self._fd, WINDOW_BYTES, offset=begin)).cast("Q")
+        window = with_room(lambda: mmap.mmap(self._fd, WINDOW_BYTES, offset=begin))
+        words = self._windows[number] = memoryview(window).cast("Q")
         return words
 
     def get(self, offset: int) -> Words:
@@ -186,6 +191,9 @@ class MappedStatusFile(StatusFile):
         words[at + 1] = owner
         words[at] = word
         return None
+
+    def descriptors(self) -> int:
+        return 1 + len(self._windows)  # a map has a descriptor of its own
 
     def close(self) -> None:
         self._windows.clear()

@@ -9,6 +9,7 @@ import select
 import struct
 
 _TOUCHED = 0x004  # IN_ATTRIB
+_MOVED = 0x400 | 0x800  # IN_DELETE_SELF, IN_MOVE_SELF
 _IGNORED = 0x8000  # IN_IGNORED: the file is gone, and the watch with it
 _EVENT = struct.Struct("iIII")
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
@@ -22,18 +23,22 @@ class Inotify:
         self._fd = _libc.inotify_init1(_FLAGS)
         if self._fd < 0:
             raise _failed("inotify_init1")
-        self.watched: set[str] = set()
+        self.watched: set[object] = set()
+        """The files that are watched, each with the directory that it was in."""
+        self.moved = False
+        """A directory that is watched was removed or moved away. To be reset by the one who looks which."""
         self.heard = False
         """Something was heard, and has not been forgotten by `drain` yet."""
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
 
-    def watch(self, path: str) -> None:
-        """Watch `path` from now on. Watching it twice is watching it once, and the second time costs nothing."""
-        if path not in self.watched:
-            if _libc.inotify_add_watch(self._fd, os.fsencode(path), _TOUCHED) < 0:
+    def watch(self, path: str, where: object, *, directory: bool = False) -> None:
+        """Watch the file `path` from now on, which is in the directory `where`, or the `directory` itself: whether it
+        is removed or moved away. Watching it twice is watching it once, and the second time costs nothing."""
+        if (path, where) not in self.watched:
+            if _libc.inotify_add_watch(self._fd, os.fsencode(path), _MOVED if directory else _TOUCHED) < 0:
                 raise _failed("inotify_add_watch", path)
-            self.watched.add(path)
+            self.watched.add((path, where))
 
     def wait(self, seconds: float) -> bool:
         """True as soon as a watched file was touched; False after `seconds`. poll."""
@@ -51,6 +56,8 @@ class Inotify:
             except BlockingIOError:
                 return kept
             for event in _EVENT.iter_unpack(events):  # of a file they have no name, so all have one size
+                if event[1] & _MOVED:
+                    self.moved = True
                 if event[1] & _IGNORED:
                     self.watched.clear()
                     kept = False

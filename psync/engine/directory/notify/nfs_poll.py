@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from psync.engine.contract.engine import Watch
 from psync.engine.directory.fs.nfs_lookup import SETTLED_S
+from psync.engine.directory.fs.presence import Presence
 from psync.engine.system import clock, fork_hooks
 from psync.engine.system.bell import Bell
 
@@ -159,8 +160,9 @@ class PollCoordinator:
 class PollingWatch(Watch):
     """A watch by polling. `tokens_of` gives a name's tokens; a waiter for a name without tokens reads in each round."""
 
-    def __init__(self, rounds: PollCoordinator, names: Sequence[str], tokens_of: TokensOf) -> None:
+    def __init__(self, rounds: PollCoordinator, presence: Presence, names: Sequence[str], tokens_of: TokensOf) -> None:
         self._rounds = rounds
+        self._presence = presence
         self._names = names
         self._tokens_of = tokens_of
         self._seen: dict[str, Hashable] = {}
@@ -185,6 +187,8 @@ class PollingWatch(Watch):
         self.woken = False
         self.tokens = self._tokens()
         self._rounds.sleep(self, MAX_SLEEP_S if timeout is None else timeout)
+        if clock.monotonic() > self._presence.due:
+            self._presence.look()
 
     def _tokens(self) -> dict[str, ChangeToken] | None:
         """None if one of the names has no token."""

@@ -27,6 +27,7 @@ class NetworkRegister(DirectoryRegister):
         return PageSlots(self, PAGE_BYTES - SLOTS_BYTES)
 
     def read(self) -> bytes | None:
+        self._look_if_due()
         if self._map is None and self._opened(create=False) is None:
             return None
         for _ in range(100):
@@ -58,6 +59,7 @@ class NetworkRegister(DirectoryRegister):
     def while_open(self, write: Callable[[], object]) -> None:
         """``write()``, while no thread closes the file, which is open for writing."""
         try:
+            self._look_if_due()
             with self._section, self._section.lock:
                 if self._map is None or not self._writable:
                     self._open(create=True)

@@ -18,7 +18,6 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from zlib import crc32
 
@@ -26,13 +25,17 @@ from psync.engine.contract.register import Register, Slots
 from psync.engine.contract.values import Update
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import translate_os_error
-from psync.engine.directory.fs.fd_cache import DescriptorCache
+from psync.engine.directory.fs.fd_cache import DescriptorCache, make_room
+from psync.engine.directory.fs.presence import Inode, inode_of
 from psync.engine.directory.fs.syscalls import CHANGE, READ, read_all, write_all
+from psync.engine.directory.layout import slot_of
+from psync.engine.directory.notify.wakeup import FIRST_FLAG, Wakeup
 from psync.engine.directory.registers.slots import SLOTS_BYTES, MappedSlots
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import fork_hooks
+from psync.engine.system.clock import monotonic
 from psync.engine.system.reentry import FileSection
-from psync.errors import CorruptValue
+from psync.errors import CorruptValue, DirectoryGone
 
 PAGE_BYTES = 4096
 MAGIC = b"psync=1\n"
@@ -79,7 +82,7 @@ class DirectoryRegister(Register):
         path: str,
         fs: AtomicFiles,
         *,
-        changed: Callable[[], None],
+        wake: Wakeup,
         descriptors: DescriptorCache,
         repairs: bool = True,
         with_slots: bool = False,
@@ -88,11 +91,18 @@ class DirectoryRegister(Register):
         self._name = name
         self._path = path
         self._fs = fs
-        self._changed = changed
+        self._presence = fs.presence
+        self._wake = wake
+        self._slot = slot_of(name)
+        self._flag = FIRST_FLAG + self._slot
         self._descriptors = descriptors
         self._section = FileSection(path)
         self._fd = -1
         self._map: Page | None = None
+        self._resting: Page | None = None
+        """The map, while the next use is to show that there is one: see `was_used`."""
+        self._inode: Inode | None = None
+        """Which file it opened last."""
         self._writable = True
         self._seen: _Seen = None, None
         """The last head, and its value. One tuple, so that threads see both or neither."""
@@ -103,6 +113,19 @@ class DirectoryRegister(Register):
     # -- reading -----------------------------------------------------------------------------------------
 
     def read(self) -> bytes | None:
+        page = self._map
+        if page is not None and monotonic() <= self._presence.due:
+            seen, value = self._seen
+            try:
+                if _unpack(page) == seen:
+                    return value
+            except ValueError:
+                pass  # the descriptor cache closed it meanwhile
+        return self._read()
+
+    def _read(self) -> bytes | None:
+        if monotonic() > self._presence.due:
+            self._look()
         page = self._map or self._opened(create=False)
         if page is None:
             return None
@@ -112,10 +135,10 @@ class DirectoryRegister(Register):
             except Unreadable:
                 continue  # a writer was in the middle of it
             except ValueError:
-                return self.read()  # the descriptor cache closed it meanwhile
+                return self._read()  # the descriptor cache closed it meanwhile
             except OSError as error:
                 if error.errno == errno.EBADF:
-                    return self.read()
+                    return self._read()
                 raise translate_os_error(error, self._name, self._path) from error
         return self.update(lambda value: value)  # under the lock no writer is at work
 
@@ -178,6 +201,8 @@ class DirectoryRegister(Register):
         callers = False
         """True while the caller's function runs: its OSError is passed on as it is."""
         try:
+            if monotonic() > self._presence.due:
+                self._look()
             with self._section, self._section.lock:
                 page = self._map if self._map is not None and self._writable else self._open(create=True)
                 assert page is not None
@@ -207,7 +232,9 @@ class DirectoryRegister(Register):
             raise translate_os_error(error, self._name, self._path) from error
         except Unreadable as error:
             raise self._damaged(error) from error
-        self._changed()
+        flags = self._wake.mapped
+        if flags is None or flags[self._flag]:  # `notify_slot` written out
+            self._wake.notify_slot(self._slot)
         return new
 
     def _put(self, page: Page, new: bytes) -> None:
@@ -238,6 +265,19 @@ class DirectoryRegister(Register):
 
     # -- the file ----------------------------------------------------------------------------------------
 
+    def _look_if_due(self) -> None:
+        if monotonic() > self._presence.due:
+            self._look()
+
+    def _look(self) -> None:
+        """Raise `DirectoryGone` unless the file is where it was opened. The next verb begins anew."""
+        try:
+            self._presence.look_at(self._path, self._inode)
+        except DirectoryGone:
+            if self.close_if_idle():
+                self._inode = None
+            raise
+
     def _opened(self, *, create: bool) -> Page | None:
         try:
             with self._section, self._section.lock:
@@ -246,19 +286,33 @@ class DirectoryRegister(Register):
             raise translate_os_error(error, self._name, self._path) from error
 
     def _open(self, *, create: bool) -> Page | None:
-        """Open the file and return its first page. With `create` the file is created if it is missing, and has to be
-        writable; without, None if it is missing, and permission to read is enough."""
-        self._close()
+        """Open the file, unless it is, and return its first page.
+
+        With `create` the file is created if it is missing, and has to be writable; without, None if it is missing, and
+        permission to read is enough.
+        """
+        if self._resting is not None and (self._writable or not create):
+            self._map, self._resting = self._resting, None
+            return self._map
+        if self._fd >= 0:
+            self._close()
+        if create:
+            self._presence.check()
+        known, self._inode = self._inode, None
         with fork_hooks.put_off:
             while True:
                 try:
                     fd = self._fs.open(self._path, CHANGE)
                 except FileNotFoundError:
+                    if known is not None:
+                        raise self._presence.file_gone(self._path) from None
                     if not create:
                         return None
                     self._fs.make(self._path, _BLANK)
                     continue
-                except OSError:
+                except OSError as error:
+                    if make_room(error):
+                        continue
                     if create:
                         raise
                     try:
@@ -268,13 +322,18 @@ class DirectoryRegister(Register):
                     self._writable = False
                 self._fs.trust.checked(fd, self._path)
                 try:
+                    inode = inode_of(os.fstat(fd))
+                    if known not in (None, inode):
+                        raise self._presence.file_gone(self._path)
                     self._map = self._show(fd)
                 except BaseException as error:
                     os.close(fd)
+                    if isinstance(error, OSError) and make_room(error):
+                        continue
                     if isinstance(error, ValueError):
                         raise self._damaged(Unreadable("it is shorter than a page")) from error
                     raise
-                self._fd = fd
+                self._fd, self._inode = fd, inode
                 self._descriptors.opened(self)
                 return self._map
 
@@ -299,6 +358,8 @@ class DirectoryRegister(Register):
     def store_word(self, at: int, number: int) -> None:
         """Store one number without a system call. Loads that this thread makes afterwards are made after the store."""
         try:
+            if monotonic() > self._presence.due:
+                self._look()
             with self._section, self._section.lock:  # its release is the memory fence
                 if self._map is None or not self._writable:
                     self._open(create=True)
@@ -313,6 +374,18 @@ class DirectoryRegister(Register):
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
 
+    def descriptors(self) -> int:
+        return 0 if self._fd < 0 else 1 + isinstance(self._map or self._resting, mmap.mmap)
+
+    def was_used(self) -> bool:
+        """The map is put away, at no cost to the verbs: one that needs it brings it back."""
+        if self._map is None:
+            return False
+        if self._section.try_enter():
+            self._map, self._resting = None, self._map
+            self._section.leave()
+        return True
+
     def close_if_idle(self) -> bool:
         if not self._section.try_enter():
             return False
@@ -324,16 +397,19 @@ class DirectoryRegister(Register):
 
     def _close(self) -> None:
         self._numbers = None
-        if isinstance(self._map, mmap.mmap):
-            with contextlib.suppress(
-                BufferError
-            ):  # another thread reads or writes slots: the map closes when it is done
-                self._map.close()
-        self._map = None
+        page = self._map or self._resting
+        self._map = self._resting = None
+        if isinstance(page, mmap.mmap):
+            with contextlib.suppress(BufferError):  # another thread reads or writes slots: it closes when that is done
+                page.close()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1  # before it is closed, so that nobody closes another file of this number
             os.close(fd)
         self._writable = True
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # half made, or the interpreter is going down
+            self._close()
 
     def after_fork(self) -> None:
         """In a child: the descriptor shares its lock with the parent, so it is given up (closing unlocks nothing)."""
