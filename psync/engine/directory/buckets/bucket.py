@@ -31,6 +31,7 @@ from psync.engine.encoding.framing import (
     unframe,
     whole_bucket,
 )
+from psync.engine.system.reentry import catch_up, postponed, reentrant
 
 PAGE = 4096
 Prepared = tuple[int, int, int]
@@ -44,8 +45,11 @@ class DirectoryBucket(BucketFile):
 
     def tail(self, since: Position | None = None) -> Tail | None:
         """fstat when nothing is new; else fstat, pread. The first call also opens the file."""
+        section = self._section
+        if section.is_mine():  # `with section`, written out: this is a hot path
+            raise reentrant(section.what)
         try:
-            with self._section, self._section.lock:
+            with section.lock:
                 attached = self._attach()
                 if attached is None:
                     return None
@@ -63,6 +67,9 @@ class DirectoryBucket(BucketFile):
             raise translate_os_error(error, self._name, self._path) from error
         except Unreadable as error:
             raise self._damaged(self._name, error) from error
+        finally:
+            if postponed:
+                catch_up()
 
     def _tail_locked(self, since: Position | None) -> Tail | None:
         attached = self._attach_locked()
@@ -132,8 +139,11 @@ class DirectoryBucket(BucketFile):
     # -- changing ------------------------------------------------------------------------------------
 
     def append(self, ops: bytes) -> int:
+        section = self._section
+        if section.is_mine():  # `with section`, written out: this is a hot path
+            raise reentrant(section.what)
         try:
-            with self._section, self._section.lock:
+            with section.lock:
                 done = self._append(ops)
         except OSError as error:
             if not remove_empty(self._path):
@@ -141,6 +151,9 @@ class DirectoryBucket(BucketFile):
             return self.append(ops)
         except Unreadable as error:
             raise self._damaged(self._name, error) from error
+        finally:
+            if postponed:
+                catch_up()
         if done:
             self._changed()
         return done
