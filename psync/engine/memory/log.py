@@ -74,6 +74,8 @@ class MemoryLog(Log):
             if before is not None:
                 before()  # the turn is given back for it, because `before` calls verbs itself
             with self._changing("settle") as records:
+                if records.kept[position].mark != held:  # a signal's handler has settled it in between
+                    return False
                 if new != held:
                     records.mark(position, new)
                     self._announce(new.state)

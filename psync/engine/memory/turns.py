@@ -90,6 +90,8 @@ class Turns:
     def holding(self, key: Key) -> Iterator[None]:
         """Nobody else holds or changes `key` during the block, which runs without the turn."""
         state = self.state
+        if state.condition._is_owned():  # type: ignore[attr-defined]
+            raise reentrant(repr(key[1]))
         with self.alone():
             self.until(lambda: self.is_free(key))
             lock = state.locks.setdefault(key, ThreadLock(self.owner(), depth=0))

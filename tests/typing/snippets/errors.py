@@ -8,12 +8,14 @@ from psync import (
     BrokenBarrierError,
     ClassRefused,
     CorruptValue,
+    DirectoryGone,
     FormatMismatch,
     InvalidKey,
     LockTimeout,
     NotSerializable,
     PsyncError,
     QueueClosed,
+    ReentrantCall,
     RemoteError,
     StaleClaim,
     StoreFailed,
@@ -48,6 +50,12 @@ def also(error: Exception) -> None:
         case LockTimeout():
             takes_timeout(error)
             assert_type(error.holder, str | None)
+        case DirectoryGone():
+            takes_system(error)
+            assert_type(error.directory, str)
+        case ReentrantCall():
+            takes_runtime(error)
+            assert_type(error.where, str)
         case StoreFull() | StoreFailed():
             takes_system(error)
         case UnsafeStore():
