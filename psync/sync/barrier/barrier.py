@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from psync.engine.system.reentry import takes_effect
+from psync.engine.system.reentry import catch_up, postponed, reentrant, takes_effect
 from psync.errors import BrokenBarrierError
 from psync.store.sentinels import NOT_YET
 from psync.sync.barrier.fast_path import Arrival, FastPath
@@ -128,9 +128,15 @@ class Barrier(Primitive):
         if self._fast_path is None:
             return self._arrive_in_turn(me)
         section = self._fast_path.section
-        with section, section.lock:
-            came = self._fast_path.arrive(self._parties) if self._action is None else None
-            return came or self._arrive_in_turn(me)
+        if section.is_mine():  # `with section`, written out: this is a hot path
+            raise reentrant(section.what)
+        try:
+            with section.lock:
+                came = self._fast_path.arrive(self._parties) if self._action is None else None
+                return came or self._arrive_in_turn(me)
+        finally:
+            if postponed:
+                catch_up()
 
     def _arrive_in_turn(self, me: int) -> tuple[int, int]:
         """Arrive on the slow path: the round, and the place in it, or -1 if the round is full and its action runs.
@@ -191,7 +197,7 @@ class Barrier(Primitive):
         lost = False
 
         def look() -> Any:
-            found = None if lost else fast_path.look(came)
+            found = None if lost else fast_path.look(came.slots, came.since, came.word)
             return NOT_YET if found is False else found
 
         def look_for_dead() -> None:

@@ -103,9 +103,9 @@ class FastPath:
         # of both sees the other.
         self._slots.put(mine.slot, word)
         place = mine.owners.index(mine.owner)
-        arrival = Arrival(mine.owner, since + times - 1, since, mine.owners, mine.slots, word, False, place)
-        found = self.look(arrival)
-        return self.closed(arrival) if found is None else arrival._replace(last=found)
+        found = self.look(mine.slots, since, word)
+        arrival = Arrival(mine.owner, since + times - 1, since, mine.owners, mine.slots, word, found is True, place)
+        return self.closed(arrival) if found is None else arrival
 
     def _find(self, mine: _Mine) -> bool:
         if not mine.slots:
@@ -115,15 +115,16 @@ class FastPath:
             mine.slots = [at[owner] for owner in mine.owners]
         return True
 
-    def look(self, arrival: Arrival) -> bool | None:
-        """Whether all have arrived as often; None if the slots are closed, or have to be because a word is damaged."""
-        words, closed = self._slots.words(arrival.slots)
-        if closed >= arrival.since:
+    def look(self, slots: Sequence[int], since: int, word: int) -> bool | None:
+        """Whether all of `slots` have arrived as often as `word` says, since the round `since`; None if the slots are
+        closed, or have to be because a word is damaged."""
+        words, closed = self._slots.words(slots)
+        if closed >= since:
             return None
-        if min(words) < arrival.word:
+        if min(words) < word:
             return False
-        later = word_of(arrival.since, (arrival.word >> 8 & MAX_TIMES) + 1)
-        return True if all(word in (arrival.word, later) for word in words) else None
+        later = word_of(since, (word >> 8 & MAX_TIMES) + 1)
+        return True if all(other in (word, later) for other in words) else None
 
     def closed(self, arrival: Arrival) -> Arrival | None:
         """Close the slots if nobody has, and return the arrival with the place that the closer recorded for it. None if

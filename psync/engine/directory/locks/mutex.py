@@ -84,7 +84,7 @@ class Numbers:
 
     def __init__(self, fd: int, *, mapped: bool) -> None:
         self._fd = fd
-        self._next, self._token = -1, 0
+        self.next, self.token = -1, 0
         """The next token as a word and as a number, unless another process gets the mutex meanwhile."""
         self.words: memoryview | None = None
         """The two numbers in memory: each is stored by one instruction, which no kill can tear."""
@@ -95,12 +95,12 @@ class Numbers:
         """While locked: take the next token, and write `holder` beside it."""
         words = self.words
         word: int = words[0] if words is not None else _NUMBER.unpack(os.pread(self._fd, _NUMBER.size, _TOKEN))[0]
-        if word != self._next:  # another process had the mutex meanwhile
-            self._token = verified(word)
-            word = self._token * TOKEN_STEP
-        token = self._token
-        self._token = token + 1
-        self._next = word = word + TOKEN_STEP
+        if word != self.next:  # another process had the mutex meanwhile
+            self.token = verified(word)
+            word = self.token * TOKEN_STEP
+        token = self.token
+        self.token = token + 1
+        self.next = word = word + TOKEN_STEP
         if words is not None:
             words[0] = word
             words[1] = holder
@@ -121,7 +121,7 @@ class Numbers:
 
     def last(self) -> int:
         """The token that this process will take next, unless another one gets the mutex meanwhile."""
-        return self._token
+        return self.token
 
     def descriptors(self) -> int:
         return int(self.words is not None)
@@ -176,7 +176,7 @@ class DirectoryMutex(Mutex):
     def acquire(self, timeout: float | None = None) -> bool:
         """flock when it is free."""
         deadline = None if timeout is None else clock.monotonic() + timeout
-        if not self._threads.acquire(blocking=False):
+        if not self._threads.acquire(False):
             self._refuse_own_wait()
             if not self._wait_for_thread(timeout):
                 return False
@@ -190,7 +190,14 @@ class DirectoryMutex(Mutex):
             if had:
                 if monotonic() > self._presence.due:
                     self._presence.look_at(self._path, self._inode)
-                self.token = numbers.take(self._owners.number or self._owners.owner())
+                holder, words = self._owners.number or self._owners.owner(), numbers.words
+                if words is not None and (word := words[0]) == numbers.next:  # `take` written out
+                    self.token = token = numbers.token
+                    numbers.token = token + 1
+                    words[0] = numbers.next = word + TOKEN_STEP
+                    words[1] = holder
+                else:
+                    self.token = numbers.take(holder)
         except BaseException as error:
             # A signal's handler may have raised after the lock was granted and the holder written: undo both.
             self.token = 0

@@ -34,7 +34,7 @@ from psync.engine.directory.registers.slots import SLOTS_BYTES, MappedSlots
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import fork_hooks
 from psync.engine.system.clock import monotonic
-from psync.engine.system.reentry import FileSection
+from psync.engine.system.reentry import FileSection, catch_up, postponed, reentrant
 from psync.errors import CorruptValue, DirectoryGone
 
 PAGE_BYTES = 4096
@@ -51,15 +51,13 @@ Head = tuple[bytes, int, int, int, int]
 _Seen = tuple["Head | None", "bytes | None"]
 
 
-def _encode(number: int, offset: int, value: bytes | None) -> bytes:
-    """The head, and the value if it belongs behind it. No value at all: length 0 and offset 0."""
-    size = len(value or b"")
-    check = crc32(value or b"", crc32(_CHECKED_FIELDS.pack(number, offset, size)))
-    head = _HEAD.pack(MAGIC, number, offset, size, check)
-    return head + value if value is not None and offset == HEAD_BYTES else head
+def _head_of(number: int, offset: int, value: bytes) -> Head:
+    """No value at all: b"", and the offset 0."""
+    size = len(value)
+    return MAGIC, number, offset, size, crc32(value, crc32(_CHECKED_FIELDS.pack(number, offset, size)))
 
 
-_BLANK = _encode(0, 0, None).ljust(PAGE_BYTES, b"\0")
+_BLANK = _HEAD.pack(*_head_of(0, 0, b"")).ljust(PAGE_BYTES, b"\0")
 
 
 MAX_QUARANTINED_BYTES = 1 << 26
@@ -200,17 +198,20 @@ class DirectoryRegister(Register):
     def update(self, function: Update) -> bytes | None:
         callers = False
         """True while the caller's function runs: its OSError is passed on as it is."""
+        section = self._section
+        if section.is_mine():  # `with section`, written out: this is a hot path
+            raise reentrant(section.what)
         try:
             if monotonic() > self._presence.due:
                 self._look()
-            with self._section, self._section.lock:
+            with section.lock:
                 page = self._map if self._map is not None and self._writable else self._open(create=True)
                 assert page is not None
                 try:
                     try:
                         flock(self._fd, LOCK_EX | LOCK_NB)
                     except BlockingIOError:
-                        self._section.wait_for(self._fd, LOCK_EX)
+                        section.wait_for(self._fd, LOCK_EX)
                     old = self._value(page)
                     callers = True
                     new = function(old)
@@ -232,6 +233,9 @@ class DirectoryRegister(Register):
             raise translate_os_error(error, self._name, self._path) from error
         except Unreadable as error:
             raise self._damaged(error) from error
+        finally:
+            if postponed:
+                catch_up()
         flags = self._wake.mapped
         if flags is None or flags[self._flag]:  # `notify_slot` written out
             self._wake.notify_slot(self._slot)
@@ -248,11 +252,13 @@ class DirectoryRegister(Register):
             write_all(self._fd, new, at)
             if self._fs.sync_file:
                 os.fdatasync(self._fd)
-        data = _encode(number + 1, at, new)
+        head = _head_of(number + 1, at, new)
+        data = _HEAD.pack(*head) + new if at == HEAD_BYTES else _HEAD.pack(*head)
         if not self._fs.sync_file:
             written = os.pwrite(self._fd, data, 0)
             if written != len(data):
                 write_all(self._fd, data[written:], written)
+            self._seen = head, new
             return
         before = page[: HEAD_BYTES + MAX_INLINE_BYTES]
         write_all(self._fd, data, 0)
@@ -279,11 +285,17 @@ class DirectoryRegister(Register):
             raise
 
     def _opened(self, *, create: bool) -> Page | None:
+        section = self._section
+        if section.is_mine():  # `with section`, written out: this is a hot path
+            raise reentrant(section.what)
         try:
-            with self._section, self._section.lock:
+            with section.lock:
                 return self._map or self._open(create=create)
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
+        finally:
+            if postponed:
+                catch_up()
 
     def _open(self, *, create: bool) -> Page | None:
         """Open the file, unless it is, and return its first page.
@@ -357,15 +369,21 @@ class DirectoryRegister(Register):
 
     def store_word(self, at: int, number: int) -> None:
         """Store one number without a system call. Loads that this thread makes afterwards are made after the store."""
+        section = self._section
+        if section.is_mine():  # `with section`, written out: this is a hot path
+            raise reentrant(section.what)
         try:
             if monotonic() > self._presence.due:
                 self._look()
-            with self._section, self._section.lock:  # its release is the memory fence
+            with section.lock:  # its release is the memory fence
                 if self._map is None or not self._writable:
                     self._open(create=True)
-                self.numbers()[at] = number
+                (self._numbers or self.numbers())[at] = number
         except OSError as error:
             raise translate_os_error(error, self._name, self._path) from error
+        finally:
+            if postponed:
+                catch_up()
 
     def allocate(self) -> None:
         """While locked: allocate the page on the disk; a store that finds no room would kill the process by SIGBUS."""
