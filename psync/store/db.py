@@ -210,15 +210,14 @@ class PickleShareDB(MutableMapping[str, Any]):
         Raises `InvalidKey` where a category keeps a bucket (``category/5d``, ``category/xx``), unless the value is a
         dict: that takes the place of the bucket's items, as in PickleShare.
         """
-        check(key)
         payload = self.codec.dumps(value)
-        spare_bucket = key[-3:-2] == "/" and not isinstance(value, dict)
         try:
-            if spare_bucket:
-                self.engine.write(key, payload, spare_bucket=True)
-            else:
+            if check(key)[-3:-2] != "/" or isinstance(value, dict):
                 self.engine.write(key, payload)
+            else:
+                self.engine.write(key, payload, spare_bucket=True)
         except ReentrantCall:
+            spare_bucket = key[-3:-2] == "/" and not isinstance(value, dict)
             write = functools.partial(self.engine.write, key, payload, spare_bucket=spare_bucket)
             self._finish_later(key, "an assignment", write)
 

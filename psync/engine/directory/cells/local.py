@@ -161,7 +161,7 @@ class Cells:
     @holds_lock
     def write(self, path: str, payload: bytes, spare_bucket: bool = False) -> None:
         """open, flock, fstat, pwrite, close in place; a page more or a new name costs an inode."""
-        if self._in_place and len(payload) <= MAX_IN_PLACE_BYTES and not may_be_bucket(path):
+        if self._in_place and len(payload) <= MAX_IN_PLACE_BYTES and path[-3:-2] != "/":  # `may_be_bucket` written out
             if not self._trust.private:
                 self._trust.check_folder(path[: path.rindex("/")])
             data = frame(payload)
@@ -184,7 +184,17 @@ class Cells:
                         self._put(fd, data, status, path)
                         return
                 finally:
-                    let_go(fd)
+                    try:  # `let_go` written out, for a descriptor that nobody was told of
+                        fcntl.flock(fd, fcntl.LOCK_UN)
+                    except BaseException as error:
+                        let_go(fd)
+                        if not isinstance(error, OSError):
+                            raise
+                    else:
+                        try:
+                            os.close(fd)
+                        except OSError:
+                            pass
                 del fd  # `await_lock` takes it for a file that is locked here
         self._write_locked(path, payload, spare_bucket)
 

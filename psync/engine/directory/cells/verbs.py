@@ -17,7 +17,7 @@ from psync.engine.directory.fs.errors import BucketMet, not_a_value, translate_o
 from psync.engine.directory.fs.fd_cache import make_room
 from psync.engine.directory.fs.syscalls import remove_empty
 from psync.engine.directory.layout import OWN, Layout, held_by
-from psync.engine.directory.notify.wakeup import Wakeup
+from psync.engine.directory.notify.wakeup import FIRST_FLAG, FIRST_WAITER_SLOT, Wakeup
 from psync.engine.encoding.framing import Unreadable
 from psync.engine.system import clock
 from psync.engine.system.clock import monotonic
@@ -77,7 +77,9 @@ class CellVerbs:
         except BucketMet as met:
             raise self._met(name, met) from None
         else:
-            self._wake.notify(name)
+            flags = self._wake.mapped
+            if flags is None or flags.find(b"\x01", FIRST_FLAG, FIRST_WAITER_SLOT) >= 0:  # `notify` written out
+                self._wake.notify(name)
         finally:
             if postponed:
                 catch_up()

@@ -88,13 +88,14 @@ class LockedHeader(Generic[FieldsT]):
         With ``LOCK_EX | LOCK_NB`` for `how` it raises BlockingIOError if another process has it. Raises `ReentrantCall`
         for a verb that interrupts another one of this thread.
         """
-        if self._section.is_mine():
+        section = self._section
+        if section.is_mine():
             if self.depth != self._admits:
                 raise reentrant(self.path)
             self.depth += 1
             return self.values
         try:  # a signal's handler may raise at any call, and so when this thread has both locks
-            self._section.lock.acquire()
+            section.lock.acquire()
             fd = self._fd
             if fd < 0:
                 fd = self._fd = self._open()
@@ -105,7 +106,7 @@ class LockedHeader(Generic[FieldsT]):
             except BlockingIOError:
                 if how & LOCK_NB:
                     raise
-                self._section.wait_for(fd, how)
+                section.wait_for(fd, how)
             found = (self._buffer or self._attach(fd)).since(self._known)
             if found is not None:  # another process or thread has changed the header
                 values = self._fields()

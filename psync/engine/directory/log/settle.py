@@ -20,6 +20,7 @@ from psync.engine.directory.log.segment_files import SEGMENT_BYTES
 from psync.engine.directory.log.segments import Segments
 from psync.engine.directory.log.state import LogState
 from psync.engine.system.clock import monotonic
+from psync.engine.system.reentry import catch_up, postponed, reentrant
 
 _WAITING, _CLAIMED, _DONE, _DEAD, _DELAYED = State
 _CLAIMED_OR_FINAL = _CLAIMED, _DONE, _DEAD
@@ -88,8 +89,15 @@ class Settler:
                 self._repair.check()
             if was is _CLAIMED and not lease and (final or new_owner == owner) and owner == self._owners.number:
                 # while this process lives no other one touches the record, so only its own threads are kept out
-                with log.settle_section, log.settle_section.lock:
-                    settled = self._settle_own(position, held, new, before)
+                section = log.settle_section
+                if section.is_mine():  # `with section`, written out: this is a hot path
+                    raise reentrant(section.what)
+                try:
+                    with section.lock:
+                        settled = self._settle_own(position, held, new, before)
+                finally:
+                    if postponed:
+                        catch_up()
             elif was in FINAL or position < 0:
                 return False
             else:

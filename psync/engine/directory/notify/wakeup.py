@@ -59,7 +59,7 @@ FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_GROWTH = 0.0005, 0.05, 1.5
 _ALL = SLOTS * (1 + WAITER_SLOTS)
 _HEAD = b"\x80\x05B" + struct.pack("<I", _ALL)  # the flags are one pickled bytes object
 FIRST_FLAG = len(_HEAD)
-_FIRST_WAITER_SLOT = FIRST_FLAG + SLOTS
+FIRST_WAITER_SLOT = FIRST_FLAG + SLOTS
 """Where the flags of the hash slots begin, and where those of the waiter slots do."""
 _NOTHING = b"\x80\x05N."  # a pickled None
 _BLANK = _HEAD + bytes(_ALL) + b"."
@@ -114,7 +114,7 @@ class Wakeup:
     def notify(self, name: str) -> None:
         """Wake those who wait for `name`, which has changed. One load from memory if nobody waits for anything."""
         flags = self.mapped or self._flags()
-        if flags is not None and flags.find(b"\x01", FIRST_FLAG, _FIRST_WAITER_SLOT) >= 0:
+        if flags is not None and flags.find(b"\x01", FIRST_FLAG, FIRST_WAITER_SLOT) >= 0:
             self.notify_slot(slot_of(name))
 
     def notify_slot(self, slot: int) -> None:
@@ -141,7 +141,7 @@ class Wakeup:
         if flags is not None:
             if flags[FIRST_FLAG + slot]:
                 self.notify_slot(slot)
-            first = _FIRST_WAITER_SLOT + slot * WAITER_SLOTS
+            first = FIRST_WAITER_SLOT + slot * WAITER_SLOTS
             while most and (raised := flags.find(b"\x01", first, first + WAITER_SLOTS)) >= 0:
                 self.notify_slot(raised - FIRST_FLAG)
                 most -= 1
