@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from psync.errors import PsyncError, StoreFailed, StoreFull
+from psync.engine.directory.fs.presence import GONE_ERRORS
+from psync.errors import DirectoryGone, PsyncError, StoreFailed, StoreFull
 from tests.crash.harness import (
     LONG,
     Lost,
@@ -144,6 +145,10 @@ def _helps(error: BaseException, code: int, path: str, key: str, where: str) -> 
     expected = StoreFull if code in FULL else StoreFailed
     assert isinstance(error, expected), f"{where}: raised {error!r}, not {expected.__name__}"
     assert isinstance(error, OSError), f"{where}: {error!r} is no OSError"
+    if isinstance(error, DirectoryGone):
+        assert code in GONE_ERRORS, f"{where}: {errno.errorcode[code]} does not say that the directory is gone"
+        assert error.directory == path, f"{where}: {error!r} names another directory"
+        return
     assert isinstance(error, PsyncError), f"{where}: {error!r} is not of psync's tree"
     assert error.errno == code, f"{where}: errno {error.errno}, not {errno.errorcode[code]}, in {error!r}"
     text = str(error)

@@ -86,7 +86,9 @@ def fail_everywhere(operation: Operation, folder: Path) -> tuple[int, int]:
             where = f"{operation.name}: allocation {n} failed ({said or 'nothing raised'})"
             with unharmed(where):
                 end, files = finish(operation, path)
-            assert end in (reference.before, reference.after), f"{where}: found {shown(end)}"
+            assert end in (reference.before, reference.after), (
+                f"{where}: found {shown(end)}, not {shown(reference.before)} or {shown(reference.after)}"
+            )
             assert how != FINE or end == reference.after, f"{where}: it returned, but found {shown(end)}"
             no_litter(files, reference, where)
             refused += how != FINE

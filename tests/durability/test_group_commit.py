@@ -153,7 +153,8 @@ def test_a_put_that_fails_while_it_waits_for_the_disk_is_not_made_by_the_next_on
 
     def fail_late(commit: Commit, end: int, failures: int) -> None:
         monkeypatch.undo()
-        jobs._log.append.__self__._append([b"behind it"], WAITING)  # type: ignore[attr-defined]
+        appender = jobs._log.append.__self__  # type: ignore[attr-defined]
+        appender._append([b"behind it"], WAITING, appender._enter_tail)
         fail(commit, end, failures)
 
     for failing in (fail, fail_late):

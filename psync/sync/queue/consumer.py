@@ -231,7 +231,9 @@ class Consumer:
         `error` that is not the task's."""
         id, tried = self._index.id_in(record.payload, priority, record.position)
         why = self._index.explained(id, record.payload, error)
-        if not isinstance(why, Exception):
+        if not isinstance(why, Exception) or (
+            isinstance(why, MemoryError) and self._index.can_be_unpacked(record.payload)
+        ):
             return False
         self._prefetched.remove(record)
         self._claims.set_back(priority, record, id, tried, f"can't be read here: {type(why).__name__}: {why}")

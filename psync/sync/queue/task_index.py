@@ -195,6 +195,14 @@ class TaskIndex:
             raise TypeError(f"a task's id is a str, not {id!r}")
         return (id, codec.unpack(codec.extract(value))[1], int(tried[0])) if tried else (id, value, 0)
 
+    def can_be_unpacked(self, payload: bytes) -> bool:
+        """Whether `unpack` finds enough memory at a second attempt."""
+        try:
+            self.unpack(payload)
+        except MemoryError:
+            return False
+        return True
+
     def parts_of(self, payload: bytes) -> tuple[str | None, bytes, int]:
         """Id (None: the id of its location), the payload as first put, and the attempts before it was revived or moved.
 

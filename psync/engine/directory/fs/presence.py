@@ -168,7 +168,7 @@ def begin_anew(path: str) -> None:
 def explain(path: str) -> DirectoryGone | None:
     """The error to raise for one at `path` that may come of it that its directory is gone; None if it is there."""
     for presence in list(_open.values()):
-        if path.startswith(presence.root):
+        if path == presence.root or path.startswith(presence.root + "/"):
             try:
                 presence.check()
             except DirectoryGone as gone:
