@@ -24,6 +24,9 @@ _WORD_BYTES = 8
 class DoubleBuffer:
     """The file, by pread and pwrite. Not locked: `LockedHeader` does that."""
 
+    words: memoryview | None = None
+    """If the file is mapped to be changed: its first word, the number of the last change."""
+
     def __init__(self, fd: int, count: int, *, blank: bool) -> None:
         self._count = count
         self._blank = blank
@@ -110,10 +113,10 @@ class MappedDoubleBuffer(ReadMappedDoubleBuffer):
             raise Unreadable("it is too short")
         os.posix_fallocate(fd, 0, size)  # a store into a page that the disk has no room for would kill the process
         self._map = mmap.mmap(fd, size)
-        self._words = memoryview(self._map)[:_WORD_BYTES].cast("Q")
+        self.words: memoryview = memoryview(self._map)[:_WORD_BYTES].cast("Q")
 
     def since(self, known: int | None) -> tuple[int, list[int]] | None:
-        change = self._words[0]
+        change = self.words[0]
         if change == known:
             return None
         at = self._offset(change)
@@ -123,8 +126,8 @@ class MappedDoubleBuffer(ReadMappedDoubleBuffer):
         at = _WORD_BYTES + self._size if change & 1 else _WORD_BYTES
         # a kill in this store tears only the copy that is not selected
         self._map[at : at + self._size] = body + crc32(body).to_bytes(_WORD_BYTES, "little")
-        self._words[0] = change
+        self.words[0] = change
 
     def close(self) -> None:
-        self._words.release()
+        self.words.release()
         self._map.close()

@@ -107,17 +107,22 @@ class LockedHeader(Generic[FieldsT]):
                 if how & LOCK_NB:
                     raise
                 section.wait_for(fd, how)
-            found = (self._buffer or self._attach(fd)).since(self._known)
-            if found is not None:  # another process or thread has changed the header
-                values = self._fields()
-                values.load(found[1])
-                self.values = values
-                self._known = self._change = found[0]
+            buffer = self._buffer or self._attach(fd)
+            words = buffer.words
+            if words is None or words[0] != self._known:  # the beginning of `since`, written out
+                self._load(buffer)
         except BaseException:
             self._give_back()
             raise
         self.depth = 1
         return self.values
+
+    def _load(self, buffer: DoubleBuffer) -> None:
+        """While locked: read the fields, unless they are known."""
+        found = buffer.since(self._known)
+        if found is not None:
+            self.values = self._loaded(found[1])
+            self._known = self._change = found[0]
 
     def look(self) -> None:
         """Raise `DirectoryGone` unless the file is where it was opened."""
