@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import psync
+from psync.engine.directory.fs.nfs_files import NfsFiles
 from psync.engine.directory.fs.presence import LOOK_INTERVAL_S
 
 WINDOW_S = 0.01
@@ -556,6 +557,41 @@ def test_a_directory_that_was_put_back_is_used_on(db: psync.PickleShareDB, root:
     root.with_name("elsewhere").rename(root)
     jobs.put("after")
     assert [task.value for task in jobs.get_many(5)] == ["before", "after"]
+
+
+def test_a_file_that_another_thread_makes_meanwhile_was_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = psync.PickleShareDB(tmp_path / "store", sharing="network")
+    queue = psync.WorkQueue(db, "jobs")
+    opened, real = [], NfsFiles.open
+
+    def open_late(files: NfsFiles, path: str, flags: int) -> int:
+        try:
+            return real(files, path, flags)
+        except FileNotFoundError:
+            if path.endswith("/tail") and not opened:
+                opened.append(path)
+                other = threading.Thread(target=queue.put, args=(1,))  # which makes the file, and opens it
+                other.start()
+                other.join(10)
+            raise
+
+    monkeypatch.setattr(NfsFiles, "open", open_late)
+    queue.put(2)
+    assert opened and sorted(task.value for task in queue.get_many(3)) == [1, 2]
+
+
+def test_a_directory_beside_the_one_that_is_gone_is_not_taken_for_it(tmp_path: Path) -> None:
+    first, second = psync.PickleShareDB(tmp_path / "run1"), psync.PickleShareDB(tmp_path / "run10")
+    second["value"] = 1
+    removed(tmp_path / "run1")
+    (tmp_path / "run10" / "value").unlink()
+    (tmp_path / "run10" / "value").symlink_to("nowhere")
+    with pytest.raises(psync.StoreFailed) as raised:
+        second.engine.write("value/below", b"")
+    assert not isinstance(raised.value, psync.DirectoryGone)
+    first.close()
 
 
 def test_the_error_travels(tmp_path: Path) -> None:

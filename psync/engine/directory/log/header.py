@@ -266,10 +266,11 @@ class LockedHeader(Generic[FieldsT]):
     def _open(self, *, making: bool = True) -> int:
         self._presence.check()
         while True:
+            known = self._inode  # before the open: another thread may make the file, and open it, at any moment
             try:
                 fd = self._fs.open(self.path, CHANGE)
             except FileNotFoundError:
-                if self._inode is not None:
+                if known is not None:
                     raise self._presence.file_gone(self.path) from None
                 if not making:
                     raise
@@ -277,7 +278,7 @@ class LockedHeader(Generic[FieldsT]):
                 continue
             self._trust.checked(fd, self.path)
             inode = inode_of(os.fstat(fd))
-            if self._inode not in (None, inode):
+            if known not in (None, inode):
                 os.close(fd)
                 raise self._presence.file_gone(self.path)
             self._inode = inode
