@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from psync.errors import ClassRefused as ClassRefused
     from psync.errors import CorruptValue as CorruptValue
     from psync.errors import DirectoryGone as DirectoryGone
+    from psync.errors import ForkedCopy as ForkedCopy
     from psync.errors import FormatMismatch as FormatMismatch
     from psync.errors import InvalidKey as InvalidKey
     from psync.errors import LockTimeout as LockTimeout
@@ -123,8 +124,8 @@ _NAMES = {
     "psync.engine": "DirectoryEngine MemoryEngine",
     "psync.errors": (
         "PsyncError InvalidKey WaitTimeout CorruptValue UnreadableValue StoreFull StoreFailed DirectoryGone "
-        "UnsafeStore FormatMismatch NotSerializable ClassRefused QueueClosed StaleClaim ReentrantCall RemoteError "
-        "TaskFailed BrokenBarrierError LockTimeout"
+        "UnsafeStore FormatMismatch NotSerializable ClassRefused QueueClosed StaleClaim ReentrantCall ForkedCopy "
+        "RemoteError TaskFailed BrokenBarrierError LockTimeout"
     ),
 }
 """The public names by the module that has them. The imports above say the same to type checkers; a test compares."""

@@ -166,8 +166,17 @@ class ReentrantCall(PsyncError, RuntimeError):
     where: str
 
 
+class ForkedCopy(PsyncError, RuntimeError):
+    """The executor, worker or future (`what`) belongs to the process `pid`, and this is a forked child of that."""
+
+    fields = ("what", "pid")
+    what: str
+    pid: int
+
+
 class StaleClaim(PsyncError):
-    """The claim was given to another worker meanwhile; the late result was refused and changed nothing."""
+    """The claim was given to another worker meanwhile, or is that of the process from which this one was forked, or was
+    answered here before. The late result was refused and changed nothing."""
 
     fields = ("task", "token")
     task: str

@@ -14,9 +14,11 @@ from concurrent.futures import Executor as StandardExecutor
 from itertools import islice
 from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize, is_exiting
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from psync.engine import private_directory, remove_directory
+from psync.engine.system import fork_hooks
 from psync.store import PickleShareDB
 from psync.sync.primitive import Place
 from psync.sync.queue.work_queue import WorkQueue
@@ -51,6 +53,9 @@ class Executor(StandardExecutor):
     `TaskFailed`. A call that raises is made again `retries` times, each `pause` seconds later; then its future raises
     that exception, with the remote traceback and the worker. After `timeout` seconds a call is interrupted by a
     `TimeoutError`. An exception that can't be pickled is a `RemoteError`.
+
+    In a forked child of the process that made it, each verb raises `ForkedCopy`, and so do the futures that were not
+    done. (An executor on the same directory can be made there.)
 
     Not promised: that a call is made only once. (Its result is recorded only once.)
     """
@@ -94,6 +99,7 @@ class Executor(StandardExecutor):
         context = multiprocessing.get_context() if mp_context is None else mp_context
         options = WorkerOptions(initializer, initargs, max_tasks_per_child, idle)
         self._workers = workers = LocalWorkers(self.queue, context, self.max_workers, options)
+        self._origin = fork_hooks.Origin("Executor")
         self._submitted = 0
         self._closed = False
         self._progress = Progress() if progress else None
@@ -128,6 +134,7 @@ class Executor(StandardExecutor):
         return self._futures.attach(id)
 
     def _check_open(self) -> None:
+        self._origin.check()
         if self._closed or self._futures.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if self._workers.broken:
@@ -194,14 +201,23 @@ class Executor(StandardExecutor):
                 if error is not None:
                     raise error
         finally:
-            for future in pending:
-                future.cancel()
+            if self._origin.is_here():  # a forked child may drop its copy of the iterator
+                for future in pending:
+                    future.cancel()
 
     # -- ending ------------------------------------------------------------------------------------------
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> bool | None:
+        if error is not None and not self._origin.is_here():
+            return None  # a forked child ends: nothing here is its own
+        return super().__exit__(kind, error, where)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """No more calls are accepted; with `cancel_futures`, those that nobody has begun are not made. With `wait`,
         returns when all others are done and the workers started here have ended."""
+        self._origin.check()
         self._closed = True
         if cancel_futures:
             for future in self._futures.pending():
@@ -215,6 +231,7 @@ class Executor(StandardExecutor):
     def kill_workers(self) -> None:
         """Like `shutdown`, but nothing is waited for: the workers started here are killed, whatever they are at, and no
         call is made any more that nobody elsewhere has begun. The futures that were not done are cancelled."""
+        self._origin.check()
         self._closed = True
         self._workers.kill()
         self.queue.recover()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Future, InvalidStateError
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from psync.engine.system import fork_hooks
 from psync.errors import DirectoryGone, TaskFailed
 from psync.store.sentinels import MISSING
 from psync.sync.queue.work_queue import WorkQueue, internals_of
@@ -70,6 +71,21 @@ class TaskFuture(Future[T]):
             pass  # cancelled a moment ago
 
 
+class _Refusing:
+    """Stands for the condition of a future in a forked child, where nothing will complete it: all verbs enter it."""
+
+    def __init__(self, origin: fork_hooks.Origin) -> None:
+        self._origin = origin
+
+    def acquire(self) -> NoReturn:
+        raise self._origin.error()
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class Futures:
     """The futures of one client that are not done, and the thread that completes them."""
 
@@ -84,6 +100,7 @@ class Futures:
         """How many calls of `put` are putting tasks whose ids are not known yet."""
         self._early: dict[str, Any] = {}
         """Results that arrived meanwhile for unknown ids: they may belong to those tasks."""
+        self._origin = fork_hooks.Origin("future")
         self._lock = threading.RLock()  # `close` may be called by the garbage collector, wherever that comes in
         self._changed = threading.Condition(self._lock)
         self.closing = False
@@ -92,6 +109,15 @@ class Futures:
         self._thread: threading.Thread | None = None
         self._arrivals = queue.results.arrivals()
         self._loads = internals_of(queue).priorities.codec.loads
+        fork_hooks.remember(self)
+
+    def after_fork(self) -> None:
+        """Called in a forked child, which has no thread that completes the futures: they say so."""
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._thread = None
+        for future in self._awaited.values():
+            future._condition = _Refusing(self._origin)  # type: ignore[assignment]
 
     def put(self, payloads: list[bytes]) -> list[TaskFuture[Any]]:
         """Put a task for each of `payloads`, and return their futures."""

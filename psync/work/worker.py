@@ -32,6 +32,7 @@ class Worker:
         self._queue = queue
         self._loads = internals_of(queue).priorities.codec.loads
         self._name = queue.engine.describe(queue.engine.owner())
+        self._origin = fork_hooks.Origin("Worker")
         self._busy = False
         self.stopping = False
         self.made = 0
@@ -57,8 +58,9 @@ class Worker:
         nothing is left to do, or until the queue is closed and worked off. Returns how many calls were made.
 
         While `hold` says so, no call is begun; it is asked before each, and now and then. `enough` is asked after each
-        call, and ends it.
+        call, and ends it. Raises `ForkedCopy` in a forked child of the process that made the worker.
         """
+        self._origin.check()
         if self.stopping:
             return self.made
         if hold is None:

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from psync.engine.contract.engine import Mutex, Watch
 from psync.engine.memory.turns import Turns
+from psync.engine.system import fork_hooks
 
 
 class MemoryMutex(Mutex):
@@ -14,6 +15,11 @@ class MemoryMutex(Mutex):
         self._turns = turns
         self._name = name
         self._holder = self._token = 0
+        fork_hooks.remember(self)
+
+    def after_fork(self) -> None:
+        """Called in a forked child: the parent holds it, in this copy of the memory, too."""
+        self._holder = 0
 
     def __repr__(self) -> str:
         holder = self._turns.state.mutexes.get(self._name)

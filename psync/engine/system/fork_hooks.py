@@ -15,6 +15,8 @@ import threading
 import weakref
 from typing import Protocol
 
+from psync.errors import ForkedCopy
+
 put_off = threading.RLock()
 """Held while a descriptor that will be locked is opened and registered to be closed in a child. A fork by another
 thread in between would leave the child an unknown copy, which keeps the lock."""
@@ -39,6 +41,32 @@ _first: list[Forked] = []
 def remember_first(one: Forked) -> None:
     """`remember`, for what others ask for new locks in their `after_fork`. It is kept for ever."""
     _first.append(one)
+
+
+class Origin:
+    """The process that made something which is of no use to its forked children."""
+
+    __slots__ = ("_pid", "what")
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._pid = os.getpid()
+
+    def is_here(self) -> bool:
+        return os.getpid() == self._pid
+
+    def check(self) -> None:
+        """Raise `ForkedCopy` in a forked child."""
+        if os.getpid() != self._pid:
+            raise self.error()
+
+    def error(self) -> ForkedCopy:
+        return ForkedCopy(
+            f"this {self.what} belongs to process {self._pid}, and this process is a forked child of that, in which it "
+            "can't work. Make one here, or use it in its own process",
+            what=self.what,
+            pid=self._pid,
+        )
 
 
 _deferred: list[str] = []

@@ -79,6 +79,8 @@ class Claims:
         self._owner_now = engine.owner
         self._registered = 0
         """The owner number that this process last registered; a forked child has another one."""
+        self.ancestors: set[int] = set()
+        """The owner numbers of the processes from which this one was forked: only they can answer what they claimed."""
         self.next_look = engine.now() + until_next_look(engine, 0.0)
         self.looked = False
         """Whether this process has recovered once."""
@@ -127,6 +129,22 @@ class Claims:
         if self.lease:
             self._main.note(lambda note: note | NOTE_LEASED)
         self._registered = owner
+
+    def after_fork(self) -> None:
+        """Called in a forked child."""
+        self.ancestors.add(self._registered)
+
+    def check_own(self, record: Record, id: str) -> None:
+        """Raise `StaleClaim` for a claim of the process from which this one was forked."""
+        if record.mark.owner in self.ancestors:
+            taker = self._engine.describe(record.mark.owner)
+            raise StaleClaim(
+                f"task {id!r} of queue {self.queue_name!r} was taken by {taker}, which alone can answer; this is "
+                "a forked child of that one, and nothing was changed. Let the child hand its result to its parent, or "
+                "take tasks of its own",
+                task=id,
+                token=record.mark.attempt,
+            )
 
     def begin(self, priority: Priority, records: list[Record]) -> list[Record]:
         """Begin the first attempts among `records` in one request; returns all records as they are now.
@@ -243,11 +261,14 @@ class Claims:
         except PsyncError:
             pass  # the task comes back when this process ends
 
-    def stale_error(self, record: Record, id: str) -> StaleClaim:
-        """The error of every verb that comes after the claim was given away."""
+    def stale_error(self, record: Record, id: str, *, answered: bool) -> StaleClaim:
+        """The error of every verb that comes after the claim was given away, or was `answered` here."""
+        task = f"task {id!r} of queue {self.queue_name!r}"
         return StaleClaim(
-            f"task {id!r} of queue {self.queue_name!r} was given to somebody else after attempt "
-            f"{record.mark.attempt} began; this answer came too late and was not recorded",
+            f"{task} was answered here before, in attempt {record.mark.attempt}; this answer was not recorded"
+            if answered
+            else f"{task} was given to somebody else after attempt {record.mark.attempt} began; this answer came too "
+            "late and was not recorded",
             task=id,
             token=record.mark.attempt,
         )

@@ -199,6 +199,7 @@ class Prefetched:
 
     def after_fork(self) -> None:
         """Called in a forked child: the claims and the thread are the parent's."""
+        self.claims.after_fork()
         self._all.clear()
         self._batches.clear()
         self._reaper = None

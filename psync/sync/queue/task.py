@@ -22,7 +22,8 @@ class Task:
     """A claim on one task. Used with ``with``: leaving cleanly is `done`, an exception is `retry`, and goes on its way.
 
     `attempt` counts from 1 and only grows, so as `token` it fences: a later claim has a larger one. When the claim was
-    given away meanwhile, `done`, `retry`, `fail` and `touch` raise `StaleClaim` and change nothing.
+    given away meanwhile, `done`, `retry`, `fail` and `touch` raise `StaleClaim` and change nothing. So they do in a
+    forked child, and the end of ``with`` does: a claim is of the process that made it.
 
     A task that came with others (`WorkQueue.get_many`) is begun by the first use of its value, or by ``with``; that
     raises `StaleClaim`, too. If this process dies before, the task has used no attempt.
@@ -85,11 +86,14 @@ class Task:
         claims = self._prefetched.claims
         now = claims.beat(self._priority, self._record)
         if now is None:
-            raise claims.stale_error(self._record, self.id)
+            raise claims.stale_error(self._record, self.id, answered=self.settled)
         self._record = now
 
     def _withdraw(self) -> None:
         """Take a task that is not begun out of the prefetched ones, so that nobody gives it back meanwhile."""
+        claims = self._prefetched.claims
+        if claims.ancestors:
+            claims.check_own(self._record, self.id)
         if self.settled:  # record that end first: then the verb finds that the claim is ended, and raises
             self._prefetched.ack_buffer.record()
         self._prefetched.remove(self._record)
@@ -108,7 +112,7 @@ class Task:
         """
         record, claims = self._record, self._prefetched.claims
         mark = record.mark
-        if self.settled or not mark.beat:
+        if self.settled or not mark.beat or claims.ancestors:
             self._withdraw()
         ops = None if result is NO_RESULT else claims.pack_result(self.id, result)
         # Only first attempts are buffered: a task that kills its worker costs each other task one attempt at most.
@@ -116,7 +120,7 @@ class Task:
         try:
             buffered = can_wait and self._prefetched.ack_buffer.add(Ack(self._priority, record, self.id, ops))
             if not buffered and not claims.finish(self._priority, record, self.id, ops):
-                raise claims.stale_error(record, self.id)
+                raise claims.stale_error(record, self.id, answered=self.settled)
             self.settled = True
         except ReentrantCall:
             finish_later(functools.partial(self._finish, record, ops))
@@ -125,7 +129,7 @@ class Task:
         """End the claim, for `done` that interrupted another call."""
         claims = self._prefetched.claims
         if not claims.finish(self._priority, record, self.id, ops):
-            raise claims.stale_error(record, self.id)
+            raise claims.stale_error(record, self.id, answered=self.settled)
         self.settled = True
 
     @takes_effect
@@ -143,7 +147,7 @@ class Task:
         self._withdraw()
         record, claims = self._record, self._prefetched.claims
         if not claims.set_back(self._priority, record, self.id, self._tried, str(error), delay=delay, fatal=fatal):
-            raise claims.stale_error(record, self.id)
+            raise claims.stale_error(record, self.id, answered=self.settled)
         self.settled = True
 
     def __enter__(self) -> Task:
@@ -158,6 +162,8 @@ class Task:
             return
         if error is None:
             self.done()
+        elif not isinstance(error, Exception) and self._record.mark.owner in self._prefetched.claims.ancestors:
+            pass  # a forked child ends: it has nothing to give back
         else:
             import traceback  # only a task that fails pays for the import
 

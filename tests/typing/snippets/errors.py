@@ -9,6 +9,7 @@ from psync import (
     ClassRefused,
     CorruptValue,
     DirectoryGone,
+    ForkedCopy,
     FormatMismatch,
     InvalidKey,
     LockTimeout,
@@ -53,6 +54,9 @@ def also(error: Exception) -> None:
         case DirectoryGone():
             takes_system(error)
             assert_type(error.directory, str)
+        case ForkedCopy():
+            takes_runtime(error)
+            assert_type(error.pid, int)
         case ReentrantCall():
             takes_runtime(error)
             assert_type(error.where, str)
