@@ -29,6 +29,21 @@ meanwhile results gather, and threads that submit get the interpreter."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.0005, 0.02
 
 
+class _Refusing:
+    """Stands for the condition of a future, which all its verbs enter."""
+
+    def __init__(self, origin: fork_hooks.Origin) -> None:
+        self._origin = origin
+
+    def acquire(self) -> NoReturn:
+        raise self._origin.error()
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class TaskFuture(Future[T]):
     """A `concurrent.futures.Future` of a task; `id` is what `Executor.attach` takes, in whichever process."""
 
@@ -61,6 +76,10 @@ class TaskFuture(Future[T]):
         """Whether a worker is making the call, at this moment."""
         return not self.done() and self._futures.queue.state(self.id) == "claimed"
 
+    def refuse_all(self, origin: fork_hooks.Origin) -> None:
+        """In a forked child, where nothing will complete it: each use raises `ForkedCopy` from now on."""
+        self._condition = _Refusing(origin)  # type: ignore[assignment]
+
     def answer(self, outcome: call.Outcome) -> None:
         try:
             if outcome.error is not None:
@@ -69,21 +88,6 @@ class TaskFuture(Future[T]):
                 self.set_result(outcome.value)
         except InvalidStateError:
             pass  # cancelled a moment ago
-
-
-class _Refusing:
-    """Stands for the condition of a future in a forked child, where nothing will complete it: all verbs enter it."""
-
-    def __init__(self, origin: fork_hooks.Origin) -> None:
-        self._origin = origin
-
-    def acquire(self) -> NoReturn:
-        raise self._origin.error()
-
-    __enter__ = acquire
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 class Futures:
@@ -117,7 +121,7 @@ class Futures:
         self._changed = threading.Condition(self._lock)
         self._thread = None
         for future in self._awaited.values():
-            future._condition = _Refusing(self._origin)  # type: ignore[assignment]
+            future.refuse_all(self._origin)
 
     def put(self, payloads: list[bytes]) -> list[TaskFuture[Any]]:
         """Put a task for each of `payloads`, and return their futures."""

@@ -13,7 +13,19 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from psync import Barrier, Condition, DoubleBarrier, Election, Group, Lock, ReadWriteLock, RLock, Semaphore
+from psync import (
+    Barrier,
+    Condition,
+    DoubleBarrier,
+    Election,
+    Group,
+    Lock,
+    PickleShareDB,
+    ReadWriteLock,
+    RLock,
+    Semaphore,
+)
+from psync.engine.directory.buckets.transaction import MultiAppend
 from tests.concurrency.simultaneous import FORK, together
 from tests.support import files
 from tests.sync.other_process import Channel, eventually, other_process, soon
@@ -244,6 +256,36 @@ def test_a_fork_while_other_threads_wait_leaves_the_child_handles_that_work(root
                 thread.join(30)
             other.tell()
             assert other.hear() == "had all"
+
+
+@files
+def test_a_fork_while_another_thread_makes_what_all_buckets_share_leaves_the_child_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11 guards a functools.cached_property by a lock, which the child would find taken for ever."""
+    begun, forked, real = threading.Event(), threading.Event(), MultiAppend.__init__
+
+    def slowly(self: MultiAppend, *arguments: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            forked.wait(30)
+        real(self, *arguments)
+
+    monkeypatch.setattr(MultiAppend, "__init__", slowly)
+    db = PickleShareDB(root)
+    thread = threading.Thread(target=db.hset, args=("c", "thread", 1))
+    thread.start()
+    assert begun.wait(30)
+
+    def child(talk: Channel) -> None:
+        db.hset("c", "child", 2)
+        talk.say(db.hget("c", "child"))
+
+    with other_process(child) as other:
+        forked.set()
+        assert other.hear() == 2
+    thread.join()
+    assert db.hdict("c") == {"thread": 1, "child": 2}
 
 
 @files
