@@ -26,9 +26,9 @@ from psync.engine.directory.fs.errors import advise, loading, translate_os_error
 from psync.engine.directory.fs.fd_cache import DescriptorCache
 from psync.engine.directory.fs.permissions import PRIVATE_UMASK, Permissions
 from psync.engine.directory.fs.presence import begin_anew
-from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_quietly
+from psync.engine.directory.fs.syscalls import CHANGE, let_go, make_folder, remove_empty_folders, remove_quietly
 from psync.engine.directory.handles import HandleCache, MutexCache
-from psync.engine.directory.layout import OWN_FOLDERS, WAITER_SLOTS, Layout, is_leftover, is_used, slot_of
+from psync.engine.directory.layout import OWN, OWN_FOLDERS, WAITER_SLOTS, Layout, is_leftover, is_used, slot_of
 from psync.engine.directory.liveness.registry import OwnerRegistry
 from psync.engine.directory.notify.wakeup import GRACE_S, Wakeup
 from psync.engine.system import clock, fork_hooks
@@ -313,6 +313,7 @@ class DirectoryEngine(Engine):
                     removed += self._fs.sweep_successor(path)
                 except BlockingIOError:
                     pending = True
+        removed += remove_empty_folders(self.layout.root, OWN)
         return removed + self._sweep(linked=not pending)
 
     def _sweep(self, *, linked: bool = False) -> int:

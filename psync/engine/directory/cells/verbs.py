@@ -15,7 +15,7 @@ from psync.engine.directory.cells.local import Cells
 from psync.engine.directory.fs.atomic import AtomicFiles
 from psync.engine.directory.fs.errors import BucketMet, not_a_value, translate_os_error
 from psync.engine.directory.fs.fd_cache import make_room
-from psync.engine.directory.fs.syscalls import remove_empty
+from psync.engine.directory.fs.syscalls import remove_empty, remove_folders
 from psync.engine.directory.layout import OWN, Layout, held_by
 from psync.engine.directory.notify.wakeup import FIRST_FLAG, FIRST_WAITER_SLOT, Wakeup
 from psync.engine.encoding.framing import Unreadable
@@ -101,14 +101,25 @@ class CellVerbs:
         return made
 
     def delete(self, name: str, *, spare_foreign: bool = False) -> bool:
-        return self._change(name, lambda path: self._cells.delete(path, spare_foreign))
+        deleted = self._change(name, lambda path: self._cells.delete(path, spare_foreign))
+        if deleted and "/" in name:
+            self._remove_folders(name)
+        return deleted
+
+    def _remove_folders(self, name: str) -> None:
+        """With the last name of a folder the folder goes. (Not psync's own: their files come and go all the time.)"""
+        if not name.startswith(_OWN):
+            remove_folders(self._layout.prefix + name, self._layout.root)
 
     def pop(self, name: str, before: Callable[[Cell], object] | None = None) -> Cell | None:
         guarded = _guarded(before or _nothing)
         try:
-            return self._change(name, lambda path: self._cells.pop(path, guarded))
+            popped = self._change(name, lambda path: self._cells.pop(path, guarded))
         except _CallersError as passed:
             raise passed.error from passed.error.__cause__
+        if popped is not None and "/" in name:
+            self._remove_folders(name)
+        return popped
 
     def move(self, name: str, new: str) -> bool:
         try:
@@ -123,6 +134,8 @@ class CellVerbs:
             return self.move(name, new)
         if moved:
             self._wake.notify(new)
+            if "/" in name:
+                self._remove_folders(name)
         return moved
 
     def update(self, name: str, function: Update, *, spare_bucket: Callable[[], bool] | None = None) -> bytes | None:
@@ -245,6 +258,8 @@ class CellVerbs:
             return None
         self._fs.say_why(refuge, name, reason)
         self._wake.notify(name)
+        if "/" in name:
+            self._remove_folders(name)
         return refuge
 
     def keep(self, name: str, data: bytes, reason: str) -> str | None:

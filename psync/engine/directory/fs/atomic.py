@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from psync.engine.directory.fs.temporary import Temporary
 
 
+RECENT_NS = 2_000_000_000
+"""A change of a folder is this old before its time stamp tells it from later ones, whatever the clock's tick."""
+
+
 class AtomicFiles:
     """The files of one directory, at one level of durability.
 
@@ -53,8 +57,9 @@ class AtomicFiles:
         self.reading = reading
         self.refused = can.refused or errno.EROFS
         """The error of a change where files are only read."""
-        self._lasting: set[str] = set()
-        """Folders whose own names are known to be on the disk."""
+        self._lasting: dict[str, int] = {}
+        """Folders whose own names are known to be on the disk, as long as the folder above was last changed at that
+        time: a folder may be removed, and made again."""
 
     def refusal(self, path: str) -> OSError:
         """The error of a change where files are only read."""
@@ -199,12 +204,26 @@ class AtomicFiles:
     def secure(self, path: str) -> None:
         """Sync the names on the way to `path`: whatever it is now, it is after a power cut."""
         folder = os.path.dirname(path)
-        sync_folder(folder)
-        while folder not in self._lasting and len(folder) > len(self.root):
+        self._sync(folder)
+        while len(folder) > len(self.root):
             above = os.path.dirname(folder)
-            sync_folder(above)
-            self._lasting.add(folder)
+            with contextlib.suppress(FileNotFoundError):
+                changed = os.stat(above).st_mtime_ns  # before the sync, which covers what is older
+                if self._lasting.get(folder) == changed:
+                    return
+                self._sync(above)
+                if changed + RECENT_NS < clock.wall_ns():  # no later change gets the same time stamp
+                    self._lasting[folder] = changed
             folder = above
+
+    def _sync(self, folder: str) -> None:
+        """Sync the names in a folder, unless it is gone with the last of them: then the one above must be synced."""
+        try:
+            sync_folder(folder)
+        except FileNotFoundError:
+            if folder == self.root:
+                raise
+            self._lasting.pop(folder, None)
 
     # -- quarantine --------------------------------------------------------------------------------------
 

@@ -26,6 +26,9 @@ CHANGE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 UNNAMED = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
 ATOMIC_WRITE_BYTES = 4096
 """One `pwrite` of at most a page, within a page, is whole or not at all under SIGKILL."""
+MAX_FOLDERS_MADE = 1000
+"""How often a folder is made again for one file, while others remove it each time; after that something else is
+missing."""
 LARGE_BYTES = 1 << 16
 """Of a file this large the beginning is read first, and the rest only if that makes sense of it."""
 PICKLE_START = b"\x80"
@@ -55,20 +58,26 @@ def make_folder(path: str, access: Access = PRIVATE) -> None:
     try:
         os.mkdir(path, access.folder)
     except FileExistsError:
-        if not stat.S_ISDIR(os.stat(path).st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+        with contextlib.suppress(FileNotFoundError):  # it was removed again: `with_folder` makes it once more
+            if not stat.S_ISDIR(os.stat(path).st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
     except FileNotFoundError:
         make_folder(os.path.dirname(path), access)
         make_folder(path, access)
     else:
         if access is not PRIVATE:
-            inherited = os.stat(path).st_mode & stat.S_ISGID  # from the folder above
-            os.chmod(path, access.folder | inherited)
+            with contextlib.suppress(FileNotFoundError):
+                inherited = os.stat(path).st_mode & stat.S_ISGID  # from the folder above
+                os.chmod(path, access.folder | inherited)
 
 
 def with_folder(path: str, make: Callable[[], T], access: Access = PRIVATE) -> T:
-    """``make()``, with the folder of `path` created, or idle files closed, if that is what is missing."""
-    while True:
+    """``make()``, with the folder of `path` created, or idle files closed, if that is what is missing.
+
+    Who deletes the last name of a folder removes the folder (`remove_folders`), at any moment before `make` has made
+    one in it. The fact that decides: a folder with a name in it can't be removed.
+    """
+    for _ in range(MAX_FOLDERS_MADE):
         try:
             return make()
         except FileNotFoundError:
@@ -76,6 +85,7 @@ def with_folder(path: str, make: Callable[[], T], access: Access = PRIVATE) -> T
         except OSError as error:
             if not make_room(error):
                 raise
+    return make()
 
 
 def open_made(path: str, access: Access, flags: int = CHANGE) -> int:
@@ -323,13 +333,48 @@ def link_unnamed(path: str, data: bytes | Parts, *, sync: bool, access: Access =
         if access is not PRIVATE:
             os.fchmod(fd, access.file)
         fill(fd, data, sync=sync)
-        # the directory descriptor makes os.link follow the link in /proc; the path is absolute, so it is not used
-        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+        try:
+            _link_fd(fd, path)
+        except FileNotFoundError:  # the folder was removed meanwhile, with the last name in it
+            with_folder(path, lambda: _link_fd(fd, path), access)
     except FileExistsError:
         return False
     finally:
         close(fd)
     return True
+
+
+def _link_fd(fd: int, path: str) -> None:
+    # the directory descriptor makes os.link follow the link in /proc; the path is absolute, so it is not used
+    os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+
+
+def remove_folders(path: str, root: str) -> None:
+    """Remove the folder of a name that is gone, and each one above it, as far as they are empty, short of `root`.
+
+    rmdir, which fails where anything else is in the folder. A creator that finds its folder gone makes it again.
+    """
+    folder = path[: path.rindex("/")]
+    with contextlib.suppress(OSError):
+        while len(folder) > len(root):
+            os.rmdir(folder)
+            folder = folder[: folder.rindex("/")]
+
+
+def remove_empty_folders(root: str, besides: str) -> int:
+    """Remove all empty folders below `root`, but those in its folder `besides`; returns how many."""
+    without_files = []
+    for folder, folders, files in os.walk(root):
+        if folder == root:
+            folders[:] = [name for name in folders if name != besides]
+        elif not files:
+            without_files.append(folder)
+    removed = 0
+    for folder in reversed(without_files):  # those within it first
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+            removed += 1
+    return removed
 
 
 def remove_empty(path: str) -> bool:
