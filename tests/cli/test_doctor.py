@@ -101,6 +101,7 @@ def test_what_was_set_aside_is_put_back_when_it_was_repaired(root: Path) -> None
         db.update({"a/b": [1, 2, 3], "c": 1})
         good = (root / "a/b").read_bytes()
         for damaged in (good[:-2] + b"??", good[:-1]):
+            (root / "a").mkdir(exist_ok=True)
             (root / "a/b").write_bytes(damaged)
             with pytest.raises(CorruptValue):
                 db["a/b"]

@@ -162,7 +162,7 @@ def test_numbers_are_the_old_or_the_new_ones(part: int | None, tmp_path: Path) -
     for number in range(1, 5):
         old, new = [number - 1] * 3, [number] * 3
         if part is None:
-            writer._words = Stores(writer._words, 0)  # type: ignore[assignment]
+            writer.words = Stores(writer.words, 0)  # type: ignore[assignment]
         else:
             writer._map = Stores(writer._map, 0, part)  # type: ignore[assignment]
         with pytest.raises(Killed):
