@@ -88,7 +88,7 @@ class Results(Mailbox):
         if not history:
             text = f"task {id!r} was lost, in a power cut or to damage, and what became of it; put it once more"
         else:
-            text = f"task {id!r} failed after {len(history)} attempts; the last time: {history[-1].error}"
+            text = f"task {id!r} failed after {history[-1].number} attempts; the last time: {history[-1].error}"
         return TaskFailed(text, task=id, history=history)
 
 

@@ -28,6 +28,12 @@ _TUPLE3 = b"\x87"
 """The opcode that ends the pickle of a tuple of three, before MEMOIZE and STOP."""
 
 
+HISTORY_FIRST, HISTORY_LAST = 2, 10
+"""Attempts that a task's history keeps: the first ones tell how it began, and the last ones how it stands."""
+MAX_ERROR_CHARACTERS = 8192
+"""Of the text of an attempt's error that a history keeps; of a longer one the middle is left out."""
+
+
 class Attempt(NamedTuple):
     """One attempt at a task that did not end well."""
 
@@ -143,14 +149,16 @@ class TaskIndex:
     # -- how it failed ---------------------------------------------------------------------------------
 
     def history(self, id: str) -> list[Attempt]:
-        """The attempts that did not end well."""
+        """The attempts that did not end well: of more than HISTORY_FIRST + HISTORY_LAST the first and the last ones."""
         found = self._history.get(id, fast_only=False)
         return [] if found is MISSING else [Attempt(*past) for past in found]
 
     def add_attempt(self, id: str, attempt: Attempt) -> None:
         """Add to the history. Idempotent: an attempt of the same number is replaced."""
         history = [past for past in self.history(id) if past.number != attempt.number]
-        self._history.set(id, [[*past] for past in (*history, attempt)])
+        history.append(attempt._replace(error=_shortened(attempt.error)))
+        del history[HISTORY_FIRST:-HISTORY_LAST]
+        self._history.set(id, [[*past] for past in history])
 
     def add_dead_letter(self, id: str, location: TaskLocation, payload: bytes) -> None:
         self._dead_letters.set(id, [*location, self._codec.embed(payload)])
@@ -262,6 +270,13 @@ def _location(known: Sequence[int]) -> TaskLocation:
     if type(priority) is not int or type(position) is not int:
         raise ValueError(f"{known!r} is no location of a task")
     return TaskLocation(priority, position)
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= MAX_ERROR_CHARACTERS:
+        return text
+    half = MAX_ERROR_CHARACTERS // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half} characters are left out here]\n{text[-half:]}"
 
 
 def _raise(error: Exception) -> None:

@@ -264,7 +264,8 @@ class WorkQueue(Primitive):
         return None if state is None else state.name.lower()
 
     def history(self, id: str) -> list[Attempt]:
-        """The attempts at a task that did not end well."""
+        """The attempts at a task that did not end well: the first two and the last ten, each with up to 8192 characters
+        of its error. So a `retry` costs the same however many came before it."""
         return self._index.history(id)
 
     # -- looking ---------------------------------------------------------------------------------------
