@@ -22,7 +22,7 @@ HIDDEN = ".psync"
 """The folder under the root where psync keeps its own files."""
 
 _GOOD = "a key is one or more names joined by single slashes, like 'results/run 7'"
-
+_LONG = "shorten it, or make it the key of an item, which may be of any length: hset('category', key, value)"
 _PLAIN = r"(?!\.)[\w. =,:+@-]{1,255}(?:/(?!\.)[\w. =,:+@-]{1,255}){0,7}"
 """Most keys are short and plain, and cost one match; any other is examined part by part."""
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
@@ -65,7 +65,7 @@ def segment_fault(segment: str) -> str | None:
         # escaped bytes that together are a character would be a second key for the same file
         return "it spells a character as escaped bytes; write the character itself"
     if len(data) > MAX_SEGMENT_BYTES:
-        return f"it has a segment of {len(data)} bytes, the longest is {MAX_SEGMENT_BYTES}"
+        return f"it has a segment of {len(data)} bytes, the longest is {MAX_SEGMENT_BYTES}; {_LONG}"
     return None
 
 
@@ -88,7 +88,7 @@ def _fault(key: str) -> str | None:
         return f"{HIDDEN!r} holds psync's own files"
     size = len(key.encode("utf-8", "surrogateescape"))
     if size > MAX_KEY_BYTES:
-        return f"it is {size} bytes long, the longest is {MAX_KEY_BYTES}"
+        return f"it is {size} bytes long, the longest is {MAX_KEY_BYTES}; {_LONG}"
     return None
 
 

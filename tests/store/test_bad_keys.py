@@ -166,6 +166,14 @@ def test_a_strange_name_is_a_file_of_that_name(disk: Any, key: str) -> None:
     assert db.keys() == []
 
 
+@pytest.mark.parametrize("key", ["k" * 256, "é" * 128, "/".join(["k" * 200] * 20)], ids=["long", "in bytes", "deep"])
+def test_what_is_too_long_for_a_key_is_referred_to_a_category_which_takes_it(store: Any, key: str) -> None:
+    with pytest.raises(InvalidKey, match="the longest is .* hset\\('category', key, value\\)"):
+        store[key] = 1
+    store.hset("category", key * 100, 1)
+    assert store.hget("category", key * 100) == 1
+
+
 @pytest.mark.parametrize("size", [1, 255])
 def test_the_longest_names_work_with_every_verb(store: Any, size: int) -> None:
     db, key = store(), "k" * size
