@@ -13,25 +13,39 @@ from psync.engine.contract.engine import Engine
 from psync.engine.contract.register import Slots
 from psync.errors import CorruptValue
 from psync.store.codec import codec_of
-from psync.store.codec_type import Codec
+from psync.store.codec_type import Codec, fails_again
+from psync.store.unreadable import raise_unreadable
+from psync.sync.state_shape import fits
 
 S = TypeVar("S", bound=tuple[Any, ...])
 
 
 def load_state(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S]) -> S:
-    """Decode `payload` and pass it to `make`. Raises `CorruptValue` if psync did not write it. In a store that trusts
-    pickles, raises what `make` raises."""
+    """Decode `payload` and pass it to `make`, which raises ValueError if that is not a state of this primitive.
+
+    Raises `CorruptValue` if it is not, and `UnreadableValue` for a user's value in it that can't be unpickled here.
+    """
     try:
-        return make(codec.load_state(payload))
-    except (ValueError, TypeError) as error:
-        if codec.objects:
+        state = codec.load_state(payload)
+    except BaseException as error:
+        if not fails_again(codec.load_state, payload, error):
             raise
-        raise CorruptValue(
-            f"the state of {where!r} was not written by psync ({error}), and left as it is. If nobody uses that name "
-            "any more, remove its file",
-            key=where,
-            reason=str(error),
-        ) from error
+        if codec.objects and codec.diagnose(payload) is not None:
+            raise_unreadable(f"the state of {where!r}", error, payload, codec, key=where)
+        raise _wrong_state(where, error) from error
+    try:
+        return make(state)
+    except ValueError as error:
+        raise _wrong_state(where, error) from error
+
+
+def _wrong_state(where: str, error: BaseException) -> CorruptValue:
+    return CorruptValue(
+        f"what stands where the state of {where!r} belongs is not one ({error}), and was left as it is. If nobody uses "
+        "that name any more, remove its file; else find out who wrote there",
+        key=where,
+        reason=str(error),
+    )
 
 
 class SharedState(Generic[S]):
@@ -41,7 +55,7 @@ class SharedState(Generic[S]):
         self._register = engine.register(where)
         self._codec = codec_of(engine.format)
         self._where = where
-        self._make: Callable[[Any], S] = type(empty)._make  # type: ignore[attr-defined]
+        self._kind = type(empty)
         self._seen: tuple[bytes | None, S] = None, empty
         """The bytes read or written last, and their value. One tuple, because threads share it."""
         self._empty = empty
@@ -64,9 +78,15 @@ class SharedState(Generic[S]):
         known, state = self._seen
         if payload == known:
             return state
-        state = self._empty if payload is None else load_state(self._codec, self._where, payload, self._make)
+        state = self._empty if payload is None else load_state(self._codec, self._where, payload, self._made)
         self._seen = payload, state
         return state
+
+    def _made(self, fields: Any) -> S:
+        if not fits(fields, self._kind):
+            names: tuple[str, ...] = self._kind._fields  # type: ignore[attr-defined]
+            raise ValueError(f"it is not made of {', '.join(names)}")
+        return self._kind(*fields)
 
     def change(self, function: Callable[[S], S]) -> S:
         """Replace the value by ``function(value)`` and return it; no other process changes it in between.

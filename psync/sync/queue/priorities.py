@@ -24,9 +24,10 @@ other priorities were in use when the last one began."""
 
 
 def _checked(used: Sequence[int]) -> tuple[int, ...]:
-    """Raises TypeError for anything but priorities, because they become names of files."""
-    if not all(type(each) is int and LOWEST_PRIORITY <= each <= HIGHEST_PRIORITY for each in used):
-        raise TypeError("there are no priorities in it")
+    """Raises ValueError for anything but priorities, because they become names of files."""
+    allowed = range(LOWEST_PRIORITY, HIGHEST_PRIORITY + 1)
+    if not isinstance(used, tuple | list) or not all(type(each) is int and each in allowed for each in used):
+        raise ValueError("there are no priorities in it")
     return tuple(used)
 
 
