@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ PLACE = os.environ.get("PSYNC_TEST_PLACE")
 
 ENGINE = os.environ.get("PSYNC_TEST_ENGINE")
 """The engine of the stores of every test that takes `root`: a kind of `tests.redis_server.SERVERS`, or a directory."""
+
+SIGNALS_HZ = float(os.environ.get("PSYNC_TEST_SIGNALS", "0"))
+"""How often a second a signal's handler that uses psync interrupts each test."""
 
 files = pytest.mark.files
 """Marks a test that is about the files of a directory: on another engine it is skipped."""
@@ -31,6 +35,16 @@ everywhere = pytest.mark.parametrize("root", ["tmpfs", "disk"], indirect=True)
 def scaled(count: float) -> int:
     """`count` times the environment's PSYNC_TEST_SCALE, at least 1."""
     return max(1, int(count * SCALE))
+
+
+def combined(*axes: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Every combination in the long form; else each value of each axis once, beside the first ones of the others."""
+    whole = [list(axis) for axis in axes]
+    if SCALE >= 5:
+        return list(itertools.product(*whole))
+    first = tuple(axis[0] for axis in whole)
+    rest = [(*first[:at], value, *first[at + 1 :]) for at, axis in enumerate(whole) for value in axis[1:]]
+    return [first, *rest]
 
 
 class Deadly:

@@ -41,8 +41,8 @@ def load_state(codec: Codec, where: str, payload: bytes, make: Callable[[Any], S
 
 def _wrong_state(where: str, error: BaseException) -> CorruptValue:
     return CorruptValue(
-        f"what stands where the state of {where!r} belongs is not one ({error}), and was left as it is. If nobody uses "
-        "that name any more, remove its file; else find out who wrote there",
+        f"the state of {where!r} was not written by psync ({error}), and left as it is. If nobody uses that name any "
+        "more, remove its file",
         key=where,
         reason=str(error),
     )

@@ -15,6 +15,8 @@ import psync
 from psync.engine import Engine
 from psync.engine.memory import MemoryEngine
 
+NOTHING = object()
+"""What an operation returns that found nothing to do."""
 PERMITS, STEPS = 1_000_000, 1_000_000
 PLACES = ["directory", "power", "network", "signed", "json", "memory"]
 """Kinds of stores on which all operations work."""
@@ -188,6 +190,12 @@ def post(world: World) -> None:
     assert world.box.post(f"a{number}", number)
 
 
+def discard(world: World) -> None:
+    number = world.number()
+    world.box.post(f"d{number}", 0)
+    assert world.box.discard(f"d{number}") and f"d{number}" not in world.box
+
+
 def put(world: World) -> None:
     world.put.add(world.queue.put(0))
 
@@ -198,15 +206,28 @@ def get(world: World) -> None:
     world.ready.append(task)
 
 
-def done(world: World) -> None:
-    task = world.ready.pop()
+def done(world: World) -> object:
+    if (task := in_hand(world)) is None:
+        return NOTHING
     number = world.number()
     world.results[task.id] = number
     task.done(number)
+    return None
 
 
-def retry(world: World) -> None:
-    world.ready.pop().retry()
+def retry(world: World) -> object:
+    if (task := in_hand(world)) is None:
+        return NOTHING
+    task.retry()
+    return None
+
+
+def in_hand(world: World) -> psync.Task | None:
+    """A task to answer; None if the calls that interrupt each other have answered all."""
+    try:
+        return world.ready.pop()
+    except IndexError:
+        return None
 
 
 def acquire(world: World) -> None:
@@ -272,6 +293,7 @@ WITH_RESULT: dict[str, Operation] = {
     "ReadWriteLock": read_door,
     "Election": lead,
     "Condition.notify": notify,
+    "Mailbox.discard": discard,
     "WorkQueue.put": put,
     "WorkQueue.get": get,
     "Group.members": lambda world: world.group.members(),
@@ -286,7 +308,8 @@ OPERATIONS = {**WITHOUT_RESULT, **WITH_RESULT}
 def perform(world: World, name: str) -> bool:
     """Do an operation; False if it refused."""
     try:
-        OPERATIONS[name](world)
+        if OPERATIONS[name](world) is NOTHING:
+            return False
     except psync.ReentrantCall as error:
         in_modify = "inside the function of modify" in str(error)
         assert name in WITH_RESULT or in_modify, f"{name} has no result to give, so it must not refuse"

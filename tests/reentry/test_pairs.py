@@ -18,7 +18,7 @@ from tests.reentry.operations import OPERATIONS, PLACES, World, perform, store_o
 from tests.support import ENGINE, scaled
 
 PACKAGE = os.path.dirname(psync.__file__) + os.sep
-HANG_S = 2.0
+HANG_S = 10.0
 """After this time a call counts as one that waits for itself."""
 
 

@@ -22,7 +22,7 @@ from psync.pickleshare import PickleShareDB as OldPickleShareDB
 from psync.store.key_hash import gethashfile
 from psync.work.admin.copy_store import copy_store
 from tests.redis_server import SERVERS, RedisServer
-from tests.support import about_files, scaled
+from tests.support import about_files, combined, scaled
 
 KINDS = ["directory", "network", "power", "signed", "json", "memory", *SERVERS]
 BUCKET = gethashfile("k")
@@ -148,9 +148,9 @@ ASSIGNMENTS: dict[str, Callable[[PickleShareDB, str, Any], object]] = {
 }
 
 
-@pytest.mark.parametrize("verb", ASSIGNMENTS)
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:12])
-@pytest.mark.parametrize("compressed", [False, True], ids=["bucket", "xx"])
+@pytest.mark.parametrize(
+    ("verb", "value", "compressed"), combined(ASSIGNMENTS, VALUES, [False, True]), ids=lambda value: repr(value)[:12]
+)
 def test_only_a_dict_takes_the_place_of_a_bucket(opened: Any, verb: str, value: Any, compressed: bool) -> None:
     db = opened()
     items = {str(number): number for number in range(20)}

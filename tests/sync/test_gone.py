@@ -19,6 +19,7 @@ import pytest
 import psync
 from psync.engine.directory.fs.nfs_files import NfsFiles
 from psync.engine.directory.fs.presence import LOOK_INTERVAL_S
+from tests.support import combined
 
 WINDOW_S = 0.01
 """More than the time after which a process that has made many looks makes one more."""
@@ -239,8 +240,11 @@ def window(db: psync.PickleShareDB) -> None:
         time.sleep(1.1)
 
 
-@pytest.mark.parametrize("way", WHOLE)
-@pytest.mark.parametrize("verb", VERBS, ids=str)
+def named(value: object) -> str:
+    return str(getattr(value, "__name__", value))
+
+
+@pytest.mark.parametrize(("verb", "way"), combined(VERBS, WHOLE), ids=named)
 @pytest.mark.parametrize("db", ["directory", "signed"], indirect=True)
 def test_every_verb_says_that_the_directory_is_gone(
     verb: Verb, way: Callable[[Path], None], db: psync.PickleShareDB, root: Path
@@ -262,8 +266,9 @@ def _files(root: Path) -> list[str]:
     return sorted(map(str, root.rglob("*"))) if root.exists() else ["nothing"]
 
 
-@pytest.mark.parametrize("way", [removed, replaced])
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if str(verb) in SOME], ids=str)
+@pytest.mark.parametrize(
+    ("verb", "way"), combined([verb for verb in VERBS if str(verb) in SOME], [removed, replaced]), ids=named
+)
 @pytest.mark.parametrize("db", ["polling", "durable", "network"], indirect=True)
 def test_so_it_does_on_other_engines(
     verb: Verb, way: Callable[[Path], None], db: psync.PickleShareDB, root: Path
@@ -275,8 +280,9 @@ def test_so_it_does_on_other_engines(
         act()
 
 
-@pytest.mark.parametrize("way", [purged, purged_whole])
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb.own], ids=str)
+@pytest.mark.parametrize(
+    ("verb", "way"), combined([verb for verb in VERBS if verb.own], [purged, purged_whole]), ids=named
+)
 @pytest.mark.parametrize("db", ["directory"], indirect=True)
 def test_a_verb_says_that_a_file_of_psyncs_was_taken_from_it(
     verb: Verb, way: Callable[[Path], None], db: psync.PickleShareDB, root: Path
@@ -460,7 +466,7 @@ def wait_for_semaphore(db: psync.PickleShareDB) -> None:
     slots.acquire(timeout=60)
 
 
-WAITS = [wait_for_event, wait_for_set_event, wait_for_task, wait_for_end_of_queue, wait_for_value, wait_for_item,
+WAITS = [wait_for_task, wait_for_event, wait_for_set_event, wait_for_end_of_queue, wait_for_value, wait_for_item,
          wait_for_message, wait_for_parties, wait_for_count, wait_for_lock, wait_for_thread,
          wait_for_semaphore]  # fmt: skip
 
@@ -468,8 +474,7 @@ WAITS = [wait_for_event, wait_for_set_event, wait_for_task, wait_for_end_of_queu
 COMING = wait_for_value, wait_for_item, wait_for_message, wait_for_event, wait_for_count, wait_for_thread
 
 
-@pytest.mark.parametrize("way", [*WHOLE, purged_whole])
-@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize(("wait", "way"), combined(WAITS, [*WHOLE, purged_whole]), ids=named)
 @pytest.mark.parametrize("db", ["directory"], indirect=True)
 def test_a_waiter_is_told(wait: Any, way: Callable[[Path], None], db: psync.PickleShareDB, root: Path) -> None:
     if way is purged_whole and wait in COMING:
@@ -477,8 +482,11 @@ def test_a_waiter_is_told(wait: Any, way: Callable[[Path], None], db: psync.Pick
     _told(wait, way, db, root)
 
 
-@pytest.mark.parametrize("way", [removed, replaced])
-@pytest.mark.parametrize("wait", [wait_for_event, wait_for_task, wait_for_value, wait_for_lock])
+@pytest.mark.parametrize(
+    ("wait", "way"),
+    combined([wait_for_task, wait_for_event, wait_for_value, wait_for_lock], [removed, replaced]),
+    ids=named,
+)
 @pytest.mark.parametrize("db", ["polling", "network"], indirect=True)
 def test_so_it_is_on_other_engines(wait: Any, way: Callable[[Path], None], db: psync.PickleShareDB, root: Path) -> None:
     _told(wait, way, db, root)

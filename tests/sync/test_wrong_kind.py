@@ -115,7 +115,7 @@ def test_a_state_of_another_shape_is_told_as_what_it_is_and_stays(
             continue
         payload = codec.dump_state(shape)
         shared._register.update(lambda _, payload=payload: payload)
-        with pytest.raises(psync.CorruptValue, match=f"{kind}.*belongs is not one.*remove its file"):
+        with pytest.raises(psync.CorruptValue, match=f"{kind}.*was not written by psync.*remove its file"):
             verbs[verb](make(db))
         assert shared._register.read() == payload, what
     assert db.sweep() == 0
