@@ -172,7 +172,7 @@ def kill_everywhere(
         faults: list[Fault] = [] if reached else [Kill(n), Kill(n, after=True)]
         if is_write(reference, n):
             faults += [Torn(n), Torn(n, last=True)]
-        if network and any(call.startswith("rename(") for call in reference.calls[max(0, n - 3) : n + 2]):
+        if network and any(call.startswith("rename(") for call in reference.calls[max(0, n - 6) : n + 5]):
             faults.append(Halfway(n))  # a first run may have made a call or two that others need not
         for fault in faults:
             with directory(folder) as path:
