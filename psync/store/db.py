@@ -219,7 +219,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         except ReentrantCall:
             spare_bucket = key[-3:-2] == "/" and not isinstance(value, dict)
             write = functools.partial(self.engine.write, key, payload, spare_bucket=spare_bucket)
-            self._finish_later(key, "an assignment", write)
+            self._finish_later(key, "an assignment", write, (self.engine, key, payload))
 
     def __delitem__(self, key: str) -> None:
         """Delete a key; KeyError if it is not there, as for all but one of several concurrent callers.
@@ -230,7 +230,7 @@ class PickleShareDB(MutableMapping[str, Any]):
             if not self.engine.delete(check(key)):
                 raise KeyError(key)
         except ReentrantCall:
-            self._finish_later(key, "del", functools.partial(self.engine.delete, key))
+            self._finish_later(key, "del", functools.partial(self.engine.delete, key), (self.engine, key))
         self._cache.forget(key)
 
     def __contains__(self, key: object) -> bool:
@@ -409,10 +409,10 @@ class PickleShareDB(MutableMapping[str, Any]):
             raise
         return result
 
-    def _finish_later(self, key: str, verb: str, call: Callable[[], object]) -> None:
+    def _finish_later(self, key: str, verb: str, call: Callable[[], object], same: tuple[Any, ...]) -> None:
         """Make `call` when the call that this one interrupts is done. Raises `ReentrantCall` within `modify(key)`."""
         self._check_outside_modify(key, verb)
-        finish_later(call)
+        finish_later(call, same)
 
     def _check_outside_modify(self, key: str, verb: str) -> None:
         """Raise `ReentrantCall` if this thread is in the function of ``modify(key)``, through whichever handle."""
@@ -509,7 +509,7 @@ class PickleShareDB(MutableMapping[str, Any]):
         try:
             category.set_pickled(key, ops)
         except ReentrantCall:
-            finish_later(functools.partial(category.set_pickled, key, ops))
+            finish_later(functools.partial(category.set_pickled, key, ops), (category.engine, hashroot, ops))
 
     def hget(self, hashroot: str, key: Any, default: Any = MISSING, fast_only: bool = True) -> Any:
         """One item of the category. KeyError without it, or `default`.

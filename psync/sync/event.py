@@ -65,14 +65,14 @@ class Event(Primitive):
         try:
             self._shared.change(_raised)
         except ReentrantCall:
-            finish_later(lambda: self._shared.change(_raised))
+            finish_later(lambda: self._shared.change(_raised), (self._where, self._engine, "set"))
 
     def clear(self) -> None:
         """Lower the flag: later waiters wait again."""
         try:
             self._shared.change(_lowered)
         except ReentrantCall:
-            finish_later(lambda: self._shared.change(_lowered))
+            finish_later(lambda: self._shared.change(_lowered), (self._where, self._engine, "clear"))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the flag: True once it is up, or was up during the wait; False after `timeout` seconds (None:

@@ -68,7 +68,7 @@ class Mailbox:
         try:
             return self._messages.add_pickled(address, ops)
         except ReentrantCall:
-            finish_later(lambda: self._messages.add_pickled(address, ops))
+            finish_later(lambda: self._messages.add_pickled(address, ops), (self._engine, self._messages.name, ops))
             return True
 
     def get(self, address: Any, timeout: float | None = None) -> Any:

@@ -21,7 +21,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from fcntl import flock
 from threading import get_ident
 from types import CodeType, TracebackType
@@ -34,9 +34,24 @@ P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 
-postponed: dict[int, list[Callable[[], object]]] = {}
-"""By thread, the calls that it makes when it leaves its section."""
-_catching_up: set[int] = set()
+MAX_IN_A_ROW = 1000
+"""Postponed calls that are made at once: signals postpone a few, but a hook of the interpreter may never stop."""
+Postponed = tuple[Callable[[], object], Hashable]
+postponed: dict[int, list[Postponed]] = {}
+"""By thread, the calls that it makes when it leaves its section, each with what it does (see `finish_later`)."""
+
+
+class _Progress:
+    """How far a thread has come with its postponed calls."""
+
+    __slots__ = ("made", "making")
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.making: Hashable = None
+
+
+_catching_up: dict[int, _Progress] = {}
 """The threads that are making them."""
 
 
@@ -130,36 +145,63 @@ def guard_section(path: str) -> Section:
 # -- later ---------------------------------------------------------------------------------------------------------
 
 
-def finish_later(call: Callable[[], object]) -> None:
+def finish_later(call: Callable[[], object], same: Hashable = None) -> None:
     """Make `call` when this thread has left the section that it is in. Its error is raised there.
 
-    `call` raises `ReentrantCall` while it meets another such section: it must not postpone itself once more.
+    `call` raises `ReentrantCall` while it meets another such section: it must not postpone itself once more. `same`
+    says what it does, if to do that twice is to do it once: then it is dropped if the last one before it, which is
+    postponed or being made, does the same. (That one is still in the section, so no other change comes in between.)
+
+    Raises RecursionError if the calls that a hook of the interpreter makes in postponed calls have no end.
     """
-    postponed.setdefault(get_ident(), []).append(call)
+    me = get_ident()
+    calls, progress = postponed.get(me), _catching_up.get(me)
+    last = calls[-1][1] if calls else progress and progress.making
+    if same is not None and same == last:
+        return
+    if progress is not None and progress.made >= MAX_IN_A_ROW:
+        raise RecursionError(
+            f"a hook or handler has called psync in each of {MAX_IN_A_ROW} calls that were postponed because of it, "
+            "and would do so for ever. Let it pass over what psync itself does"
+        )
+    postponed.setdefault(me, []).append((call, same))
 
 
 def catch_up() -> None:
-    """Make the postponed calls of this thread; those that meet another section of its own stay postponed."""
+    """Make the postponed calls of this thread; those that meet another section of its own stay postponed.
+
+    A trace function is not called meanwhile: if it calls psync at each line, there would be no end.
+    """
     me = get_ident()
     if me in _catching_up or me not in postponed:
         return
-    _catching_up.add(me)
-    still: list[Callable[[], object]] = []
+    progress = _catching_up[me] = _Progress()
+    still: list[Postponed] = []
+    trace, profile = sys.gettrace(), sys.getprofile()
     try:
+        if trace is not None:
+            sys.settrace(None)
+        if profile is not None:
+            sys.setprofile(None)
         while calls := postponed.pop(me, None):
             while calls:
-                call = calls.pop(0)
+                call, progress.making = calls.pop(0)
+                progress.made += 1
                 try:
                     call()
                 except ReentrantCall:
-                    still.append(call)
+                    still.append((call, progress.making))
                 except BaseException:
                     still += calls
                     raise
     finally:
-        _catching_up.discard(me)
+        del _catching_up[me]
         if still:
             postponed[me] = still + postponed.get(me, [])
+        if profile is not None:
+            sys.setprofile(profile)
+        if trace is not None:
+            sys.settrace(trace)
 
 
 def takes_effect(verb: Callable[P, None]) -> Callable[P, None]:
