@@ -32,7 +32,6 @@ CHOSEN = [
         "semaphore beside semaphore",
         "an event is set beside one that waits",
         "wait beside wait",
-        "wait beside wait, five times",
     )
 ]
 
