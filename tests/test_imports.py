@@ -5,7 +5,6 @@ The tests count modules and name those that must stay unloaded. They measure no 
 
 from __future__ import annotations
 
-import ast
 import importlib
 import os
 import signal
@@ -13,14 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import psync.store.db
-from psync.engine.system import fork_hooks
-from tests.support import files
+from tests.support import files, scaled
 
 PROJECT = Path(__file__).parent.parent
 MAX_MODULES = 46
@@ -118,75 +115,15 @@ def test_importing_psync_loads_only_itself() -> None:
 
 # -- what is loaded later, and forks ------------------------------------------------------------
 
-NOT_BEFORE_FORKS = {
-    "psync.engine": "loaded with every store",
-    "psync.engine.contract.bucket": "loaded with buckets; else for an error",
-    "psync.engine.contract.report": "read by commands",
-    "psync.engine.directory": "loaded with every directory",
-    "psync.engine.directory.buckets.folder": "for a value at a name that a bucket could have",
-    "psync.engine.directory.buckets.transaction": "for `hupdate`",
-    "psync.engine.directory.cells.nfs": "loaded when a network directory is opened",
-    "psync.engine.directory.fs.nfs_files": "loaded when a network directory is opened",
-    "psync.engine.directory.fs.nfs_lookup": "loaded when a network directory is opened",
-    "psync.engine.directory.fs.nfs_replace": "for a folder with a replacement under way",
-    "psync.engine.directory.fs.refusals": "for the text of an error",
-    "psync.engine.directory.fs.remedies": "for the text of an error",
-    "psync.engine.directory.locks.guard": "for compactions; it loads filelock",
-    "psync.engine.directory.log.reading": "for users who may only read",
-    "psync.engine.directory.notify.nfs_poll": "loaded when a network directory is opened",
-    "psync.engine.directory.registers.nfs": "loaded when a network directory is opened",
-    "psync.engine.directory.scan": "read by commands",
-    "psync.engine.encoding": "for pickles of other programs",
-    "psync.engine.encoding.pickle_scan": "for pickles of other programs",
-    "psync.engine.encoding.pickle_split": "for values that can't be unpickled here",
-    "psync.engine.system": "loaded with every store",
-    "psync.store.allowed": "loaded when a store with `allow` is opened",
-    "psync.store.foreign": "for `items`, `hdict`, `clear`, `popitem`",
-    "psync.store.glob": "for `keys` with a pattern",
-    "psync.store.json_values": "loaded when a store with JSON is opened",
-    "psync.store.link": "for `getlink`",
-    "psync.store.unreadable": "for values that can't be unpickled here, and with every category",
-    "psync.store.views": "for `items` and `values`",
-}
-"""Modules that a directory loads when they are needed, and not before a fork; a fork waits for a thread that loads them
-all the same."""
 
-
-def deferred_imports() -> Iterator[str]:
-    """The modules of psync's that functions of a directory or a store import."""
-    for room in ("engine/directory", "store"):
-        for path in (PROJECT / "psync" / room).rglob("*.py"):
-            if "admin" not in path.parts and path.name != "__init__.py":
-                for function in ast.walk(ast.parse(path.read_text())):
-                    if isinstance(function, ast.FunctionDef):
-                        for each in ast.walk(function):
-                            if isinstance(each, ast.ImportFrom) and (each.module or "").startswith("psync."):
-                                yield each.module or ""
-
-
-def test_what_a_directory_loads_later_is_loaded_before_a_fork() -> None:
-    program = "import psync.store.db, psync.engine.directory.engine; from psync.engine.system import fork_hooks"
-    named = subprocess.run(
-        [sys.executable, "-c", f"{program}; print(*fork_hooks._deferred)"],
-        cwd=PROJECT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    assert set(deferred_imports()) == {*named, *NOT_BEFORE_FORKS} & {*deferred_imports(), *named}
-
-
-@pytest.mark.parametrize("how", ["deferred", "by a thread"])
+@pytest.mark.parametrize("name", ["psync.slow_to_load", "slow_to_load"])
 def test_a_fork_waits_for_a_module_that_a_thread_is_loading(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the child's own import of it waited for ever: an executor's worker did, in its first wait for a task."""
-    name = "psync.slow_to_load" if how == "by a thread" else "slow_to_load"
     (tmp_path / "slow_to_load.py").write_text("import time; time.sleep(0.3); done = True")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(psync, "__path__", [*psync.__path__, str(tmp_path)])
-    if how == "deferred":
-        fork_hooks.load_before_forks(name)
     loading = threading.Thread(target=importlib.import_module, args=(name,))
     loading.start()
     try:
@@ -205,3 +142,36 @@ def test_a_fork_waits_for_a_module_that_a_thread_is_loading(
     finally:
         loading.join()
         sys.modules.pop(name, None)
+
+
+def test_forks_at_any_moment_of_imports_by_threads_leave_children_that_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = [f"module_{number}_of_many" for number in range(400)]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("import time; time.sleep(0.002); done = True")
+    here = iter(names)
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set() and (name := next(here, None)):
+            importlib.import_module(name)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(scaled(25)):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                begun = [name for name in names if name in sys.modules]
+                os._exit(0 if all(importlib.import_module(name).done for name in begun) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+        for name in names:
+            sys.modules.pop(name, None)

@@ -17,10 +17,11 @@ PRIVATE_ALLOWED = {
     *("_replace", "_asdict", "_fields", "_make", "_exit"),
     *("_release_save", "_acquire_restore", "_is_owned"),
     *("_sock", "_backend_kwargs", "_getframe"),
+    *("_bootstrap", "_module_locks"),
 }
 """Names that only look private, or have no public form: of named tuples, `os._exit`; the protocol of `threading`
 between a condition and its lock, which may be another module's; the socket of a connection of redis-py (see
-`socket_of`), and what joblib's own backends read of a `Parallel`."""
+`socket_of`), and what joblib's own backends read of a `Parallel`; the locks of the modules that are being imported."""
 
 
 def module_of(file: str) -> str:

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from psync.engine import is_address, open_engine
-from psync.engine.system import fork_hooks
 from psync.engine.system.reentry import finish_later, reentrant
 from psync.errors import CorruptValue, ReentrantCall, UnreadableValue, kept_at
 from psync.store.cache import Cache
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from psync.engine.contract.values import Cell
     from psync.store.category import Category
     from psync.store.link import PickleShareLink
-
-fork_hooks.load_before_forks("psync.store.category", "psync.store.waiting")
 
 D = TypeVar("D")
 

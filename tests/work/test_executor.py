@@ -411,7 +411,7 @@ def test_workers_with_nothing_to_do_end_and_are_started_again() -> None:
 
 
 def test_killed_workers_leave_no_call_that_would_be_made(tmp_path: Path) -> None:
-    executor = Executor(max_workers=2)
+    executor = Executor(tmp_path / "store", max_workers=2)  # a private directory would be gone
     calls = [executor.submit(nap, 60) for _ in range(6)]
     while not calls[0].running():
         time.sleep(0.005)

@@ -37,18 +37,6 @@ if TYPE_CHECKING:
     from psync.engine.contract.report import Facts, Process, Shape
     from psync.engine.system.exit_hooks import CloseCallbacks
 
-fork_hooks.load_before_forks(
-    "psync.engine.directory.buckets.bucket",
-    "psync.engine.directory.fs.temporary",
-    "psync.engine.directory.locks.mutex",
-    "psync.engine.directory.log.log",
-    "psync.engine.directory.log.state",
-    "psync.engine.directory.notify.inotify",
-    "psync.engine.directory.registers.register",
-    "psync.engine.system.exit_hooks",
-    "psync.engine.system.process_identity",
-)
-
 Wakeups = Literal["auto", "inotify", "poll"]
 Sharing = Literal["auto", "host", "network"]
 Options = tuple[Wakeups, bool, Sharing, int, bool]

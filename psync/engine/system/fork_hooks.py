@@ -1,18 +1,20 @@
 """Fork hooks: tell each object with locks, descriptors or an owner that it is in a forked child now.
 
-A child owns and holds nothing of its parent's, and keeps none of it alive. A module that another thread was loading at
-the fork would be half loaded in the child for ever, and an import of it would wait for ever. So before a process with
-threads forks, the modules of psync that its threads are loading are loaded to their end, and so are those that most
-threads need, though they are else loaded when they are first needed.
+A child owns and holds nothing of its parent's, and keeps none of it alive. A module that another thread was importing
+at the fork would be half loaded in the child for ever, and the child's own import of it would wait for ever (psync
+imports what it seldom needs when it needs it). So a process with threads forks between two imports: the fact that
+decides is the interpreter's import lock, without which no import begins, held through the fork at a moment when no
+module's lock is taken.
 """
 
 from __future__ import annotations
 
-import contextlib
+import _imp
 import os
-import sys
 import threading
+import time
 import weakref
+from importlib import _bootstrap
 from typing import Protocol
 
 from psync.errors import ForkedCopy
@@ -20,6 +22,12 @@ from psync.errors import ForkedCopy
 put_off = threading.RLock()
 """Held while a descriptor that will be locked is opened and registered to be closed in a child. A fork by another
 thread in between would leave the child an unknown copy, which keeps the lock."""
+
+
+IMPORT_LOOK_S = 0.001
+"""Seconds between two looks whether other threads still import something."""
+IMPORT_PATIENCE_S = 10.0
+"""Seconds after which a process forks all the same: an import may wait for the thread that forks."""
 
 
 class Forked(Protocol):
@@ -69,38 +77,36 @@ class Origin:
         )
 
 
-_deferred: list[str] = []
-
-
-def load_before_forks(*modules: str) -> None:
-    """Load `modules`, which functions import when they are first needed, before a process with threads forks."""
-    _deferred.extend(modules)
-
-
 def _before() -> None:
-    if threading.active_count() > 1:  # a single thread loads nothing while it forks
-        _load()
+    """Return with `put_off` and the interpreter's import lock held, when no other thread imports anything."""
     put_off.acquire()
+    _imp.acquire_lock()
+    patience = IMPORT_PATIENCE_S
+    while patience > 0 and threading.active_count() > 1 and _others_import():
+        _imp.release_lock()
+        put_off.release()  # the other thread may be about to open something
+        time.sleep(IMPORT_LOOK_S)
+        patience -= IMPORT_LOOK_S
+        put_off.acquire()
+        _imp.acquire_lock()
 
 
-def _load() -> None:
-    """Load what is deferred, and wait for other threads that are loading modules of psync's."""
-    deferred = _deferred[:]
-    half_loaded = [
-        name
-        for name, module in list(sys.modules.items())
-        if name.startswith("psync.") and getattr(getattr(module, "__spec__", None), "_initializing", False)
-    ]
-    for name in [*deferred, *half_loaded]:
-        with contextlib.suppress(Exception):  # no descriptor is free, say: as if it were not needed
-            __import__(name)
-    del _deferred[: len(deferred)]
+def _others_import() -> bool:
+    """With the import lock: whether another thread holds the lock of a module, or has just asked for one."""
+    me = threading.get_ident()
+    locks = [lock() for lock in list(_bootstrap._module_locks.values())]  # type: ignore[attr-defined]
+    return any(lock is not None and lock.owner != me for lock in locks)
+
+
+def _in_parent() -> None:
+    _imp.release_lock()
+    put_off.release()
 
 
 def _in_child() -> None:
-    put_off.release()
+    _in_parent()
     for one in [*_first, *_concerned]:
         one.after_fork()
 
 
-os.register_at_fork(before=_before, after_in_parent=put_off.release, after_in_child=_in_child)
+os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
