@@ -50,12 +50,12 @@ REFUSALS = (
 def refuse_everywhere(operation: Operation, folder: object, errnos: tuple[int, ...] = REFUSALS) -> Seen:
     """Each call is refused with each of `errnos`, each write also cut short; then the same process tries again.
 
-    Unless PSYNC_TEST_SCALE says more, with three of them, taken in turn; of a long operation with one, and not each.
+    Unless PSYNC_TEST_SCALE says more, with two of them, taken in turn; of a long operation with one, and not each.
     """
     reference = undisturbed(operation, folder)
     seen = Seen()
     long = len(reference.calls) > LONG
-    each = min(scaled(1 if long else 3), len(errnos))
+    each = min(scaled(1 if long else 2), len(errnos))
     for n in itertools.count(1, max(1, round(len(reference.calls) / (3 * LONG * SCALE)))):
         reached = False
         faults: list[Fault] = [Fail(n, errnos[(n + turn) % len(errnos)]) for turn in range(each)]
